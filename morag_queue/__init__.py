@@ -1,0 +1,21 @@
+"""morag-queue: route, watch, drain, rebalance, fail over and explain a Celery-on-Redis fleet.
+
+How a task flows, and how the loop flows; one arrow, one file::
+
+    submit → probe → classify → route → lane → (claim) → worker → complete
+    observe() → Snapshot   →   plan_*(snapshot, policy) → Plan   →   apply(plan) → Applied   → (again)
+
+The map; a row imports from rows below it only (import-linter holds the rule)::
+
+    cli/            one verb a file: reads the command line, calls a verb, hands its model to view
+    view/  local/   models → Rich renderables or JSON, pure;  the embedded cluster of `demo` and the tests
+    verbs/          one verb a file: observe → decide → apply
+    agent/          the worker's side: install, claim, heartbeat, keep-alive, figures
+    broker/ probe/  the only place that knows Redis, kombu and Celery's wire format;  reads files: facts, no judgement
+    settings.py     what can be configured, where each value came from
+    errors.py       what a user is told, and the exit code that goes with it
+    core/           PURE: model, policy, classify, estimate, levels, route, figures, status
+
+A new verb is a file in `cli/` and one in `verbs/`; a new rule is a function in `core/`; a new Redis script is a file
+in `broker/lua/` with its caller in `broker/`.
+"""

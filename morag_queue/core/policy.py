@@ -1,0 +1,90 @@
+"""The tables that decide, as values: the contract's table is the default, every number is configuration."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from .model import Capability, ContentType, Frozen, QueueType, Requires
+
+
+class Binding(StrEnum):
+    """When a task gets its worker: `late` waits in the shared lane, `early` is put in the worker's lane at submit."""
+
+    LATE = "late"
+    EARLY = "early"
+
+
+class Order(StrEnum):
+    """`strict`: a tier never overtakes a higher one. `weighted`: by weight over length (SJF within reason)."""
+
+    STRICT = "strict"
+    WEIGHTED = "weighted"
+
+
+class QueuePolicy(Frozen):
+    """One queue's row. `timeout_minutes` is how long a task of it may run before it counts as stuck."""
+
+    served_by: tuple[Capability, ...]
+    max_tasks_per_worker: int = Field(ge=1)
+    weight: float = Field(gt=0)
+    timeout_minutes: float = Field(gt=0)
+    fallback: QueueType
+
+
+_GPU = (Capability.GPU, Capability.HYBRID)
+_CPU = (Capability.CPU, Capability.HYBRID)
+
+
+class Queues(Frozen):
+    gpu_priority: QueuePolicy = QueuePolicy(
+        served_by=_GPU, max_tasks_per_worker=2, weight=1.0, timeout_minutes=120, fallback=QueueType.GPU_FALLBACK)
+    gpu_fallback: QueuePolicy = QueuePolicy(
+        served_by=_GPU, max_tasks_per_worker=3, weight=0.7, timeout_minutes=180, fallback=QueueType.CPU_STANDARD)
+    cpu_standard: QueuePolicy = QueuePolicy(
+        served_by=_CPU, max_tasks_per_worker=4, weight=0.5, timeout_minutes=60, fallback=QueueType.CPU_BATCH)
+    cpu_batch: QueuePolicy = QueuePolicy(
+        served_by=_CPU, max_tasks_per_worker=8, weight=0.2, timeout_minutes=300, fallback=QueueType.CPU_BATCH)
+
+    def of(self, queue: QueueType) -> QueuePolicy:
+        row: QueuePolicy = getattr(self, queue.value)
+        return row
+
+    def served_by(self, capability: Capability) -> tuple[QueueType, ...]:
+        """The queues that a worker of this capability reads, in the order of the table."""
+        return tuple(queue for queue in QueueType if capability in self.of(queue).served_by)
+
+
+class ContentPolicy(Frozen):
+    """Starting estimates of one content type: minutes, GB, and what it needs."""
+
+    requires: Requires
+    memory_gb: float = Field(gt=0)
+    minutes_per_minute: float = Field(0.0, ge=0, description="audio and video: of their playing time")
+    minutes_per_page: float = Field(0.0, ge=0)
+    minutes: float = Field(0.0, ge=0, description="a fixed share")
+
+
+class Content(Frozen):
+    """Starting estimates by content type; the system learns from what it measures."""
+
+    audio: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=0.5, minutes_per_minute=0.1)
+    video: ContentPolicy = ContentPolicy(requires=Requires.GPU, memory_gb=2.0, minutes_per_minute=0.5)
+    image: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=0.5, minutes=0.5)
+    document: ContentPolicy = ContentPolicy(requires=Requires.CPU, memory_gb=1.0, minutes_per_page=0.1)
+    web: ContentPolicy = ContentPolicy(requires=Requires.CPU, memory_gb=0.2, minutes=1.0)
+    youtube: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=1.0, minutes=5.0)
+
+    def of(self, content_type: ContentType) -> ContentPolicy:
+        row: ContentPolicy = getattr(self, content_type.value)
+        return row
+
+
+class Policy(Frozen):
+    """How work is ordered and bound."""
+
+    binding: Binding = Binding.LATE
+    order: Order = Order.STRICT
+    hybrid_penalty: float = Field(0.2, ge=0, description="kept from taking work that a specialist could take")
+    max_retries: int = Field(3, ge=0)
+    suspect_after_seconds: float = Field(10.0, gt=0, description="a beat older than this is worth a question")
+    offline_after_seconds: float = Field(60.0, gt=0, description="a beat older than this is not healthy")

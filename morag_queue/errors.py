@@ -1,0 +1,55 @@
+"""The errors that reach a user, each with its exit code. A message says what happened, to what, and what to do."""
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Exit codes of every command; part of the contract."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3
+    CHANGES = 4
+    REFUSED = 5
+    DEADLINE = 6
+    LEASE_HELD = 7
+    NOT_FOUND = 8
+    UNREACHABLE = 69
+    INTERRUPTED = 130
+
+
+class MoragQueueError(Exception):
+    """Base: `str(error)` is the message for the user, `exit_status` what the command ends with."""
+
+    exit_status = ExitStatus.FAILED
+
+
+class UsageError(MoragQueueError):
+    exit_status = ExitStatus.USAGE
+
+
+class SettingsError(UsageError):
+    """A setting is unknown or out of its range."""
+
+
+class SourceError(MoragQueueError):
+    """A path or URL that cannot be submitted."""
+
+
+class Refused(MoragQueueError):
+    """A safety check, or a plan that no longer fits; the message names the flag that overrides it."""
+
+    exit_status = ExitStatus.REFUSED
+
+
+class NotFound(MoragQueueError):
+    exit_status = ExitStatus.NOT_FOUND
+
+
+class BrokerUnreachable(MoragQueueError):
+    exit_status = ExitStatus.UNREACHABLE
+
+
+class BrokerError(MoragQueueError):
+    """The broker answered, but refused: out of memory, read-only, no permission, a key of the wrong type."""
