@@ -68,12 +68,12 @@ def snap(level: int, steps: Sequence[int]) -> int:
 
 
 def common_steps(steps: Iterable[Sequence[int]]) -> tuple[int, ...]:
-    """The steps that all the workers of a lane poll; all ten where there is no worker to say otherwise.
+    """The steps in 0..9 that all the workers of a lane poll; all ten where there is no worker to say otherwise.
 
     Workers that share no step at all cannot be served together: then the one that most of them poll, the lowest of
     these, so that a message is never put where nobody looks.
     """
-    polled = [frozenset(one) for one in steps]
+    polled = [frozenset(one).intersection(LEVELS) for one in steps]
     if not polled:
         return LEVELS
     common = frozenset.intersection(*polled)

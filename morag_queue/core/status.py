@@ -76,7 +76,7 @@ def drain_state(view: WorkerView, held_count: int, waiting_count: int) -> Worker
 def _silence(view: WorkerView, now: float) -> tuple[str, float | None]:
     """Why it may not be there, in words, and the age of its beat; no age where there will be no other beat."""
     if view.beat is None:
-        return "has never beaten", None
+        return "has sent no heartbeat yet", None
     age = max(now - view.beat.at, 0.0)
     if view.beat.stopped:
         return f"shut down {_span(age)} ago", None
