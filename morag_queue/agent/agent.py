@@ -1,0 +1,221 @@
+"""One worker's life: takes its name, subscribes to its lanes, beats, gives the name back."""
+
+import logging
+import time
+from threading import Event, Thread
+from typing import Any
+
+import redis
+from celery import Celery
+from celery.worker import state
+from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
+
+from ..broker.keys import Keys
+from ..broker.registry import Predecessor, Registry
+from ..core import lanes
+from ..core.model import Capability, QueueType, WorkerInfo
+from ..settings import Settings
+from . import hardware
+from .claim import FencedError
+from .identity import Identity, new_incarnation
+
+logger = logging.getLogger("morag_queue.agent")
+
+PROOF_SECONDS = 5.0
+"""How long the name of a silent predecessor is waited for: more than two of its beats."""
+_LOST = (redis.ConnectionError, redis.TimeoutError, OperationalError, OSError)
+
+
+class Agent:
+    """The agent of one worker process. `version` is what `doctor` compares with the command's own."""
+
+    def __init__(self, app: Celery, settings: Settings, identity: Identity, capability: Capability, version: str) -> None:
+        self.app, self.settings, self.identity, self.capability = app, settings, identity, capability
+        self._version = version
+        self._registry: Registry | None = None
+        self._info: WorkerInfo | None = None
+        self._stop = Event()
+        self._thread: Thread | None = None
+        self._consumer: Any = None
+
+    # -- lanes
+
+    def subscribe(self, names: list[str] | None) -> tuple[str, ...]:
+        """Adds the worker's lanes: of what `-Q` names (`names`), else of all that its capability serves.
+
+        Raises SystemExit where `-Q` asks for a queue that this kind of worker does not serve.
+        """
+        served = self.settings.queues.served_by(self.capability)
+        known = {queue.value for queue in QueueType}
+        refused = sorted(set(names or ()) & known - set(served))
+        if refused:
+            raise SystemExit(
+                f"{self.identity.worker} is a {self.capability} worker and does not serve {', '.join(refused)}: "
+                f"take it out of -Q, or set MORAG_WORKER_TYPE"
+            )
+        queues = served if names is None else [queue for queue in served if queue.value in names]
+        for queue in queues:
+            for name in (queue.value, lanes.lane(queue, self.identity.worker)):
+                added = self.app.amqp.queues.select_add(Queue(name, routing_key=name))
+                # Celery put in its default exchange. A message of a named exchange is destroyed when a process restores
+                # it that does not know the exchange; the anonymous one is known to all.
+                added.exchange = Exchange("")
+        return tuple(queue.value for queue in queues)
+
+    # -- the name
+
+    def describe(self, queues: tuple[str, ...], slots: int, pool: str) -> None:
+        """Notes what the worker says of itself when it registers."""
+        conf, options = self.app.conf, self.app.conf.broker_transport_options
+        self._info = WorkerInfo(
+            worker=self.identity.worker,
+            incarnation=self.identity.incarnation,
+            host=self.identity.host,
+            pid=self.identity.pid,
+            capability=self.capability,
+            queues=queues,
+            slots=slots,
+            pool=pool,
+            **hardware.describe(),
+            location=self.settings.agent.location,
+            tags=self.settings.agent.tags,
+            content_types=self.settings.agent.content_types,
+            priority_steps=tuple(options["priority_steps"]),
+            client_name=self.identity.client_name,
+            claims=self.identity.claims,
+            version=self._version,
+            settings={
+                "acks_late": bool(conf.task_acks_late),
+                "reject_on_worker_lost": bool(conf.task_reject_on_worker_lost),
+                "cancel_on_connection_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
+                "prefetch_multiplier": conf.worker_prefetch_multiplier,
+                "visibility_timeout": options.get("visibility_timeout", 3600),
+                "sep": options.get("sep", ""),
+            },
+            started_at=time.time(),
+        )
+
+    def register(self) -> None:
+        """Takes the name and what a dead predecessor held. Raises SystemExit where a live worker has it."""
+        registry, info = self._connect(), self._info
+        assert info is not None, "describe() comes first"
+        predecessor = registry.acting(info.worker)
+        if predecessor is not None and not self._is_dead(registry, predecessor):
+            raise SystemExit(_name_taken(info.worker, predecessor))
+        replaces = predecessor.incarnation if predecessor else ""
+        taken_by = registry.register(info, replaces)
+        if taken_by:
+            raise SystemExit(f"{info.worker}: {taken_by} took this name at the same moment; give one of them another -n")
+        self.identity.registered = True
+        logger.info("registered %s (%s) for %s", info.worker, info.capability, ", ".join(info.queues))
+        if replaces and (back := registry.take_back(info.worker, replaces)):
+            logger.warning("took back %d messages that the dead %s held", back, replaces)
+
+    def _connect(self) -> Registry:
+        if self._registry is None:
+            channel = self.app.connection_for_read().default_channel
+            client = redis.Redis(connection_pool=channel.pool)
+            keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
+            self._registry = Registry(client, keys)
+        return self._registry
+
+    def _is_dead(self, registry: Registry, before: Predecessor) -> bool:
+        """Waits for a proof: a goodbye, its process gone, or no connection in its name and no beat either."""
+        info = before.info
+        if info is None or before.incarnation == "fenced" or (before.beat is not None and before.beat.stopped):
+            return True
+        if info.host == self.identity.host:
+            if info.pid == self.identity.pid:
+                return True  # an earlier registration of this very process
+            return not hardware.is_same_process(info.pid, info.started_at)
+        beat = before.beat.at if before.beat else info.started_at
+        deadline = time.monotonic() + PROOF_SECONDS
+        while time.monotonic() < deadline:
+            if not registry.is_connected(info.client_name) and registry.now() - beat > PROOF_SECONDS:
+                return True
+            time.sleep(0.2)
+            latest = registry.acting(info.worker)
+            if latest is None or latest.incarnation != before.incarnation:
+                return latest is None
+            if latest.beat is not None and latest.beat.at > beat:
+                return False
+        return not registry.is_connected(info.client_name)
+
+    # -- the beat
+
+    def attach(self, consumer: Any) -> None:
+        """Called whenever Celery's consumer has (re)connected."""
+        self._consumer = consumer
+        if not self.identity.registered:
+            self._register_again()
+        if self._thread is None:
+            self._thread = Thread(target=self._beat_forever, name="morag-queue-heartbeat", daemon=True)
+            self._thread.start()
+
+    def goodbye(self) -> None:
+        """A clean shutdown: nobody has to wait for proof that this worker is gone."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2 * self.settings.agent.heartbeat_seconds)
+        if self.identity.registered:
+            self.identity.registered = False
+            try:
+                self._beat(stopped=True)
+            except _LOST as error:
+                logger.warning("could not say goodbye to the broker: %s", error)
+
+    def _register_again(self) -> None:
+        assert self._info is not None, "describe() comes first"
+        self.identity.incarnation = new_incarnation()
+        self._info = self._info.model_copy(update={"incarnation": self.identity.incarnation})
+        self.register()
+
+    def _beat_forever(self) -> None:
+        # A message must be touched well before kombu hands it out again.
+        visibility = self.app.conf.broker_transport_options.get("visibility_timeout", 3600)
+        interval = min(self.settings.agent.heartbeat_seconds, visibility / 4)
+        while not self._stop.is_set():
+            try:
+                self._beat()
+            except _LOST as error:
+                logger.warning("heartbeat: the broker cannot be reached (%s); trying again", error)
+            except redis.ResponseError as error:
+                logger.error("heartbeat: the broker refused: %s", error)
+            self._stop.wait(interval)
+
+    def _beat(self, stopped: bool = False) -> None:
+        if not self.identity.registered and not stopped:
+            return
+        figures = {
+            **hardware.load(self.capability.has_gpu),
+            "active": len(state.active_requests),
+            "reserved": len(state.reserved_requests),
+            "stopped": stopped,
+        }
+        pulse = self._connect().beat(self.identity.worker, self.identity.incarnation, figures, self._tags())
+        if pulse == "unknown" and self._info is not None:
+            logger.warning("the registry was lost; registering %s again", self.identity.worker)
+            self._connect().register(self._info, self.identity.incarnation)
+        elif pulse == "fenced" and not stopped:
+            self.identity.registered = False
+            logger.error("%s was fenced: another acts in its name; giving up what it has in hand", self.identity.worker)
+            self._consumer.timer.call_after(0, _raise_fenced)
+
+    def _tags(self) -> list[str]:
+        channel = getattr(getattr(self._consumer, "task_consumer", None), "channel", None)
+        qos = getattr(channel, "_qos", None)
+        return [] if qos is None else qos.tags()
+
+
+def _raise_fenced() -> None:
+    """In the worker's event loop a connection error is what makes Celery drop all that it holds, and start anew."""
+    raise FencedError("fenced")
+
+
+def _name_taken(worker: str, other: Predecessor) -> str:
+    where = f"on {other.info.host} (process {other.info.pid})" if other.info else other.incarnation
+    return (
+        f"a live worker named {worker} runs {where}: start this one under another name (-n), "
+        f"or stop the other one first"
+    )

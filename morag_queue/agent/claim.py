@@ -1,0 +1,284 @@
+"""A kombu transport for Redis that takes a message and writes who has it in one step, see `broker/lua/claim.lua`.
+
+kombu waits with BRPOP and writes `unacked` afterwards: a worker killed in between has destroyed the message. Here a
+channel asks with the claim script. An empty claim only reads; on a RESP3 connection with CLIENT TRACKING ON that arms
+the keys it read, and the next push to any of them (or a change to this worker's cordon) brings one invalidation, upon
+which the channel asks again. Nothing is popped while it waits, so there is nothing to lose.
+
+A channel is in one of three states: idle (`_in_poll` is None), asking (`_in_poll` is its connection) or waiting
+(`_in_poll` is its connection and `_waiting` is true: no request is out, the socket wakes us).
+
+Chosen by `app.conf.broker_transport`; it overrides private methods of kombu's, which `check_kombu` verifies.
+"""
+
+from functools import cached_property
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import redis
+from kombu.transport import redis as stock
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from kombu.utils.uuid import uuid
+from redis._parsers import _RESP3Parser
+from redis.exceptions import NoScriptError, ResponseError
+
+from ..broker import scripts
+from ..broker.keys import Keys
+from ..broker.ledger import Ledger
+from ..core import lanes
+from ..core.model import QueueType
+from .hands import Claim, HandsQoS, Outcome, ending
+from .identity import Identity
+
+RECHECK_SECONDS = 5.0
+"""How often a waiting channel asks anyway: covers an invalidation that was lost on the way."""
+POLL_SECONDS = 0.1
+"""The same where the server refuses CLIENT TRACKING (a proxy, an ACL)."""
+
+_WAKE = object()
+_QUEUES = {queue.value: place for place, queue in enumerate(QueueType)}
+
+
+class FencedError(redis.ConnectionError):
+    """Someone took this worker's name. It is a connection error to Celery: all that was in hand is given up."""
+
+
+class ClaimChannelMixin:
+    """What the claim changes in kombu's channel; see the module."""
+
+    QoS = HandsQoS
+    morag_queue: Identity
+    _waiting = False
+    _asked_again_at = 0.0
+    _stock = False  # consumes without acknowledgement (replies to remote control): kombu's own way is right there
+    _tracking: Any = None  # the socket on which tracking was asked for
+    _recheck_seconds = RECHECK_SECONDS
+    _loaded = False
+    _plan: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
+        if asynchronous:
+            # The pure parser, also where hiredis is installed: only it hands invalidations over one by one.
+            params.update(protocol=3, parser_class=_RESP3Parser)
+        return params
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        self._stock = self._stock or not self.morag_queue.claims or (no_ack and queue not in self._fanout_queues)  # type: ignore[attr-defined]
+        return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
+
+    # -- asking
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if self._stock:
+            super()._brpop_start(timeout)  # type: ignore[misc]
+            return
+        queues = tuple(self.active_queues)  # type: ignore[attr-defined]
+        if not queues or not self.morag_queue.registered:
+            return
+        connection = self.client.connection  # type: ignore[attr-defined]
+        self._track(connection)
+        keys, arguments = self._claim(queues)
+        command = ("EVALSHA", self._sha) if self._loaded else ("EVAL", scripts.source("claim"))
+        self._in_poll, self._waiting, self._brpop_sent_at = connection, False, monotonic()
+        # No health check here: its PING would swallow an invalidation.
+        connection.send_command(*command, len(keys), *keys, *arguments, check_health=False)
+
+    def _claim(self, queues: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+        me = self.morag_queue
+        if self._plan[0] != queues:
+            self._plan = (queues, *self._lay_out(queues))
+        _, keys, fixed = self._plan
+        return keys, [me.worker, me.incarnation, uuid(), *fixed]
+
+    def _lay_out(self, queues: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The script's keys and the arguments that stay the same while the lanes do."""
+        me, steps = self.morag_queue, tuple(self.priority_steps)  # type: ignore[attr-defined]
+        keys = self._keys
+        ordered = []
+        for name in queues:
+            queue, worker = lanes.split(name)
+            own = worker == me.worker and queue in _QUEUES
+            ordered.append((not own, _QUEUES.get(queue, len(_QUEUES)), name, queue if queue in _QUEUES else name, own))
+        ordered.sort()
+        names = [name for _, _, name, _, _ in ordered]
+        described = [word for _, _, name, queue, own in ordered for word in (name, queue, "1" if own else "")]
+        fixed = (keys.unacked, keys.unacked_index, keys.held, keys.cordons, keys.paused, keys.incarnations)
+        lists = tuple(keys.list(name, step) for step in steps for name in names)
+        return fixed + lists, (str(len(names)), *described, *map(str, steps))
+
+    @property
+    def _sha(self) -> str:
+        return scripts.sha("claim")
+
+    def _track(self, connection: Any) -> None:
+        if connection._sock is None:
+            connection.connect()
+        if self._tracking is connection._sock:
+            return
+        connection._parser.set_invalidation_push_handler(lambda _: _WAKE)
+        try:
+            connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
+            connection.read_response()
+            self._recheck_seconds = RECHECK_SECONDS
+        except ResponseError:
+            self._recheck_seconds = POLL_SECONDS
+        self._tracking = connection._sock
+
+    # -- hearing
+
+    def _brpop_read(self, **options: Any) -> bool:
+        if self._stock:
+            read: bool = super()._brpop_read(**options)  # type: ignore[misc]
+            return read
+        connection = self.client.connection  # type: ignore[attr-defined]
+        try:
+            if self._waiting:
+                connection.read_response(push_request=True)
+                self._idle()
+                raise Empty
+            reply = self._reply(connection)
+        except self.connection_errors:  # type: ignore[attr-defined]
+            self._idle()
+            connection.disconnect()
+            raise
+        if reply is None:
+            # A push that came between the look and this line is behind the reply in the buffer, not in the socket.
+            if connection.can_read(timeout=0):
+                connection.read_response(push_request=True)
+                self._idle()
+            else:
+                self._waiting, self._brpop_sent_at, self._asked_again_at = True, None, monotonic()
+            raise Empty
+        self._idle()
+        self._hand_over(*reply)
+        return True
+
+    def _idle(self) -> None:
+        self._in_poll, self._waiting, self._brpop_sent_at = None, False, None
+
+    def _reply(self, connection: Any) -> tuple[str, bytes, float] | None:
+        try:
+            while (reply := connection.read_response(push_request=True)) is _WAKE:
+                pass
+        except NoScriptError:
+            self._loaded = False
+            self._idle()
+            raise Empty from None
+        except ResponseError as error:
+            if str(error).startswith("FENCED"):
+                self.morag_queue.registered = False
+                raise FencedError(f"{error}; giving up what it had in hand") from error
+            raise
+        self._loaded = True
+        if reply is None:
+            return None
+        lane, message, ms = reply
+        return bytes_to_str(lane), message, int(ms) / 1000
+
+    def _hand_over(self, lane: str, text: bytes, claimed_at: float) -> None:
+        message = loads(bytes_to_str(text))
+        self.qos.claimed(Claim.of(message, lane, claimed_at))  # type: ignore[attr-defined]
+        if lane in self.connection._callbacks:  # type: ignore[attr-defined]
+            self.connection._deliver(message, lane)  # type: ignore[attr-defined]
+        else:  # cancelled while the claim was on its way: back to where it was, at the head
+            self.qos.restore_by_tag(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
+
+    # -- owning and ending
+
+    @property
+    def _keys(self) -> Keys:
+        return Keys(self.morag_queue.namespace, self.global_keyprefix, self.sep)  # type: ignore[attr-defined]
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
+        return Ledger(client, self._keys, self.morag_queue.retention_seconds)
+
+    def hold(self, claim: Claim) -> None:
+        """Writes the owner of a message that kombu's own path has taken."""
+        me = self.morag_queue
+        self._ledger.hold(claim.held(me.worker, me.incarnation))
+
+    def settle(self, claim: Claim, outcome: Outcome) -> None:
+        """Writes the end of a task, together with its acknowledgement."""
+        self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
+
+    def ask_again(self, now: float) -> None:
+        """Ends a wait that lasts for long, so that the next poll asks."""
+        if self._waiting and now - self._asked_again_at >= self._recheck_seconds and self.qos.can_consume():  # type: ignore[attr-defined]
+            self._idle()
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        if self._in_poll is connection:
+            self._idle()
+        super()._on_connection_disconnect(connection)  # type: ignore[misc]
+
+    def close(self) -> None:
+        if self._waiting:  # kombu reads an outstanding reply before it closes; here none will come
+            self._idle()
+        super().close()  # type: ignore[misc]
+
+
+class ClaimChannel(ClaimChannelMixin, stock.Channel):  # type: ignore[misc]
+    """kombu's Redis channel with the claim."""
+
+    from_transport_options = (*stock.Channel.from_transport_options, "morag_queue")
+
+
+class SentinelClaimChannel(ClaimChannelMixin, stock.SentinelChannel):  # type: ignore[misc]
+    """kombu's Sentinel channel with the claim."""
+
+    from_transport_options = (*stock.SentinelChannel.from_transport_options, "morag_queue")
+
+
+class _Poller(stock.MultiChannelPoller):  # type: ignore[misc]
+    def on_poll_start(self) -> None:
+        now = monotonic()
+        for channel in self._channels:
+            channel.ask_again(now)
+        super().on_poll_start()
+
+
+class _ClaimTransportMixin:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = _Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
+        # The loop sleeps until its next timer: without one, a waiting channel would not look at the clock.
+        loop.call_repeatedly(1.0, _tick)
+
+
+def _tick() -> None:
+    """Nothing to do: that the loop turns is enough."""
+
+
+class Transport(_ClaimTransportMixin, stock.Transport):  # type: ignore[misc]
+    """`redis://`, `rediss://` and `unix://` with the claim."""
+
+    Channel = ClaimChannel
+
+
+class SentinelTransport(_ClaimTransportMixin, stock.SentinelTransport):  # type: ignore[misc]
+    """`sentinel://` with the claim."""
+
+    Channel = SentinelClaimChannel
+
+
+_LEANS_ON = {
+    stock.Channel: ("_connparams", "_brpop_start", "_brpop_read", "_on_connection_disconnect", "close", "basic_consume"),
+    stock.QoS: ("append", "ack", "reject", "_remove_from_indices", "restore_by_tag"),
+    stock.MultiChannelPoller: ("on_poll_start", "maybe_check_brpop_health"),
+    stock.Transport: ("register_with_event_loop",),
+    _RESP3Parser: ("set_invalidation_push_handler",),
+}
+
+
+def check_kombu() -> str | None:
+    """Why this kombu or redis-py is not what the claim expects; None where it fits."""
+    missing = [f"{owner.__name__}.{name}" for owner, names in _LEANS_ON.items() for name in names if not hasattr(owner, name)]
+    return f"kombu or redis-py has no {', '.join(missing)}" if missing else None

@@ -1,0 +1,87 @@
+"""What this machine is and how busy it is: psutil, and nvidia-ml-py where it is installed (the `gpu` extra)."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from ..core.model import Capability
+from ..errors import SettingsError
+
+_GB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """`percent` is the mean load of all of them, None where it cannot be read."""
+
+    count: int = 0
+    memory_gb: float = 0.0
+    percent: float | None = None
+
+
+def gpus() -> Gpus:
+    """The NVIDIA GPUs of this machine; none without the driver or the `gpu` extra, unless the kernel shows a device."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # noqa: BLE001 - no driver, no library, no permission: each means that NVML cannot be asked
+        return Gpus(count=sum(os.path.exists(f"/dev/nvidia{number}") for number in range(16)))
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        memory = sum(pynvml.nvmlDeviceGetMemoryInfo(handle).total for handle in handles)
+        loads = [pynvml.nvmlDeviceGetUtilizationRates(handle).gpu for handle in handles]
+        return Gpus(len(handles), memory / _GB, sum(loads) / len(loads) if loads else None)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def capability(given: str | None, env: Mapping[str, str]) -> Capability:
+    """`given`, else MORAG_WORKER_TYPE, else WORKER_TYPE, else by looking for a GPU. Raises SettingsError."""
+    names = {"worker_type": given, "MORAG_WORKER_TYPE": env.get("MORAG_WORKER_TYPE"), "WORKER_TYPE": env.get("WORKER_TYPE")}
+    for name, word in names.items():
+        if word:
+            try:
+                return Capability(word.strip().lower())
+            except ValueError:
+                allowed = ", ".join(Capability)
+                raise SettingsError(f"{name}={word!r}: no such worker type; choose one of {allowed}") from None
+    return Capability.GPU if gpus().count else Capability.CPU
+
+
+def describe() -> dict[str, Any]:
+    """The hardware fields of `WorkerInfo`."""
+    cards = gpus()
+    return {
+        "cores": psutil.cpu_count() or 0,
+        "memory_gb": round(psutil.virtual_memory().total / _GB, 2),
+        "disk_gb": round(shutil.disk_usage(os.getcwd()).total / _GB, 1),
+        "gpus": cards.count,
+        "gpu_memory_gb": round(cards.memory_gb, 2),
+    }
+
+
+def load(has_gpu: bool) -> dict[str, Any]:
+    """The load fields of `Heartbeat`, in percent."""
+    figures: dict[str, Any] = {
+        "cpu_percent": psutil.cpu_percent(),
+        "memory_percent": psutil.virtual_memory().percent,
+    }
+    if has_gpu and (percent := gpus().percent) is not None:
+        figures["gpu_percent"] = percent
+    return figures
+
+
+def is_same_process(pid: int, started_before: float) -> bool:
+    """Whether the process of that number on this machine was already there at that time (seconds since the epoch)."""
+    try:
+        # A process number comes round again: one that began later is someone else.
+        return psutil.Process(pid).create_time() <= started_before
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

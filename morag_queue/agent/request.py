@@ -1,0 +1,88 @@
+"""Says how each task ended before Celery acknowledges it, so that one script can write both.
+
+Runs in the worker's main process (Celery calls these there), never in a pool's child.
+"""
+
+from time import monotonic
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, Retry
+from celery.worker.request import Request as CeleryRequest
+
+from .hands import HandsQoS, Outcome
+
+
+class RequestMixin:
+    """Put before a task's own Request class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._received = self._started = monotonic()
+        # Celery builds a subclass with its own on_success for each task: only the instance can come before it.
+        self._celery_on_success = self.on_success  # type: ignore[has-type]
+        self.on_success = self._on_success
+
+    def on_accepted(self, pid: int, time_accepted: float) -> Any:
+        self._started = monotonic()
+        return super().on_accepted(pid, time_accepted)  # type: ignore[misc]
+
+    def _on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
+        failed, _, runtime = failed__retval__runtime
+        if not failed:
+            self._ends("completed", run_seconds=runtime)
+        return self._then_finish(self._celery_on_success(failed__retval__runtime, **kwargs))
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        error = exc_info.exception
+        error = getattr(error, "exc", error) if type(error).__name__ == "ExceptionWithTraceback" else error
+        if isinstance(error, Retry):
+            self._ends("retry")
+        elif isinstance(error, Ignore):
+            self._ends("completed", run_seconds=self._ran())
+        elif not isinstance(error, Reject):
+            self._ends("failed", run_seconds=self._ran(), error=f"{type(error).__name__}: {error}"[:500])
+        return self._then_finish(super().on_failure(exc_info, send_failed_event, return_ok))  # type: ignore[misc]
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        if not soft:
+            self._ends("failed", run_seconds=self._ran(), error=f"hard time limit of {timeout} s")
+        return super().on_timeout(soft, timeout)  # type: ignore[misc]
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: str, expired: bool) -> Any:
+        self._ends("cancelled", error=reason)
+        return self._then_finish(super()._announce_revoked(reason, terminated, signum, expired))  # type: ignore[misc]
+
+    def _ran(self) -> float:
+        return monotonic() - self._started
+
+    def _ends(self, state: str, run_seconds: float | None = None, error: str = "") -> None:
+        if (qos := self._hands()) is not None:
+            qos.ends(self._tag(), Outcome(state, run_seconds, self._started - self._received, error))
+
+    def _then_finish(self, result: Any) -> Any:
+        if (qos := self._hands()) is not None:
+            qos.finish(self._tag())
+        return result
+
+    def _hands(self) -> HandsQoS | None:
+        channel = self._message.channel  # type: ignore[attr-defined]
+        qos = getattr(channel, "qos", None) if channel is not None and not channel.closed else None
+        return qos if isinstance(qos, HandsQoS) else None
+
+    def _tag(self) -> str:
+        tag: str = self._message.delivery_tag  # type: ignore[attr-defined]
+        return tag
+
+
+class Request(RequestMixin, CeleryRequest):  # type: ignore[misc]
+    """Celery's request with its ending told."""
+
+
+def request_class_of(declared: Any) -> Any:
+    """The Request class for a task that declares this one (a class, or its dotted name)."""
+    from kombu.utils import symbol_by_name
+
+    base = symbol_by_name(declared)
+    if base is CeleryRequest:
+        return Request
+    return base if issubclass(base, RequestMixin) else type(base.__name__, (RequestMixin, base), {})

@@ -1,0 +1,62 @@
+"""Connections to the broker, and the translation of redis-py's errors into ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..errors import BrokerError, BrokerUnreachable
+from ..settings import BrokerSettings, mask_url
+
+
+def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis.Redis:
+    """A client for any URL that redis-py takes, or Sentinel's as Celery writes it.
+
+    `name` shows in CLIENT LIST. A lost pooled connection is opened again once (its server may have restarted); a
+    server that cannot be reached fails within the connect timeout.
+    """
+    common = {
+        "decode_responses": False,
+        "client_name": name,
+        "socket_connect_timeout": options.connect_timeout_seconds,
+        "retry": Retry(NoBackoff(), 1),
+    }
+    if url.startswith("sentinel://"):
+        return _through_sentinel(url, options, common)
+    return redis.Redis.from_url(url, **common)
+
+
+def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, object]) -> redis.Redis:
+    from kombu.utils.url import parse_url
+    from redis.sentinel import Sentinel
+
+    nodes = [parse_url(part) for part in url.split(";")]
+    hosts = [(node["hostname"] or "127.0.0.1", node["port"] or 26379) for node in nodes]
+    database = int((nodes[-1]["virtual_host"] or "0").strip("/") or 0)
+    sentinel = Sentinel(hosts, sentinel_kwargs=options.sentinel_kwargs, **common)
+    master: redis.Redis = sentinel.master_for(
+        options.master_name, db=database, username=nodes[0]["userid"], password=nodes[0]["password"]
+    )
+    return master
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turns redis-py's errors into ours; the message never shows a password."""
+    shown = mask_url(url)
+    try:
+        yield
+    except redis.AuthenticationError as error:
+        raise BrokerUnreachable(f"the broker {shown} refused the login: {error}; check the URL's user and password") from error
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise BrokerUnreachable(
+            f"cannot reach the broker {shown}: {_plain(error)}; is it running, and is --redis-url right?"
+        ) from error
+    except redis.ResponseError as error:
+        raise BrokerError(f"the broker {shown} refused: {error}; nothing was changed by this step") from error
+
+
+def _plain(error: BaseException) -> str:
+    return str(error).rstrip(".") or type(error).__name__

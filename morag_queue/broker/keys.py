@@ -1,0 +1,100 @@
+"""Every key in Redis that we touch, in one place.
+
+Ours live under `<global_keyprefix><namespace>:`; kombu's (`unacked`, `unacked_index` and the lanes) under its own
+`global_keyprefix` alone. A lane is kombu's list of that name for level 0, and `<lane><sep><level>` for the others.
+"""
+
+from dataclasses import dataclass
+
+KOMBU_SEP = "\x06\x16"
+
+MINUTE_TTL = 25 * 3600
+"""Seconds that a minute's figures are kept: a day, and an hour of grace."""
+HOUR_TTL = 32 * 86400
+"""Seconds that an hour's figures are kept: a month."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names of one fleet."""
+
+    namespace: str = "mq"
+    prefix: str = ""
+    sep: str = KOMBU_SEP
+
+    def _own(self, name: str) -> str:
+        return f"{self.prefix}{self.namespace}:{name}"
+
+    def list(self, lane: str, level: int) -> str:
+        """kombu's list of one lane at one level."""
+        return f"{self.prefix}{lane}{self.sep}{level}" if level else f"{self.prefix}{lane}"
+
+    @property
+    def unacked(self) -> str:
+        return f"{self.prefix}unacked"
+
+    @property
+    def unacked_index(self) -> str:
+        return f"{self.prefix}unacked_index"
+
+    @property
+    def workers(self) -> str:
+        """hash: worker -> what it said of itself at registration (JSON)"""
+        return self._own("workers")
+
+    @property
+    def beats(self) -> str:
+        """hash: worker -> its last heartbeat (JSON)"""
+        return self._own("beats")
+
+    @property
+    def cordons(self) -> str:
+        """hash: worker -> how and why it is out of service (JSON)"""
+        return self._own("cordons")
+
+    @property
+    def incarnations(self) -> str:
+        """hash: worker -> the one incarnation that may act in its name"""
+        return self._own("incarnations")
+
+    @property
+    def held(self) -> str:
+        """hash: delivery tag -> who holds the message (JSON), see claim.lua"""
+        return self._own("held")
+
+    @property
+    def attempts(self) -> str:
+        """hash: task id -> how often it was taken back from a dead worker"""
+        return self._own("attempts")
+
+    @property
+    def lanes(self) -> str:
+        """set: worker lanes that were ever used"""
+        return self._own("lanes")
+
+    @property
+    def paused(self) -> str:
+        """set: queues that hand out nothing"""
+        return self._own("paused")
+
+    @property
+    def totals(self) -> str:
+        """hash: `<outcome>|<worker>`, `run_ms|<worker>`, `<outcome>||<queue>` -> count since ever"""
+        return self._own("totals")
+
+    @property
+    def lease(self) -> str:
+        """string: who leads (JSON)"""
+        return self._own("lease")
+
+    def task(self, task_id: str) -> str:
+        """string: a task's ledger entry (JSON); it expires once the task has ended"""
+        return self._own(f"task:{task_id}")
+
+    def minute(self, at: float) -> str:
+        """hash: `<queue>|<figure>` -> count of that minute"""
+        return self._own(f"minute:{int(at // 60)}")
+
+    def hour(self, at: float) -> str:
+        """hash: as `minute`, of that hour"""
+        return self._own(f"hour:{int(at // 3600)}")

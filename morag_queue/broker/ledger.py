@@ -1,0 +1,97 @@
+"""The ledger: every task from submit until it ends, and the figures that its end adds to.
+
+An open task has a record without an expiry; the record of an ended one is kept for the retention time and then dropped
+by Redis itself. Nothing here ever scans.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from ..core.figures import bucket
+from ..core.model import Held
+from . import scripts
+from .keys import HOUR_TTL, MINUTE_TTL, Keys
+
+BATCH = 250
+"""Messages a call of the submit script: about 1 ms of the server's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message on its way to a lane. `own_lane` is the lane's name where it is a worker's."""
+
+    task_id: str
+    text: str
+    record: str
+    queue: str
+    lane: str
+    level: int
+    is_worker_lane: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a task ended on a worker. Times in seconds; None where not known."""
+
+    tag: str
+    task_id: str
+    worker: str
+    queue: str
+    outcome: str
+    wait_seconds: float | None
+    run_seconds: float | None
+    record: dict[str, Any]
+
+
+class Ledger:
+    """Opens and closes tasks, atomically with their messages."""
+
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+        self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
+        self._submit = scripts.script(client, "submit")
+        self._settle = scripts.script(client, "settle")
+
+    def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
+        """Queues up to `BATCH` messages in one step. False for an id that is still open: that one was not queued."""
+        now = time.time()
+        keys = [self._keys.lanes, self._keys.minute(now), self._keys.hour(now)]
+        arguments: list[str | int] = [MINUTE_TTL, HOUR_TTL]
+        for message in messages:
+            keys += (self._keys.task(message.task_id), self._keys.list(message.lane, message.level))
+            arguments += (message.text, message.record, message.queue, message.lane if message.is_worker_lane else "")
+        return [bool(answer) for answer in self._submit(keys=keys, args=arguments)]
+
+    def settle(self, ending: Ending) -> bool:
+        """Ends one task. False when the message was taken from this worker meanwhile: then nothing is counted."""
+        now, k = time.time(), self._keys
+        keys = [
+            k.unacked, k.unacked_index, k.held, k.task(ending.task_id), k.totals, k.minute(now), k.hour(now), k.attempts,
+        ]  # fmt: skip
+        arguments = [
+            ending.tag, ending.outcome, ending.worker, ending.queue, json.dumps(ending.record), self._retention,
+            *_timed(ending.wait_seconds), *_timed(ending.run_seconds), MINUTE_TTL, HOUR_TTL, ending.task_id,
+        ]  # fmt: skip
+        return bool(self._settle(keys=keys, args=arguments))
+
+    def hold(self, held: Held) -> None:
+        """Writes who has a message that was not taken by the claim script."""
+        record = [held.worker, held.incarnation, held.task_id, held.lane, held.level, round(held.claimed_at * 1000)]
+        self._client.hset(self._keys.held, held.tag, json.dumps(record))
+
+    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The records of those tasks that are known: open ones, and ended ones within the retention time."""
+        ids = list(task_ids)
+        if not ids:
+            return {}
+        found: list[bytes | None] = self._client.mget([self._keys.task(task_id) for task_id in ids])
+        return {task_id: json.loads(text) for task_id, text in zip(ids, found, strict=True) if text}
+
+
+def _timed(seconds: float | None) -> tuple[int | str, int | str]:
+    """Milliseconds and histogram bucket, as the settle script takes them."""
+    return ("", "") if seconds is None else (round(seconds * 1000), bucket(seconds))

@@ -1,0 +1,36 @@
+-- Queues messages: the message and its ledger entry together, or neither; an id that is still open is refused.
+--
+-- KEYS[1] lanes        set of the worker lanes that were ever used
+-- KEYS[2] this minute  [3] this hour   hashes, expire
+-- KEYS[4+2i] the task's ledger key     KEYS[5+2i] the list to push to
+-- ARGV[1] seconds to keep a minute  [2] an hour
+-- ARGV[3+4i] message  [4+4i] ledger entry (JSON, differs for each attempt at submitting)  [5+4i] queue
+-- ARGV[6+4i] the lane, when it is a worker's, else ''
+-- Returns for each message 1 (queued) or 0 (that id is still open: nothing was changed). A message that this very call
+-- queued before (its answer was lost on the way) counts as queued and is not pushed again.
+
+local queued, answer = {}, {}
+for i = 0, (#KEYS - 3) / 2 - 1 do
+    local task, list = KEYS[4 + 2 * i], KEYS[5 + 2 * i]
+    local message, entry, queue, lane = ARGV[3 + 4 * i], ARGV[4 + 4 * i], ARGV[5 + 4 * i], ARGV[6 + 4 * i]
+    -- An ended task's record expires, an open one's does not: an ended id may be used again.
+    local fresh = redis.call('SET', task, entry, 'NX')
+    if not fresh and redis.call('TTL', task) >= 0 then
+        fresh = redis.call('SET', task, entry)
+    end
+    if fresh then
+        redis.call('LPUSH', list, message)
+        if lane ~= '' then redis.call('SADD', KEYS[1], lane) end
+        queued[queue] = (queued[queue] or 0) + 1
+        answer[i + 1] = 1
+    else
+        answer[i + 1] = redis.call('GET', task) == entry and 1 or 0
+    end
+end
+for queue, count in pairs(queued) do
+    redis.call('HINCRBY', KEYS[2], queue .. '|arrived', count)
+    redis.call('HINCRBY', KEYS[3], queue .. '|arrived', count)
+end
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[3], ARGV[2])
+return answer

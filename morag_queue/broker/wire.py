@@ -1,0 +1,140 @@
+"""Celery's messages as text: built by Celery's and kombu's own code once a task name, then filled in for each task.
+
+`as_task_v2`, kombu's producer and its JSON write one message with a marker in every place that differs from task to
+task; a message is then a join of strings. What Celery adds for a task (time limits, `ignore_result`, serializer,
+compression) is in it because Celery wrote it.
+"""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery
+from kombu import Connection, Producer
+from kombu.compression import compress
+from kombu.serialization import dumps as serialize
+from kombu.utils.json import dumps
+
+from ..core.model import TaskQueueEntry
+
+HEADER = "morag_queue"
+"""The message header that carries the entry: words of priority, enqueue time, requirements."""
+
+_REPR_LENGTH = 1024
+"""Characters of an argument's `repr` in the headers, as Celery's `argsrepr_maxsize`."""
+_MARK = "\x01{}\x01"
+_SLOT = re.compile(r'"?\\u0001(\w+)\\u0001"?')
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """`pieces` alternates between text and the name of what goes in there."""
+
+    pieces: tuple[str, ...]
+    encode_body: Callable[[Any], bytes]
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        pieces = list(self.pieces)
+        pieces[1::2] = [values[name] for name in pieces[1::2]]
+        return "".join(pieces)
+
+
+def header(entry: TaskQueueEntry) -> dict[str, Any]:
+    """What travels with the message; the reverse is `entry_header` of a parsed message."""
+    fields: dict[str, Any] = {
+        "priority": entry.priority.name,
+        "enqueued_at": round(entry.enqueued_at, 3),
+        "queue": entry.queue,
+        "requires": entry.requires,
+        "estimated_minutes": round(entry.estimated_duration, 4),
+    }
+    if entry.content_type is not None:
+        fields["content_type"] = entry.content_type
+    if entry.worker is not None:
+        fields["worker"] = entry.worker
+    return fields
+
+
+class Wire:
+    """Writes messages for one Celery app (any app: only its configuration and registered tasks are read)."""
+
+    def __init__(self, app: Celery | None = None) -> None:
+        self._app = app if app is not None else Celery("morag_queue", set_as_current=False, broker="memory://")
+        self._templates: dict[str, _Template] = {}
+
+    def message(self, entry: TaskQueueEntry) -> tuple[str, str]:
+        """The message of an entry as kombu would put it in its list, and the ledger's record of it (JSON).
+
+        Raises kombu's EncodeError where the arguments cannot be serialized.
+        """
+        template = self._templates.get(entry.task) or self._make_template(entry.task)
+        fields = header(entry)
+        tag = str(uuid4())
+        body = template.encode_body((entry.args, entry.kwargs, _NO_LINKS))
+        identity = dumps(entry.task_id)
+        text = template.fill({
+            "id": identity,
+            "args": dumps(repr(entry.args)[:_REPR_LENGTH]),
+            "kwargs": dumps(repr(entry.kwargs)[:_REPR_LENGTH]),
+            "header": json.dumps(fields),
+            "body": f'"{b64encode(body).decode("ascii")}"',
+            "lane": json.dumps(entry.lane),
+            "level": str(entry.level),
+            "tag": f'"{tag}"',
+        })
+        record = {
+            **fields, "state": "queued", "task": entry.task, "source": entry.source, "lane": entry.lane,
+            "level": entry.level, "args": entry.args, "kwargs": entry.kwargs, "tag": tag,
+        }
+        return text, dumps(record)
+
+    def _make_template(self, task: str) -> _Template:
+        app = self._app
+        registered = app.tasks.get(task)
+        options = {} if registered is None else {
+            "ignore_result": registered.ignore_result,
+            "time_limit": registered.time_limit,
+            "soft_time_limit": registered.soft_time_limit,
+        }
+        serializer = getattr(registered, "serializer", None) or app.conf.task_serializer
+        compression = getattr(registered, "compression", None) or app.conf.task_compression
+        content_type, content_encoding, _ = serialize(([], {}, _NO_LINKS), serializer)
+        parts = app.amqp.as_task_v2(
+            _MARK.format("id"), task, argsrepr=_MARK.format("args"), kwargsrepr=_MARK.format("kwargs"), **options)
+        headers = {**parts.headers, HEADER: _MARK.format("header")}
+        if compression:
+            headers["compression"] = compress(b"", compression)[1]
+        captured = _capture(headers, parts.properties, content_type, content_encoding)
+        text = dumps(captured)
+        pieces = tuple(_SLOT.split(text))
+
+        def encode_body(body: Any) -> bytes:
+            payload = serialize(body, serializer)[2]
+            encoded = payload.encode("utf-8") if isinstance(payload, str) else payload
+            return compress(encoded, compression)[0] if compression else encoded
+
+        self._templates[task] = template = _Template(pieces, encode_body)
+        return template
+
+
+_NO_LINKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def _capture(headers: dict[str, Any], properties: dict[str, Any], content_type: str, encoding: str) -> dict[str, Any]:
+    """The message as kombu's virtual channel hands it to a transport, taken from the in-memory one."""
+    lane = _MARK.format("lane")
+    with Connection("memory://") as connection, connection.channel() as channel:
+        channel.queue_declare(lane)
+        Producer(channel).publish(
+            b"", routing_key=lane, exchange="", content_type=content_type, content_encoding=encoding,
+            headers=headers, **properties)
+        message: dict[str, Any] = channel._get(lane)
+        channel.queue_delete(lane)
+    message["body"] = _MARK.format("body")
+    message["properties"]["priority"] = _MARK.format("level")
+    message["properties"]["delivery_tag"] = _MARK.format("tag")
+    return message
