@@ -55,24 +55,60 @@ class Queues(Frozen):
 
 
 class ContentPolicy(Frozen):
-    """Starting estimates of one content type: minutes, GB, and what it needs."""
+    """Starting estimates of one content type: minutes, GB, what it needs, and what makes it longer.
+
+    A field called `…_factor` multiplies the minutes where its condition holds; 1 is "makes no difference".
+    """
 
     requires: Requires
     memory_gb: float = Field(gt=0)
     minutes_per_minute: float = Field(0.0, ge=0, description="audio and video: of their playing time")
     minutes_per_page: float = Field(0.0, ge=0)
     minutes: float = Field(0.0, ge=0, description="a fixed share")
+    light: bool = Field(False, description="CPU work that leaves the CPU mostly idle, as waiting for a web page does")
+    diarization_factor: float = Field(1.0, gt=0)
+    segmentation_factor: float = Field(1.0, gt=0)
+    thumbnails_factor: float = Field(1.0, gt=0)
+    docling_factor: float = Field(1.0, gt=0)
+    high_resolution_factor: float = Field(1.0, gt=0, description="shorter side above `high_resolution_lines`")
+    large_image_factor: float = Field(1.0, gt=0, description="more pixels than `large_image_megapixels`")
+    huge_image_factor: float = Field(1.0, gt=0, description="instead of it above `huge_image_megapixels`")
+    megabytes_per_minute: float = Field(1.0, gt=0, description="for a playing time that is not known, from the size")
+    megabytes_per_page: float = Field(0.1, gt=0, description="for pages that are not known, from the size")
+    assumed_length: float = Field(10.0, gt=0, description="minutes of play, or pages, where nothing is known")
 
 
 class Content(Frozen):
-    """Starting estimates by content type; the system learns from what it measures."""
+    """Starting estimates by content type; the system learns from what it measures.
 
-    audio: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=0.5, minutes_per_minute=0.1)
-    video: ContentPolicy = ContentPolicy(requires=Requires.GPU, memory_gb=2.0, minutes_per_minute=0.5)
-    image: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=0.5, minutes=0.5)
-    document: ContentPolicy = ContentPolicy(requires=Requires.CPU, memory_gb=1.0, minutes_per_page=0.1)
-    web: ContentPolicy = ContentPolicy(requires=Requires.CPU, memory_gb=0.2, minutes=1.0)
+    Megabytes and gigabytes are decimal. The rates of `megabytes_per_minute` are those of common encodings: 128 kbit/s
+    for audio, 1.3 Mbit/s for video; 3,000 characters are a closely printed page.
+    """
+
+    audio: ContentPolicy = ContentPolicy(
+        requires=Requires.GPU_PREFERRED, memory_gb=0.5, minutes_per_minute=0.1,
+        diarization_factor=2.0, segmentation_factor=1.5, megabytes_per_minute=1.0)
+    video: ContentPolicy = ContentPolicy(
+        requires=Requires.GPU, memory_gb=2.0, minutes_per_minute=0.5,
+        thumbnails_factor=1.3, high_resolution_factor=2.0, megabytes_per_minute=10.0)
+    image: ContentPolicy = ContentPolicy(
+        requires=Requires.GPU_PREFERRED, memory_gb=0.5, minutes=0.5, large_image_factor=2.0, huge_image_factor=4.0)
+    document: ContentPolicy = ContentPolicy(
+        requires=Requires.CPU, memory_gb=1.0, minutes_per_page=0.1, docling_factor=2.0)
+    web: ContentPolicy = ContentPolicy(requires=Requires.CPU, memory_gb=0.2, minutes=1.0, light=True)
     youtube: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=1.0, minutes=5.0)
+
+    high_resolution_lines: int = Field(1080, gt=0)
+    large_image_megapixels: float = Field(3.0, gt=0)
+    huge_image_megapixels: float = Field(12.0, gt=0)
+    characters_per_page: int = Field(3000, gt=0)
+    complexity_minutes: tuple[float, float, float] = Field(
+        (1.0, 10.0, 60.0), description="the first minute that is no longer low, medium, high")
+    memory_step_mb: float = Field(100.0, gt=0, description="each such step of the size adds `memory_gb` once more")
+    memory_steps_max: float = Field(5.0, ge=0)
+    disk_factor: float = Field(3.0, ge=0, description="disk for working copies, as a multiple of the size")
+    memory_intensive_gb: float = Field(4.0, gt=0)
+    disk_intensive_gb: float = Field(10.0, gt=0)
 
     def of(self, content_type: ContentType) -> ContentPolicy:
         row: ContentPolicy = getattr(self, content_type.value)
