@@ -1,0 +1,26 @@
+"""The command line. One verb a file; this one holds the table of verbs and the door that all of them go through.
+
+To add a verb: write `cli/<verb>.py` with a function `command` under `@verb()`, and add its row to `VERBS`. A verb with
+words of its own (`config show`) has `commands`, a mapping of word to function, instead. A verb's module is imported
+when it is invoked, never for `--help`: start-up time is part of the contract.
+"""
+
+import gc
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "config": ("morag_queue.cli.config", "Show each setting and where it came from"),
+    "exit-codes": ("morag_queue.cli.exit_codes", "Show what the exit codes mean"),
+    "completion": ("morag_queue.cli.completion", "Print the completion script of a shell"),
+}
+"""name -> (module, what it does in one line), in the order of `--help`"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status. Never raises, whatever the verb does."""
+    gc.set_threshold(50_000)  # what imports create lives to the end: looking for garbage in it costs 20 ms
+    from .context import World
+    from .run import run
+
+    return run(VERBS, sys.argv[1:] if args is None else list(args), World.real())

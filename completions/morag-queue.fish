@@ -1,0 +1,1 @@
+complete --command morag-queue --no-files --arguments "(env _MORAG_QUEUE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) morag-queue)" --condition "env _MORAG_QUEUE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) morag-queue"
