@@ -11,8 +11,8 @@ from typing import Any
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
+from ..broker.header import HEADER
 from ..broker.ledger import Ending
-from ..broker.wire import HEADER
 from ..core import lanes
 from ..core.model import Held
 from .identity import Identity

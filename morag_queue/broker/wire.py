@@ -20,9 +20,7 @@ from kombu.serialization import dumps as serialize
 from kombu.utils.json import dumps
 
 from ..core.model import TaskQueueEntry
-
-HEADER = "morag_queue"
-"""The message header that carries the entry: words of priority, enqueue time, requirements."""
+from .header import HEADER, fields
 
 _REPR_LENGTH = 1024
 """Characters of an argument's `repr` in the headers, as Celery's `argsrepr_maxsize`."""
@@ -43,22 +41,6 @@ class _Template:
         return "".join(pieces)
 
 
-def header(entry: TaskQueueEntry) -> dict[str, Any]:
-    """What travels with the message; the reverse is `entry_header` of a parsed message."""
-    fields: dict[str, Any] = {
-        "priority": entry.priority.name,
-        "enqueued_at": round(entry.enqueued_at, 3),
-        "queue": entry.queue,
-        "requires": entry.requires,
-        "estimated_minutes": round(entry.estimated_duration, 4),
-    }
-    if entry.content_type is not None:
-        fields["content_type"] = entry.content_type
-    if entry.worker is not None:
-        fields["worker"] = entry.worker
-    return fields
-
-
 class Wire:
     """Writes messages for one Celery app (any app: only its configuration and registered tasks are read)."""
 
@@ -72,7 +54,7 @@ class Wire:
         Raises kombu's EncodeError where the arguments cannot be serialized.
         """
         template = self._templates.get(entry.task) or self._make_template(entry.task)
-        fields = header(entry)
+        carried = fields(entry)
         tag = str(uuid4())
         body = template.encode_body((entry.args, entry.kwargs, _NO_LINKS))
         identity = dumps(entry.task_id)
@@ -80,14 +62,14 @@ class Wire:
             "id": identity,
             "args": dumps(repr(entry.args)[:_REPR_LENGTH]),
             "kwargs": dumps(repr(entry.kwargs)[:_REPR_LENGTH]),
-            "header": json.dumps(fields),
+            "header": json.dumps(carried),
             "body": f'"{b64encode(body).decode("ascii")}"',
             "lane": json.dumps(entry.lane),
             "level": str(entry.level),
             "tag": f'"{tag}"',
         })
         record = {
-            **fields, "state": "queued", "task": entry.task, "source": entry.source, "lane": entry.lane,
+            **carried, "state": "queued", "task": entry.task, "source": entry.source, "lane": entry.lane,
             "level": entry.level, "args": entry.args, "kwargs": entry.kwargs, "tag": tag,
         }
         return text, dumps(record)

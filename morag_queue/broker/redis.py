@@ -1,0 +1,105 @@
+"""The broker as verbs see it: one picture, one way in. Every Redis command of the command line starts here."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from redis import Redis
+
+from ..core.figures import Window
+from ..core.model import QueueType
+from ..core.snapshot import Snapshot, Totals
+from ..settings import Settings
+from . import picture, scripts
+from .client import connect, translated
+from .keys import Keys
+from .ledger import BATCH, Ledger, Outgoing
+from .registry import Registry
+
+_COARSE = 6 * 3600.0
+"""Seconds from which on a window is added up from hours instead of minutes: at most 360 hashes are read."""
+
+
+class RedisBroker:
+    """One fleet on one Redis. Each method raises BrokerUnreachable or BrokerError, with a message for the user."""
+
+    def __init__(self, settings: Settings, client: Redis | None = None) -> None:
+        self.settings = settings
+        with translated(settings.redis_url):
+            self.client = connect(settings.redis_url, settings.broker) if client is None else client
+        self.keys = Keys(settings.namespace, settings.broker.global_keyprefix, settings.broker.sep)
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.client, self.keys)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.client, self.keys, self.settings.ledger.retention_seconds)
+
+    @cached_property
+    def _observe(self) -> Any:
+        return scripts.script(self.client, "observe")
+
+    def now(self) -> float:
+        """The server's clock, seconds since the epoch."""
+        with translated(self.settings.redis_url):
+            return self.registry.now()
+
+    def observe(self) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        """The fleet in one round trip, and what was ever finished in each queue. Costs by the fleet, not the backlog."""
+        k = self.keys
+        keys = [k.workers, k.beats, k.cordons, k.incarnations, k.held, k.lanes, k.paused, k.totals, k.lease]
+        with translated(self.settings.redis_url):
+            answer = self._observe(keys=keys, args=[k.prefix, k.sep, *QueueType])
+        return picture.snapshot(answer, f"{self.settings.namespace}@{self.settings.redis_url.rpartition('@')[2]}")
+
+    def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
+        """What happened in each queue in the last `seconds`, to a minute (an hour, beyond six hours)."""
+        step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
+        pipe = self.client.pipeline(transaction=False)
+        first, last = int(now - seconds) // step + 1, int(now) // step
+        for number in range(first, last + 1):
+            pipe.hgetall(name(number * step))
+        with translated(self.settings.redis_url):
+            found: Sequence[Mapping[bytes, bytes]] = pipe.execute()
+        return _windows(found, seconds)
+
+    def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
+        """Queues messages in order, `BATCH` a call; False for an id that is still open."""
+        answer: list[bool] = []
+        for start in range(0, len(messages), BATCH):
+            with translated(self.settings.redis_url):
+                answer += self.ledger.submit(messages[start : start + BATCH])
+        return answer
+
+    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The ledger's records of those tasks that are known."""
+        with translated(self.settings.redis_url):
+            return self.ledger.records(task_ids)
+
+
+def _windows(found: Iterable[Mapping[bytes, bytes]], seconds: float) -> Mapping[QueueType, Window]:
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    histograms: dict[tuple[str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for fields in found:
+        for field, count in fields.items():
+            queue, figure, *bucket = field.decode().split("|")
+            if bucket:
+                histograms[queue, figure][int(bucket[0])] += int(count)
+            else:
+                counts[queue][figure] += int(count)
+    return {
+        queue: Window(
+            seconds=seconds,
+            arrivals=counts[queue]["arrived"],
+            completed=counts[queue]["completed"],
+            failed=counts[queue]["failed"],
+            wait_seconds=counts[queue]["wait_ms"] / 1000,
+            run_seconds=counts[queue]["run_ms"] / 1000,
+            waits=dict(histograms[queue, "wait"]),
+            runs=dict(histograms[queue, "run"]),
+        )
+        for queue in QueueType
+    }

@@ -1,0 +1,83 @@
+"""What a user hands in: one row a source, from the command line or as a line of JSON."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from ..core.levels import parse_priority
+from ..core.model import ContentType, Frozen, QueuePriority, QueueType, Requires
+from ..errors import ExitStatus, MoragQueueError
+
+
+class Row(Frozen):
+    """One source to submit. What is None is found out by reading the source."""
+
+    source: str = Field(min_length=1)
+    content_type: ContentType | None = None
+    priority: QueuePriority | None = None
+    options: dict[str, Any] = {}
+    queue: QueueType | None = None
+    worker: str | None = Field(None, min_length=1)
+    task_id: str | None = Field(None, min_length=1, max_length=255)
+    estimated_duration: float | None = Field(None, ge=0, description="minutes at factor 1")
+    task: str | None = Field(None, min_length=1)
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] = {}
+    requires: Requires | None = None
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _in_words(cls, word: Any) -> Any:
+        return parse_priority(word) if isinstance(word, str) else word
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row that was not queued, and why; `line` counts from 1 (0: not of a file)."""
+
+    line: int
+    source: str
+    error: str
+    exit_status: ExitStatus = ExitStatus.FAILED
+
+    @classmethod
+    def of(cls, line: int, source: str, error: MoragQueueError) -> "Failure":
+        return cls(line, source, str(error), error.exit_status)
+
+
+def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[int, Row | Failure]]:
+    """Reads JSON lines; blank ones are passed over. `defaults` holds what the flags say for rows that do not."""
+    given = {name: getattr(defaults, name) for name in defaults.model_fields_set - {"source"}}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, _parse(number, line, given)
+
+
+def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | Failure:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        return Failure(number, "", f"not a JSON object: {error}", ExitStatus.FAILED)
+    if not isinstance(fields, dict):
+        return Failure(number, "", f"not a JSON object but {type(fields).__name__}; write {{\"source\": \"…\"}}")
+    source = fields.get("source")
+    try:
+        return Row.model_validate({**given, **fields} if given else fields)
+    except ValidationError as error:
+        return Failure(number, source if isinstance(source, str) else "", _complaint(error))
+
+
+def _complaint(error: ValidationError) -> str:
+    told = []
+    for one in error.errors():
+        name = ".".join(str(part) for part in one["loc"]) or "the row"
+        if one["type"] == "missing":
+            told.append(f"{name} is missing")
+        elif one["type"] == "extra_forbidden":
+            told.append(f"{name} is not a field of a row; there are {', '.join(Row.model_fields)}")
+        else:
+            told.append(f"{name}: {one['msg'].removeprefix('Value error, ')}")
+    return "; ".join(told)

@@ -1,0 +1,13 @@
+"""stats: one picture and the counters; costs by the size of the fleet, not of the backlog."""
+
+from ..broker.redis import RedisBroker
+from ..core.model import FleetStats
+from ..core.stats import fleet_stats
+from ..settings import Settings
+
+
+def stats(broker: RedisBroker, settings: Settings, *, window_seconds: float = 3600.0) -> FleetStats:
+    """Queues and workers now, with averages and rates of the last `window_seconds`."""
+    picture, totals = broker.observe()
+    windows = broker.windows(picture.taken_at, window_seconds)
+    return fleet_stats(picture, windows, totals, settings.policy, window_seconds=window_seconds)

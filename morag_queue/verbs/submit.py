@@ -1,0 +1,230 @@
+"""submit → probe → classify → route → lane: a row becomes a message, and its ledger entry with it."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ..broker.ledger import BATCH, Outgoing
+from ..broker.redis import RedisBroker
+from ..core.classify import classify
+from ..core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
+from ..core.route import Router
+from ..core.routed import Refusal, Routed
+from ..errors import BrokerUnreachable, ExitStatus, MoragQueueError, Refused
+from ..probe import probe_many
+from ..settings import Settings
+from .rows import Failure, Row
+
+if TYPE_CHECKING:
+    from ..broker.wire import Wire
+
+_CHUNK = 4 * BATCH
+"""Rows that are probed together before they are queued: a reader of stdin sees progress, a probe pool has work."""
+
+
+class SubmittedTask(Frozen):
+    """One queued task, as scripts read it. `estimated_duration` is in minutes at factor 1."""
+
+    task_id: str
+    source: str
+    content_type: ContentType
+    queue: str
+    lane: str
+    worker: str | None
+    priority: str
+    estimated_duration: float
+    decision: LoadBalancingDecision
+
+
+@dataclass(slots=True)
+class SubmitReport:
+    """What became of the rows. `uncertain` are ids whose answer the broker took with it when it went away."""
+
+    submitted: int = 0
+    tasks: list[SubmittedTask] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    uncertain: list[str] = field(default_factory=list)
+    broken: BrokerUnreachable | None = None
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        if self.broken is not None:
+            return ExitStatus.UNREACHABLE
+        if not self.failed:
+            return ExitStatus.OK
+        kinds = {failure.exit_status for failure in self.failed}
+        return ExitStatus.PARTIAL if self.submitted else kinds.pop() if len(kinds) == 1 else ExitStatus.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A row that has found its place."""
+
+    line: int
+    row: Row
+    classification: Classification
+    routed: Routed
+    entry: TaskQueueEntry
+
+
+class Submitter:
+    """Prepares and queues rows on one picture of the fleet."""
+
+    def __init__(self, broker: RedisBroker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None) -> None:
+        self._broker, self._settings, self._force = broker, settings, force
+        picture, _ = broker.observe()
+        self._router = Router(picture, settings.policy, settings.queues)
+        self._clock_offset = picture.taken_at - monotonic()
+        self._facts: dict[tuple[str, ContentType | None], Facts | MoragQueueError] = {}
+        if wire is not None:
+            self._wire = wire
+
+    @cached_property
+    def _wire(self) -> "Wire":
+        from ..broker.wire import Wire  # imports Celery: not before there is something to send
+
+        return Wire()
+
+    def prepare(
+        self, rows: Iterable[tuple[int, Row | Failure]], *, explain: bool = False
+    ) -> Iterator[Prepared | Failure]:
+        """Probes, classifies and routes; queues nothing."""
+        remaining = iter(rows)
+        while chunk := list(islice(remaining, _CHUNK)):
+            self._probe(row for _, row in chunk if isinstance(row, Row))
+            for line, row in chunk:
+                yield row if isinstance(row, Failure) else self._prepare(line, row, explain)
+
+    def submit(
+        self,
+        rows: Iterable[tuple[int, Row | Failure]],
+        *,
+        details: bool = True,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> SubmitReport:
+        """Queues the rows in order; one that cannot be queued stops nothing. `on_progress` hears how many were handled."""
+        report = SubmitReport()
+        prepared = self.prepare(rows)
+        while batch := list(islice(prepared, BATCH)):
+            ready = [one for one in batch if isinstance(one, Prepared)]
+            report.failed += [one for one in batch if isinstance(one, Failure)]
+            try:
+                answers = self._broker.submit([self._outgoing(one.entry) for one in ready])
+            except BrokerUnreachable as error:
+                report.broken, report.uncertain = error, [one.entry.task_id for one in ready]
+                return report
+            for one, queued in zip(ready, answers, strict=True):
+                if queued:
+                    report.submitted += 1
+                    if details:
+                        report.tasks.append(submitted(one))
+                else:
+                    report.failed.append(_still_open(one))
+            on_progress(len(batch))
+        return report
+
+    def _probe(self, rows: Iterable[Row]) -> None:
+        """Reads each source once, however many rows name it."""
+        wanted = {(row.source, row.content_type): None for row in rows}
+        by_type: dict[ContentType | None, list[str]] = {}
+        for source, declared in wanted:
+            if (source, declared) not in self._facts:
+                by_type.setdefault(declared, []).append(source)
+        for declared, sources in by_type.items():
+            for source, facts in zip(sources, probe_many(sources, declared=declared), strict=True):
+                self._facts[source, declared] = facts
+
+    def _prepare(self, line: int, row: Row, explain: bool) -> Prepared | Failure:
+        facts = self._facts[row.source, row.content_type]
+        if isinstance(facts, MoragQueueError):
+            return Failure.of(line, row.source, facts)
+        found = classify(
+            facts, row.options, self._settings.content, declared=row.content_type, priority=row.priority,
+            requires=row.requires, estimated_minutes=row.estimated_duration,
+        )  # fmt: skip
+        routed = self._router.route(found, pin=row.worker, queue=row.queue, force=self._force, explain=explain)
+        if isinstance(routed, Refusal):
+            return Failure.of(line, row.source, _refused(routed))
+        task, args = self._call(row, found, facts.is_url)
+        entry = TaskQueueEntry(
+            task_id=row.task_id or str(uuid4()),
+            task=row.task or task,
+            args=args if row.args is None else row.args,
+            kwargs=row.kwargs,
+            source=row.source,
+            content_type=found.content_type,
+            priority=found.priority,
+            requires=found.requires,
+            queue=routed.queue,
+            lane=routed.lane,
+            level=routed.level,
+            estimated_duration=found.estimated_minutes,
+            enqueued_at=self._clock_offset + monotonic(),
+            worker=row.worker,
+        )
+        return Prepared(line, row, found, routed, entry)
+
+    def _call(self, row: Row, found: Classification, is_url: bool) -> tuple[str, tuple[Any, ...]]:
+        """The Celery task and its arguments, as MoRAG's workers define them."""
+        names = self._settings.tasks
+        if not is_url:
+            return names.file, (os.path.abspath(row.source), found.content_type.value, row.options)
+        if found.content_type is ContentType.WEB:
+            return names.web, (row.source, row.options)
+        if found.content_type is ContentType.YOUTUBE:
+            return names.youtube, (row.source, row.options)
+        return names.url, (row.source, found.content_type.value, row.options)
+
+    def _outgoing(self, entry: TaskQueueEntry) -> Outgoing:
+        text, record = self._wire.message(entry)
+        is_worker_lane = entry.lane != entry.queue.value
+        return Outgoing(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
+
+
+def submitted(one: Prepared) -> SubmittedTask:
+    """The row of the answer for a task that was (or, in a dry run, would be) queued."""
+    entry, decision = one.entry, one.routed.decision
+    return SubmittedTask(
+        task_id=entry.task_id,
+        source=entry.source,
+        content_type=one.classification.content_type,
+        queue=entry.queue.value,
+        lane=entry.lane,
+        worker=decision.worker_id,
+        priority=entry.priority.name,
+        estimated_duration=entry.estimated_duration,
+        decision=decision,
+    )
+
+
+def wait_for(
+    broker: RedisBroker, task_ids: Iterable[str], pause: Callable[[], None], on_ended: Callable[[int], None]
+) -> Mapping[str, dict[str, Any]]:
+    """Waits until each task has ended and gives their last records. `pause` is called between two looks.
+
+    A task whose record is gone (it ended longer ago than the retention time) is given without a state.
+    """
+    open_ids, ended = list(task_ids), dict[str, dict[str, Any]]()
+    while open_ids:
+        records = broker.records(open_ids)
+        now_ended = {one: records.get(one, {}) for one in open_ids if records.get(one, {}).get("state") != "queued"}
+        ended |= now_ended
+        open_ids = [one for one in open_ids if one not in now_ended]
+        on_ended(len(now_ended))
+        if open_ids:
+            pause()
+    return ended
+
+
+def _refused(refusal: Refusal) -> Refused:
+    return Refused(f"{refusal.message}; --force overrides" if refusal.overridable else refusal.message)
+
+
+def _still_open(one: Prepared) -> Failure:
+    error = Refused(f"task id {one.entry.task_id} is still open: it was not queued again; choose another --id or wait")
+    return Failure.of(one.line, one.row.source, error)
