@@ -49,7 +49,7 @@ def level(priority: QueuePriority, minutes_best: float, order: Order, *, wait_s:
     seconds = minutes_best * 60.0
     seconds = max(seconds, 0.0) if seconds < _LONGEST_S else _LONGEST_S
     if order is Order.WEIGHTED:
-        return _weighted(priority, seconds, max(wait_s, 0.0))
+        return _weighted(priority, seconds, max(0.0, wait_s))
     base, cuts = _TIERS[priority]
     return base + sum(seconds > cut for cut in cuts)
 

@@ -1,0 +1,67 @@
+"""Small fleets in words, for the tests of the core: `worker("gpu-1", "gpu", held=1)`."""
+
+from typing import Any
+
+from morag_queue.core.lanes import lane
+from morag_queue.core.model import Capability, Cordon, Heartbeat, Held, QueueType, WorkerInfo, WorkerStatus
+from morag_queue.core.policy import Queues
+from morag_queue.core.snapshot import LaneView, Snapshot, WorkerView
+
+NOW = 1_000_000.0
+SLOTS = {Capability.GPU: 2, Capability.HYBRID: 3, Capability.CPU: 4}
+
+
+def worker(
+    name: str,
+    capability: str = "cpu",
+    *,
+    beat_age: float | None = 1.0,
+    stopped: bool = False,
+    active: int = 0,
+    cordon: str | None = None,
+    cordon_reason: str = "",
+    **info: Any,
+) -> WorkerView:
+    kind = Capability(capability)
+    known: dict[str, Any] = {"queues": Queues().served_by(kind), "slots": SLOTS[kind], "host": "host", "pid": 1}
+    return WorkerView(
+        info=WorkerInfo(worker=name, incarnation=f"{name}.now", capability=kind, **(known | info)),
+        beat=None if beat_age is None else Heartbeat(at=NOW - beat_age, stopped=stopped, active=active),
+        cordon=None if cordon is None else Cordon(state=WorkerStatus(cordon), reason=cordon_reason, who="ann"),
+    )
+
+
+def held(name: str, queue: QueueType = QueueType.CPU_STANDARD, count: int = 1, run: str = "now") -> tuple[Held, ...]:
+    return tuple(
+        Held(
+            tag=f"{name}.{run}.{n}",
+            worker=name,
+            incarnation=f"{name}.{run}",
+            task_id=f"{name}-{n}",
+            lane=lane(queue),
+            level=3,
+            claimed_at=NOW - 5,
+        )
+        for n in range(count)
+    )
+
+
+def queued(queue: QueueType, count: int, worker: str | None = None, level: int = 3, age: float = 10.0) -> LaneView:
+    lengths = tuple(count if n == level else 0 for n in range(10))
+    oldest = tuple(NOW - age if n == level and count else None for n in range(10))
+    return LaneView(lane(queue, worker), queue, worker, lengths, oldest)
+
+
+def fleet(*workers: WorkerView, held: tuple[Held, ...] = (), lanes: tuple[LaneView, ...] = (), **more: Any) -> Snapshot:
+    return Snapshot(taken_at=NOW, workers=workers, held=held, lanes=lanes, **more)
+
+
+def usual_fleet(**more: Any) -> Snapshot:
+    """The four workers of the demo, idle."""
+    return fleet(
+        worker("worker-gpu-1", "gpu"),
+        worker("worker-gpu-2", "gpu"),
+        worker("worker-hybrid-1", "hybrid"),
+        worker("worker-cpu-1", "cpu"),
+        **more,
+    )

@@ -1,0 +1,127 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.transport.redis import Channel
+
+from morag_queue.core.levels import LEVELS, common_steps, level, parse_priority, priority_of_level, snap
+from morag_queue.core.model import QueuePriority
+from morag_queue.core.policy import Order
+
+TIERS = sorted(QueuePriority, reverse=True)
+priorities = st.sampled_from(TIERS)
+minutes = st.floats(allow_nan=True, allow_infinity=True)
+steps = st.sets(st.integers(0, 9), min_size=1).map(lambda ones: tuple(sorted(ones)))
+
+
+@pytest.mark.parametrize(
+    ("priority", "seconds", "expected"),
+    [
+        ("URGENT", 0, 0), ("URGENT", 90_000, 0),
+        ("HIGH", 60, 1), ("HIGH", 61, 2),
+        ("NORMAL", 30, 3), ("NORMAL", 31, 4), ("NORMAL", 120, 4), ("NORMAL", 121, 5),
+        ("LOW", 60, 6), ("LOW", 61, 7),
+        ("BATCH", 60, 8), ("BATCH", 61, 9),
+    ],
+)  # fmt: skip
+def test_strict_level_is_the_tiers_first_one_plus_the_cuts_in_seconds_that_are_exceeded(priority, seconds, expected):
+    assert level(QueuePriority[priority], seconds / 60, Order.STRICT) == expected
+
+
+@pytest.mark.parametrize(
+    ("priority", "seconds", "wait_s", "expected"),
+    [
+        # floor(−log2(w² (1 + wait/7200) / (p + 5)) / 10 × 9) by hand: 25/65 → 1.24 → 1, so the level is 2
+        ("NORMAL", 60, 0, 2), ("HIGH", 600, 0, 3), ("BATCH", 60, 0, 6), ("LOW", 600, 0, 6),
+        # two hours of waiting double the index: 50/65 → 0.34 → 0
+        ("NORMAL", 60, 7200, 1),
+        ("URGENT", 36_000, 0, 0), ("BATCH", 36_000, 0, 9),
+    ],
+)  # fmt: skip
+def test_weighted_level_is_the_logarithm_of_weight_squared_over_length(priority, seconds, wait_s, expected):
+    assert level(QueuePriority[priority], seconds / 60, Order.WEIGHTED, wait_s=wait_s) == expected
+
+
+def test_a_short_normal_overtakes_a_long_high_in_weighted_order_only():
+    short, long = 0.1, 60.0
+    assert level(QueuePriority.NORMAL, short, Order.WEIGHTED) < level(QueuePriority.HIGH, long, Order.WEIGHTED)
+    assert level(QueuePriority.NORMAL, short, Order.STRICT) > level(QueuePriority.HIGH, long, Order.STRICT)
+
+
+@given(priorities, minutes, st.sampled_from(Order), st.floats())
+def test_any_task_has_a_level_from_0_to_9_and_0_is_for_urgent_alone(priority, estimate, order, wait_s):
+    found = level(priority, estimate, order, wait_s=wait_s)
+    assert found in LEVELS
+    assert (found == 0) == (priority is QueuePriority.URGENT)
+
+
+@given(minutes, minutes)
+def test_tiers_never_cross_in_strict_order_whatever_the_lengths(one, other):
+    for higher, lower in pairwise(TIERS):
+        assert level(higher, one, Order.STRICT) < level(lower, other, Order.STRICT)
+
+
+@given(priorities, st.sampled_from(Order), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_the_shorter_is_never_behind_the_longer_inside_a_tier(priority, order, one, other):
+    assert level(priority, min(one, other), order) <= level(priority, max(one, other), order)
+
+
+@given(priorities, st.floats(0, 1e6), st.sampled_from(Order), st.floats(0, 1e7))
+def test_waiting_never_makes_a_level_worse(priority, estimate, order, wait_s):
+    assert level(priority, estimate, order, wait_s=wait_s) <= level(priority, estimate, order)
+
+
+def test_an_estimate_that_is_no_number_counts_as_a_long_one():
+    assert level(QueuePriority.NORMAL, float("nan"), Order.STRICT) == 5
+
+
+@given(st.integers(0, 9), steps)
+def test_snap_finds_the_list_that_kombu_pushes_to(wanted, polled):
+    channel = Channel.__new__(Channel)
+    channel.priority_steps = polled
+    assert snap(wanted, polled) == channel.priority(wanted)
+
+
+@pytest.mark.parametrize(
+    ("workers", "common"),
+    [
+        ([], LEVELS),
+        ([range(10), (0, 3, 6, 9)], (0, 3, 6, 9)),
+        ([(0, 3, 6, 9), (0, 5)], (0,)),
+        ([(0, 3), (3, 1)], (3,)),
+        ([(0, 3), (1, 4), (4, 1)], (1,)),  # no step in common: what most of them poll
+        ([()], LEVELS),
+        ([range(20), (0, 12)], (0,)),
+    ],
+)
+def test_common_steps_are_what_all_the_workers_of_a_lane_poll(workers, common):
+    assert common_steps(workers) == common
+
+
+@given(st.lists(steps, min_size=1))
+def test_a_message_never_goes_where_nobody_polls(fleet):
+    common = common_steps(fleet)
+    assert common
+    for wanted in LEVELS:
+        assert any(snap(wanted, common) in polled for polled in fleet)
+
+
+@given(priorities, minutes)
+def test_the_tier_is_read_back_from_a_strict_level(priority, estimate):
+    assert priority_of_level(level(priority, estimate, Order.STRICT)) is priority
+
+
+@given(st.integers())
+def test_any_level_of_a_foreign_message_has_a_tier(n):
+    assert priority_of_level(n) in QueuePriority
+
+
+@pytest.mark.parametrize("word", ["HIGH", "high", " High\n"])
+def test_a_priority_is_read_in_any_case(word):
+    assert parse_priority(word) is QueuePriority.HIGH
+
+
+def test_an_unknown_priority_is_refused_with_the_words_there_are():
+    with pytest.raises(ValueError, match="unknown priority 'urgnt': use one of URGENT, HIGH, NORMAL, LOW, BATCH"):
+        parse_priority("urgnt")

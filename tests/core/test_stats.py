@@ -1,0 +1,77 @@
+import pytest
+
+from morag_queue.core.figures import Window, bucket
+from morag_queue.core.model import QueueType, WorkerStatus
+from morag_queue.core.policy import Policy
+from morag_queue.core.snapshot import Totals
+from morag_queue.core.stats import fleet_stats, queue_stats, serving_workers, worker_stats
+from tests.core.fleets import fleet, held, queued, usual_fleet, worker
+
+POLICY = Policy()
+GPU = QueueType.GPU_PRIORITY
+NO_WINDOW, NO_TOTALS = Window(), Totals()
+
+
+def stats_of(snapshot, window=NO_WINDOW, totals=NO_TOTALS):
+    return queue_stats(GPU, snapshot, window, totals, serving_workers(snapshot, POLICY)[GPU])
+
+
+def test_a_queue_counts_what_waits_in_all_its_lanes_what_is_held_and_what_ended():
+    snapshot = usual_fleet(
+        lanes=(queued(GPU, 5), queued(GPU, 2, "worker-gpu-1", level=0), queued(QueueType.CPU_BATCH, 9)),
+        held=held("worker-gpu-1", GPU, 2),
+    )
+    stats = stats_of(snapshot, totals=Totals(completed=10, failed=1))
+    assert (stats.pending_tasks, stats.processing_tasks, stats.completed_tasks, stats.failed_tasks) == (7, 2, 10, 1)
+    assert stats.total_tasks == 20
+    assert stats.pending_by_priority == {"URGENT": 2, "HIGH": 0, "NORMAL": 5, "LOW": 0, "BATCH": 0}
+    assert stats.worker_count == 3
+
+
+@pytest.mark.parametrize(
+    ("window", "totals", "minutes"),
+    [
+        (Window(60, completed=2, run_seconds=240, runs={1: 2}), Totals(1, 0, 999), 20.0),  # 70 × 2 min ÷ 7 slots
+        (Window(), Totals(1, 1, 240), 20.0),
+        (Window(), Totals(), 10.0),  # one minute each is assumed
+    ],
+)
+def test_backlog_is_the_queued_work_over_the_slots_that_serve_it(window, totals, minutes):
+    assert stats_of(usual_fleet(lanes=(queued(GPU, 70),)), window, totals).backlog_time == pytest.approx(minutes)
+
+
+def test_backlog_without_any_worker_is_finite_and_shows_that_nobody_serves_it():
+    stats = stats_of(fleet(worker("g", "gpu", beat_age=99), lanes=(queued(GPU, 3),)))
+    assert (stats.worker_count, stats.backlog_time) == (0, 3.0)
+
+
+def test_waits_are_minutes_of_the_window_and_the_oldest_is_read_from_the_heads():
+    window = Window(600, arrivals=20, completed=4, failed=1, wait_seconds=600, waits={bucket(30): 19, bucket(90): 1})
+    stats = stats_of(usual_fleet(lanes=(queued(GPU, 1, age=120), queued(GPU, 1, "worker-gpu-1", age=300))), window)
+    assert stats.average_wait_time == pytest.approx(0.5)
+    assert stats.p95_wait_time == pytest.approx(0.5, rel=0.1)
+    assert stats.oldest_wait_time == pytest.approx(5.0)
+    assert (stats.arrivals_per_minute, stats.completions_per_minute) == (2.0, 0.5)
+
+
+def test_a_worker_shows_what_it_runs_what_it_was_given_and_how_long_ago_it_beat():
+    snapshot = fleet(worker("g", "gpu", active=1, beat_age=3), held=held("g", GPU, 2), lanes=(queued(GPU, 1, "g"),))
+    stats = worker_stats(snapshot.workers[0], snapshot, POLICY)
+    assert (stats.active_tasks, stats.assigned_tasks, stats.max_concurrent_tasks) == (1, 3, 2)
+    assert (stats.status, stats.last_heartbeat_seconds) == (WorkerStatus.BUSY, 3.0)
+
+
+@pytest.mark.parametrize("gone", [{"beat_age": 61}, {"stopped": True}, {"beat_age": None}])
+def test_a_worker_that_is_gone_runs_nothing_whatever_it_said_last(gone):
+    snapshot = fleet(worker("g", "gpu", active=2, **gone))
+    stats = worker_stats(snapshot.workers[0], snapshot, POLICY)
+    assert (stats.active_tasks, stats.status) == (0, WorkerStatus.OFFLINE)
+
+
+def test_the_fleet_shows_all_four_queues_and_the_workers_by_name():
+    snapshot = fleet(worker("b"), worker("a"), leader={"holder": "x"})
+    stats = fleet_stats(snapshot, {}, {}, POLICY, window_seconds=3600)
+    assert [one.queue_type for one in stats.queues] == list(QueueType)
+    assert [one.worker for one in stats.workers] == ["a", "b"]
+    assert stats.leader == {"holder": "x"}
+    assert stats.model_dump_json()
