@@ -10,6 +10,8 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 from uuid import uuid4
 
@@ -47,6 +49,8 @@ class Wire:
     def __init__(self, app: Celery | None = None) -> None:
         self._app = app if app is not None else Celery("morag_queue", set_as_current=False, broker="memory://")
         self._templates: dict[str, _Template] = {}
+        # Delivery tags need to be unique, not random: a UUID for each would be a tenth of the work.
+        self._run, self._count = uuid4(), count()
 
     def message(self, entry: TaskQueueEntry) -> tuple[str, str]:
         """The message of an entry as kombu would put it in its list, and the ledger's record of it (JSON).
@@ -55,16 +59,15 @@ class Wire:
         """
         template = self._templates.get(entry.task) or self._make_template(entry.task)
         carried = fields(entry)
-        tag = str(uuid4())
+        tag = f"{self._run}.{next(self._count)}"
         body = template.encode_body((entry.args, entry.kwargs, _NO_LINKS))
-        identity = dumps(entry.task_id)
         text = template.fill({
-            "id": identity,
-            "args": dumps(repr(entry.args)[:_REPR_LENGTH]),
-            "kwargs": dumps(repr(entry.kwargs)[:_REPR_LENGTH]),
+            "id": quoted(entry.task_id),
+            "args": quoted(repr(entry.args)[:_REPR_LENGTH]),
+            "kwargs": quoted(repr(entry.kwargs)[:_REPR_LENGTH]),
             "header": json.dumps(carried),
             "body": f'"{b64encode(body).decode("ascii")}"',
-            "lane": json.dumps(entry.lane),
+            "lane": quoted(entry.lane),
             "level": str(entry.level),
             "tag": f'"{tag}"',
         })
@@ -72,7 +75,7 @@ class Wire:
             **carried, "state": "queued", "task": entry.task, "source": entry.source, "lane": entry.lane,
             "level": entry.level, "args": entry.args, "kwargs": entry.kwargs, "tag": tag,
         }
-        return text, dumps(record)
+        return text, _as_json(record)
 
     def _make_template(self, task: str) -> _Template:
         app = self._app
@@ -101,6 +104,13 @@ class Wire:
 
         self._templates[task] = template = _Template(pieces, encode_body)
         return template
+
+
+def _as_json(record: dict[str, Any]) -> str:
+    try:
+        return json.dumps(record)
+    except TypeError:  # dates, decimals, UUIDs: kombu's encoder knows them, at three times the price
+        return str(dumps(record))
 
 
 _NO_LINKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

@@ -162,7 +162,7 @@ class TaskQueueEntry(Frozen):
     task_id: str
     task: str = Field(description="the Celery task's name")
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     source: str = ""
     content_type: ContentType | None = None
     priority: QueuePriority = QueuePriority.NORMAL

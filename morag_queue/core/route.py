@@ -18,7 +18,7 @@ from .fleet import Seat, seats
 from .lanes import lane
 from .levels import level
 from .model import DecisionAction, LoadBalancingDecision, QueuePriority, QueueType, Requires
-from .pin import pinned_queue, refused_pin
+from .pin import forced_although, pinned_queue, refused_pin
 from .policy import Binding, Policy, Queues
 from .readers import fallbacks, polled_levels, readers
 from .routed import Refusal, RefusalCode, Routable, Routed
@@ -96,7 +96,7 @@ class Router:
         table = self._first_serving(chain, work)
         if chain[0] in self._paused or table is None:
             table = self._table(chain[0], work)
-            why = f"{chain[0]} is paused" if chain[0] in self._paused else f"nobody can take it ({table.obstacles()})"
+            why = f"{chain[0]} is paused" if chain[0] in self._paused else f"nobody can take it ({table.obstacles})"
             return self._held(task, table, wanted, f"{why}: it waits in {chain[0]}", explain)
         why = "" if table.queue is wanted else f"{self._why_not(wanted, work)}: "
         found = table.best()
@@ -140,9 +140,7 @@ class Router:
             return queue
         table = self._table(queue, work)
         scores = table.scores(task.estimated_minutes) if explain else ()
-        why = f"pinned to {worker}"
-        if refusal is not None:
-            why += f" by force: {refusal.code.value.replace('_', ' ')}; it waits in the worker's lane until it is taken"
+        why = f"pinned to {worker}" + (f" {forced_although(refusal)}" if refusal else "")
         decision = _decision(DecisionAction.ASSIGN, chain[0], queue, worker, why, task.confidence)
         polled = polled_levels([seat] if seat else [])
         if seat is not None:
@@ -167,7 +165,7 @@ class Router:
     def _why_not(self, wanted: QueueType, work: Class) -> str:
         if work.requires is Requires.GPU and wanted in self._readers.unsafe:
             return self._readers.unsafe[wanted]
-        return f"nobody can take it from {wanted} ({self._table(wanted, work).obstacles()})"
+        return f"nobody can take it from {wanted} ({self._table(wanted, work).obstacles})"
 
     def _why_assigned(self, seat: Seat, queue: QueueType, bound: bool) -> str:
         if bound:

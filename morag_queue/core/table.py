@@ -8,6 +8,7 @@ looked at is exact.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from heapq import heapify, heappop, heapreplace
 from math import inf
 
@@ -111,8 +112,9 @@ class Table:
             rows.append(Score(worker=seat.worker, verdict=verdict, score=worth, expected_minutes=minutes))
         return tuple(sorted(rows, key=lambda row: (-row.score, row.worker)))
 
+    @cached_property
     def obstacles(self) -> str:
-        """Why nobody can take it, counted, in words: `1 offline, 3 without a GPU`."""
+        """Why nobody can take it, counted, in words: `1 offline, 3 without a GPU`. The same for a whole batch."""
         counts = Counter(verdict for _, verdict in self._verdicts.values())
         told = (f"{counts[one]} {_WORDS.get(one, one.value)}" for one in Verdict if counts[one])
         return ", ".join(told) or "no worker is registered"

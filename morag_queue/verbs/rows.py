@@ -18,14 +18,14 @@ class Row(Frozen):
     source: str = Field(min_length=1)
     content_type: ContentType | None = None
     priority: QueuePriority | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     queue: QueueType | None = None
     worker: str | None = Field(None, min_length=1)
     task_id: str | None = Field(None, min_length=1, max_length=255)
     estimated_duration: float | None = Field(None, ge=0, description="minutes at factor 1")
     task: str | None = Field(None, min_length=1)
     args: tuple[Any, ...] | None = None
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     requires: Requires | None = None
 
     @field_validator("priority", mode="before")
