@@ -9,32 +9,45 @@ from .readers import Readers
 from .routed import Refusal, RefusalCode
 from .table import Class
 
-_REMEDIES = {
-    Verdict.NO_GPU: "has no GPU, and the task needs one: choose a worker with a GPU",
-    Verdict.CONTENT_TYPE: "does not take this content type: choose another worker",
-    Verdict.MEMORY: "has less memory than the task is expected to need: choose another worker",
-    Verdict.DRAINED: "is drained: uncordon it",
-    Verdict.OFFLINE: "is offline: start it",
-    Verdict.DRAINING: "is being drained: uncordon it",
-    Verdict.CORDONED: "is cordoned: uncordon it",
+# What is wrong with the worker, and what else than `--force` helps.
+_FAULTS: dict[RefusalCode, tuple[str, str]] = {
+    RefusalCode.UNKNOWN_WORKER: ("is not registered", "start it or choose another"),
+    RefusalCode.NO_GPU: ("has no GPU, and the task needs one", "choose a worker with a GPU"),
+    RefusalCode.CONTENT_TYPE: ("does not take this content type", "choose another worker"),
+    RefusalCode.MEMORY: ("has less memory than the task is expected to need", "choose another worker"),
+    RefusalCode.DRAINED: ("is drained", "uncordon it"),
+    RefusalCode.OFFLINE: ("is offline", "start it"),
+    RefusalCode.DRAINING: ("is being drained", "uncordon it"),
+    RefusalCode.CORDONED: ("is cordoned", "uncordon it"),
 }
 
 
 def refused_pin(worker: str, seat: Seat | None, work: Class) -> Refusal | None:
-    """Why a worker cannot take the task now; a forced pin goes there all the same and waits.
+    """Why a worker cannot take the task now; a forced pin goes there all the same.
 
     Being full or suspect is no reason: the task waits in the worker's own lane.
     """
+    code = _obstacle(seat, work)
+    if code is None:
+        return None
+    fault, remedy = _FAULTS[code]
+    of_status = seat is not None and code.value == in_service(seat).value
+    because = f" ({seat.reason})" if seat is not None and of_status and seat.reason else ""
+    message = f"worker {worker} {fault}{because}: {remedy}, or add --force"
+    return Refusal(code=code, subject=worker, message=message, overridable=True)
+
+
+def forced_although(refusal: Refusal) -> str:
+    """What stands against a pin that was forced, for its reason."""
+    return f"by force, though it {_FAULTS[refusal.code][0]}"
+
+
+def _obstacle(seat: Seat | None, work: Class) -> RefusalCode | None:
     if seat is None:
-        message = f"worker {worker} is not registered: start it or choose another, or add --force to let the task wait"
-        return Refusal(code=RefusalCode.UNKNOWN_WORKER, subject=worker, message=message, overridable=True)
+        return RefusalCode.UNKNOWN_WORKER
     unsuited = suits(seat, work.requires, work.content_type, work.memory_gb)
     verdict = unsuited if unsuited is not Verdict.FIT else in_service(seat)
-    if verdict not in _REMEDIES:
-        return None
-    because = f" ({seat.reason})" if unsuited is Verdict.FIT and seat.reason else ""
-    message = f"worker {worker} {_REMEDIES[verdict]}, or add --force{because}"
-    return Refusal(code=RefusalCode(verdict.value), subject=worker, message=message, overridable=True)
+    return None if verdict in (Verdict.FIT, Verdict.SUSPECT) else RefusalCode(verdict.value)
 
 
 def pinned_queue(

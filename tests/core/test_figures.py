@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morag_queue.core.figures import LARGEST_S, LAST_BUCKET, RELATIVE_ERROR, SMALLEST_S, Window, bucket, merge, quantile
-from morag_queue.core.figures import seconds_of
+from morag_queue.core.figures import (
+    LARGEST_S,
+    LAST_BUCKET,
+    RELATIVE_ERROR,
+    SMALLEST_S,
+    Window,
+    bucket,
+    merge,
+    quantile,
+    seconds_of,
+)
 
 in_range = st.floats(SMALLEST_S, LARGEST_S)
 

@@ -1,0 +1,101 @@
+import pytest
+
+from morag_queue.core.model import ContentType, DecisionAction, QueuePriority, QueueType, Requires
+from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.route import route
+from morag_queue.core.routed import Work
+from tests.core.fleets import fleet, held, worker
+
+VIDEO = Work(Requires.GPU, QueuePriority.HIGH, ContentType.VIDEO, estimated_minutes=5, memory_gb=2)
+AUDIO = Work(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=4)
+DOCUMENT = Work(Requires.CPU, content_type=ContentType.DOCUMENT, estimated_minutes=1)
+
+
+def pinned(task, view, pin="w", **wishes):
+    workers = (view,) if view else ()
+    return route(task, fleet(*workers, worker("other", "gpu")), Policy(), Queues(), pin=pin, **wishes)
+
+
+@pytest.mark.parametrize(
+    ("task", "view", "lane"),
+    [
+        (VIDEO, worker("w", "gpu"), "gpu_priority.w"),
+        (AUDIO, worker("w", "hybrid"), "gpu_fallback.w"),
+        (AUDIO, worker("w"), "cpu_standard.w"),  # what the queue falls back to
+        (DOCUMENT, worker("w", "gpu"), "gpu_priority.w"),  # any lane that it reads is an address
+        (VIDEO, worker("w", "gpu", beat_age=20), "gpu_priority.w"),  # suspect
+        (AUDIO, worker("w", "gpu", queues=("gpu_priority",)), "gpu_priority.w"),
+    ],
+)
+def test_a_pinned_task_goes_to_a_lane_that_its_worker_reads(task, view, lane):
+    routed = pinned(task, view)
+    assert (routed.lane, routed.decision.worker_id, routed.decision.action) == (lane, "w", DecisionAction.ASSIGN)
+    assert routed.decision.reason == "pinned to w"
+
+
+def test_a_pin_to_a_full_worker_waits_in_its_lane():
+    full = fleet(worker("w", "gpu"), held=held("w", QueueType.GPU_PRIORITY, 2))
+    assert route(VIDEO, full, Policy(), Queues(), pin="w").lane == "gpu_priority.w"
+
+
+REFUSED = [
+    (VIDEO, None, "unknown_worker",
+     "worker w is not registered: start it or choose another, or add --force"),
+    (VIDEO, worker("w"), "no_gpu",
+     "worker w has no GPU, and the task needs one: choose a worker with a GPU, or add --force"),
+    (VIDEO, worker("w", "gpu", cordon="cordoned", cordon_reason="new disk"), "cordoned",
+     "worker w is cordoned (cordoned by ann: new disk): uncordon it, or add --force"),
+    (VIDEO, worker("w", "gpu", cordon="drained"), "drained",
+     "worker w is drained (drained by ann): uncordon it, or add --force"),
+    (VIDEO, worker("w", "gpu", cordon="draining", claims=False), "draining",
+     "worker w is being drained (draining by ann): uncordon it, or add --force"),
+    (VIDEO, worker("w", "gpu", beat_age=90), "offline",
+     "worker w is offline (no beat for 90 s): start it, or add --force"),
+    (VIDEO, worker("w", "gpu", content_types=(ContentType.IMAGE,)), "content_type",
+     "worker w does not take this content type: choose another worker, or add --force"),
+    (VIDEO, worker("w", "gpu", memory_gb=1.0), "memory",
+     "worker w has less memory than the task is expected to need: choose another worker, or add --force"),
+    (VIDEO, worker("w", "hybrid", queues=("cpu_standard",)), "no_safe_lane",
+     "no lane of worker w keeps the task from workers without a GPU (cpu_standard is served by cpu workers): "
+     "add --force"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "view", "code", "message"), REFUSED, ids=[case[2] for case in REFUSED])
+def test_a_pin_to_a_worker_that_cannot_take_it_is_refused_and_says_what_to_do(task, view, code, message):
+    refusal = pinned(task, view)
+    assert (refusal.code, refusal.subject, refusal.message) == (code, "w", message)
+    assert refusal.overridable
+
+
+@pytest.mark.parametrize(("task", "view", "code", "message"), REFUSED, ids=[case[2] for case in REFUSED])
+def test_a_forced_pin_goes_to_that_worker_all_the_same(task, view, code, message):
+    routed = pinned(task, view, force=True)
+    assert routed.lane.endswith(".w")
+    assert routed.decision.worker_id == "w"
+
+
+def test_the_reason_of_a_forced_pin_says_what_stood_against_it():
+    assert pinned(VIDEO, worker("w"), force=True).decision.reason == (
+        "pinned to w by force, though it has no GPU, and the task needs one"
+    )
+    assert pinned(VIDEO, None, force=True).decision.reason == "pinned to w by force, though it is not registered"
+
+
+@pytest.mark.parametrize(
+    ("view", "wishes", "message"),
+    [
+        (worker("w", queues=("celery",)), {}, "worker w does not read any of the queues: it reads none of ours"),
+        (worker("w", "gpu"), {"queue": QueueType.CPU_BATCH},
+         "worker w does not read cpu_batch.w: it reads gpu_fallback, gpu_priority"),
+    ],
+)  # fmt: skip
+def test_a_pin_to_a_lane_that_the_worker_does_not_read_is_refused_force_or_not(view, wishes, message):
+    for force in (False, True):
+        refusal = pinned(DOCUMENT, view, force=force, **wishes)
+        assert (refusal.code, refusal.message, refusal.overridable) == ("not_served", message, False)
+
+
+def test_a_pin_with_a_named_queue_goes_to_the_lane_of_that_queue():
+    routed = pinned(DOCUMENT, worker("w", "hybrid"), queue=QueueType.CPU_BATCH)
+    assert routed.lane == "cpu_batch.w"
