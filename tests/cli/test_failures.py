@@ -1,0 +1,103 @@
+"""What a user is told when something fails, and the status that goes with it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+VERBS = {"fail": ("failing", "Fails")}
+SECRET = "redis://:hunter2@127.0.0.1:1/0"
+
+
+@pytest.fixture
+def fail(mq, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    yield lambda *args, **more: mq("fail", *args, verbs=VERBS, **more)
+    sys.modules.pop("failing", None)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "says"),
+    [
+        ("refused", 5, "error: worker-1 is the only GPU worker; --force overrides\n"),
+        ("not-found", 8, "error: no worker worker-nobody\n"),
+        ("unreachable", 69, "error: cannot reach redis://:***@127.0.0.1:1/0\n"),
+        (
+            "redis-down",
+            69,
+            "error: cannot reach redis://:***@127.0.0.1:1/0: Error 111 connecting to 127.0.0.1:1; is ",
+        ),
+        (
+            "redis-login",
+            69,
+            "refused the login: invalid username-password pair; check the user and password of",
+        ),
+        ("redis-oom", 1, "it is out of memory: raise maxmemory, or let the queues shrink first"),
+        ("redis-readonly", 1, "it is a replica: use the URL of the primary"),
+        ("redis-noperm", 1, "the user of the URL lacks a right: see ACL SETUSER"),
+        ("redis-wrongtype", 1, "something else uses the same key: check the number of the database"),
+        ("file", 1, "error: /etc/nothing: No such file or directory\n"),
+        ("bug", 1, "error: unexpected: ZeroDivisionError: division by zero\nRun it again with --debug to see where"),
+        ("partly", 3, r"1 failed: \x07"),
+        ("ctrl-c", 130, ""),
+    ],
+)
+def test_an_error_becomes_a_message_and_the_status_of_the_contract(fail, how, status, says):
+    result = fail(how, status=status, env={"REDIS_URL": SECRET})
+    assert says in result.err
+    assert "hunter2" not in result.err + result.out
+    assert result.out == ("1 done\n" if how == "partly" else "")
+
+
+def test_json_gives_one_document_for_an_error_too_and_the_message_on_stderr(fail):
+    result = fail("refused", "--json", status=5)
+    assert result.json == {"error": "worker-1 is the only GPU worker; --force overrides", "exit": 5}
+    assert result.err == "error: worker-1 is the only GPU worker; --force overrides\n"
+    assert fail("ctrl-c", "--json", status=130).json == {"error": "interrupted", "exit": 130}
+
+
+def test_json_stays_one_document_when_the_error_comes_after_the_answer(fail):
+    assert fail("answered", "--json", status=5).json == {"done": 1}
+
+
+def test_the_text_of_others_is_harmless_in_a_message_and_markup_is_shown_as_written(fail):
+    err = fail("hostile", status=5).err
+    assert err == "error: the file \\x1b[2J\\u202etxt [bold]is[/bold]\nof nobody\n"
+
+
+def test_debug_shows_the_traceback_without_the_password(fail):
+    err = fail("unreachable", "--debug", status=69).err
+    assert "Traceback" in err
+    assert "failing.py" in err
+    assert "hunter2" not in err
+
+
+def test_a_closed_pipe_is_quiet(fail):
+    assert fail("closed-pipe", status=1).err == ""
+
+
+def test_quiet_keeps_the_answer_and_drops_the_notes(fail):
+    assert fail("flags").err == "a note\n"
+    quiet = fail("flags", "-q")
+    assert (quiet.err, quiet.out) == ("", "a row\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("statz",), "error: No such command 'statz'.\nSee morag-queue --help\n"),
+        (("confg",), "error: No such command 'confg'. Did you mean 'config'?\nSee morag-queue --help\n"),
+        (("config",), "error: Missing command.\nSee morag-queue config --help\n"),
+        (("exit-codes", "--nope"), "error: No such option: --nope"),
+        (("completion", "csh"), "error: Invalid value for 'shell': 'csh' is not one of 'bash', 'zsh', 'fish'."),
+        (("\x1b[2Jx",), r"No such command '\x1b[2Jx'."),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_would_be_right(mq, args, says):
+    result = mq(*args, status=2)
+    assert says in result.err
+    assert result.out == ""
+
+
+def test_wrong_usage_with_json_is_a_document_as_well(mq):
+    assert mq("config", "show", "--nope", "--json", status=2).json["exit"] == 2

@@ -1,0 +1,28 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morag_queue.settings import mask_url
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://:pw@h:1/0", "redis://:***@h:1/0"),
+        ("redis://u:pw@h", "redis://u:***@h"),
+        ("redis://u@h:6379/0", "redis://u@h:6379/0"),
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("redis://:p/w?@x@h/0", "redis://:***@h/0"),
+        ("unix:///s.sock?db=1&password=pw", "unix:///s.sock?db=1&password=***"),
+        ("rediss://h?ssl_password=pw&db=1", "rediss://h?ssl_password=***&db=1"),
+        ("sentinel://:a@x;sentinel://:b@y", "sentinel://:***@x;sentinel://:***@y"),
+        ("cannot reach redis://:pw@h: see me@home", "cannot reach redis://:***@h: see me@home"),
+    ],
+)
+def test_a_password_is_masked_and_the_rest_stays(text, shown):
+    assert mask_url(text) == shown
+
+
+@given(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=8).filter(lambda word: not {";"} & set(word)))
+def test_no_password_shows_however_badly_it_is_written(word):
+    assert word not in mask_url(f"redis://user:{word}@host:6379/0").removeprefix("redis://user:")

@@ -1,0 +1,34 @@
+"""JSON: words, UTC, nulls, and nothing of a user's own data changed."""
+
+import json
+
+from morag_queue.core.model import Cordon, QueuePriority, QueueType, TaskQueueEntry, WorkerStatus
+from morag_queue.view.output import dumps, iso
+
+
+def test_times_are_iso_in_utc_enums_are_words_and_unknown_times_null():
+    entry = TaskQueueEntry(
+        task_id="1", task="t", queue=QueueType.CPU_BATCH, lane="cpu_batch", level=8, priority=QueuePriority.BATCH,
+        enqueued_at=1_700_000_000.25,
+    )  # fmt: skip
+    shown = json.loads(dumps({"entry": entry, "cordon": Cordon(state=WorkerStatus.DRAINED, deadline=60.0)}))
+    assert shown["entry"]["enqueued_at"] == "2023-11-14T22:13:20.250Z"
+    assert shown["entry"]["priority"] == "BATCH"
+    assert shown["entry"]["queue"] == "cpu_batch"
+    assert shown["cordon"] == {
+        "state": "drained", "reason": "", "who": "", "at": None, "deadline": "1970-01-01T00:01:00.000Z",
+    }  # fmt: skip
+
+
+def test_a_users_own_arguments_are_whole_even_where_they_look_like_ours():
+    kwargs = {"at": 5, "made_at": 1.5, "name": "\x1b[2J\u202e\udcff", "rows": [{}, [], None, True]}
+    entry = TaskQueueEntry(task_id="1", task="t", queue=QueueType.CPU_BATCH, lane="x", level=0, kwargs=kwargs)
+    text = dumps(entry)
+    assert json.loads(text)["kwargs"] == kwargs
+    assert text.isascii()
+    assert text.isprintable()
+
+
+def test_a_number_that_is_not_finite_is_null():
+    assert json.loads(dumps({"a": float("inf"), "b": [float("nan")]})) == {"a": None, "b": [None]}
+    assert iso(float("inf")) is None

@@ -1,0 +1,87 @@
+"""Hostile text is harmless, and durations are what people type."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morag_queue.errors import UsageError
+from morag_queue.view.durations import format_duration, format_minutes, parse_duration
+from morag_queue.view.text import safe
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Bericht über Köln 日本.pdf", "Bericht über Köln 日本.pdf"),
+        ("[bold red]x[/]", "[bold red]x[/]"),
+        ("\x1b[2Jx", r"\x1b[2Jx"),
+        ("\u202etxt.exe", r"\u202etxt.exe"),
+        ("a\nb\r\tc\x00", r"a\nb\r\tc\x00"),
+        ("caf\udce9", r"caf\udce9"),
+        ("\u200b\ufeff\u2028", r"\u200b\ufeff\u2028"),
+        (b"x", "b'x'"),
+    ],
+)
+def test_what_does_not_print_is_shown_as_an_escape(text, shown):
+    assert safe(text) == shown
+
+
+@given(st.text(st.characters(), max_size=300), st.integers(1, 80))
+def test_nothing_that_moves_the_cursor_or_the_reading_order_gets_through(text, limit):
+    for shown in (safe(text), safe(text, limit)):
+        assert not [one for one in shown if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    assert len(safe(text, limit)) <= limit
+
+
+def test_a_very_long_text_keeps_its_beginning_and_its_end():
+    assert safe("/data/" + "x" * 1_000_000 + "/report.pdf", 24) == "/data/xxxxxx…/report.pdf"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30s", 30),
+        ("5m", 300),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("500ms", 0.5),
+        ("1.5h", 5400),
+        ("1d", 86400),
+        (" 2S ", 2),
+        ("0s", 0),
+    ],
+)
+def test_a_duration_is_read(text, seconds):
+    assert parse_duration(text, "--deadline") == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["soon", "", "30", "-5s", "5 m", "1h30", "s", "٣s" + "x", "5y", "9" * 400 + "h", "1e3s"]
+)
+def test_what_is_no_duration_is_refused_with_the_option_and_examples(text):
+    with pytest.raises(UsageError, match=r"^--deadline .*30s, 5m"):
+        parse_duration(text, "--deadline")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (0, "0s"), (0.0004, "0ms"), (0.85, "850ms"), (0.9999, "1s"),
+        (4.24, "4.2s"), (9.97, "10s"), (59.6, "1m"), (200, "3m 20s"), (3600, "1h"), (3899, "1h 4m"), (86399, "23h 59m"),
+        (86399.9, "1d"), (183_600, "2d 3h"), (-90, "-1m 30s"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_shown_in_two_units_at_most(seconds, shown):
+    assert format_duration(seconds) == shown
+
+
+def test_minutes_of_the_models_are_shown_as_durations():
+    assert format_minutes(1.5) == "1m 30s"
+    assert format_minutes(None) == "–"
+
+
+@given(st.floats(0, 3e8))
+def test_every_duration_has_a_short_form(seconds):
+    assert len(format_duration(seconds)) <= 9
