@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from .fleet import Seat
 from .levels import LEVELS, common_steps, snap
@@ -37,7 +38,12 @@ def readers(seats: Iterable[Seat], queues: Queues) -> Readers:
 
 def polled_levels(seats: Iterable[Seat]) -> tuple[int, ...]:
     """For each level, the one where all these workers look for it."""
-    steps = common_steps(seat.steps for seat in seats)
+    return _polled(common_steps(seat.steps for seat in seats))
+
+
+@cache
+def _polled(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """Kept, for a fleet knows one or two kinds of steps and a batch that is bound early asks for each of its tasks."""
     return tuple(snap(level, steps) for level in LEVELS)
 
 
