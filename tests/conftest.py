@@ -1,0 +1,68 @@
+"""Fixtures for every test. Servers are started here, on free ports of 127.0.0.1: no test ever talks to another one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import redis
+
+from morag_queue.local.nest import Nest
+from morag_queue.local.server import Server
+from tests.support.fleet import Fleet
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Server]:
+    """One Valkey for the run. Use `valkey`, which empties it first; to kill or configure one, `make_fleet`."""
+    with Nest() as nest:
+        server = Server(nest)
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: Server) -> str:
+    """The URL of an empty database."""
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def client(valkey: str) -> Iterator[redis.Redis]:
+    """A redis-py client of `valkey`; it answers in bytes, as the broker's own does."""
+    with redis.Redis.from_url(valkey) as connected:
+        yield connected
+
+
+@pytest.fixture
+def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]:
+    """Starts fleets (a Valkey of their own, no worker yet), for example `make_fleet(persist=True, agent=False)`."""
+    fleets: list[Fleet] = []
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Fleet:
+            fleets.append(stack.enter_context(Fleet(**options)))
+            return fleets[-1]
+
+        yield make
+        if getattr(request.node, "failed", False):
+            for fleet in fleets:
+                for log in sorted(fleet.dir.glob("*.log")):
+                    print(f"--- {log.name}\n{fleet.nest.last_lines(log.stem, 40)}")
+
+
+@pytest.fixture
+def cluster(make_fleet: Callable[..., Fleet]) -> Fleet:
+    """A fleet with the defaults and no worker yet."""
+    return make_fleet()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    """Tells the fixtures whether the test failed."""
+    report = yield
+    if report.when == "call":
+        item.failed = report.failed  # type: ignore[attr-defined]
+    return report

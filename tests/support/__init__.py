@@ -1,0 +1,1 @@
+"""What tests of all kinds use; fixtures are in `tests/conftest.py`."""

@@ -1,0 +1,60 @@
+"""The Celery app of the end-to-end tests: MoRAG's task names, and a note of each start and end instead of work.
+
+Environment: MORAG_LOCAL_EVENTS is the file of notes; TEST_APP_CONF is JSON for `app.conf`; TEST_APP_AGENT=0 leaves the
+agent out, which makes a worker of stock Celery.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+from celery.app.task import Context
+
+app = Celery("morag_worker", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
+app.conf.update(json.loads(os.environ.get("TEST_APP_CONF", "{}")))
+if os.environ.get("TEST_APP_AGENT") != "0":
+    from morag_queue.agent import install
+
+    install(app)
+
+
+def note(event: str, request: Context, **fields: Any) -> None:
+    line = {"event": event, "task": request.id, "worker": request.hostname, "at": time.time(), "pid": os.getpid()}
+    line |= {"lane": request.delivery_info.get("routing_key"), "retries": request.retries, **fields}
+    with open(os.environ["MORAG_LOCAL_EVENTS"], "a") as notes:
+        notes.write(json.dumps(line) + "\n")
+
+
+def work(request: Context, source: str, options: Mapping[str, Any] | None) -> str:
+    """Options: `sleep` seconds, `tag` for the notes, `fail` the text of an exception."""
+    options = options or {}
+    note("start", request, source=source, tag=options.get("tag"))
+    time.sleep(float(options.get("sleep", 0)))
+    if options.get("fail"):
+        note("fail", request, source=source, tag=options.get("tag"))
+        raise RuntimeError(str(options["fail"]))
+    note("end", request, source=source, tag=options.get("tag"))
+    return source
+
+
+@app.task(bind=True, name="morag.worker.process_file_task")
+def process_file_task(self, path, content_type=None, options=None):
+    return work(self.request, path, options)
+
+
+@app.task(bind=True, name="morag.worker.process_url_task")
+def process_url_task(self, url, content_type=None, options=None):
+    return work(self.request, url, options)
+
+
+@app.task(bind=True, name="morag.worker.process_web_page_task")
+def process_web_page_task(self, url, options=None):
+    return work(self.request, url, options)
+
+
+@app.task(bind=True, name="morag.worker.process_youtube_video_task")
+def process_youtube_video_task(self, url, options=None):
+    return work(self.request, url, options)

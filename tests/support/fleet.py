@@ -1,0 +1,98 @@
+"""A `Cluster` whose workers run `tests.support.app`, with what the tests ask of it."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from morag_queue.broker.keys import Keys
+from morag_queue.local.account import Account, account, read_events, stuck_tags
+from morag_queue.local.cluster import Cluster
+from morag_queue.local.waiting import until
+
+APP = "tests.support.app"
+FILE_TASK = "morag.worker.process_file_task"
+_ROOT = Path(__file__).parents[2]
+
+
+class Fleet(Cluster):
+    """`conf` is for `app.conf` of every worker; `agent=False` makes workers of stock Celery (of `start_worker` too)."""
+
+    def __init__(
+        self,
+        *,
+        conf: Mapping[str, Any] | None = None,
+        agent: bool = True,
+        env: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(env=env, **more)
+        self.events_path = self.dir / "events.jsonl"
+        self.env |= {
+            "MORAG_LOCAL_EVENTS": str(self.events_path),
+            "TEST_APP_CONF": json.dumps(conf or {}),
+            "TEST_APP_AGENT": "1" if agent else "0",
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+        self.keys = Keys()
+        self._producer: Celery | None = None
+
+    def start_worker(self, name: str, capability: str = "cpu", *, app: str = APP, **more: Any) -> Any:
+        return super().start_worker(name, capability, app=app, **more)
+
+    @property
+    def producer(self) -> Celery:
+        """A plain Celery app that only sends, as an application without morag-queue would."""
+        if self._producer is None:
+            self._producer = Celery("producer", broker=self.url, set_as_current=False)
+            self._producer.conf.broker_transport_options = {"priority_steps": list(range(10))}
+        return self._producer
+
+    def send(self, lane: str, *, task: str = FILE_TASK, level: int = 4, **options: Any) -> str:
+        """Sends one task by plain Celery (no ledger entry); `options` are the task's. Returns its id."""
+        sent = self.producer.send_task(
+            task, ("/dev/null", "document", options), queue=lane, priority=level, ignore_result=True
+        )
+        return str(sent.id)
+
+    # -- what ran
+
+    def events(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The notes of the tasks, in order: of kind start, end or fail; all kinds by default."""
+        return [one for one in read_events(self.events_path) if event in (None, one["event"])]
+
+    def counts(self, event: str = "end") -> Counter[str]:
+        """How often each task (by id) did that."""
+        return Counter(one["task"] for one in self.events(event))
+
+    def until_ran(self, task_ids: Iterable[str], seconds: float = 30) -> None:
+        """Until all of them have ended at least once."""
+        wanted = set(task_ids)
+        until(
+            lambda: wanted <= self.counts().keys(),
+            seconds,
+            lambda: f"never ended: {len(wanted - self.counts().keys())} of {len(wanted)} tasks; {self.where()}",
+        )
+
+    def account(self, attempted: Iterable[str], acknowledged: Iterable[str] | None = None) -> Account:
+        """The account now, printed (pytest shows it when a test fails, and with -s)."""
+        sent = list(attempted)
+        ended = [one["task"] for one in self.events("end")]
+        result = account(sent, sent if acknowledged is None else acknowledged, ended, stuck_tags(self.redis, self.keys))
+        print(f"account: {result}")
+        return result
+
+    def where(self) -> dict[str, Any]:
+        """Where messages are: the length of each list, `unacked` and `held`. For messages about failures."""
+        lists = {key: self.redis.llen(key) for key in self.redis.scan_iter(count=1000, _type="list")}
+        return {**lists, "unacked": self.redis.hlen(self.keys.unacked), "held": self.redis.hlen(self.keys.held)}
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
+        super().close()
