@@ -66,8 +66,9 @@ def install(
 def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str, Any]) -> None:
     from celery import signals
 
-    from ..errors import MoragQueueError
-    from ..settings import load
+    from morag_queue.errors import MoragQueueError
+    from morag_queue.settings import load
+
     from . import hardware, setup
     from .agent import Agent
     from .identity import Identity
@@ -78,7 +79,8 @@ def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str,
     except MoragQueueError as error:
         raise SystemExit(f"morag_queue: {error}") from error
     identity = Identity(
-        node.partition("@")[0], settings.namespace, settings.ledger.retention_seconds, settings.agent.claim)
+        node.partition("@")[0], settings.namespace, settings.ledger.retention_seconds, settings.agent.claim
+    )
     setup.configure(app, identity)
     agent = Agent(app, settings, identity, capability, version("morag-queue"))
     setup.add_step(app, agent)

@@ -8,14 +8,15 @@ from typing import Any
 import redis
 from celery import Celery
 from celery.worker import state
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
-from ..broker.keys import Keys
-from ..broker.registry import Predecessor, Registry
-from ..core import lanes
-from ..core.model import Capability, QueueType, WorkerInfo
-from ..settings import Settings
+from morag_queue.broker.keys import Keys
+from morag_queue.broker.registry import Predecessor, Registry
+from morag_queue.core import lanes
+from morag_queue.core.model import Capability, QueueType, WorkerInfo
+from morag_queue.settings import Settings
+
 from . import hardware
 from .claim import FencedError
 from .identity import Identity, new_incarnation
@@ -30,7 +31,9 @@ _LOST = (redis.ConnectionError, redis.TimeoutError, OperationalError, OSError)
 class Agent:
     """The agent of one worker process. `version` is what `doctor` compares with the command's own."""
 
-    def __init__(self, app: Celery, settings: Settings, identity: Identity, capability: Capability, version: str) -> None:
+    def __init__(
+        self, app: Celery, settings: Settings, identity: Identity, capability: Capability, version: str
+    ) -> None:
         self.app, self.settings, self.identity, self.capability = app, settings, identity, capability
         self._version = version
         self._registry: Registry | None = None
@@ -106,7 +109,9 @@ class Agent:
         replaces = predecessor.incarnation if predecessor else ""
         taken_by = registry.register(info, replaces)
         if taken_by:
-            raise SystemExit(f"{info.worker}: {taken_by} took this name at the same moment; give one of them another -n")
+            raise SystemExit(
+                f"{info.worker}: {taken_by} took this name at the same moment; give one of them another -n"
+            )
         self.identity.registered = True
         logger.info("registered %s (%s) for %s", info.worker, info.capability, ", ".join(info.queues))
         if replaces and (back := registry.take_back(info.worker, replaces)):

@@ -24,11 +24,12 @@ from kombu.utils.uuid import uuid
 from redis._parsers import _RESP3Parser
 from redis.exceptions import NoScriptError, ResponseError
 
-from ..broker import scripts
-from ..broker.keys import Keys
-from ..broker.ledger import Ledger
-from ..core import lanes
-from ..core.model import QueueType
+from morag_queue.broker import scripts
+from morag_queue.broker.keys import Keys
+from morag_queue.broker.ledger import Ledger
+from morag_queue.core import lanes
+from morag_queue.core.model import QueueType
+
 from .hands import Claim, HandsQoS, Outcome, ending
 from .identity import Identity
 
@@ -55,6 +56,8 @@ class ClaimChannelMixin:
     _stock = False  # consumes without acknowledgement (replies to remote control): kombu's own way is right there
     _tracking: Any = None  # the socket on which tracking was asked for
     _recheck_seconds = RECHECK_SECONDS
+    _in_poll: Any
+    _brpop_sent_at: Any
     _loaded = False
     _plan: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
 
@@ -150,7 +153,8 @@ class ClaimChannelMixin:
                 connection.read_response(push_request=True)
                 self._idle()
             else:
-                self._waiting, self._brpop_sent_at, self._asked_again_at = True, None, monotonic()
+                self._waiting, self._asked_again_at = True, monotonic()
+                self._brpop_sent_at = None  # nothing is overdue: kombu's health check has nothing to look for
             raise Empty
         self._idle()
         self._hand_over(*reply)
@@ -222,19 +226,19 @@ class ClaimChannelMixin:
         super().close()  # type: ignore[misc]
 
 
-class ClaimChannel(ClaimChannelMixin, stock.Channel):  # type: ignore[misc]
+class ClaimChannel(ClaimChannelMixin, stock.Channel):
     """kombu's Redis channel with the claim."""
 
-    from_transport_options = (*stock.Channel.from_transport_options, "morag_queue")
+    from_transport_options: Any = (*stock.Channel.from_transport_options, "morag_queue")
 
 
-class SentinelClaimChannel(ClaimChannelMixin, stock.SentinelChannel):  # type: ignore[misc]
+class SentinelClaimChannel(ClaimChannelMixin, stock.SentinelChannel):
     """kombu's Sentinel channel with the claim."""
 
-    from_transport_options = (*stock.SentinelChannel.from_transport_options, "morag_queue")
+    from_transport_options: Any = (*stock.SentinelChannel.from_transport_options, "morag_queue")
 
 
-class _Poller(stock.MultiChannelPoller):  # type: ignore[misc]
+class _Poller(stock.MultiChannelPoller):
     def on_poll_start(self) -> None:
         now = monotonic()
         for channel in self._channels:
@@ -245,7 +249,7 @@ class _Poller(stock.MultiChannelPoller):  # type: ignore[misc]
 class _ClaimTransportMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cycle = _Poller()
+        self.cycle: Any = _Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)  # type: ignore[misc]
@@ -257,20 +261,27 @@ def _tick() -> None:
     """Nothing to do: that the loop turns is enough."""
 
 
-class Transport(_ClaimTransportMixin, stock.Transport):  # type: ignore[misc]
+class Transport(_ClaimTransportMixin, stock.Transport):
     """`redis://`, `rediss://` and `unix://` with the claim."""
 
     Channel = ClaimChannel
 
 
-class SentinelTransport(_ClaimTransportMixin, stock.SentinelTransport):  # type: ignore[misc]
+class SentinelTransport(_ClaimTransportMixin, stock.SentinelTransport):
     """`sentinel://` with the claim."""
 
     Channel = SentinelClaimChannel
 
 
 _LEANS_ON = {
-    stock.Channel: ("_connparams", "_brpop_start", "_brpop_read", "_on_connection_disconnect", "close", "basic_consume"),
+    stock.Channel: (
+        "_connparams",
+        "_brpop_start",
+        "_brpop_read",
+        "_on_connection_disconnect",
+        "close",
+        "basic_consume",
+    ),
     stock.QoS: ("append", "ack", "reject", "_remove_from_indices", "restore_by_tag"),
     stock.MultiChannelPoller: ("on_poll_start", "maybe_check_brpop_health"),
     stock.Transport: ("register_with_event_loop",),
@@ -280,5 +291,7 @@ _LEANS_ON = {
 
 def check_kombu() -> str | None:
     """Why this kombu or redis-py is not what the claim expects; None where it fits."""
-    missing = [f"{owner.__name__}.{name}" for owner, names in _LEANS_ON.items() for name in names if not hasattr(owner, name)]
+    missing = [
+        f"{owner.__name__}.{name}" for owner, names in _LEANS_ON.items() for name in names if not hasattr(owner, name)
+    ]
     return f"kombu or redis-py has no {', '.join(missing)}" if missing else None

@@ -11,10 +11,11 @@ from typing import Any
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
-from ..broker.header import HEADER
-from ..broker.ledger import Ending
-from ..core import lanes
-from ..core.model import Held
+from morag_queue.broker.header import HEADER
+from morag_queue.broker.ledger import Ending
+from morag_queue.core import lanes
+from morag_queue.core.model import Held
+
 from .identity import Identity
 
 
@@ -47,14 +48,14 @@ class Claim:
     def held(self, worker: str, incarnation: str) -> Held:
         """The record of who has it."""
         return Held(
-            tag=self.tag, worker=worker, incarnation=incarnation, task_id=self.task_id, lane=self.lane, level=self.level,
-            claimed_at=self.claimed_at,
+            tag=self.tag, worker=worker, incarnation=incarnation, task_id=self.task_id, lane=self.lane,
+            level=self.level, claimed_at=self.claimed_at,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended. `run_seconds` is None for one that did not run; `waited_seconds` is time in hand before it did."""
+    """How a task ended. `run_seconds`: None if it did not run; `held_seconds`: in hand before it ran."""
 
     state: str
     run_seconds: float | None = None
@@ -89,7 +90,7 @@ def ending(claim: Claim, outcome: Outcome, worker: str) -> Ending:
     )  # fmt: skip
 
 
-class HandsQoS(stock.QoS):  # type: ignore[misc]
+class HandsQoS(stock.QoS):
     """kombu's bookkeeping of unacknowledged messages, plus who owns them and how they ended."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -110,7 +111,9 @@ class HandsQoS(stock.QoS):  # type: ignore[misc]
         return list(self._claims)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        if delivery_tag not in self._claims:  # kombu's own way (`agent.claim = false`): the owner is written a moment later
+        if (
+            delivery_tag not in self._claims
+        ):  # kombu's own way (`agent.claim = false`): the owner is written a moment later
             super().append(message, delivery_tag)
             self._claims[delivery_tag] = claim = Claim.of(message._raw, message.delivery_info["routing_key"], time())
             self.channel.hold(claim)

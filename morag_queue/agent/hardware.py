@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from ..core.model import Capability
-from ..errors import SettingsError
+from morag_queue.core.model import Capability
+from morag_queue.errors import SettingsError
 
 _GB = 1024**3
 
@@ -42,7 +42,11 @@ def gpus() -> Gpus:
 
 def capability(given: str | None, env: Mapping[str, str]) -> Capability:
     """`given`, else MORAG_WORKER_TYPE, else WORKER_TYPE, else by looking for a GPU. Raises SettingsError."""
-    names = {"worker_type": given, "MORAG_WORKER_TYPE": env.get("MORAG_WORKER_TYPE"), "WORKER_TYPE": env.get("WORKER_TYPE")}
+    names = {
+        "worker_type": given,
+        "MORAG_WORKER_TYPE": env.get("MORAG_WORKER_TYPE"),
+        "WORKER_TYPE": env.get("WORKER_TYPE"),
+    }
     for name, word in names.items():
         if word:
             try:
@@ -80,7 +84,7 @@ def is_same_process(pid: int, started_before: float) -> bool:
     """Whether the process of that number on this machine was already there at that time (seconds since the epoch)."""
     try:
         # A process number comes round again: one that began later is someone else.
-        return psutil.Process(pid).create_time() <= started_before
+        return bool(psutil.Process(pid).create_time() <= started_before)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

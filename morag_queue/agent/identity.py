@@ -30,5 +30,5 @@ class Identity:
 
     @property
     def client_name(self) -> str:
-        """The CLIENT LIST name of all its broker connections (no blanks are allowed there); its absence proves death."""
+        """The CLIENT LIST name of all its broker connections (no blanks are allowed); its absence proves death."""
         return f"mq.{quote(self.worker, safe='')}.{quote(self.host, safe='')}.{self.pid}"

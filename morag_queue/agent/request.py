@@ -74,7 +74,7 @@ class RequestMixin:
         return tag
 
 
-class Request(RequestMixin, CeleryRequest):  # type: ignore[misc]
+class Request(RequestMixin, CeleryRequest):
     """Celery's request with its ending told."""
 
 

@@ -28,7 +28,9 @@ def configure(app: Celery, identity: Identity) -> None:
     }
     unfit = check_kombu()
     if unfit:
-        logger.warning("no claim, and no figures of this worker: %s; install the versions that morag-queue asks for", unfit)
+        logger.warning(
+            "no claim, and no figures of this worker: %s; install the versions that morag-queue asks for", unfit
+        )
         return
     conf.broker_transport_options["morag_queue"] = identity
     sentinel = str(app.connection_for_read().as_uri()).startswith("sentinel")
@@ -61,4 +63,3 @@ def start(agent: Agent, worker: Any) -> None:
     queues = agent.subscribe(None if selected is None else list(selected))
     agent.describe(queues, int(worker.concurrency), pool)
     agent.register()
-

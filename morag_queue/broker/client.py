@@ -7,8 +7,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ..errors import BrokerError, BrokerUnreachable
-from ..settings import BrokerSettings, mask_url
+from morag_queue.errors import BrokerError, BrokerUnreachable
+from morag_queue.settings import BrokerSettings, mask_url
 
 
 def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis.Redis:
@@ -49,7 +49,9 @@ def translated(url: str) -> Iterator[None]:
     try:
         yield
     except redis.AuthenticationError as error:
-        raise BrokerUnreachable(f"the broker {shown} refused the login: {error}; check the URL's user and password") from error
+        raise BrokerUnreachable(
+            f"the broker {shown} refused the login: {error}; check the URL's user and password"
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         raise BrokerUnreachable(
             f"cannot reach the broker {shown}: {_plain(error)}; is it running, and is --redis-url right?"

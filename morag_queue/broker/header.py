@@ -5,7 +5,7 @@ Apart from `wire`, so that who only reads it need not import Celery.
 
 from typing import Any
 
-from ..core.model import TaskQueueEntry
+from morag_queue.core.model import TaskQueueEntry
 
 HEADER = "morag_queue"
 

@@ -87,6 +87,16 @@ class Keys:
         """string: who leads (JSON)"""
         return self._own("lease")
 
+    @property
+    def journal(self) -> str:
+        """stream: every change, capped"""
+        return self._own("journal")
+
+    @property
+    def dead(self) -> str:
+        """hash: task id -> a quarantined or finally failed task with its message and story (JSON)"""
+        return self._own("dead")
+
     def task(self, task_id: str) -> str:
         """string: a task's ledger entry (JSON); it expires once the task has ended"""
         return self._own(f"task:{task_id}")

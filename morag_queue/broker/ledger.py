@@ -12,8 +12,9 @@ from typing import Any
 
 from redis import Redis
 
-from ..core.figures import bucket
-from ..core.model import Held
+from morag_queue.core.figures import bucket
+from morag_queue.core.model import Held
+
 from . import scripts
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
 
@@ -70,7 +71,8 @@ class Ledger:
         """Ends one task. False when the message was taken from this worker meanwhile: then nothing is counted."""
         now, k = time.time(), self._keys
         keys = [
-            k.unacked, k.unacked_index, k.held, k.task(ending.task_id), k.totals, k.minute(now), k.hour(now), k.attempts,
+            k.unacked, k.unacked_index, k.held, k.task(ending.task_id), k.totals, k.minute(now), k.hour(now),
+            k.attempts,
         ]  # fmt: skip
         arguments = [
             ending.tag, ending.outcome, ending.worker, ending.queue, json.dumps(ending.record), self._retention,
@@ -88,7 +90,7 @@ class Ledger:
         ids = list(task_ids)
         if not ids:
             return {}
-        found: list[bytes | None] = self._client.mget([self._keys.task(task_id) for task_id in ids])
+        found: Any = self._client.mget([self._keys.task(task_id) for task_id in ids])
         return {task_id: json.loads(text) for task_id, text in zip(ids, found, strict=True) if text}
 
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..core import lanes
-from ..core.model import Cordon, Heartbeat, Held, QueueType, WorkerInfo
-from ..core.snapshot import LaneView, Snapshot, Totals, WorkerView
+from morag_queue.core import lanes
+from morag_queue.core.model import Cordon, Heartbeat, Held, QueueType, WorkerInfo
+from morag_queue.core.snapshot import LaneView, Snapshot, Totals, WorkerView
+
 from .header import HEADER
 
 

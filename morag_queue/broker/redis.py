@@ -7,14 +7,17 @@ from typing import Any
 
 from redis import Redis
 
-from ..core.figures import Window
-from ..core.model import QueueType
-from ..core.snapshot import Snapshot, Totals
-from ..settings import Settings
+from morag_queue.core.figures import Window
+from morag_queue.core.model import QueueType
+from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.settings import Settings
+
 from . import picture, scripts
 from .client import connect, translated
+from .journal import Journal
 from .keys import Keys
 from .ledger import BATCH, Ledger, Outgoing
+from .moves import Moves
 from .registry import Registry
 
 _COARSE = 6 * 3600.0
@@ -39,6 +42,14 @@ class RedisBroker:
         return Ledger(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
+    def moves(self) -> Moves:
+        return Moves(self.client, self.keys)
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(self.client, self.keys)
+
+    @cached_property
     def _observe(self) -> Any:
         return scripts.script(self.client, "observe")
 
@@ -48,7 +59,7 @@ class RedisBroker:
             return self.registry.now()
 
     def observe(self) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        """The fleet in one round trip, and what was ever finished in each queue. Costs by the fleet, not the backlog."""
+        """The fleet in one round trip, and what was ever finished in each queue. Costs by the fleet, not backlog."""
         k = self.keys
         keys = [k.workers, k.beats, k.cordons, k.incarnations, k.held, k.lanes, k.paused, k.totals, k.lease]
         with translated(self.settings.redis_url):

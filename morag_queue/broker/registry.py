@@ -7,7 +7,8 @@ from uuid import uuid4
 
 from redis import Redis
 
-from ..core.model import Heartbeat, WorkerInfo
+from morag_queue.core.model import Heartbeat, WorkerInfo
+
 from . import scripts
 from .keys import Keys
 
@@ -54,7 +55,9 @@ class Registry:
     def register(self, info: WorkerInfo, replaces: str = "") -> str:
         """Takes the name. Returns '' or the incarnation, not `replaces`, that holds it."""
         keys = [self._keys.workers, self._keys.incarnations, self._keys.beats]
-        answer: bytes = self._register(keys=keys, args=[info.worker, info.incarnation, info.model_dump_json(), replaces])
+        answer: bytes = self._register(
+            keys=keys, args=[info.worker, info.incarnation, info.model_dump_json(), replaces]
+        )
         return answer.decode()
 
     def beat(self, worker: str, incarnation: str, figures: dict[str, Any], tags: list[str]) -> Pulse:

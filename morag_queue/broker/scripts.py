@@ -7,7 +7,6 @@ from importlib.resources import files
 from redis import Redis
 from redis.commands.core import Script
 
-
 _INCLUDE = "--#include "
 
 

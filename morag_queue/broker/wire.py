@@ -16,12 +16,14 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Celery
-from kombu import Connection, Producer
 from kombu.compression import compress
+from kombu.connection import Connection
+from kombu.messaging import Producer
 from kombu.serialization import dumps as serialize
 from kombu.utils.json import dumps
 
-from ..core.model import TaskQueueEntry
+from morag_queue.core.model import TaskQueueEntry
+
 from .header import HEADER, fields
 
 _REPR_LENGTH = 1024
@@ -61,35 +63,49 @@ class Wire:
         carried = fields(entry)
         tag = f"{self._run}.{next(self._count)}"
         body = template.encode_body((entry.args, entry.kwargs, _NO_LINKS))
-        text = template.fill({
-            "id": quoted(entry.task_id),
-            "args": quoted(repr(entry.args)[:_REPR_LENGTH]),
-            "kwargs": quoted(repr(entry.kwargs)[:_REPR_LENGTH]),
-            "header": json.dumps(carried),
-            "body": f'"{b64encode(body).decode("ascii")}"',
-            "lane": quoted(entry.lane),
-            "level": str(entry.level),
-            "tag": f'"{tag}"',
-        })
+        text = template.fill(
+            {
+                "id": quoted(entry.task_id),
+                "args": quoted(repr(entry.args)[:_REPR_LENGTH]),
+                "kwargs": quoted(repr(entry.kwargs)[:_REPR_LENGTH]),
+                "header": json.dumps(carried),
+                "body": f'"{b64encode(body).decode("ascii")}"',
+                "lane": quoted(entry.lane),
+                "level": str(entry.level),
+                "tag": f'"{tag}"',
+            }
+        )
         record = {
-            **carried, "state": "queued", "task": entry.task, "source": entry.source, "lane": entry.lane,
-            "level": entry.level, "args": entry.args, "kwargs": entry.kwargs, "tag": tag,
+            **carried,
+            "state": "queued",
+            "task": entry.task,
+            "source": entry.source,
+            "lane": entry.lane,
+            "level": entry.level,
+            "args": entry.args,
+            "kwargs": entry.kwargs,
+            "tag": tag,
         }
         return text, _as_json(record)
 
     def _make_template(self, task: str) -> _Template:
         app = self._app
         registered = app.tasks.get(task)
-        options = {} if registered is None else {
-            "ignore_result": registered.ignore_result,
-            "time_limit": registered.time_limit,
-            "soft_time_limit": registered.soft_time_limit,
-        }
+        options = (
+            {}
+            if registered is None
+            else {
+                "ignore_result": registered.ignore_result,
+                "time_limit": registered.time_limit,
+                "soft_time_limit": registered.soft_time_limit,
+            }
+        )
         serializer = getattr(registered, "serializer", None) or app.conf.task_serializer
         compression = getattr(registered, "compression", None) or app.conf.task_compression
         content_type, content_encoding, _ = serialize(([], {}, _NO_LINKS), serializer)
         parts = app.amqp.as_task_v2(
-            _MARK.format("id"), task, argsrepr=_MARK.format("args"), kwargsrepr=_MARK.format("kwargs"), **options)
+            _MARK.format("id"), task, argsrepr=_MARK.format("args"), kwargsrepr=_MARK.format("kwargs"), **options
+        )
         headers = {**parts.headers, HEADER: _MARK.format("header")}
         if compression:
             headers["compression"] = compress(b"", compression)[1]
@@ -122,8 +138,14 @@ def _capture(headers: dict[str, Any], properties: dict[str, Any], content_type: 
     with Connection("memory://") as connection, connection.channel() as channel:
         channel.queue_declare(lane)
         Producer(channel).publish(
-            b"", routing_key=lane, exchange="", content_type=content_type, content_encoding=encoding,
-            headers=headers, **properties)
+            b"",
+            routing_key=lane,
+            exchange="",
+            content_type=content_type,
+            content_encoding=encoding,
+            headers=headers,
+            **properties,
+        )
         message: dict[str, Any] = channel._get(lane)
         channel.queue_delete(lane)
     message["body"] = _MARK.format("body")

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from ..core.levels import parse_priority
-from ..core.model import ContentType, Frozen, QueuePriority, QueueType, Requires
-from ..errors import ExitStatus, MoragQueueError
+from morag_queue.core.levels import parse_priority
+from morag_queue.core.model import ContentType, Frozen, QueuePriority, QueueType, Requires
+from morag_queue.errors import ExitStatus, MoragQueueError
 
 
 class Row(Frozen):
@@ -62,7 +62,7 @@ def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | Failu
     except ValueError as error:
         return Failure(number, "", f"not a JSON object: {error}", ExitStatus.FAILED)
     if not isinstance(fields, dict):
-        return Failure(number, "", f"not a JSON object but {type(fields).__name__}; write {{\"source\": \"…\"}}")
+        return Failure(number, "", f'not a JSON object but {type(fields).__name__}; write {{"source": "…"}}')
     source = fields.get("source")
     try:
         return Row.model_validate({**given, **fields} if given else fields)

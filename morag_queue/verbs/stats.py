@@ -1,9 +1,9 @@
 """stats: one picture and the counters; costs by the size of the fleet, not of the backlog."""
 
-from ..broker.redis import RedisBroker
-from ..core.model import FleetStats
-from ..core.stats import fleet_stats
-from ..settings import Settings
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.model import FleetStats
+from morag_queue.core.stats import fleet_stats
+from morag_queue.settings import Settings
 
 
 def stats(broker: RedisBroker, settings: Settings, *, window_seconds: float = 3600.0) -> FleetStats:

@@ -9,19 +9,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ..broker.ledger import BATCH, Outgoing
-from ..broker.redis import RedisBroker
-from ..core.classify import classify
-from ..core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
-from ..core.route import Router
-from ..core.routed import Refusal, Routed
-from ..errors import BrokerUnreachable, ExitStatus, MoragQueueError, Refused
-from ..probe import probe_many
-from ..settings import Settings
+from morag_queue.broker.ledger import BATCH, Outgoing
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.classify import classify
+from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
+from morag_queue.core.route import Router
+from morag_queue.core.routed import Refusal, Routed
+from morag_queue.errors import BrokerUnreachable, ExitStatus, MoragQueueError, Refused
+from morag_queue.probe import probe_many
+from morag_queue.settings import Settings
+
 from .rows import Failure, Row
 
 if TYPE_CHECKING:
-    from ..broker.wire import Wire
+    from morag_queue.broker.wire import Wire
 
 _CHUNK = 4 * BATCH
 """Rows that are probed together before they are queued: a reader of stdin sees progress, a probe pool has work."""
@@ -75,7 +76,9 @@ class Prepared:
 class Submitter:
     """Prepares and queues rows on one picture of the fleet."""
 
-    def __init__(self, broker: RedisBroker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None) -> None:
+    def __init__(
+        self, broker: RedisBroker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None
+    ) -> None:
         self._broker, self._settings, self._force = broker, settings, force
         picture, _ = broker.observe()
         self._router = Router(picture, settings.policy, settings.queues)
@@ -86,7 +89,7 @@ class Submitter:
 
     @cached_property
     def _wire(self) -> "Wire":
-        from ..broker.wire import Wire  # imports Celery: not before there is something to send
+        from morag_queue.broker.wire import Wire  # imports Celery: not before there is something to send
 
         return Wire()
 
@@ -107,7 +110,7 @@ class Submitter:
         details: bool = True,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> SubmitReport:
-        """Queues the rows in order; one that cannot be queued stops nothing. `on_progress` hears how many were handled."""
+        """Queues the rows in order; one that cannot be queued stops nothing. `on_progress` hears of how many."""
         report = SubmitReport()
         prepared = self.prepare(rows)
         while batch := list(islice(prepared, BATCH)):

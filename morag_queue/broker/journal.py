@@ -1,0 +1,59 @@
+"""The journal: who changed what, when and why. Capped; a change is never kept waiting for it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+from redis import Redis
+
+from morag_queue.core.model import Frozen
+
+from .keys import Keys
+
+LENGTH = 10_000
+"""Entries kept, about: Redis trims a stream by whole nodes."""
+
+
+class JournalEntry(Frozen):
+    """One change. `entry_id` orders the entries; `at` is the server's clock, seconds since the epoch."""
+
+    entry_id: str
+    at: float
+    who: str
+    verb: str
+    subject: str
+    reason: str = ""
+    plan_id: str = ""
+    changes: dict[str, Any] = Field(default_factory=dict, description="what was done, in counts and ids")
+
+
+class Journal:
+    """A capped stream in Redis."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client, self._key = client, keys.journal
+
+    def write(
+        self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
+    ) -> str:
+        """Appends one entry and gives its id."""
+        fields = {"who": who, "verb": verb, "subject": subject, "reason": reason, "plan_id": plan_id}
+        text = json.dumps({**fields, "changes": dict(changes)})
+        entry_id: Any = self._client.xadd(self._key, {"entry": text}, maxlen=LENGTH, approximate=True)
+        return str(entry_id.decode())
+
+    def latest(self, limit: int) -> list[JournalEntry]:
+        """The newest entries, newest first."""
+        found: Any = self._client.xrevrange(self._key, count=limit)
+        return [_entry(*one) for one in found]
+
+    def get(self, entry_id: str) -> JournalEntry | None:
+        """One entry; None where there is none of that id (or no longer)."""
+        found: Any = self._client.xrange(self._key, entry_id, entry_id)
+        return _entry(*found[0]) if found else None
+
+
+def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry:
+    name = entry_id.decode()
+    return JournalEntry(entry_id=name, at=int(name.partition("-")[0]) / 1000, **json.loads(fields[b"entry"]))
