@@ -11,6 +11,7 @@ The map; a row imports from rows below it only (import-linter holds the rule)::
     view/  local/   models → Rich renderables or JSON, pure;  the embedded cluster of `demo` and the tests
     verbs/          one verb a file: observe → decide → apply
     agent/          the worker's side: install, claim, heartbeat, keep-alive, figures
+    producer.py     the producer's side: `route_task` sends `.delay()` calls through the same routing core
     broker/ probe/  the only place that knows Redis, kombu and Celery's wire format;  reads files: facts, no judgement
     settings.py     what can be configured, where each value came from
     errors.py       what a user is told, and the exit code that goes with it
@@ -19,3 +20,19 @@ The map; a row imports from rows below it only (import-linter holds the rule)::
 A new verb is a file in `cli/` and one in `verbs/`; a new rule is a function in `core/`; a new Redis script is a file
 in `broker/lua/` with its caller in `broker/`.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .producer import route_task
+
+__all__ = ["route_task"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: the command's start must not pay for what a producer imports.
+    if name == "route_task":
+        from .producer import route_task
+
+        return route_task
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

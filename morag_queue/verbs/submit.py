@@ -1,24 +1,22 @@
 """submit → probe → classify → route → lane: a row becomes a message, and its ledger entry with it."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from morag_queue.broker.ledger import BATCH, Outgoing
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.classify import classify
-from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
+from morag_queue.core.model import ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
 from morag_queue.core.route import Router
-from morag_queue.core.routed import Refusal, Routed
-from morag_queue.errors import BrokerUnreachable, ExitStatus, MoragQueueError, Refused
+from morag_queue.core.routed import Refusal
+from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, Refused
 from morag_queue.probe import probe_many
 from morag_queue.settings import Settings
 
+from .prepare import Prepared, prepare
 from .rows import Failure, Row
 
 if TYPE_CHECKING:
@@ -44,33 +42,25 @@ class SubmittedTask(Frozen):
 
 @dataclass(slots=True)
 class SubmitReport:
-    """What became of the rows. `uncertain` are ids whose answer the broker took with it when it went away."""
+    """What became of the rows.
+
+    `broken` is what ended it before its end; `uncertain` are ids whose answer the broker took with it when it went away.
+    """
 
     submitted: int = 0
     tasks: list[SubmittedTask] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
-    broken: BrokerUnreachable | None = None
+    broken: MoragQueueError | None = None
 
     @property
     def exit_status(self) -> ExitStatus:
         if self.broken is not None:
-            return ExitStatus.UNREACHABLE
+            return self.broken.exit_status
         if not self.failed:
             return ExitStatus.OK
         kinds = {failure.exit_status for failure in self.failed}
         return ExitStatus.PARTIAL if self.submitted else kinds.pop() if len(kinds) == 1 else ExitStatus.FAILED
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A row that has found its place."""
-
-    line: int
-    row: Row
-    classification: Classification
-    routed: Routed
-    entry: TaskQueueEntry
 
 
 class Submitter:
@@ -121,6 +111,9 @@ class Submitter:
             except BrokerUnreachable as error:
                 report.broken, report.uncertain = error, [one.entry.task_id for one in ready]
                 return report
+            except BrokerError as error:  # refused as a whole: none of this batch was queued
+                report.broken = error
+                return report
             for one, queued in zip(ready, answers, strict=True):
                 if queued:
                     report.submitted += 1
@@ -146,42 +139,11 @@ class Submitter:
         facts = self._facts[row.source, row.content_type]
         if isinstance(facts, MoragQueueError):
             return Failure.of(line, row.source, facts)
-        found = classify(
-            facts, row.options, self._settings.content, declared=row.content_type, priority=row.priority,
-            requires=row.requires, estimated_minutes=row.estimated_duration,
+        prepared = prepare(
+            row, facts, self._router, self._settings,
+            enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
         )  # fmt: skip
-        routed = self._router.route(found, pin=row.worker, queue=row.queue, force=self._force, explain=explain)
-        if isinstance(routed, Refusal):
-            return Failure.of(line, row.source, _refused(routed))
-        task, args = self._call(row, found, facts.is_url)
-        entry = TaskQueueEntry(
-            task_id=row.task_id or str(uuid4()),
-            task=row.task or task,
-            args=args if row.args is None else row.args,
-            kwargs=row.kwargs,
-            source=row.source,
-            content_type=found.content_type,
-            priority=found.priority,
-            requires=found.requires,
-            queue=routed.queue,
-            lane=routed.lane,
-            level=routed.level,
-            estimated_duration=found.estimated_minutes,
-            enqueued_at=self._clock_offset + monotonic(),
-            worker=row.worker,
-        )
-        return Prepared(line, row, found, routed, entry)
-
-    def _call(self, row: Row, found: Classification, is_url: bool) -> tuple[str, tuple[Any, ...]]:
-        """The Celery task and its arguments, as MoRAG's workers define them."""
-        names = self._settings.tasks
-        if not is_url:
-            return names.file, (os.path.abspath(row.source), found.content_type.value, row.options)
-        if found.content_type is ContentType.WEB:
-            return names.web, (row.source, row.options)
-        if found.content_type is ContentType.YOUTUBE:
-            return names.youtube, (row.source, row.options)
-        return names.url, (row.source, found.content_type.value, row.options)
+        return Failure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
 
     def _outgoing(self, entry: TaskQueueEntry) -> Outgoing:
         text, record = self._wire.message(entry)
