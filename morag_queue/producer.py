@@ -2,8 +2,8 @@
 
     app.conf.task_routes = (morag_queue.route_task,)
 
-Such calls then go through the same routing core as `morag-queue submit`. The message is Celery's own and is published by
-Celery itself, so it has no entry in the ledger: the figures count it, `submit`'s refusal of an open id does not know it.
+Such calls then go through the same routing core as `morag-queue submit`. The message is Celery's own and is published
+by Celery itself, so it has no entry in the ledger: the figures count it, the refusal of an open id does not know it.
 """
 
 import logging

@@ -91,15 +91,8 @@ class Wire:
     def _make_template(self, task: str) -> _Template:
         app = self._app
         registered = app.tasks.get(task)
-        options = (
-            {}
-            if registered is None
-            else {
-                "ignore_result": registered.ignore_result,
-                "time_limit": registered.time_limit,
-                "soft_time_limit": registered.soft_time_limit,
-            }
-        )
+        # None: the worker's own declaration of the task decides.
+        options = {name: getattr(registered, name, None) for name in ("ignore_result", "time_limit", "soft_time_limit")}
         serializer = getattr(registered, "serializer", None) or app.conf.task_serializer
         compression = getattr(registered, "compression", None) or app.conf.task_compression
         content_type, content_encoding, _ = serialize(([], {}, _NO_LINKS), serializer)

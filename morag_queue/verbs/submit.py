@@ -44,7 +44,7 @@ class SubmittedTask(Frozen):
 class SubmitReport:
     """What became of the rows.
 
-    `broken` is what ended it before its end; `uncertain` are ids whose answer the broker took with it when it went away.
+    `broken` is what ended it before its end; `uncertain` are ids whose answer was lost with the broker.
     """
 
     submitted: int = 0
