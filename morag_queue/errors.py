@@ -34,7 +34,11 @@ class SettingsError(UsageError):
 
 
 class SourceError(MoragQueueError):
-    """A path or URL that cannot be submitted."""
+    """A path or URL that cannot be submitted. In bulk it is data: `source` says which one it speaks of."""
+
+    def __init__(self, message: str, *, source: str = "") -> None:
+        super().__init__(message)
+        self.source = source
 
 
 class Refused(MoragQueueError):

@@ -154,7 +154,7 @@ def _length_by_size(
     facts: Facts, megabytes_per_unit: float, assumed: float, what: str, unit: str, reasons: _Reasons
 ) -> float:
     size = _known(facts.size_bytes)
-    if not size:
+    if size is None:
         reasons.gap(_LENGTH_UNKNOWN, f"{what} not known: {assumed:g} {unit} assumed")
         return assumed
     length = max(size / _BYTES_PER_MB / megabytes_per_unit, 1.0)

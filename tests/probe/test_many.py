@@ -1,0 +1,154 @@
+"""Many sources at once: order, errors as data, and parsers that crash."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from morag_queue.core.model import ContentType, Facts
+from morag_queue.errors import SourceError
+from morag_queue.probe import expand, helper, probe, probe_many
+from tests.probe import makers
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 files of five kinds and, here and there, what is none."""
+    top = tmp_path_factory.mktemp("media")
+    for n in range(50):
+        makers.wav(top / f"{n:03}.wav", seconds=n / 10)
+        makers.png(top / f"{n:03}.png", width=n + 1)
+        makers.pdf(top / f"{n:03}.pdf", pages=n % 5 + 1)
+        makers.docx(top / f"{n:03}.docx", pages=n + 1)
+        (top / f"{n:03}.txt").write_text("x" * n)
+        (top / f"{n:03}.z").symlink_to("nowhere")
+    return top
+
+
+def alone(source: str) -> Facts | str:
+    try:
+        return probe(source)
+    except SourceError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_gives_what_one_probe_at_a_time_gives(media: Path, workers: int) -> None:
+    sources = [str(source) for source in expand([str(media)], recursive=True)]
+    results = [str(r) if isinstance(r, SourceError) else r for r in probe_many(sources, workers=workers)]
+    assert len(results) == 300
+    assert results == [alone(source) for source in sources]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_are_data_and_say_of_what(media: Path, workers: int) -> None:
+    given = SourceError("from before", source="x")
+    sources = [given, str(media / "000.wav"), "ftp://example.org/", str(media)] * 30
+    results = list(probe_many(sources, workers=workers))
+    assert [type(result) for result in results] == [SourceError, Facts, SourceError, SourceError] * 30
+    errors = [result for result in results if isinstance(result, SourceError)]
+    assert [error.source for error in errors] == ["x", "ftp://example.org/", str(media)] * 30
+    assert {str(error).partition(": ")[2] for error in errors[2::3]} == {
+        "a directory; give --recursive to take the files in it"
+    }
+
+
+def test_each_result_is_told_as_it_is_handed_out(media: Path) -> None:
+    told: list[Facts | SourceError] = []
+    results = list(probe_many(expand([str(media)], recursive=True), workers=2, on_done=told.append))
+    assert told == results
+
+
+def test_what_the_caller_declares_reaches_the_helpers(media: Path) -> None:
+    sources = [str(media / "000.png")] * 100
+    results = list(probe_many(sources, workers=2, declared=ContentType.AUDIO))
+    assert {result.declared_type for result in results if isinstance(result, Facts)} == {ContentType.AUDIO}
+
+
+def test_sources_are_read_little_by_little_and_helpers_end_with_the_iterator(media: Path) -> None:
+    read = itertools.count()
+    sources = (str(media / "001.txt") for _ in read)  # endless
+    results = probe_many(sources, workers=2)
+    first = list(itertools.islice(results, 100))
+    results.close()  # type: ignore[attr-defined]
+    assert {type(result) for result in first} == {Facts}
+    assert next(read) < 1000
+    assert _children() == []
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def test_no_source_gives_no_result() -> None:
+    assert list(probe_many([])) == []
+
+
+def test_it_works_in_a_program_that_is_read_from_its_input(media: Path) -> None:
+    code = f"""
+from morag_queue.probe import expand, probe_many
+print(sum(1 for _ in probe_many(expand([{str(media)!r}], True), workers=2)))
+"""
+    done = subprocess.run([sys.executable], input=code, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("300\n", "")
+
+
+def test_a_module_of_the_current_directory_is_not_taken_for_a_library(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit('taken')")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(probe_many([str(media / "000.txt")] * 100, workers=2))) == 100
+
+
+class _Deadly:
+    """Helpers whose process is killed with each file whose name ends in .deadly, as by a crash in a parser."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+        answer = helper._Helper.answer
+        ask = helper._Helper.ask
+        waiting: dict[int, Iterator[str | SourceError]] = {}
+
+        def remembered(self: helper._Helper, sources: list[str | SourceError], declared: ContentType | None) -> None:
+            waiting[id(self)] = iter(sources)
+            ask(self, sources, declared)
+
+        def deadly(self: helper._Helper) -> Facts | SourceError:
+            if str(next(waiting[id(self)])).endswith(".deadly"):
+                self._process.send_signal(number)
+                self._process.wait()
+                raise EOFError
+            return answer(self)
+
+        monkeypatch.setattr(helper._Helper, "ask", remembered)
+        monkeypatch.setattr(helper._Helper, "answer", deadly)
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        (signal.SIGSEGV, "crashed (signal 11)"),
+        (signal.SIGALRM, "ran for more than 20 s"),
+    ],
+)
+def test_a_file_that_kills_its_parser_costs_no_other_its_facts(
+    number: signal.Signals, what: str, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Deadly(monkeypatch, number)
+    sources = [str(media / f"{n % 50:03}.png") for n in range(200)]
+    for place in (100, 101, 130):
+        Path(sources[place] + ".deadly").touch()
+        sources[place] += ".deadly"
+    results = list(probe_many(sources, workers=2))
+    dead = [n for n, result in enumerate(results) if isinstance(result, Facts) and result.width is None]
+    assert dead == [100, 101, 130]
+    assert {result.source for result in results if isinstance(result, Facts)} == set(sources)
+    for place in dead:
+        result = results[place]
+        assert isinstance(result, Facts)
+        assert result.problems == (f"reading it was given up: its parser {what}",)

@@ -1,0 +1,204 @@
+"""Files that are empty, broken, lying, unreadable or huge: facts with problems, never an error."""
+
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morag_queue.core.model import ContentType
+from morag_queue.errors import SourceError
+from morag_queue.probe import opened, probe, shown
+from tests.probe import makers
+
+
+def problems(path: Path, **options: Any) -> str:
+    return "; ".join(probe(str(path), **options).problems)
+
+
+def test_an_empty_file_says_so_and_keeps_the_type_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    path.touch()
+    facts = probe(str(path))
+    assert facts.problems == ("empty",)
+    assert (facts.content_type, facts.declared_type, facts.size_bytes) == (None, ContentType.AUDIO, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "problem"),
+    [
+        (makers.png, "a.pdf", "named like document (.pdf), but its content is image (image/png)"),
+        (makers.pdf, "a.mp4", "named like video (.mp4), but its content is document (application/pdf)"),
+        (makers.odt, "a.docx", "named .docx, but its content is document (application/vnd.oasis.opendocument.text)"),
+    ],
+)
+def test_a_file_of_the_wrong_name_is_what_its_content_is(make: Any, name: str, problem: str, tmp_path: Path) -> None:
+    assert problem in problems(make(tmp_path / name))
+
+
+def test_the_caller_is_told_where_the_content_is_something_else(tmp_path: Path) -> None:
+    path = makers.png(tmp_path / "a.png")
+    facts = probe(str(path), declared=ContentType.AUDIO)
+    assert facts.declared_type is ContentType.AUDIO
+    assert facts.content_type is ContentType.IMAGE
+    assert facts.problems == ("declared audio, but its content is image (image/png)",)
+    assert problems(path, declared=ContentType.IMAGE) == ""
+
+
+def test_a_container_without_a_picture_is_audio_and_no_lie(tmp_path: Path) -> None:
+    facts = probe(str(makers.wav(tmp_path / "a.mkv")))
+    assert (facts.content_type, facts.problems) == (ContentType.AUDIO, ())
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"PK\x03\x04 and nothing of a zip archive\0", "its content cannot be read, it is broken or cut off"),
+        (b"%PDF-1.7\nnothing more", "its pages cannot be read, it is broken or cut off"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "its size cannot be read"),
+        (b"\x7fELF\x02\x01\x01" + bytes(100), "its content is application/x-executable, which is no kind of work"),
+        (b"\x01\x02\x03\x00" * 50, "its content is of no known kind"),
+    ],
+)
+def test_what_cannot_be_read_is_said(content: bytes, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert problem in problems(path)
+
+
+def test_a_plain_archive_is_no_kind_of_work(tmp_path: Path) -> None:
+    path = makers._zip(tmp_path / "a.zip", {"readme.txt": "Hello"})
+    assert problems(path) == "a zip archive, which is no kind of work; unpack it first"
+    assert probe(str(path)).content_type is None
+
+
+def test_an_encrypted_pdf_is_a_document_of_unknown_length(tmp_path: Path) -> None:
+    facts = probe(str(makers.pdf(tmp_path / "a.pdf", password="secret")))
+    assert (facts.content_type, facts.pages) == (ContentType.DOCUMENT, None)
+    assert facts.problems == ("encrypted: its pages cannot be counted, and a worker may not be able to open it",)
+
+
+def test_a_document_that_unpacks_to_a_lot_is_read_in_part(tmp_path: Path) -> None:
+    facts = probe(str(makers.docx(tmp_path / "a.docx", text="x" * 50_000_000)))
+    assert facts.characters is not None
+    assert 3_900_000 < facts.characters < 4_000_000
+
+
+@pytest.mark.parametrize("make", [makers.wav, makers.png, makers.mp4, makers.pdf, makers.docx])
+def test_any_damage_gives_facts(make: Any, tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole").read_bytes()[:4000]
+    chance = random.Random(1)
+    path = tmp_path / "damaged"
+    for _ in range(60):
+        damaged = bytearray(whole[: chance.randrange(1, len(whole) + 1)])
+        for _ in range(chance.randrange(20)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        assert probe(str(path)).size_bytes == len(damaged)
+
+
+def test_a_file_that_fails_when_it_is_read_gives_its_problem() -> None:
+    facts = probe("/proc/self/mem")
+    assert facts.problems == ("cannot be read (Input/output error); a worker may not be able to either",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights, so it needs them")
+def test_a_file_that_may_not_be_read_gives_its_problem(tmp_path: Path) -> None:
+    makers.png(tmp_path / "a.png").chmod(0)
+    tmp_path.chmod(0o755)
+    code = "import os; from morag_queue.probe import probe; os.setuid(65534); print(probe('a.png').problems[0])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "cannot be read (Permission denied); a worker may not be able to either\n"
+
+
+@pytest.mark.parametrize("start", [makers.wav, makers.mp4, makers.pdf, makers.png, makers.docx, Path.touch])
+@pytest.mark.parametrize("name", ["a.bin", "a.pdf", "a.mp4"])
+def test_a_sparse_file_of_ten_gigabytes_is_not_read_whole(start: Any, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    start(path)
+    makers.sparse(path)
+    before = _bytes_read()
+    facts = probe(str(path))
+    assert _bytes_read() - before < 2 * opened.BYTES
+    assert facts.size_bytes == 10 * 2**30
+    assert "mostly a hole: " in "; ".join(facts.problems)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_000_000  # kB
+
+
+def _bytes_read() -> int:
+    figures = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(figures["rchar"])
+
+
+def test_a_large_archive_of_text_is_read_to_its_share_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(b"%PDF-1.4\n" + b"1 0 obj\n<< >>\nendobj\n" * 1_000_000)
+    assert "only 16.0 MB of its 21.0 MB were read" in problems(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.mp3", ": no such file; correct the path, and write a URL with its https://"),
+        ("file/below", ": no such file, a part of its path is not a directory; correct the path"),
+        ("directory", ": a directory; give --recursive to take the files in it"),
+        ("pipe", ": a named pipe, which has no content to classify; copy it to a file first"),
+        ("socket", ": a socket, which has no content to classify; copy it to a file first"),
+        (
+            "dangling",
+            ": a symbolic link to nowhere, which does not exist; repair it or leave it out",
+        ),
+        (
+            "circle",
+            ": cannot be looked at (Too many levels of symbolic links); correct the path or its permissions",
+        ),
+        ("x" * 300, ": cannot be looked at (File name too long); correct the path or its permissions"),
+        ("zero\0byte", ": cannot be looked at (embedded null byte); correct the path or its permissions"),
+    ],
+)
+def test_what_is_no_file_is_refused_with_what_to_do(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("directory").mkdir()
+    os.mkfifo("pipe")
+    Path("dangling").symlink_to("nowhere")
+    Path("circle").symlink_to("circle")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        with pytest.raises(SourceError) as raised:
+            probe(name)
+    assert str(raised.value) == shown(name) + message
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "an empty name: give a path or a URL"),
+        ("/dev/zero", "/dev/zero: a device, which has no content to classify; copy it to a file first"),
+    ],
+)
+def test_what_is_nothing_at_all_is_refused(source: str, message: str) -> None:
+    with pytest.raises(SourceError) as raised:
+        probe(source)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("plain name.txt", "plain name.txt"),
+        ("größe.txt", "größe.txt"),
+        ("a\x1b[31m\n", "a\\x1b[31m\\n"),
+        (os.fsdecode(b"\xff.txt"), "\\xff.txt"),
+        ("https://user:secret@host/a@b", "https://***@host/a@b"),
+    ],
+)
+def test_a_name_is_shown_without_control_characters_and_passwords(source: str, text: str) -> None:
+    assert shown(source) == text

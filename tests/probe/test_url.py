@@ -1,0 +1,83 @@
+"""What an address says by itself."""
+
+import pytest
+
+from morag_queue.core.model import ContentType
+from morag_queue.errors import SourceError
+from morag_queue.probe import probe
+
+YOUTUBE, WEB = ContentType.YOUTUBE, ContentType.WEB
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("https://www.youtube.com/watch?v=dQw4w9WgXcQ", YOUTUBE),
+        ("https://youtube.com/watch?list=PL1&v=dQw4w9WgXcQ&t=1s", YOUTUBE),
+        ("http://m.youtube.com/watch/?v=dQw4w9WgXcQ", YOUTUBE),
+        ("https://music.youtube.com/watch?v=dQw4w9WgXcQ", YOUTUBE),
+        ("HTTPS://WWW.YouTube.com/watch?v=dQw4w9WgXcQ", YOUTUBE),
+        ("https://youtu.be/dQw4w9WgXcQ?si=x", YOUTUBE),
+        ("https://www.youtube.com/shorts/dQw4w9WgXcQ", YOUTUBE),
+        ("https://www.youtube.com/live/dQw4w9WgXcQ", YOUTUBE),
+        ("https://www.youtube-nocookie.com/embed/dQw4w9WgXcQ", YOUTUBE),
+        ("https://www.youtube.com/playlist?list=PL1", YOUTUBE),
+        ("https://www.youtube.com/@someone", WEB),
+        ("https://www.youtube.com/watch", WEB),
+        ("https://youtu.be/", WEB),
+        ("https://notyoutube.com/watch?v=dQw4w9WgXcQ", WEB),
+        ("https://youtube.com.example.org/watch?v=dQw4w9WgXcQ", WEB),
+        ("https://example.org/?u=https://youtu.be/dQw4w9WgXcQ", WEB),
+        ("https://example.org", WEB),
+        ("https://example.org/page.html", WEB),
+        ("https://example.com/.com", WEB),
+        ("https://[::1]:8080/x", WEB),
+        ("https://example.org/a/talk.MP3?token=1#t=3", ContentType.AUDIO),
+        ("https://example.org/film.webm", ContentType.VIDEO),
+        ("https://example.org/pic%20ture.jpeg", ContentType.IMAGE),
+        ("https://example.org/paper.pdf", ContentType.DOCUMENT),
+    ],
+)
+def test_a_url_is_of_the_kind_that_its_address_says(url: str, kind: ContentType) -> None:
+    facts = probe(url)
+    assert (facts.source, facts.is_url, facts.content_type, facts.declared_type) == (url, True, None, kind)
+
+
+def test_the_word_of_the_caller_is_kept_for_a_url() -> None:
+    assert probe("https://example.org/stream", declared=ContentType.AUDIO).declared_type is ContentType.AUDIO
+
+
+def test_a_playlist_says_that_its_length_is_not_known() -> None:
+    facts = probe("https://www.youtube.com/playlist?list=PL1")
+    assert facts.problems == ("a YouTube playlist: how many videos it has is not known",)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "ftp://user:secret@example.org/a.mp3",
+            "ftp://***@example.org/a.mp3: 'ftp' addresses are not supported; give an http or https one, or a path",
+        ),
+        ("file:///data/a.mp3", "file:///data/a.mp3: a file is given by its path; leave out 'file://'"),
+        ("https://", "https://: not a URL, the host is missing; write it like https://example.org/page"),
+        ("https:///path", "https:///path: not a URL, the host is missing; write it like https://example.org/page"),
+        (
+            "https://example.org/a b",
+            "https://example.org/a b: not a URL, it contains a space; write it percent-encoded",
+        ),
+        (
+            "https://example.org/a\nb",
+            "https://example.org/a\\nb: not a URL, it contains \\n; write it percent-encoded",
+        ),
+        (
+            "https://example.org:99999/",
+            "https://example.org:99999/: not a URL (Port out of range 0-65535); correct it",
+        ),
+        ("https://[::1/", "https://[::1/: not a URL (Invalid IPv6 URL); correct it"),
+    ],
+)
+def test_an_address_that_cannot_be_fetched_is_refused(source: str, message: str) -> None:
+    with pytest.raises(SourceError) as raised:
+        probe(source)
+    assert str(raised.value) == message
