@@ -6,7 +6,8 @@ all verbs share. Nothing else in the project looks at `os.environ`, `sys.stdout`
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console, RenderableType
-    from rich.progress import Progress
 
+    from morag_queue.broker.redis import RedisBroker
     from morag_queue.settings import Loaded, Settings
 
 _UNCUT = 1000
@@ -87,6 +88,12 @@ class CliContext:
     def settings(self) -> "Settings":
         return self.loaded.settings
 
+    @cached_property
+    def broker(self) -> "RedisBroker":
+        from morag_queue.broker.redis import RedisBroker
+
+        return RedisBroker(self.settings)
+
     def emit(self, answer: "BaseModel | Mapping[str, Any]", human: "Callable[[], RenderableType]") -> None:
         """The answer of the command, once: one JSON document with --json, else what `human` makes of it."""
         from morag_queue.view.output import emit
@@ -110,20 +117,19 @@ class CliContext:
     def console(self) -> "Console":
         return self._console(self.world.stdout)
 
-    def progress(self) -> "Progress":
-        """A progress bar on stderr; silent where that is no terminal, and with --quiet."""
+    @contextmanager
+    def progress(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A progress bar on stderr, told by how much to advance; none where that is no terminal, or with --quiet."""
+        if self.quiet or not self.world.stderr.isatty():
+            yield lambda _: None
+            return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = self._console(self.world.stderr)
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=self.quiet or not console.is_terminal,
-        )
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        words = TextColumn("{task.description}", markup=False)
+        with Progress(words, *columns, console=self._console(self.world.stderr), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda step: bar.advance(task, step)
 
     def _console(self, stream: TextIO) -> "Console":
         """Plain text unless the stream is a terminal that wants more; markup is never interpreted."""

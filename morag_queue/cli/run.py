@@ -12,7 +12,6 @@ from typer.core import TyperCommand, TyperGroup
 from morag_queue.errors import ExitStatus
 
 from .context import World
-from .failure import report
 
 PROGRAM = "morag-queue"
 COMPLETION_VARIABLE = "_MORAG_QUEUE_COMPLETE"
@@ -68,6 +67,8 @@ def run(verbs: Mapping[str, tuple[str, str]], args: list[str], world: World) -> 
     except SystemExit as end:  # typer's way out of completion, and with 1 of a closed pipe
         return _reader_is_gone(world) if end.code == ExitStatus.FAILED else int(end.code or 0)
     except BaseException as error:  # noqa: BLE001  the one door: whatever it was, the user gets a message and a status
+        from .failure import report
+
         return report(error, args, world)
     return status
 

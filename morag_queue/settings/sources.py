@@ -9,10 +9,8 @@ variable counts as not set. The environment and the working directory are argume
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +93,8 @@ def _find_file(chosen: str | Path | None, env: Mapping[str, str], cwd: Path) -> 
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, _Given]]:
+    import tomllib
+
     try:
         text = path.read_bytes().decode()
         table = tomllib.loads(text)
@@ -192,6 +192,8 @@ def _quoted(value: Any) -> str:
 
 def _hint(key: str, written: _Named) -> str:
     """The nearest known key, compared as a whole first, then by its last word."""
+    from difflib import get_close_matches
+
     known = [name for name, _ in leaves(Settings())]
     tables = sorted({name.rpartition(".")[0] for name in known} - {""})
     near = get_close_matches(key, known + tables, n=1, cutoff=0.75)

@@ -68,7 +68,8 @@ def test_what_is_no_duration_is_refused_with_the_option_and_examples(text):
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (0, "0s"), (0.0004, "0ms"), (0.85, "850ms"), (0.9999, "1s"),
+        (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (0, "0s"), (0.0004, "0ms"), (0.85, "850ms"),
+        (0.9999, "1s"),
         (4.24, "4.2s"), (9.97, "10s"), (59.6, "1m"), (200, "3m 20s"), (3600, "1h"), (3899, "1h 4m"), (86399, "23h 59m"),
         (86399.9, "1d"), (183_600, "2d 3h"), (-90, "-1m 30s"),
     ],
