@@ -61,7 +61,7 @@ def queues_table(queues: tuple[QueueStats, ...]) -> Fitting:
 def workers_table(workers: tuple[WorkerStats, ...]) -> Fitting:
     return Fitting(
         [
-            Column("WORKER", [cell(worker.worker, "bold", 200) for worker in workers], least=16),
+            Column("WORKER", [cell(worker.worker, "bold", 200) for worker in workers], least=24),
             Column("KIND", [cell(worker.capability) for worker in workers], rank=1),
             Column("STATUS", [cell(worker.status, STATUS_STYLE[worker.status]) for worker in workers]),
             Column("ACTIVE", [cell(_slots(worker)) for worker in workers], right=True),

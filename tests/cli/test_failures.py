@@ -85,8 +85,8 @@ def test_quiet_keeps_the_answer_and_drops_the_notes(fail):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("statz",), "error: No such command 'statz'.\nSee morag-queue --help\n"),
-        (("confg",), "error: No such command 'confg'. Did you mean 'config'?\nSee morag-queue --help\n"),
+        (("xyzzy",), "error: No such command 'xyzzy'.\nSee morag-queue --help\n"),
+        (("statz",), "error: No such command 'statz'. Did you mean 'stats'?\nSee morag-queue --help\n"),
         (("config",), "error: Missing command.\nSee morag-queue config --help\n"),
         (("exit-codes", "--nope"), "error: No such option: --nope"),
         (("completion", "csh"), "error: Invalid value for 'shell': 'csh' is not one of 'bash', 'zsh', 'fish'."),

@@ -1,0 +1,170 @@
+"""Tables as they look: narrow, usual and wide. No row is ever broken."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from morag_queue.core.fleet import Score, Verdict
+from morag_queue.core.model import (
+    Capability,
+    Classification,
+    ContentType,
+    DecisionAction,
+    FleetStats,
+    LoadBalancingDecision,
+    QueuePriority,
+    QueueStats,
+    QueueType,
+    Requires,
+    ResourceRequirement,
+    TaskComplexity,
+    WorkerStats,
+    WorkerStatus,
+)
+from morag_queue.core.routed import Routed
+from morag_queue.verbs.submit import SubmittedTask
+from morag_queue.view.classify import classified_view
+from morag_queue.view.stats import stats_view
+from morag_queue.view.submit import submitted_view
+
+HOSTILE = "\x1b[2J[bold red]x[bold] \u202etxt.md"
+
+
+def drawn(renderable, width):
+    console = Console(file=io.StringIO(), width=width, markup=False, highlight=False, emoji=False, color_system=None)
+    console.print(renderable)
+    text = console.file.getvalue()
+    assert all(len(line) <= width for line in text.splitlines())
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def queue(kind, pending=0, **more):
+    numbers = dict.fromkeys(("average_wait_time", "average_processing_time", "p95_wait_time"), 0.4)
+    return QueueStats(
+        queue_type=kind, total_tasks=pending, pending_tasks=pending, processing_tasks=1, completed_tasks=15_000,
+        failed_tasks=2, worker_count=3, oldest_wait_time=80.5, backlog_time=12.0, **numbers, **more,
+    )  # fmt: skip
+
+
+def worker(name, status=WorkerStatus.ONLINE, reason=""):
+    return WorkerStats(
+        worker=name, capability=Capability.GPU, status=status, active_tasks=1, assigned_tasks=2,
+        max_concurrent_tasks=4, completed_tasks=120, failed_tasks=1, last_heartbeat_seconds=1.2, reason=reason,
+    )  # fmt: skip
+
+
+FLEET = FleetStats(
+    taken_at=1.0,
+    window_seconds=3600,
+    queues=(queue(QueueType.GPU_PRIORITY, 120, pending_by_priority={"URGENT": 3, "BATCH": 117}), queue("cpu_batch")),
+    workers=(worker("worker-gpu-1"), worker("a-worker-of-a-very-long-name-1", WorkerStatus.DRAINED, "new disks")),
+)
+
+
+def test_stats_at_80_columns():
+    assert drawn(stats_view(FLEET), 80) == (
+        "QUEUE         PENDING  RUNNING   DONE  FAILED  WORKERS  OLDEST  BACKLOG  WAIT\n"
+        "gpu_priority      120        1  15000       2        3  1h 20m      12m   24s\n"
+        "cpu_batch           0        1  15000       2        3  1h 20m      12m   24s\n"
+        "\n"
+        "WORKER                      KIND  STATUS   ACTIVE  DONE  FAILED  BEAT  REASON\n"
+        "worker-gpu-1                gpu   online      1/4   120       1  1.2s\n"
+        "a-worker-of-a-very-long-n…  gpu   drained     1/4   120       1  1.2s  new disks"
+    )
+
+
+def test_stats_at_50_columns_keeps_what_matters_most():
+    assert drawn(stats_view(FLEET), 50) == (
+        "QUEUE         PENDING  RUNNING  FAILED  WORKERS\n"
+        "gpu_priority      120        1       2        3\n"
+        "cpu_batch           0        1       2        3\n"
+        "\n"
+        "WORKER                       STATUS   ACTIVE  BEAT\n"
+        "worker-gpu-1                 online      1/4  1.2s\n"
+        "a-worker-of-a-very-long-na…  drained     1/4  1.2s"
+    )
+
+
+def test_stats_of_a_wide_terminal_shows_everything():
+    text = drawn(stats_view(FLEET), 200)
+    assert "URGENT:3 BATCH:117" in text
+    assert "a-worker-of-a-very-long-name-1  gpu" in text
+    assert "ASSIGNED" in text
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_hostile_names_and_reasons_are_harmless_in_stats_at_every_width(width):
+    fleet = FLEET.model_copy(update={"workers": (worker("w\n\x1b[2J\u202e" * 50, reason=HOSTILE),)})
+    text = drawn(stats_view(fleet), width)
+    assert not {"\x1b", "\u202e"} & set(text)
+    if width == 200:
+        assert r"\x1b[2J[bold red]x[bold] \u202etxt.md" in drawn(
+            stats_view(FLEET.model_copy(update={"workers": (worker("w", reason=HOSTILE),)})), width
+        )
+
+
+def test_stats_without_workers_says_so_and_counts_what_is_not_ours():
+    fleet = FLEET.model_copy(update={"workers": (), "foreign_messages": 2})
+    text = drawn(stats_view(fleet), 80)
+    assert "No worker has registered." in text
+    assert "2 messages are not Celery's; left alone." in text
+
+
+DECISION = LoadBalancingDecision(
+    action=DecisionAction.ASSIGN, source_queue=QueueType.GPU_FALLBACK, target_queue=QueueType.GPU_FALLBACK,
+    worker_id="worker-gpu-1", reason="worker-gpu-1 is expected to take it", confidence=0.8,
+)  # fmt: skip
+
+
+def test_a_classification_shows_needs_reasons_decision_and_scores():
+    found = Classification(
+        source=HOSTILE, content_type=ContentType.AUDIO, requires=Requires.GPU_PREFERRED, priority=QueuePriority.NORMAL,
+        complexity=TaskComplexity.MEDIUM, requirements=(ResourceRequirement.GPU_PREFERRED,), estimated_minutes=1.5,
+        memory_gb=0.5, disk_gb=0.1, confidence=0.9, reasons=("audio: by its content",),
+    )  # fmt: skip
+    scores = (
+        Score(worker="worker-gpu-1", verdict=Verdict.FIT, score=0.83, expected_minutes=0.3),
+        Score(worker="worker-cpu-1", verdict=Verdict.NOT_SERVED, score=0.0, expected_minutes=None),
+    )
+    routed = Routed(DECISION, QueueType.GPU_FALLBACK, "gpu_fallback", 4, scores)
+    assert drawn(classified_view([(found, routed)]), 80) == (
+        "\\x1b[2J[bold red]x[bold] \\u202etxt.md\n"
+        "  type      audio, medium complexity\n"
+        "  needs     gpu_preferred; 0.5 GB memory, 0.1 GB disk\n"
+        "  takes     1m 30s (confidence 90%)\n"
+        "  priority  NORMAL\n"
+        "  because   audio: by its content\n"
+        "  goes to   gpu_fallback, level 4\n"
+        "  assign    worker-gpu-1 is expected to take it (confidence 80%)\n"
+        "\n"
+        "  WORKER        VERDICT     SCORE  EXPECTED\n"
+        "  worker-gpu-1  fit          0.83       18s\n"
+        "  worker-cpu-1  not_served   0.00         –"
+    )
+
+
+def task(number):
+    return SubmittedTask(
+        task_id=f"id-{number}", source=HOSTILE, content_type=ContentType.AUDIO, queue="gpu_fallback",
+        lane="gpu_fallback", worker="worker-gpu-1", priority="NORMAL", estimated_duration=1.5, decision=DECISION,
+    )  # fmt: skip
+
+
+def test_submitted_tasks_are_a_table_cut_at_the_limit_with_the_summary_below():
+    tasks = [task(n) for n in range(5)]
+    assert drawn(submitted_view(tasks, "5 submitted", {}, 1), 80) == (
+        "SOURCE                                 TYPE   PRIORITY  LANE           TAKES\n"
+        "\\x1b[2J[bold red]x[bold] \\u202etxt.md  audio  NORMAL    gpu_fallback  1m 30s\n"
+        "… and 4 more; --json lists them all\n"
+        "\n"
+        "5 submitted"
+    )
+
+
+def test_the_states_of_waiting_have_a_column_of_their_own():
+    text = drawn(submitted_view([task(1)], "1 submitted, 1 completed", {"id-1": "completed"}, None), 120)
+    assert "STATE" in text
+    assert "completed" in text.splitlines()[1]
+    assert "STATE" not in drawn(submitted_view([task(1)], "1 submitted", {}, None), 120)
+    assert drawn(submitted_view([], "0 submitted", {}, None), 80) == "0 submitted"
