@@ -13,6 +13,8 @@ VERBS = {
     "submit": ("morag_queue.cli.submit", "Send files and URLs to the fleet"),
     "classify": ("morag_queue.cli.classify", "Show what a file or URL would need and where it would go"),
     "stats": ("morag_queue.cli.stats", "Show queues and workers"),
+    "worker": ("morag_queue.cli.worker", "Run a Celery worker with the agent"),
+    "demo": ("morag_queue.cli.demo", "Show it all on a fleet of its own, with real workers"),
     "config": ("morag_queue.cli.config", "Show each setting and where it came from"),
     "exit-codes": ("morag_queue.cli.exit_codes", "Show what the exit codes mean"),
     "completion": ("morag_queue.cli.completion", "Print the completion script of a shell"),

@@ -23,6 +23,9 @@ class Nest:
     def __init__(self) -> None:
         self.token = token_hex(8)
         self.dir = Path(tempfile.mkdtemp(prefix="morag-queue-"))
+        # TMPDIR: what a killed process cannot remove (multiprocessing has a directory each) goes with ours.
+        # SPT_NOENV: setproctitle, where it is installed, would write its title over the token.
+        self._mark = {guard.TOKEN: self.token, "TMPDIR": str(self.dir), "SPT_NOENV": "1"}
         self._spawned: list[subprocess.Popen[bytes]] = []
         self._guard = subprocess.Popen(
             [sys.executable, "-I", guard.__file__, self.token, str(self.dir)],
@@ -41,8 +44,7 @@ class Nest:
             process = subprocess.Popen(
                 argv,
                 cwd=self.dir,
-                # SPT_NOENV: setproctitle, where it is installed, would write its title over the token.
-                env={**(os.environ if env is None else env), guard.TOKEN: self.token, "SPT_NOENV": "1"},
+                env={**(os.environ if env is None else env), **self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

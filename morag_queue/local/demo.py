@@ -1,0 +1,266 @@
+"""The demo as a story: a fleet starts, gets work, loses a worker and gets it back, and accounts for every task.
+
+`Demo.run()` tells it as a stream of moments, for whoever shows them: a `Said` sentence, or a `Picture` of the fleet.
+Afterwards `outcome()` has the account.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.estimate import estimate
+from morag_queue.core.model import Capability, FleetStats, QueuePriority, Requires
+from morag_queue.errors import SourceError
+from morag_queue.probe import expand
+from morag_queue.settings import Settings
+from morag_queue.verbs.prepare import Prepared
+from morag_queue.verbs.rows import Failure, Row
+from morag_queue.verbs.stats import stats
+from morag_queue.verbs.submit import SubmittedTask, Submitter
+
+from .account import Account, account, stuck_tags
+from .cluster import Cluster
+from .media import make_media
+from .progress import Progress
+from .waiting import DeadlineError, until
+
+WORKERS = {
+    "worker-gpu-1": Capability.GPU,
+    "worker-gpu-2": Capability.GPU,
+    "worker-hybrid-1": Capability.HYBRID,
+    "worker-cpu-1": Capability.CPU,
+}
+VICTIM = "worker-gpu-1"
+SIMULATED = (
+    "The GPUs are simulated by speed: each task reads its file for real, then waits in proportion to its estimate, "
+    "a fifth of it on a gpu or hybrid worker for work that prefers a GPU."
+)
+
+_URGENT, _HIGH, _NORMAL, _LOW, _BATCH = QueuePriority
+_PRIORITIES = (_NORMAL, _BATCH, _URGENT, _NORMAL, _HIGH, _LOW, _NORMAL, _BATCH, _NORMAL, _LOW)
+_LOOK_SECONDS = 0.5
+_KILL_AFTER = 0.25
+"""The share of the tasks that has ended when the worker is killed."""
+_AWAY_SECONDS = 3.0
+_PATIENCE_SECONDS = 90.0
+"""How long no task may end before the demo gives up on the rest. More than any simulated task takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The fleet now, and how many of the `total` tasks have ended."""
+
+    stats: FleetStats
+    ended: int
+    total: int
+
+
+Moment = Said | Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`waits` are mean seconds until the first start, by priority; `interrupted` ran on the killed worker."""
+
+    account: Account
+    waits: dict[str, float]
+    killed: str | None
+    interrupted: tuple[str, ...]
+    failed: tuple[Failure, ...]
+    seconds: float
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing lost or stuck, nothing done twice that the kill does not explain."""
+        told = self.account
+        return not (told.lost or told.stuck or told.unexpected or told.duplicated - set(self.interrupted))
+
+    def as_json(self) -> dict[str, Any]:
+        counts = self.account.counts()
+        words = ("attempted", "executed", "lost", "duplicated", "stuck")
+        urgent, batch = (self.waits.get(one.name) for one in (QueuePriority.URGENT, QueuePriority.BATCH))
+        return {
+            "account": {
+                **{word: counts[word] for word in words},
+                "urgent_wait_seconds": urgent,
+                "batch_wait_seconds": batch,
+            },
+            "killed_worker": self.killed,
+            "interrupted_tasks": list(self.interrupted),
+            "lost_tasks": sorted(self.account.lost),
+            "duplicated_tasks": sorted(self.account.duplicated),
+            "wait_seconds_by_priority": self.waits,
+            "refused": [{"source": one.source, "error": one.error} for one in self.failed],
+            "workers": {worker: capability.value for worker, capability in WORKERS.items()},
+            "simulated": SIMULATED,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass(slots=True)
+class Demo:
+    """`work_seconds` is about how long the simulated work takes; `source` a directory of one's own files."""
+
+    cluster: Cluster
+    source: Path | None = None
+    work_seconds: float = 24.0
+    seed: int = 0
+    _broker: RedisBroker = field(init=False)
+    _progress: Progress = field(init=False)
+    _settings: Settings = field(init=False)
+    _tasks: list[SubmittedTask] = field(default_factory=list)
+    _failed: list[Failure] = field(default_factory=list)
+    _interrupted: tuple[str, ...] = ()
+    _is_killed: bool = False
+    _began: float = field(default_factory=time.monotonic)
+    _submitted_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._settings = Settings(redis_url=self.cluster.url)
+        self._broker = RedisBroker(self._settings)
+        events = self.cluster.dir / "events.jsonl"
+        self.cluster.env["MORAG_LOCAL_EVENTS"] = str(events)
+        self._progress = Progress(events)
+
+    @property
+    def media(self) -> Path:
+        return self.source or self.cluster.dir / "media"
+
+    def run(self) -> Iterator[Moment]:
+        """From the first worker to the last task. Raises SourceError where there is nothing to work on."""
+        sources = self._sources()
+        for worker, capability in WORKERS.items():
+            self.cluster.start_worker(worker, capability, wait=False)
+        yield Said(f"Valkey runs on port {self.cluster.server.port}; starting {len(WORKERS)} Celery workers …")
+        self.cluster.wait_for(*WORKERS)
+        self._submit(sources)
+        yield Said(f"Submitted {len(self._tasks)} tasks of all priorities from {self._origin()}.")
+        yield from (Said(f"Refused: {one.error}") for one in self._failed)
+        yield from self._watch()
+        self._settle()
+
+    def outcome(self) -> Outcome:
+        """What became of every task."""
+        self._progress.look()
+        ids = [task.task_id for task in self._tasks]
+        stuck = stuck_tags(self.cluster.redis, self._broker.keys)
+        return Outcome(
+            account=account(ids, ids, self._progress.ended.elements(), stuck),
+            waits=self._waits(),
+            killed=VICTIM if self._is_killed else None,
+            interrupted=self._interrupted,
+            failed=tuple(self._failed),
+            seconds=time.monotonic() - self._began,
+        )
+
+    # -- the work
+
+    def _origin(self) -> str:
+        return str(self.source) if self.source else f"{self.media} (made for this)"
+
+    def _sources(self) -> list[str]:
+        if self.source is None:
+            sources = make_media(self.media, self.seed)
+        else:
+            found = list(expand([str(self.source)], recursive=True))
+            self._failed += [Failure.of(0, one.source, one) for one in found if isinstance(one, SourceError)]
+            sources = [one for one in found if isinstance(one, str)]
+        if not sources:
+            raise SourceError(f"no file in {self.source}: give --input a directory with files in it")
+        Random(self.seed).shuffle(sources)
+        return sources
+
+    def _submit(self, sources: Sequence[str]) -> None:
+        """Through the same code as `submit`; what was probed for the pace is not read again."""
+        submitter = Submitter(self._broker, self._settings)
+        rows = [
+            Row(source=source, priority=_PRIORITIES[number % len(_PRIORITIES)]) for number, source in enumerate(sources)
+        ]
+        prepared = list(submitter.prepare(enumerate(rows, 1)))
+        pace = self.work_seconds / (_makespan(one for one in prepared if isinstance(one, Prepared)) or 1.0)
+        timed = [_timed(one, pace) if isinstance(one, Prepared) else (one.line, one) for one in prepared]
+        self._submitted_at = time.time()
+        report = submitter.submit(timed)
+        if report.broken is not None:
+            raise report.broken
+        self._tasks, self._failed = report.tasks, [*self._failed, *report.failed]
+
+    # -- the run
+
+    def _watch(self) -> Iterator[Moment]:
+        total = len(self._tasks)
+        killed_at, is_back = float("inf"), False
+        ended, last_end = 0, time.monotonic()
+        while True:
+            self._progress.look()
+            now = time.monotonic()
+            if len(self._progress.ended) > ended:
+                ended, last_end = len(self._progress.ended), now
+            yield Picture(stats(self._broker, self._settings), ended, total)
+            if not self._is_killed and self._is_time_to_kill(total):
+                killed_at = now
+                yield Said(self._kill())
+            elif not is_back and now - killed_at >= _AWAY_SECONDS:
+                is_back = True
+                self.cluster.start_worker(VICTIM, WORKERS[VICTIM], wait=False)
+                yield Said(f"{VICTIM} starts again; its agent takes back what the dead one held.")
+            if (ended == total and is_back is self._is_killed) or now - last_end > _PATIENCE_SECONDS:
+                return
+            time.sleep(_LOOK_SECONDS)
+
+    def _is_time_to_kill(self, total: int) -> bool:
+        """While it works, so that there is something to lose: after a share of the tasks, or when none waits."""
+        told = self._progress
+        is_late = len(told.ended) >= _KILL_AFTER * total or len(told.first_start) == total
+        return bool(told.running[VICTIM]) and is_late
+
+    def _kill(self) -> str:
+        self.cluster.kill(VICTIM)
+        self._is_killed = True
+        self._progress.look()
+        self._interrupted = tuple(sorted(self._progress.running.pop(VICTIM, ())))
+        return f"Killed {VICTIM} (SIGKILL), which was running {len(self._interrupted)}."
+
+    def _settle(self) -> None:
+        """The last acknowledgement comes a moment after the last end."""
+        try:
+            until(lambda: not self.cluster.redis.exists(self._broker.keys.held, self._broker.keys.unacked), 10, "")
+        except DeadlineError:
+            return  # then the account tells what is stuck
+
+    def _waits(self) -> dict[str, float]:
+        waits: dict[str, list[float]] = {one.name: [] for one in QueuePriority}
+        for task in self._tasks:
+            if (start := self._progress.first_start.get(task.task_id)) is not None:
+                waits[task.priority].append(max(start - self._submitted_at, 0.0))
+        return {word: round(sum(some) / len(some), 2) for word, some in waits.items() if some}
+
+
+def _timed(one: Prepared, pace: float) -> tuple[int, Row]:
+    seconds = round(one.classification.estimated_minutes * pace, 3)
+    return one.line, one.row.model_copy(update={"options": {**one.row.options, "simulate_seconds": seconds}})
+
+
+def _makespan(prepared: Iterable[Prepared]) -> float:
+    """Minutes that these workers need at the least: each kind of work on those that serve it, and the longest task."""
+    gpu = cpu = longest = 0.0
+    for one in prepared:
+        requires = one.classification.requires
+        minutes = estimate(one.classification.estimated_minutes, requires, Capability.GPU)
+        longest = max(longest, minutes)
+        if requires is Requires.CPU:
+            cpu += minutes
+        else:
+            gpu += minutes
+    with_gpu = sum(capability.has_gpu for capability in WORKERS.values())
+    with_cpu = sum(capability is not Capability.GPU for capability in WORKERS.values())
+    return max(gpu / with_gpu, cpu / with_cpu, (gpu + cpu) / len(WORKERS), longest)
