@@ -6,6 +6,7 @@ container and their resolutions (tinytag: audio only); imagesize needs 20 µs fo
 reads the page count of 3,000 pages in 24 ms. Each is imported where a file needs it.
 """
 
+import contextlib
 from collections.abc import Callable
 
 from morag_queue.core.model import ContentType
@@ -17,6 +18,7 @@ from .opened import Bounded
 from .pdf import MIME as PDF
 from .pdf import read_pdf
 from .text import decode, decode_legacy, read_text
+from .timed import in_time
 
 _HEAD = 64 * 1024
 _SEARCH = 4_000_000  # MediaInfo finds what filetype does not know (MPEG-TS, AC-3) within 2 MB
@@ -28,11 +30,11 @@ _ZIP = b"PK\x03\x04"
 def read_content(file: Bounded, size: int) -> Found:
     """What the content is. Never raises for what a file contains; what does not fit is in `problems`."""
     head = file.read(_HEAD)
-    if not head:
+    if not head and not file.out_of_share:
         return Found(problems=("empty",))
-    found = _read(file, head, size)
-    if file.spent:
-        share = f"only {size_shown(file.spent)} of its {size_shown(size)} were read"
+    found = _read(file, head, size) if head else Found()
+    if file.out_of_share:
+        share = f"only {size_shown(file.fetched)} of its {size_shown(size)} were read"
         found = found._replace(problems=(*found.problems, share))
     return found
 
@@ -77,7 +79,10 @@ def _read_image(file: Bounded, mime: str) -> Found:
     from .media import read_media
 
     image = Found(ContentType.IMAGE, mime)
-    found = _tried(lambda: read_image(file, mime) or image, file, image, "its size")
+    file.seek(0)
+    found = image
+    with contextlib.suppress(Exception):  # MediaInfo has the last word, and the better messages
+        found = read_image(file, mime) or image
     if found.width is None and mime != "image/svg+xml":
         found = _tried(lambda: read_media(file, mime) or image, file, image, "its size")
     if found.width is None and not found.problems:
@@ -98,7 +103,7 @@ def _tried(read: Callable[[], Found], file: Bounded, otherwise: Found, what: str
     """What the reader finds; where it fails, what was known before and the failure in words."""
     file.seek(0)
     try:
-        return read()
+        return in_time(read)
     except Exception as error:  # noqa: BLE001  Parsers of hostile files fail in every way that there is.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         problem = f"{what} cannot be read, it is broken or cut off ({reason})"

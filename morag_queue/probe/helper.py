@@ -15,7 +15,7 @@ from morag_queue.errors import SourceError
 
 from .suffixes import type_by_name
 
-SECONDS = 20  # a parser stops reading after 5; one that computes for longer than this has lost its way
+SECONDS = 8  # before `timed` gives up, which would leave a thread that computes on and on in a helper
 _GRACE_SECONDS = 2
 _HOME = str(Path(__file__).parents[2])  # where this package is found, installed or not
 

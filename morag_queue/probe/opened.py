@@ -1,8 +1,8 @@
 """Opening a source without being harmed by it: regular files only, and no more than a share of each.
 
 A parser that is handed a `Bounded` file sees its end after `BYTES` or `SECONDS`: it gives up as it would on a file
-that was cut off, and `spent` tells that it was us. So the time and the memory of a probe do not follow the size of
-the file, nor what a header claims.
+that was cut off, and `out_of_share` tells that it was us. So the time and the memory of a probe do not follow the
+size of the file, nor what a header claims.
 """
 
 import io
@@ -58,37 +58,57 @@ class Bounded(io.BufferedReader):
     """A file for parsers, read up to `BYTES` and for up to `SECONDS`."""
 
     def __init__(self, path: str) -> None:
+        self._share = _Share()
         # Not blocking: between the look at it and here, a pipe may have taken its place.
-        self._share = _Share(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        super().__init__(self._share, buffer_size=64 * 1024)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        super().__init__(_Counted(descriptor, self._share), buffer_size=64 * 1024)
 
     @property
-    def spent(self) -> int:
-        """The bytes that were read, where a parser wanted more than its share; otherwise 0."""
-        return self._share.taken if self._share.refused else 0
+    def out_of_share(self) -> bool:
+        """Whether a parser wanted more than its share."""
+        return self._share.refused
+
+    @property
+    def fetched(self) -> int:
+        """The bytes that were read from the disk."""
+        return self._share.fetched
 
     def limit(self, share: int) -> None:
         """Less than `BYTES`, for a parser that looks for something that is probably not there."""
         self._share.limit = share
 
     def read(self, size: int | None = -1, /) -> bytes:
-        # The buffer for a read is allocated before anything is read: a size from a broken header must not decide it.
-        return super().read(BYTES if size is None or size < 0 else min(size, BYTES))
+        # Counted here as well: a parser that runs in a circle may never leave the buffer. And the memory for a read is
+        # taken before anything is read, so a size from a broken header must not decide it.
+        left = self._share.left(self._share.served)
+        data = super().read(left if size is None or size < 0 else min(size, left)) if left else b""
+        self._share.served += len(data)
+        return data
 
 
-class _Share(io.FileIO):
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "rb")
+class _Share:
+    """What a parser may have of a file, and what it has had."""
+
+    def __init__(self) -> None:
         self.limit = BYTES
-        self.taken = 0
+        self.fetched = 0
+        self.served = 0
         self.refused = False
         self._until = time.monotonic() + SECONDS
 
-    def readinto(self, buffer, /):  # type: ignore[no-untyped-def]
-        left = self.limit - self.taken
-        if left <= 0 or time.monotonic() > self._until:
+    def left(self, had: int) -> int:
+        left = max(self.limit - had, 0) if time.monotonic() < self._until else 0
+        if not left:
             self.refused = True
-            return 0
-        count = super().readinto(memoryview(buffer)[:left])
-        self.taken += count or 0
+        return left
+
+
+class _Counted(io.FileIO):
+    def __init__(self, descriptor: int, share: _Share) -> None:
+        super().__init__(descriptor, "rb")
+        self._share = share
+
+    def readinto(self, buffer, /):  # type: ignore[no-untyped-def]
+        count = super().readinto(memoryview(buffer)[: self._share.left(self._share.fetched)])
+        self._share.fetched += count or 0
         return count

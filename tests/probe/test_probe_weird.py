@@ -116,8 +116,18 @@ def test_a_file_that_may_not_be_read_gives_its_problem(tmp_path: Path) -> None:
     assert done.stdout == "cannot be read (Permission denied); a worker may not be able to either\n"
 
 
-@pytest.mark.parametrize("start", [makers.wav, makers.mp4, makers.pdf, makers.png, makers.docx, Path.touch])
-@pytest.mark.parametrize("name", ["a.bin", "a.pdf", "a.mp4"])
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (makers.wav, "a.wav"),
+        (makers.mp4, "a.mp4"),
+        (makers.pdf, "a.pdf"),
+        (makers.png, "a.png"),
+        (makers.docx, "a.docx"),
+        (Path.touch, "a.mp4"),
+        (Path.touch, "a.bin"),
+    ],
+)
 def test_a_sparse_file_of_ten_gigabytes_is_not_read_whole(start: Any, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     start(path)
