@@ -197,6 +197,8 @@ class WorkerInfo(Frozen):
     content_types: tuple[ContentType, ...] = Field((), description="empty: all")
     priority_steps: tuple[int, ...] = tuple(range(10))
     client_name: str = Field("", description="the CLIENT LIST name of its broker connections")
+    node: str = Field("", description="its Celery node name, `worker@host`, by which it is told things")
+    beat_seconds: float = Field(2.0, description="how often it beats")
     claims: bool = Field(True, description="whether it takes messages by the atomic claim")
     version: str = ""
     settings: dict[str, Any] = Field({}, description="Celery settings that reliability hangs on, for `doctor`")
@@ -228,13 +230,14 @@ class Held(Frozen):
 
 
 class Cordon(Frozen):
-    """A worker taken out of service: who did it, when and why."""
+    """A worker taken out of service: who did it, when and why. Times are seconds since the epoch."""
 
     state: WorkerStatus
     reason: str = ""
     who: str = ""
     at: float = 0.0
-    deadline: float | None = None
+    deadline: float | None = Field(None, description="of a drain: when the one who waits for it gives up")
+    until: float | None = Field(None, description="when it ends by itself, as an open circuit breaker does")
 
 
 class QueueStats(Frozen):
@@ -274,6 +277,8 @@ class WorkerStats(Frozen):
     memory_percent: float = 0.0
     gpu_percent: float | None = None
     average_processing_time: float = 0.0
+    success_rate: float | None = Field(None, description="completed of all that ended, 0..1; None before the first")
+    failures_in_a_row: int = 0
 
 
 class FleetStats(Frozen):
