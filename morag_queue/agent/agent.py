@@ -19,6 +19,7 @@ from morag_queue.settings import Settings
 
 from . import hardware
 from .claim import FencedError
+from .hands import HandsQoS
 from .identity import Identity, new_incarnation
 
 logger = logging.getLogger("morag_queue.agent")
@@ -99,6 +100,13 @@ class Agent:
             started_at=time.time(),
         )
 
+    def register_at_start(self) -> None:
+        """Registers before the pool starts, where the broker can be reached; Celery waits for it and tells the user."""
+        try:
+            self.register()
+        except _LOST as error:
+            logger.warning("cannot reach the broker (%s): %s registers when it can", error, self.identity.worker)
+
     def register(self) -> None:
         """Takes the name and what a dead predecessor held. Raises SystemExit where a live worker has it."""
         registry, info = self._connect(), self._info
@@ -119,25 +127,26 @@ class Agent:
 
     def _connect(self) -> Registry:
         if self._registry is None:
-            channel = self.app.connection_for_read().default_channel
+            channel = self.app.connection_for_read().channel()
             client = redis.Redis(connection_pool=channel.pool)
             keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
             self._registry = Registry(client, keys)
         return self._registry
 
     def _is_dead(self, registry: Registry, before: Predecessor) -> bool:
-        """Waits for a proof: a goodbye, its process gone, or no connection in its name and no beat either."""
+        """Waits for a proof: a goodbye, or no connection in its name and no process (on another host: no beat)."""
         info = before.info
         if info is None or before.incarnation == "fenced" or (before.beat is not None and before.beat.stopped):
             return True
-        if info.host == self.identity.host:
-            if info.pid == self.identity.pid:
-                return True  # an earlier registration of this very process
-            return not hardware.is_same_process(info.pid, info.started_at)
+        if info.client_name == self.identity.client_name:
+            return True  # an earlier registration of this very process
+        is_here = info.host == self.identity.host
+        if is_here and hardware.is_same_process(info.pid, info.started_at):
+            return False
         beat = before.beat.at if before.beat else info.started_at
         deadline = time.monotonic() + PROOF_SECONDS
         while time.monotonic() < deadline:
-            if not registry.is_connected(info.client_name) and registry.now() - beat > PROOF_SECONDS:
+            if not registry.is_connected(info.client_name) and (is_here or registry.now() - beat > PROOF_SECONDS):
                 return True
             time.sleep(0.2)
             latest = registry.acting(info.worker)
@@ -150,13 +159,29 @@ class Agent:
     # -- the beat
 
     def attach(self, consumer: Any) -> None:
-        """Called whenever Celery's consumer has (re)connected."""
+        """Called whenever Celery's consumer has (re)connected, before it consumes."""
         self._consumer = consumer
+        incarnation = self.identity.incarnation
         if not self.identity.registered:
             self._register_again()
         if self._thread is None:
             self._thread = Thread(target=self._beat_forever, name="morag-queue-heartbeat", daemon=True)
             self._thread.start()
+        else:
+            self._tidy(consumer.task_consumer.channel.qos, incarnation)
+
+    def _tidy(self, qos: HandsQoS, incarnation: str) -> None:
+        """After a reconnect: what could not be written down or given back when the connection broke."""
+        hands = self.identity.hands
+        for claim in list(hands.values()):
+            if claim.outcome is not None:
+                qos.settle(claim)
+            elif not claim.running:
+                del hands[claim.tag]
+        # What is taken but in no hand: also a claim whose answer was lost on the way.
+        back = self._connect().take_back(self.identity.worker, incarnation, keep=hands, after_death=False)
+        if back:
+            logger.info("put back %d messages that were in hand when the connection was lost", back)
 
     def goodbye(self) -> None:
         """A clean shutdown: nobody has to wait for proof that this worker is gone."""
@@ -167,6 +192,8 @@ class Agent:
             self.identity.registered = False
             try:
                 self._beat(stopped=True)
+                # A task that a cold shutdown has ended.
+                self._connect().take_back(self.identity.worker, self.identity.incarnation, after_death=False)
             except _LOST as error:
                 logger.warning("could not say goodbye to the broker: %s", error)
 
@@ -198,7 +225,8 @@ class Agent:
             "reserved": len(state.reserved_requests),
             "stopped": stopped,
         }
-        pulse = self._connect().beat(self.identity.worker, self.identity.incarnation, figures, self._tags())
+        tags = list(self.identity.hands)
+        pulse = self._connect().beat(self.identity.worker, self.identity.incarnation, figures, tags)
         if pulse == "unknown" and self._info is not None:
             logger.warning("the registry was lost; registering %s again", self.identity.worker)
             self._connect().register(self._info, self.identity.incarnation)
@@ -206,11 +234,6 @@ class Agent:
             self.identity.registered = False
             logger.error("%s was fenced: another acts in its name; giving up what it has in hand", self.identity.worker)
             self._consumer.timer.call_after(0, _raise_fenced)
-
-    def _tags(self) -> list[str]:
-        channel = getattr(getattr(self._consumer, "task_consumer", None), "channel", None)
-        qos = getattr(channel, "_qos", None)
-        return [] if qos is None else qos.tags()
 
 
 def _raise_fenced() -> None:

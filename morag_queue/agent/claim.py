@@ -8,21 +8,22 @@ which the channel asks again. Nothing is popped while it waits, so there is noth
 A channel is in one of three states: idle (`_in_poll` is None), asking (`_in_poll` is its connection) or waiting
 (`_in_poll` is its connection and `_waiting` is true: no request is out, the socket wakes us).
 
-Chosen by `app.conf.broker_transport`; it overrides private methods of kombu's, which `check_kombu` verifies.
+It overrides private methods of kombu's, which `transport.check_kombu` verifies.
 """
 
-from functools import cached_property
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import Empty
 from time import monotonic
 from typing import Any
 
 import redis
-from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from kombu.utils.uuid import uuid
 from redis._parsers import _RESP3Parser
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from morag_queue.broker import scripts
 from morag_queue.broker.keys import Keys
@@ -30,8 +31,10 @@ from morag_queue.broker.ledger import Ledger
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType
 
-from .hands import Claim, HandsQoS, Outcome, ending
-from .identity import Identity
+from .hands import HandsQoS, claim_of, ending
+from .identity import Claim, Identity, Outcome
+
+logger = logging.getLogger("morag_queue.agent")
 
 RECHECK_SECONDS = 5.0
 """How often a waiting channel asks anyway: covers an invalidation that was lost on the way."""
@@ -59,7 +62,19 @@ class ClaimChannelMixin:
     _in_poll: Any
     _brpop_sent_at: Any
     _loaded = False
+    _refusal = ""
     _plan: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Made now, for they also serve after the channel is closed, to tasks that outlive it.
+        self._lasting_client = self._create_client()  # type: ignore[attr-defined]
+        client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
+        self._ledger = Ledger(client, self._keys, self.morag_queue.retention_seconds)
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        yield client or self._lasting_client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
@@ -172,19 +187,28 @@ class ClaimChannelMixin:
             self._idle()
             raise Empty from None
         except ResponseError as error:
-            if str(error).startswith("FENCED"):
-                self.morag_queue.registered = False
-                raise FencedError(f"{error}; giving up what it had in hand") from error
-            raise
-        self._loaded = True
+            self._refused(error)
+            return None
+        self._loaded, self._refusal = True, ""
         if reply is None:
             return None
         lane, message, ms = reply
         return bytes_to_str(lane), message, int(ms) / 1000
 
+    def _refused(self, error: ResponseError) -> None:
+        """Nothing was taken. What a new connection can mend is raised; for the rest it asks again later."""
+        if str(error).startswith("FENCED"):
+            self.morag_queue.registered = False
+            raise FencedError(f"{error}; giving up what it had in hand") from error
+        if isinstance(error, ReadOnlyError):
+            raise redis.ConnectionError(f"this broker is a replica now: {error}") from error
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            logger.error("the broker refuses to hand out work: %s; asking again every few seconds", error)
+
     def _hand_over(self, lane: str, text: bytes, claimed_at: float) -> None:
         message = loads(bytes_to_str(text))
-        self.qos.claimed(Claim.of(message, lane, claimed_at))  # type: ignore[attr-defined]
+        self.qos.claimed(claim_of(message, lane, claimed_at))  # type: ignore[attr-defined]
         if lane in self.connection._callbacks:  # type: ignore[attr-defined]
             self.connection._deliver(message, lane)  # type: ignore[attr-defined]
         else:  # cancelled while the claim was on its way: back to where it was, at the head
@@ -196,11 +220,6 @@ class ClaimChannelMixin:
     def _keys(self) -> Keys:
         return Keys(self.morag_queue.namespace, self.global_keyprefix, self.sep)  # type: ignore[attr-defined]
 
-    @cached_property
-    def _ledger(self) -> Ledger:
-        client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
-        return Ledger(client, self._keys, self.morag_queue.retention_seconds)
-
     def hold(self, claim: Claim) -> None:
         """Writes the owner of a message that kombu's own path has taken."""
         me = self.morag_queue
@@ -208,7 +227,10 @@ class ClaimChannelMixin:
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Writes the end of a task, together with its acknowledgement."""
-        self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
+        try:
+            self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
+        except ReadOnlyError as error:  # the primary was demoted: to be written after the reconnect
+            raise redis.ConnectionError(str(error)) from error
 
     def ask_again(self, now: float) -> None:
         """Ends a wait that lasts for long, so that the next poll asks."""
@@ -224,74 +246,3 @@ class ClaimChannelMixin:
         if self._waiting:  # kombu reads an outstanding reply before it closes; here none will come
             self._idle()
         super().close()  # type: ignore[misc]
-
-
-class ClaimChannel(ClaimChannelMixin, stock.Channel):
-    """kombu's Redis channel with the claim."""
-
-    from_transport_options: Any = (*stock.Channel.from_transport_options, "morag_queue")
-
-
-class SentinelClaimChannel(ClaimChannelMixin, stock.SentinelChannel):
-    """kombu's Sentinel channel with the claim."""
-
-    from_transport_options: Any = (*stock.SentinelChannel.from_transport_options, "morag_queue")
-
-
-class _Poller(stock.MultiChannelPoller):
-    def on_poll_start(self) -> None:
-        now = monotonic()
-        for channel in self._channels:
-            channel.ask_again(now)
-        super().on_poll_start()
-
-
-class _ClaimTransportMixin:
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.cycle: Any = _Poller()
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
-        # The loop sleeps until its next timer: without one, a waiting channel would not look at the clock.
-        loop.call_repeatedly(1.0, _tick)
-
-
-def _tick() -> None:
-    """Nothing to do: that the loop turns is enough."""
-
-
-class Transport(_ClaimTransportMixin, stock.Transport):
-    """`redis://`, `rediss://` and `unix://` with the claim."""
-
-    Channel = ClaimChannel
-
-
-class SentinelTransport(_ClaimTransportMixin, stock.SentinelTransport):
-    """`sentinel://` with the claim."""
-
-    Channel = SentinelClaimChannel
-
-
-_LEANS_ON = {
-    stock.Channel: (
-        "_connparams",
-        "_brpop_start",
-        "_brpop_read",
-        "_on_connection_disconnect",
-        "close",
-        "basic_consume",
-    ),
-    stock.QoS: ("append", "ack", "reject", "_remove_from_indices", "restore_by_tag"),
-    stock.MultiChannelPoller: ("on_poll_start", "maybe_check_brpop_health"),
-    stock.Transport: ("register_with_event_loop",),
-    _RESP3Parser: ("set_invalidation_push_handler",),
-}
-
-
-def check_kombu() -> str | None:
-    """Why this kombu or redis-py is not what the claim expects; None where it fits."""
-    missing = [
-        f"{owner.__name__}.{name}" for owner, names in _LEANS_ON.items() for name in names if not hasattr(owner, name)
-    ]
-    return f"kombu or redis-py has no {', '.join(missing)}" if missing else None

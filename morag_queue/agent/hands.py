@@ -2,9 +2,12 @@
 
 The claim has already written `unacked`, so taking a message over needs no round trip. An acknowledgement is one script
 that also closes the ledger and counts (`broker/lua/settle.lua`).
+
+kombu has one QoS a channel, and a reconnect makes a new channel. What a pool process is running does not stop for that:
+it stays in hand (`Identity.hands`), and its end is written down whichever channel it came by.
 """
 
-from dataclasses import dataclass, field
+import logging
 from time import time
 from typing import Any
 
@@ -14,57 +17,30 @@ from kombu.transport import virtual
 from morag_queue.broker.header import HEADER
 from morag_queue.broker.ledger import Ending
 from morag_queue.core import lanes
-from morag_queue.core.model import Held
 
-from .identity import Identity
+from .identity import Claim, Identity, Outcome
 
-
-@dataclass(slots=True)
-class Claim:
-    """One message taken by the claim. `claimed_at` is the server's clock, in seconds."""
-
-    tag: str
-    task_id: str
-    task: str
-    lane: str
-    level: int
-    claimed_at: float
-    entry: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, message: dict[str, Any], lane: str, claimed_at: float) -> "Claim":
-        headers = message["headers"]
-        entry = headers.get(HEADER)
-        return cls(
-            tag=message["properties"]["delivery_tag"],
-            task_id=str(headers.get("id") or ""),
-            task=str(headers.get("task") or ""),
-            lane=lane,
-            level=int(message["properties"].get("priority") or 0),
-            claimed_at=claimed_at,
-            entry=entry if isinstance(entry, dict) else {},
-        )
-
-    def held(self, worker: str, incarnation: str) -> Held:
-        """The record of who has it."""
-        return Held(
-            tag=self.tag, worker=worker, incarnation=incarnation, task_id=self.task_id, lane=self.lane,
-            level=self.level, claimed_at=self.claimed_at,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a task ended. `run_seconds`: None if it did not run; `held_seconds`: in hand before it ran."""
-
-    state: str
-    run_seconds: float | None = None
-    held_seconds: float = 0.0
-    error: str = ""
-
+logger = logging.getLogger("morag_queue.agent")
 
 ACCEPTED = Outcome("accepted")
 """Early acknowledgement: the message is given up, the task goes on without protection."""
+_UNREAD = Outcome("failed", error="acknowledged before it ran: the worker could not read it")
+_REJECTED = Outcome("failed", error="rejected by the worker")
+
+
+def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
+    """What is to be remembered of a message that was taken."""
+    headers = message["headers"]
+    entry = headers.get(HEADER)
+    return Claim(
+        tag=message["properties"]["delivery_tag"],
+        task_id=str(headers.get("id") or ""),
+        task=str(headers.get("task") or ""),
+        lane=lane,
+        level=int(message["properties"].get("priority") or 0),
+        claimed_at=claimed_at,
+        entry=entry if isinstance(entry, dict) else {},
+    )
 
 
 def ending(claim: Claim, outcome: Outcome, worker: str) -> Ending:
@@ -95,62 +71,87 @@ class HandsQoS(stock.QoS):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._claims: dict[str, Claim] = {}
-        self._outcomes: dict[str, Outcome] = {}
+        self._identity: Identity = self.channel.morag_queue
+        self._hands = self._identity.hands
+
+    # -- what the claim and the requests say
 
     def claimed(self, claim: Claim) -> None:
-        """Says that the claim script has written this message's records."""
-        self._claims[claim.tag] = claim
+        """The claim script has written this message's records."""
+        self._hands[claim.tag] = claim
+
+    def runs(self, tag: str, running: bool) -> None:
+        """A pool process has begun with it; or has been told to stop, because the connection was lost."""
+        if (claim := self._hands.get(tag)) is not None:
+            claim.running = running
 
     def ends(self, tag: str, outcome: Outcome) -> None:
-        """Says how the task of this message ended; the acknowledgement that follows writes it down."""
-        self._outcomes[tag] = outcome
+        """How the task ended; the acknowledgement that follows writes it down."""
+        if (claim := self._hands.get(tag)) is not None:
+            claim.outcome = outcome
 
-    def tags(self) -> list[str]:
-        """The delivery tags in hand: what must not be handed out again while this worker lives."""
-        return list(self._claims)
+    def finish(self, tag: str) -> None:
+        """Writes down the end of a task whose message was acknowledged before it ran. Nothing to do for any other."""
+        claim = self._hands.get(tag)
+        if claim is not None and claim.outcome is not None:
+            try:
+                self.settle(claim)
+            except self.channel.connection_errors as error:
+                logger.warning("the end of %s could not be written down yet: %s", claim.task_id, error)
+
+    # -- what Celery and kombu ask
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        if (
-            delivery_tag not in self._claims
-        ):  # kombu's own way (`agent.claim = false`): the owner is written a moment later
+        if delivery_tag not in self._hands:
+            # kombu's own way (`agent.claim = false`): the owner is written a moment later
             super().append(message, delivery_tag)
-            self._claims[delivery_tag] = claim = Claim.of(message._raw, message.delivery_info["routing_key"], time())
+            claim = claim_of(message._raw, message.delivery_info["routing_key"], time())
+            self._hands[delivery_tag] = claim
             self.channel.hold(claim)
             return
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        claim = self._claims.get(delivery_tag)
+        claim = self._hands.get(delivery_tag)
         if claim is None:
             super().ack(delivery_tag)
             return
-        outcome = self._outcomes.pop(delivery_tag, ACCEPTED)
-        self._settle(claim, outcome)
+        if claim.outcome is None and claim.running:
+            self.channel.settle(claim, ACCEPTED)
+        else:
+            claim.outcome = claim.outcome or _UNREAD
+            self.settle(claim)
         virtual.QoS.ack(self, delivery_tag)
 
-    def finish(self, tag: str) -> None:
-        """Writes down the end of a task whose message was acknowledged before it ran. Nothing to do for any other."""
-        claim, outcome = self._claims.get(tag), self._outcomes.pop(tag, None)
-        if claim is not None and outcome is not None:
-            self._settle(claim, outcome)
-
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        claim = self._claims.get(delivery_tag)
-        if claim is not None and not requeue:
-            self._settle(claim, self._outcomes.pop(delivery_tag, Outcome("failed", error="rejected by the worker")))
-            virtual.QoS.ack(self, delivery_tag)
+        claim = self._hands.get(delivery_tag)
+        if claim is None or requeue:
+            if claim is not None:
+                claim.running, claim.outcome = False, None
+            super().reject(delivery_tag, requeue=requeue)
             return
-        self._outcomes.pop(delivery_tag, None)
-        super().reject(delivery_tag, requeue=requeue)
+        claim.outcome = claim.outcome or _REJECTED
+        self.settle(claim)
+        virtual.QoS.ack(self, delivery_tag)
 
-    def _settle(self, claim: Claim, outcome: Outcome) -> None:
-        if outcome is not ACCEPTED:
-            self._claims.pop(claim.tag, None)
-        self.channel.settle(claim, outcome)
+    def settle(self, claim: Claim) -> None:
+        """Writes down how it ended. Where that fails it stays in hand, to be written at the reconnect."""
+        assert claim.outcome is not None, claim.tag
+        self.channel.settle(claim, claim.outcome)
+        self._hands.pop(claim.tag, None)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Gives back what waits in hand, at the end of a channel: the first that was taken is again the first.
+
+        What runs is still in this worker's hands, and what has ended must not run again.
+        """
+        for tag in reversed(list(self._delivered)):
+            claim = self._hands.get(tag)
+            if claim is None or not (claim.running or claim.outcome):
+                self.restore_by_tag(tag, client)
+        self._delivered.clear()
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
         """As kombu's, and nobody holds it any more. The pipeline adds the key prefix itself."""
-        self._claims.pop(delivery_tag, None)
-        identity: Identity = self.channel.morag_queue
-        return super()._remove_from_indices(delivery_tag, pipe).hdel(f"{identity.namespace}:held", delivery_tag)
+        self._hands.pop(delivery_tag, None)
+        return super()._remove_from_indices(delivery_tag, pipe).hdel(f"{self._identity.namespace}:held", delivery_tag)

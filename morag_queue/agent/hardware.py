@@ -81,10 +81,11 @@ def load(has_gpu: bool) -> dict[str, Any]:
 
 
 def is_same_process(pid: int, started_before: float) -> bool:
-    """Whether the process of that number on this machine was already there at that time (seconds since the epoch)."""
+    """Whether this machine's process of that number has been alive since that time (seconds since the epoch)."""
     try:
-        # A process number comes round again: one that began later is someone else.
-        return bool(psutil.Process(pid).create_time() <= started_before)
+        process = psutil.Process(pid)
+        # A process number comes round again: one that began later is someone else. A zombie does nothing any more.
+        return bool(process.create_time() <= started_before and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

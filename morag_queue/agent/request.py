@@ -9,11 +9,16 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request as CeleryRequest
 
-from .hands import HandsQoS, Outcome
+from .hands import HandsQoS
+from .identity import Outcome
 
 
 class RequestMixin:
     """Put before a task's own Request class."""
+
+    _already_cancelled: bool
+    _already_revoked: bool
+    _message: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -22,9 +27,19 @@ class RequestMixin:
         self._celery_on_success = self.on_success  # type: ignore[has-type]
         self.on_success = self._on_success
 
+    # -- it runs
+
     def on_accepted(self, pid: int, time_accepted: float) -> Any:
         self._started = monotonic()
+        self._runs(True)
         return super().on_accepted(pid, time_accepted)  # type: ignore[misc]
+
+    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
+        # The connection was lost and its process is being stopped: it is to run again.
+        self._runs(False)
+        return super()._announce_cancelled(*args, **kwargs)  # type: ignore[misc]
+
+    # -- it ends
 
     def _on_success(self, failed__retval__runtime: tuple[Any, Any, float], **kwargs: Any) -> Any:
         failed, _, runtime = failed__retval__runtime
@@ -39,9 +54,22 @@ class RequestMixin:
             self._ends("retry")
         elif isinstance(error, Ignore):
             self._ends("completed", run_seconds=self._ran())
-        elif not isinstance(error, Reject):
+        elif not isinstance(error, Reject) and not self._already_cancelled:
             self._ends("failed", run_seconds=self._ran(), error=f"{type(error).__name__}: {error}"[:500])
         return self._then_finish(super().on_failure(exc_info, send_failed_event, return_ok))  # type: ignore[misc]
+
+    def _success_was_stored(self) -> Any:
+        stored = super()._success_was_stored()  # type: ignore[misc]
+        if stored:  # its process was lost, but after the work
+            self._ends("completed", run_seconds=self._ran())
+        return stored
+
+    def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
+        self._ends("retry")
+        sent: bool = super()._retry_worker_lost(exc, exc_info)  # type: ignore[misc]
+        if not sent:
+            self._ends("failed", run_seconds=self._ran(), error=f"{type(exc).__name__}: {exc}"[:500])
+        return sent
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         if not soft:
@@ -55,6 +83,12 @@ class RequestMixin:
     def _ran(self) -> float:
         return monotonic() - self._started
 
+    # -- and the hands hear of it
+
+    def _runs(self, running: bool) -> None:
+        if (qos := self._hands()) is not None:
+            qos.runs(self._tag(), running)
+
     def _ends(self, state: str, run_seconds: float | None = None, error: str = "") -> None:
         if (qos := self._hands()) is not None:
             qos.ends(self._tag(), Outcome(state, run_seconds, self._started - self._received, error))
@@ -65,12 +99,12 @@ class RequestMixin:
         return result
 
     def _hands(self) -> HandsQoS | None:
-        channel = self._message.channel  # type: ignore[attr-defined]
-        qos = getattr(channel, "qos", None) if channel is not None and not channel.closed else None
+        """Also of a channel that is closed: the task has outlived its connection."""
+        qos = getattr(self._message.channel, "qos", None)
         return qos if isinstance(qos, HandsQoS) else None
 
     def _tag(self) -> str:
-        tag: str = self._message.delivery_tag  # type: ignore[attr-defined]
+        tag: str = self._message.delivery_tag
         return tag
 
 

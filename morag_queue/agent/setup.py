@@ -6,14 +6,14 @@ from typing import Any
 from celery import Celery, bootsteps
 
 from .agent import Agent
-from .claim import check_kombu
 from .identity import Identity
 from .request import request_class_of
+from .transport import check_kombu
 
 logger = logging.getLogger("morag_queue.agent")
 
-_TRANSPORT = "morag_queue.agent.claim:Transport"
-_SENTINEL = "morag_queue.agent.claim:SentinelTransport"
+_TRANSPORT = "morag_queue.agent.transport:Transport"
+_SENTINEL = "morag_queue.agent.transport:SentinelTransport"
 LEVELS = list(range(10))
 """The ten levels of kombu, all polled: a message at one that nobody polls would never run."""
 
@@ -21,7 +21,15 @@ LEVELS = list(range(10))
 def configure(app: Celery, identity: Identity) -> None:
     """Sets what only a worker needs; the app's own transport options are kept but for the polled levels."""
     conf = app.conf
+    scheme = str(app.connection_for_read().as_uri()).partition(":")[0]
+    if scheme.partition("+")[0] not in ("redis", "rediss", "sentinel"):
+        raise SystemExit(
+            f"morag_queue: the broker is {scheme}://…, but the agent works on Redis and Valkey only; "
+            "leave install(app) out of this app"
+        )
     conf.broker_transport_options = {
+        # kombu's ten would run out with a pool of many threads, each acknowledging for itself
+        "max_connections": 100,
         **(conf.broker_transport_options or {}),
         "priority_steps": LEVELS,
         "client_name": identity.client_name,
@@ -33,8 +41,7 @@ def configure(app: Celery, identity: Identity) -> None:
         )
         return
     conf.broker_transport_options["morag_queue"] = identity
-    sentinel = str(app.connection_for_read().as_uri()).startswith("sentinel")
-    conf.broker_transport = _SENTINEL if sentinel else _TRANSPORT
+    conf.broker_transport = _SENTINEL if scheme == "sentinel" else _TRANSPORT
     for task in app.tasks.values():
         task.Request = request_class_of(task.Request)
 
@@ -62,4 +69,4 @@ def start(agent: Agent, worker: Any) -> None:
     selected = agent.app.amqp.queues._consume_from
     queues = agent.subscribe(None if selected is None else list(selected))
     agent.describe(queues, int(worker.concurrency), pool)
-    agent.register()
+    agent.register_at_start()

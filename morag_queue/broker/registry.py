@@ -1,7 +1,9 @@
 """The registry: who works in which name, their heartbeats, and the proof that one is dead."""
 
 import json
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -68,24 +70,30 @@ class Registry:
 
     def is_connected(self, client_name: str) -> bool:
         """Whether any connection bears that name. Absence proves death within milliseconds; presence proves nothing."""
-        wanted = client_name.encode()
-        listed: bytes = self._client.execute_command("CLIENT LIST", **{"NEVER_DECODE": True})
-        return any(b"name=" + wanted == field for line in listed.splitlines() for field in line.split(b" "))
+        return any(one["name"] == client_name for one in self._client.client_list())
 
-    def take_back(self, worker: str, incarnation: str) -> int:
-        """Puts what a dead incarnation held first in the lanes it came from. Returns how many messages."""
+    def take_back(self, worker: str, incarnation: str, *, keep: Container[str] = (), after_death: bool = True) -> int:
+        """Puts what an incarnation held first in the lanes it came from, but for the tags to `keep`.
+
+        `after_death` counts it as an attempt of each task. Returns how many messages.
+        """
         held = [
-            (tag.decode(), lane, level)
-            for tag, record in self._client.hscan_iter(self._keys.held, count=1000)
-            for owner, run, _, lane, level, _ in [json.loads(record)]
-            if (owner, run) == (worker, incarnation)
+            (tag, lane, level, ms)
+            for tag, record in ((tag.decode(), record) for tag, record in self._all_held())
+            for owner, run, _, lane, level, ms in [json.loads(record)]
+            if (owner, run) == (worker, incarnation) and tag not in keep
         ]
         moved = 0
         k = self._keys
-        for tag, lane, level in held:
+        # Each goes before what waits: the one that was taken first goes last, and is the first again.
+        for tag, lane, level, _ in sorted(held, key=itemgetter(3), reverse=True):
             answer = self._takeback(
                 keys=[k.unacked, k.unacked_index, k.held, k.attempts, k.list(lane, level)],
-                args=[tag, incarnation, str(uuid4()), lane],
+                args=[tag, incarnation, str(uuid4()), lane, int(after_death)],
             )
             moved += answer == b"moved"
         return moved
+
+    def _all_held(self) -> Iterator[tuple[bytes, bytes]]:
+        found: Iterator[tuple[bytes, bytes]] = self._client.hscan_iter(self._keys.held, count=1000)
+        return found

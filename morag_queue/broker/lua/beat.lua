@@ -10,6 +10,8 @@ if acting and acting ~= ARGV[2] then return 'fenced' end
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then return 'unknown' end
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
+-- Deleted first: a server out of memory lets a script go on whose first write frees some. Silent workers would look dead.
+redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], '{"at":' .. now .. ',' .. ARGV[3]:sub(2))
 for i = 4, #ARGV do redis.call('ZADD', KEYS[4], 'XX', now, ARGV[i]) end
 return 'ok'

@@ -64,7 +64,9 @@ for _, queue in ipairs(redis.call('SMEMBERS', KEYS[5])) do paused[queue] = true 
 for i = FIRST_LANE + 1, #KEYS do
     local place = (i - FIRST_LANE - 1) % lanes
     local lane, queue, own = ARGV[5 + 3 * place], ARGV[6 + 3 * place], ARGV[7 + 3 * place] == '1'
-    if (own or not own_only) and not paused[queue] and redis.call('LLEN', KEYS[i]) > 0 then
+    local length = redis.pcall('LLEN', KEYS[i])
+    if type(length) ~= 'number' then length = 0 end  -- a key of another type: `doctor` names it
+    if (own or not own_only) and not paused[queue] and length > 0 then
         local message, id = take(KEYS[i])
         if message then
             local level = tonumber(ARGV[5 + 3 * lanes + math.floor((i - FIRST_LANE - 1) / lanes)])

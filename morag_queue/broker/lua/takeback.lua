@@ -6,7 +6,8 @@
 --
 -- KEYS[1] unacked  [2] unacked_index  [3] held   as in claim.lua
 -- KEYS[4] attempts  hash  task id -> count       KEYS[5] the list to put it in
--- ARGV[1] tag  [2] the incarnation that holds it  [3] new tag  [4] the lane's name
+-- ARGV[1] tag  [2] the incarnation that holds it  [3] new tag  [4] the lane's name  [5] '1' when its owner died over it:
+-- that is counted
 -- Returns 'moved'; 'gone' when that incarnation does not hold it any more; 'early' when the task had been acknowledged
 -- before it ran (its message is gone by its own choice); 'foreign' when the text is not of the expected form (left there).
 
@@ -28,5 +29,5 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
 local id = id_of(message)
-if id ~= '' then redis.call('HINCRBY', KEYS[4], id, 1) end
+if id ~= '' and ARGV[5] == '1' then redis.call('HINCRBY', KEYS[4], id, 1) end
 return 'moved'
