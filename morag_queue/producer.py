@@ -25,7 +25,7 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
 from morag_queue.probe import probe
 from morag_queue.settings import Settings, load
-from morag_queue.verbs.prepare import Prepared, prepare
+from morag_queue.verbs.prepare import Prepared, classified, prepare
 from morag_queue.verbs.rows import Row
 
 logger = logging.getLogger("morag_queue.producer")
@@ -96,8 +96,8 @@ class _Producer:
             {"source": args[0], "content_type": self._type(name, args), "options": options, **known}
         )
         facts = probe(row.source, declared=row.content_type)
-        router = self._look()
-        placed = prepare(row, facts, router, self.settings, enqueued_at=self._clock_offset + time.monotonic())
+        found, router = classified(row, facts, self.settings), self._look()
+        placed = prepare(row, found, router, self.settings, enqueued_at=self._clock_offset + time.monotonic())
         if isinstance(placed, Refusal):
             raise MoragQueueError(placed.message)
         return placed

@@ -107,7 +107,7 @@ class Wire:
         pieces = tuple(_SLOT.split(text))
 
         def encode_body(body: Any) -> bytes:
-            payload = serialize(body, serializer)[2]
+            payload = _as_json(body) if serializer == "json" else serialize(body, serializer)[2]
             encoded = payload.encode("utf-8") if isinstance(payload, str) else payload
             return compress(encoded, compression)[0] if compression else encoded
 
@@ -115,11 +115,11 @@ class Wire:
         return template
 
 
-def _as_json(record: dict[str, Any]) -> str:
+def _as_json(value: Any) -> str:
     try:
-        return json.dumps(record)
+        return json.dumps(value)
     except TypeError:  # dates, decimals, UUIDs: kombu's encoder knows them, at three times the price
-        return str(dumps(record))
+        return str(dumps(value))
 
 
 _NO_LINKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}

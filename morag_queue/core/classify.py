@@ -183,15 +183,20 @@ def _pixels_factor(
 
 
 def _options_factor(options: Mapping[str, Any], row: ContentPolicy, reasons: _Reasons) -> float:
-    if not options:
-        return 1.0
     factor = 1.0
-    for option in dict.fromkeys(_SPELLINGS[key] for key, value in options.items() if key in _SPELLINGS and _on(value)):
+    for option in counting(options):
         share: float = getattr(row, f"{option}_factor")
         if share != 1.0:
             reasons.said.append(f"{option}: × {share:g}")
             factor *= share
     return factor
+
+
+def counting(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options that are on and known to the estimates, in their own words; others make no difference to them."""
+    if not options:
+        return ()
+    return tuple(dict.fromkeys(_SPELLINGS[key] for key, value in options.items() if key in _SPELLINGS and _on(value)))
 
 
 def _on(value: Any) -> bool:

@@ -25,9 +25,17 @@ class Prepared:
     line: int = 0
 
 
+def classified(row: Row, facts: Facts, settings: Settings) -> Classification:
+    """What a row is expected to need; what the row says wins."""
+    return classify(
+        facts, row.options, settings.content, declared=row.content_type, priority=row.priority,
+        requires=row.requires, estimated_minutes=row.estimated_duration,
+    )  # fmt: skip
+
+
 def prepare(
     row: Row,
-    facts: Facts,
+    found: Classification,
     router: Router,
     settings: Settings,
     *,
@@ -37,14 +45,10 @@ def prepare(
     line: int = 0,
 ) -> Prepared | Refusal:
     """Where one row goes. `enqueued_at` is the server's clock; `explain` adds the score table."""
-    found = classify(
-        facts, row.options, settings.content, declared=row.content_type, priority=row.priority,
-        requires=row.requires, estimated_minutes=row.estimated_duration,
-    )  # fmt: skip
     routed = router.route(found, pin=row.worker, queue=row.queue, force=force, explain=explain)
     if isinstance(routed, Refusal):
         return routed
-    task, args = _call(row, found, facts.is_url, settings.tasks)
+    task, args = _call(row, found, settings.tasks)
     entry = TaskQueueEntry(
         task_id=row.task_id or str(uuid4()),
         task=row.task or task,
@@ -64,9 +68,9 @@ def prepare(
     return Prepared(row, found, routed, entry, line)
 
 
-def _call(row: Row, found: Classification, is_url: bool, names: TaskNames) -> tuple[str, tuple[Any, ...]]:
+def _call(row: Row, found: Classification, names: TaskNames) -> tuple[str, tuple[Any, ...]]:
     """The Celery task and its arguments, as MoRAG's workers define them."""
-    if not is_url:
+    if found.facts is not None and not found.facts.is_url:
         return names.file, (os.path.abspath(row.source), found.content_type.value, row.options)
     if found.content_type is ContentType.WEB:
         return names.web, (row.source, row.options)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from morag_queue.broker.ledger import BATCH, Outgoing
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.model import ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
+from morag_queue.core.classify import counting
+from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
 from morag_queue.core.route import Router
 from morag_queue.core.routed import Refusal
 from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, Refused
 from morag_queue.probe import probe_many
 from morag_queue.settings import Settings
 
-from .prepare import Prepared, prepare
+from .prepare import Prepared, classified, prepare
 from .rows import Failure, Row
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Submitter:
         self._router = Router(picture, settings.policy, settings.queues)
         self._clock_offset = picture.taken_at - monotonic()
         self._facts: dict[tuple[str, ContentType | None], Facts | MoragQueueError] = {}
+        self._found: dict[tuple[Any, ...], Classification] = {}
         if wire is not None:
             self._wire = wire
 
@@ -140,10 +142,19 @@ class Submitter:
         if isinstance(facts, MoragQueueError):
             return Failure.of(line, row.source, facts)
         prepared = prepare(
-            row, facts, self._router, self._settings,
+            row, self._classified(row, facts), self._router, self._settings,
             enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
         )  # fmt: skip
         return Failure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
+
+    def _classified(self, row: Row, facts: Facts) -> Classification:
+        """Rows that say the same of the same source need the same: ten thousand of them are classified once."""
+        said = (row.content_type, row.priority, row.requires, row.estimated_duration)
+        key = (row.source, *said, counting(row.options))
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = classified(row, facts, self._settings)
+        return found
 
     def _outgoing(self, entry: TaskQueueEntry) -> Outgoing:
         text, record = self._wire.message(entry)
