@@ -1,6 +1,5 @@
 """Names as a person may see them: no control character reaches a terminal, no password a screen."""
 
-import os
 import re
 
 _USERINFO = re.compile(r"(?<=://)[^/?#@]*@")
@@ -8,14 +7,8 @@ _USERINFO = re.compile(r"(?<=://)[^/?#@]*@")
 
 def shown(source: str) -> str:
     """The source for a message: control characters and bytes that are not UTF-8 as escapes, no log-in of a URL."""
-    text = os.fsencode(source).decode("utf-8", "backslashreplace") if _surrogates(source) else source
-    text = _USERINFO.sub("***@", text)
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+    text = _USERINFO.sub("***@", source)
+    return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def size_shown(size: int) -> str:
@@ -26,5 +19,9 @@ def size_shown(size: int) -> str:
     return f"{size / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
-def _surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # how Python carries a byte of a name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -191,6 +191,11 @@ def test_what_is_no_file_is_refused_with_what_to_do(
     ("source", "message"),
     [
         ("", "an empty name: give a path or a URL"),
+        (
+            "\ud800",
+            "\\ud800: cannot be looked at ('utf-8' codec can't encode character '\\ud800' in position 0:"
+            " surrogates not allowed); correct the path or its permissions",
+        ),
         ("/dev/zero", "/dev/zero: a device, which has no content to classify; copy it to a file first"),
     ],
 )
@@ -207,6 +212,7 @@ def test_what_is_nothing_at_all_is_refused(source: str, message: str) -> None:
         ("größe.txt", "größe.txt"),
         ("a\x1b[31m\n", "a\\x1b[31m\\n"),
         (os.fsdecode(b"\xff.txt"), "\\xff.txt"),
+        ("\ud800.txt", "\\ud800.txt"),
         ("https://user:secret@host/a@b", "https://***@host/a@b"),
     ],
 )
