@@ -23,7 +23,7 @@ from .rows import Failure, Row
 if TYPE_CHECKING:
     from morag_queue.broker.wire import Wire
 
-_CHUNK = 4 * BATCH
+_CHUNK = 8 * BATCH
 """Rows that are probed together before they are queued: a reader of stdin sees progress, a probe pool has work."""
 
 
