@@ -65,6 +65,8 @@ def _of_redis(error: BaseException, world: World) -> tuple[str, int] | None:
         return f"{where} refused the login: {error}; check the user and password of the URL", ExitStatus.UNREACHABLE
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return f"cannot reach {where}: {error}; is it running, and is --redis-url right?", ExitStatus.UNREACHABLE
+    if isinstance(error, redis.InvalidResponse):
+        return f"what answers at {where} is no Redis: {error}; check its host and port", ExitStatus.UNREACHABLE
     return f"{where} refused: {error}{_remedy(str(error))}", ExitStatus.FAILED
 
 

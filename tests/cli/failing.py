@@ -20,6 +20,7 @@ RAISES = {
     "redis-readonly": redis.ReadOnlyError("READONLY You can't write against a read only replica."),
     "redis-noperm": redis.exceptions.NoPermissionError("NOPERM this user has no permissions"),
     "redis-wrongtype": redis.ResponseError("WRONGTYPE Operation against a key"),
+    "no-redis": redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400 Bad Request'"),
     "file": FileNotFoundError(2, "No such file or directory", "/etc/nothing"),
     "bug": ZeroDivisionError("division by zero"),
     "hostile": Refused("the file \x1b[2J\u202etxt [bold]is[/bold]\nof nobody"),
