@@ -22,6 +22,8 @@ class MoveLane(Frozen):
     level: int = Field(ge=0, le=9)
     count: int = Field(ge=0, description="how many were there when it was planned")
     reason: str
+    rule: str = Field("", description="the rule of the policy that asks for it")
+    keeps_gpu: bool = Field(False, description="what needs a GPU stays: a worker without one reads the target")
 
 
 class MoveTask(Frozen):
@@ -34,6 +36,9 @@ class MoveTask(Frozen):
     level: int = Field(ge=0, le=9)
     to_level: int = Field(ge=0, le=9)
     reason: str
+    rule: str = Field("", description="the rule of the policy that asks for it")
+    confidence: float = Field(1.0, ge=0, le=1)
+    estimated_improvement: float = Field(0.0, description="minutes of expected flow time saved")
 
 
 class TakeBack(Frozen):

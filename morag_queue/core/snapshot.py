@@ -11,10 +11,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from .model import Cordon, Heartbeat, Held, QueueType, WorkerInfo
+from .model import ContentType, Cordon, Heartbeat, Held, QueuePriority, QueueType, Requires, WorkerInfo
 
 NOTHING_QUEUED = (0,) * 10
 NOBODY_WAITS: tuple[float | None, ...] = (None,) * 10
+NO_HEADS: tuple[tuple["Head", ...], ...] = ((),) * 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,13 @@ class Totals:
     completed: int = 0
     failed: int = 0
     run_seconds: float = 0.0
+    failures_in_a_row: int = 0
+
+    @property
+    def success_rate(self) -> float | None:
+        """Completed of all that ended, 0..1; None before the first task has ended."""
+        ended = self.completed + self.failed
+        return self.completed / ended if ended else None
 
     @property
     def mean_run_seconds(self) -> float | None:
@@ -47,11 +55,32 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """One entry at an end of a lane, as its message's header tells it.
+
+    `minutes` are estimated at factor 1, `enqueued_at` is seconds since the epoch. `queue` is where it was submitted to,
+    `worker` the one it was pinned to, if any.
+    """
+
+    task_id: str
+    requires: Requires = Requires.CPU
+    priority: QueuePriority = QueuePriority.NORMAL
+    minutes: float = 0.0
+    enqueued_at: float = 0.0
+    content_type: ContentType | None = None
+    queue: QueueType | None = None
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LaneView:
     """One lane by its heads: how many wait at each of the ten levels, and since when the oldest there does.
 
     `worker` is None for the shared lane. `oldest_enqueued_at` is seconds since the epoch, None where nothing waits or
     the message carries no time. `foreign` counts the messages at the heads that are not of the expected form.
+
+    `heads` are for each level the oldest entries, the oldest first, and `tails` the newest, the newest first, as many
+    as the picture was asked for; in a short lane an entry is in both. Messages without our header are in neither.
     """
 
     lane: str
@@ -60,6 +89,8 @@ class LaneView:
     lengths: tuple[int, ...] = NOTHING_QUEUED
     oldest_enqueued_at: tuple[float | None, ...] = NOBODY_WAITS
     foreign: int = 0
+    heads: tuple[tuple[Head, ...], ...] = NO_HEADS
+    tails: tuple[tuple[Head, ...], ...] = NO_HEADS
 
     @property
     def length(self) -> int:

@@ -1,0 +1,60 @@
+"""Lanes in words, for the tests of balancing: `waiting(GPU_FALLBACK, {4: [entry("a"), entry("b")]})`, oldest first."""
+
+from collections.abc import Mapping, Sequence
+
+from morag_queue.core.lanes import lane
+from morag_queue.core.memory import Memory
+from morag_queue.core.model import QueuePriority, QueueType, Requires
+from morag_queue.core.plan import Plan
+from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.rebalance import Turn, rebalance
+from morag_queue.core.snapshot import Head, LaneView, Snapshot
+from tests.core.fleets import NOW
+
+
+def entry(
+    task_id: str,
+    requires: str = "cpu",
+    *,
+    minutes: float = 1.0,
+    waited: float = 1.0,
+    priority: str = "NORMAL",
+    queue: QueueType | None = None,
+) -> Head:
+    """`minutes` at factor 1, `waited` in minutes. `queue` is where it was submitted to."""
+    return Head(task_id, Requires(requires), QueuePriority[priority], minutes, NOW - waited * 60, None, queue)
+
+
+def waiting(
+    queue: QueueType, levels: Mapping[int, Sequence[Head]], worker: str | None = None, more: int = 0, depth: int = 16
+) -> LaneView:
+    """A lane with these entries; `more` are behind them at each of these levels, where no one sees them."""
+    known = [tuple(levels.get(n, ())) for n in range(10)]
+    return LaneView(
+        lane=lane(queue, worker),
+        queue=queue,
+        worker=worker,
+        lengths=tuple(len(row) + (more if row else 0) for row in known),
+        oldest_enqueued_at=tuple(row[0].enqueued_at if row else None for row in known),
+        heads=tuple(row[:depth] for row in known),
+        tails=tuple(row[: -depth - 1 : -1] for row in known),
+    )
+
+
+def turn(snapshot: Snapshot, memory: Memory | None = None, policy: Policy | None = None, **more: object) -> Turn:
+    return rebalance(snapshot, memory or Memory(), policy or Policy(), Queues(), plan_id="p", **more)  # type: ignore[arg-type]
+
+
+def moves(plan: Plan) -> list[str]:
+    """The plan in words: `a gpu_fallback/5 → cpu_standard/5`, a whole lane with how many are in it."""
+    return [
+        f"{step.task_id} {step.source}/{step.level} → {step.target}/{step.to_level}"
+        if step.kind == "move_task"
+        else f"{step.count} {step.source}/{step.level} → {step.target}/{step.level}"
+        for step in plan.steps
+        if step.kind in ("move_task", "move_lane")
+    ]
+
+
+def why_not(plan: Plan, subject: str) -> list[str]:
+    return [one.reason for one in plan.declined if one.subject in (subject, f"task {subject}")]
