@@ -15,9 +15,9 @@ def test_times_are_iso_in_utc_enums_are_words_and_unknown_times_null():
     assert shown["entry"]["enqueued_at"] == "2023-11-14T22:13:20.250Z"
     assert shown["entry"]["priority"] == "BATCH"
     assert shown["entry"]["queue"] == "cpu_batch"
-    assert shown["cordon"] == {
-        "state": "drained", "reason": "", "who": "", "at": None, "deadline": "1970-01-01T00:01:00.000Z",
-    }  # fmt: skip
+    assert shown["cordon"]["state"] == "drained"
+    assert shown["cordon"]["at"] is None
+    assert shown["cordon"]["deadline"] == "1970-01-01T00:01:00.000Z"
 
 
 def test_a_users_own_arguments_are_whole_even_where_they_look_like_ours():
