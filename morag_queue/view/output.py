@@ -18,7 +18,7 @@ from morag_queue.core.model import QueuePriority
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_TIMES = {"at", "deadline", "expected_start"}
+_TIMES = {"at", "deadline", "until", "expected_start"}
 _YEAR_9999_S = 253_370_764_800.0  # what datetime can still write
 
 
@@ -59,7 +59,7 @@ def dumps(answer: Any, indent: int | None = None) -> str:
 def plain(value: Any) -> Any:
     """JSON's own types out of models.
 
-    Seconds since the epoch are told by the name of a model's field (`at`, `…_at`); in plain mappings, which may be
+    Seconds since the epoch are told by the name of a model's field (`at`, `…_at`, `_TIMES`); in plain mappings, which may be
     a user's own arguments, a number stays a number.
     """
     match value:
