@@ -59,8 +59,8 @@ def dumps(answer: Any, indent: int | None = None) -> str:
 def plain(value: Any) -> Any:
     """JSON's own types out of models.
 
-    Seconds since the epoch are told by the name of a model's field (`at`, `…_at`, `_TIMES`); in plain mappings, which may be
-    a user's own arguments, a number stays a number.
+    Seconds since the epoch are told by the name of a model's field (`…_at`, or one of `_TIMES`); in plain mappings,
+    which may be a user's own arguments, a number stays a number.
     """
     match value:
         case BaseModel():
