@@ -14,6 +14,7 @@ from morag_queue.settings import Settings
 
 from . import picture, scripts
 from .client import connect, translated
+from .dead import Dead
 from .journal import Journal
 from .keys import Keys
 from .ledger import BATCH, Ledger, Outgoing
@@ -33,9 +34,14 @@ class RedisBroker:
             self.client = connect(settings.redis_url, settings.broker) if client is None else client
         self.keys = Keys(settings.namespace, settings.broker.global_keyprefix, settings.broker.sep)
 
+    @property
+    def fleet(self) -> str:
+        """What a plan names its fleet by: the namespace and the server, without the password."""
+        return f"{self.settings.namespace}@{self.settings.redis_url.rpartition('@')[2]}"
+
     @cached_property
     def registry(self) -> Registry:
-        return Registry(self.client, self.keys)
+        return Registry(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -44,6 +50,10 @@ class RedisBroker:
     @cached_property
     def moves(self) -> Moves:
         return Moves(self.client, self.keys)
+
+    @cached_property
+    def dead(self) -> Dead:
+        return Dead(self.client, self.keys)
 
     @cached_property
     def journal(self) -> Journal:
@@ -58,13 +68,16 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return self.registry.now()
 
-    def observe(self) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        """The fleet in one round trip, and what was ever finished in each queue. Costs by the fleet, not backlog."""
+    def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        """The fleet in one round trip, and what was ever finished in each queue. Costs by the fleet, not backlog.
+
+        `depth` is how many of the oldest and of the newest entries of each shared list are looked at.
+        """
         k = self.keys
         keys = [k.workers, k.beats, k.cordons, k.incarnations, k.held, k.lanes, k.paused, k.totals, k.lease]
         with translated(self.settings.redis_url):
-            answer = self._observe(keys=keys, args=[k.prefix, k.sep, *QueueType])
-        return picture.snapshot(answer, f"{self.settings.namespace}@{self.settings.redis_url.rpartition('@')[2]}")
+            answer = self._observe(keys=keys, args=[k.prefix, k.sep, depth, *QueueType])
+        return picture.snapshot(answer, self.fleet, depth)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         """What happened in each queue in the last `seconds`, to a minute (an hour, beyond six hours)."""

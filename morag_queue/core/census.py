@@ -82,10 +82,10 @@ def census(snapshot: Snapshot, policy: Policy, queues: Queues, pace: Callable[[Q
 def _status(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[WorkerStatus, str]:
     """As `status_in`, at a third of the price for the usual worker: one that beats and that nobody took out."""
     beat = view.beat
-    if view.cordon is None and beat is not None and not beat.stopped:
+    if view.cordon is None and beat is not None and not (beat.stopped or view.fenced):
         if snapshot.taken_at - beat.at <= policy.suspect_after_seconds:
             return WorkerStatus.ONLINE, ""
-    elif beat is None and snapshot.taken_at - view.info.started_at <= policy.offline_after_seconds:
+    elif beat is None and not view.fenced and snapshot.taken_at - view.info.started_at <= policy.offline_after_seconds:
         return WorkerStatus.SUSPECT, "has just registered"  # its first beat is on its way
     return status_in(snapshot, view, policy)
 

@@ -1,0 +1,115 @@
+"""The picture of lanes: both ends of each list with their entries, never the middle, never a body."""
+
+import json
+
+import pytest
+
+from morag_queue.broker.keys import Keys
+from morag_queue.broker.ledger import Outgoing
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.broker.wire import Wire
+from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
+from morag_queue.core.snapshot import Head, LaneView
+from morag_queue.settings import Settings
+
+QUEUE = QueueType.GPU_FALLBACK
+
+
+@pytest.fixture
+def broker(valkey):
+    return RedisBroker(Settings(redis_url=valkey))
+
+
+def submit(broker, *task_ids, lane="gpu_fallback", level=4, args=()):
+    wire, messages = Wire(), []
+    for n, task_id in enumerate(task_ids):
+        entry = TaskQueueEntry(
+            task_id=task_id, task="t", args=args, content_type=ContentType.IMAGE, requires=Requires.GPU_PREFERRED,
+            priority=QueuePriority.NORMAL, queue=QUEUE, lane=lane, level=level, estimated_duration=2.5,
+            enqueued_at=1000.0 + n,
+        )  # fmt: skip
+        messages.append(Outgoing(task_id, *wire.message(entry), QUEUE.value, lane, level, lane != QUEUE.value))
+    assert all(broker.submit(messages))
+
+
+def lane_of(broker, name="gpu_fallback", depth=1) -> LaneView:
+    return broker.observe(depth)[0].lane_by_name[name]
+
+
+def ids(end):
+    return [one.task_id for one in end]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 9])
+def test_both_ends_are_seen_as_deep_as_asked_the_oldest_and_the_newest_first(broker, depth):
+    names = ["a", "b", "c", "d", "e"]
+    submit(broker, *names)
+    view = lane_of(broker, depth=depth)
+    assert ids(view.heads[4]) == names[:depth]
+    assert ids(view.tails[4]) == names[::-1][:depth]
+    assert view.length == 5
+
+
+def test_an_entry_tells_what_its_header_says(broker):
+    submit(broker, "a")
+    assert lane_of(broker).heads[4] == (
+        Head("a", Requires.GPU_PREFERRED, QueuePriority.NORMAL, 2.5, 1000.0, ContentType.IMAGE, QUEUE, None),
+    )
+
+
+def test_of_a_workers_lane_only_the_oldest_is_seen(broker):
+    submit(broker, "a", "b", "c", lane="gpu_fallback.gpu-1")
+    view = lane_of(broker, "gpu_fallback.gpu-1", depth=2)
+    assert (ids(view.heads[4]), view.tails[4]) == (["a"], ())
+
+
+def test_a_body_of_a_megabyte_stays_on_the_server(broker, client):
+    submit(broker, "big", args=("x" * 1_000_000,))
+    sent_before = client.info("stats")["total_net_output_bytes"]
+    assert ids(lane_of(broker).heads[4]) == ["big"]
+    assert client.info("stats")["total_net_output_bytes"] - sent_before < 20_000
+
+
+@pytest.mark.parametrize("body", ["", "plain", 'with "quotes" and a \\', '"', "\\"])
+def test_any_body_leaves_the_headers_whole(broker, client, body):
+    message = {"body": body, "headers": {"id": "a", "morag_queue": {"requires": "gpu"}}, "properties": {}}
+    client.lpush(Keys().list("gpu_fallback", 4), json.dumps(message))
+    assert lane_of(broker).heads[4] == (Head("a", Requires.GPU),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "foreign"),
+    [
+        ("", 1),
+        ("no json", 1),
+        ("[]", 1),
+        ('{"headers": []}', 1),
+        ("[" * 100_000, 1),
+        ('{"body": "x', 1),
+        ('{"headers": {}}', 0),
+        ('{"headers": {"id": "plain", "task": "t"}}', 0),
+        ('{"headers": {"id": "odd", "morag_queue": 7}}', 0),
+        ('{"headers": {"id": 7, "morag_queue": {}}}', 0),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_no_entry_of_ours_is_in_no_end(broker, client, raw, foreign):
+    client.lpush(Keys().list("gpu_fallback", 4), raw)
+    view = lane_of(broker, depth=3)
+    assert (view.heads[4], view.tails[4], view.length, view.foreign) == ((), (), 1, foreign)
+
+
+@pytest.mark.parametrize("value", [None, "word", -1, 1e300, True, [], {"a": 1}], ids=str)
+def test_a_header_with_odd_values_is_an_entry_with_the_defaults(broker, client, value):
+    fields = ("requires", "priority", "estimated_minutes", "enqueued_at", "content_type", "queue")
+    header = dict.fromkeys(fields, value)
+    client.lpush(Keys().list("gpu_fallback", 4), json.dumps({"headers": {"id": "odd", "morag_queue": header}}))
+    (head,) = lane_of(broker).heads[4]
+    assert (head.requires, head.priority, head.content_type, head.queue) == (
+        Requires.CPU, QueuePriority.NORMAL, None, None,
+    )  # fmt: skip
+
+
+def test_a_key_of_another_type_under_a_lane_is_an_empty_lane(broker, client):
+    client.set(Keys().list("gpu_fallback", 4), "not a list")
+    assert lane_of(broker).length == 0
