@@ -21,18 +21,17 @@ A new verb is a file in `cli/` and one in `verbs/`; a new rule is a function in 
 in `broker/lua/` with its caller in `broker/`.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
-if TYPE_CHECKING:
-    from .producer import route_task
+_HOMES = {"route_task": "producer"}
+"""What users import from the package itself, and where it lives."""
 
-__all__ = ["route_task"]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: the command's start must not pay for what a producer imports.
-    if name == "route_task":
-        from .producer import route_task
-
-        return route_task
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,9 @@ def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis
         "decode_responses": False,
         "client_name": name,
         "socket_connect_timeout": options.connect_timeout_seconds,
-        "retry": Retry(NoBackoff(), 1),
+        "socket_timeout": options.read_timeout_seconds,
+        # Only a lost connection is worth a second try; what timed out once would do so again.
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     }
     if url.startswith("sentinel://"):
         return _through_sentinel(url, options, common)

@@ -19,6 +19,7 @@ class BrokerSettings(Frozen):
     global_keyprefix: str = Field("", description="kombu's prefix of every key")
     priority_steps: tuple[int, ...] = Field(tuple(range(10)), description="levels that the workers poll")
     connect_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    read_timeout_seconds: float = Field(2.5, gt=0, le=600, description="for a server that accepts and does not answer")
     master_name: str = Field("mymaster", description="sentinel:// only: the name of the master")
     sentinel_kwargs: dict[str, Any] = Field({}, description="sentinel:// only: how to log in to the sentinels")
 

@@ -198,7 +198,7 @@ def wait_for(
 
 
 def _refused(refusal: Refusal) -> Refused:
-    return Refused(f"{refusal.message}; --force overrides" if refusal.overridable else refusal.message)
+    return Refused(refusal.message)
 
 
 def _still_open(one: Prepared) -> Failure:
