@@ -10,8 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from redis import Redis
 
@@ -76,12 +74,3 @@ def stuck_tags(client: Redis, keys: Keys) -> list[str]:
 
     tags = {*held, *map(str, client.hkeys(keys.unacked))}
     return sorted(tag for tag in tags if tag not in held or not is_alive(*held[tag][:2]))
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """What the tasks of a local app have noted, one JSON document a line; not a line that is still being written."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -42,7 +42,9 @@ SIMULATED = (
 
 _URGENT, _HIGH, _NORMAL, _LOW, _BATCH = QueuePriority
 _PRIORITIES = (_NORMAL, _BATCH, _URGENT, _NORMAL, _HIGH, _LOW, _NORMAL, _BATCH, _NORMAL, _LOW)
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.05
+_PICTURE_SECONDS = 0.5
+_WINDOW_SECONDS = 120.0
 _KILL_AFTER = 0.25
 """The share of the tasks that has ended when the worker is killed."""
 _AWAY_SECONDS = 3.0
@@ -69,7 +71,7 @@ Moment = Said | Picture
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`waits` are mean seconds until the first start, by priority; `interrupted` ran on the killed worker."""
+    """`waits` are mean seconds until the first start, by priority; the killed worker held the `interrupted`."""
 
     account: Account
     waits: dict[str, float]
@@ -197,23 +199,27 @@ class Demo:
     # -- the run
 
     def _watch(self) -> Iterator[Moment]:
-        total = len(self._tasks)
+        total, told = len(self._tasks), self._progress
         killed_at, is_back = float("inf"), False
-        ended, last_end = 0, time.monotonic()
+        ended, last_end, last_picture = 0, time.monotonic(), 0.0
         while True:
-            self._progress.look()
+            told.look()
             now = time.monotonic()
-            if len(self._progress.ended) > ended:
-                ended, last_end = len(self._progress.ended), now
-            yield Picture(stats(self._broker, self._settings), ended, total)
+            if len(told.ended) > ended:
+                ended, last_end = len(told.ended), now
             if not self._is_killed and self._is_time_to_kill(total):
-                killed_at = now
                 yield Said(self._kill())
+                killed_at = now
             elif not is_back and now - killed_at >= _AWAY_SECONDS:
                 is_back = True
                 self.cluster.start_worker(VICTIM, WORKERS[VICTIM], wait=False)
                 yield Said(f"{VICTIM} starts again; its agent takes back what the dead one held.")
-            if (ended == total and is_back is self._is_killed) or now - last_end > _PATIENCE_SECONDS:
+            is_over = (ended == total and is_back is self._is_killed) or now - last_end > _PATIENCE_SECONDS
+            if is_over or now - last_picture >= _PICTURE_SECONDS:
+                last_picture = now
+                fleet = stats(self._broker, self._settings, window_seconds=_WINDOW_SECONDS)
+                yield Picture(fleet, ended, total)
+            if is_over:
                 return
             time.sleep(_LOOK_SECONDS)
 
@@ -226,9 +232,11 @@ class Demo:
     def _kill(self) -> str:
         self.cluster.kill(VICTIM)
         self._is_killed = True
-        self._progress.look()
-        self._interrupted = tuple(sorted(self._progress.running.pop(VICTIM, ())))
-        return f"Killed {VICTIM} (SIGKILL), which was running {len(self._interrupted)}."
+        self._progress.running.pop(VICTIM, None)
+        # What it held, rather than what it ran: it may have died between the end of a task and its acknowledgement.
+        held = self._broker.observe()[0].held
+        self._interrupted = tuple(sorted(one.task_id for one in held if one.worker == VICTIM))
+        return f"Killed {VICTIM} (SIGKILL); it had {len(self._interrupted)} task(s) in hand."
 
     def _settle(self) -> None:
         """The last acknowledgement comes a moment after the last end."""
@@ -246,8 +254,10 @@ class Demo:
 
 
 def _timed(one: Prepared, pace: float) -> tuple[int, Row]:
+    """The row with its simulated time, which is then its estimate too: what the tables foretell is what happens."""
     seconds = round(one.classification.estimated_minutes * pace, 3)
-    return one.line, one.row.model_copy(update={"options": {**one.row.options, "simulate_seconds": seconds}})
+    simulated = {"options": {**one.row.options, "simulate_seconds": seconds}, "estimated_duration": seconds / 60}
+    return one.line, one.row.model_copy(update=simulated)
 
 
 def _makespan(prepared: Iterable[Prepared]) -> float:

@@ -37,7 +37,7 @@ def outcome_view(answer: Mapping[str, Any]) -> RenderableType:
 def _note(word: str, answer: Mapping[str, Any]) -> str:
     interrupted, killed = answer["interrupted_tasks"], answer["killed_worker"]
     if word == "executed" and interrupted:
-        return f"{len(interrupted)} of them begun again: running on {safe(killed)} when it was killed"
+        return f"{len(interrupted)} of them taken back from {safe(killed)}, which was killed"
     if word == "duplicated" and (explained := set(answer["duplicated_tasks"]) & set(interrupted)):
-        return f"{len(explained)} of them ran on {safe(killed)} when it was killed"
+        return f"{len(explained)} of them in the hands of {safe(killed)} when it was killed"
     return ""

@@ -52,17 +52,18 @@ def test_demo_loses_a_worker_and_no_task(files: Path, temporary: Path) -> None:
         env=environment(temporary), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     answer = json.loads(done.stdout)
     told = answer["account"]
-    assert {word: told[word] for word in ("attempted", "executed", "lost", "duplicated", "stuck")} == {
-        "attempted": 18, "executed": 18, "lost": 0, "duplicated": 0, "stuck": 0,
+    assert {word: told[word] for word in ("attempted", "executed", "lost", "stuck")} == {
+        "attempted": 18, "executed": 18, "lost": 0, "stuck": 0,
     }  # fmt: skip
     assert answer["killed_worker"] == "worker-gpu-1"
-    assert len(answer["interrupted_tasks"]) == 1
+    assert set(answer["duplicated_tasks"]) <= set(answer["interrupted_tasks"])
+    assert told["duplicated"] == len(answer["duplicated_tasks"]) <= 1
     assert told["urgent_wait_seconds"] < told["batch_wait_seconds"]
     assert "simulated" in done.stderr
-    assert "Killed worker-gpu-1 (SIGKILL), which was running 1." in done.stderr
+    assert "Killed worker-gpu-1 (SIGKILL); it had" in done.stderr
 
 
 def test_keep_says_how_to_join_and_ctrl_c_ends_it_with_130(files: Path, temporary: Path) -> None:

@@ -1,0 +1,91 @@
+"""Workers killed in a tight loop while messages arrive, and the account of it.
+
+Three ways to die, in turn: busy (at a random moment of a stream of tasks), idle (0-20 ms after a message was sent),
+stopped (SIGSTOP, a message, SIGKILL). Main process and children die together, as a machine does. Each worker has a
+lane of its own, so that the message meets the worker that dies.
+"""
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import cycle
+
+from morag_queue.local.account import Account
+from morag_queue.local.waiting import until
+
+from .fleet import Fleet
+
+BURST = 20
+"""Messages that a busy worker is given before it dies."""
+
+
+class KillLoop:
+    """Several workers at once, for starting them takes the time."""
+
+    def __init__(self, fleet: Fleet, workers: int, seed: int, *, is_stock: bool = False) -> None:
+        self.fleet, self._is_stock, self._chance = fleet, is_stock, random.Random(seed)
+        self._names = [f"worker-cpu-{number}" for number in range(1, workers + 1)]
+        self._ways = cycle(("busy", "idle", "stopped"))
+        self.sent: dict[str, str] = {}  # task id -> how the worker died that it was sent to
+        self.kills: Counter[str] = Counter()
+
+    def run(self, kills: int) -> None:
+        """That many kills, and then workers that finish what is left."""
+        self._start(self._names)
+        while (left := kills - self.kills.total()) > 0:
+            dead = [self._kill(name, next(self._ways)) for name in self._names[:left]]
+            self._start(dead)
+        if self._is_stock:
+            until(lambda: not any(map(self._waiting, self._names)), 60, lambda: f"not done: {self.fleet.where()}")
+            self.fleet.stop()
+        else:
+            self.fleet.until_ran(self.sent, 60)
+
+    def account(self) -> Account:
+        return self.fleet.account(self.sent)
+
+    def nowhere(self) -> Counter[str]:
+        """Tasks that never ended and of which no message is left on the broker, by how their worker died."""
+        left = "".join(self.fleet.redis.hvals(self.fleet.keys.unacked))
+        for key in self.fleet.redis.scan_iter(_type="list"):
+            left += "".join(self.fleet.redis.lrange(key, 0, -1))
+        ended = self.fleet.counts()
+        return Counter(way for task, way in self.sent.items() if task not in ended and task not in left)
+
+    def _start(self, names: Sequence[str]) -> None:
+        seen = {
+            name: self.fleet.log(name).count(" ready.") if self.fleet.nest.log(name).exists() else 0 for name in names
+        }
+        for name in names:
+            options = ("-Q", self._lane(name)) if self._is_stock else ()
+            self.fleet.start_worker(name, wait=False, options=options)
+        for name in names:
+            until(lambda name=name: self.fleet.log(name).count(" ready.") > seen[name], 60, f"{name} is not ready")
+
+    def _lane(self, name: str) -> str:
+        return f"cpu_standard.{name}"
+
+    def _send(self, name: str, way: str, count: int) -> None:
+        for _ in range(count):
+            self.sent[self.fleet.send(self._lane(name), level=self._chance.randrange(10))] = way
+
+    def _waiting(self, name: str) -> int:
+        lists = [self.fleet.keys.list(self._lane(name), level) for level in range(10)]
+        return sum(self.fleet.redis.llen(key) for key in lists)
+
+    def _kill(self, name: str, way: str) -> str:
+        if way == "busy":
+            self._send(name, way, BURST)
+            time.sleep(self._chance.random() * 0.03)
+        else:
+            until(lambda: not self._waiting(name), 60, lambda: f"{name} does not work: {self.fleet.where()}")
+            if way == "stopped":
+                self.fleet.kill(name, signal.SIGSTOP)
+            self._send(name, way, 1)
+            if way == "idle":
+                time.sleep(self._chance.random() * 0.02)
+        self.fleet.kill(name)
+        self.kills[way] += 1
+        return name

@@ -1,0 +1,112 @@
+"""A fleet on a real broker without a process: registered workers, submitted tasks, claims by the very script."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery
+
+from morag_queue.broker import scripts
+from morag_queue.broker.ledger import Ending, Outgoing
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.broker.wire import Wire
+from morag_queue.core import lanes
+from morag_queue.core.model import Capability, QueueType, TaskQueueEntry, WorkerInfo
+from morag_queue.core.policy import Queues
+from morag_queue.settings import Settings
+from morag_queue.verbs.rows import Row
+from morag_queue.verbs.submit import Submitter
+
+SOURCE = "https://example.org/report.html"  # a URL: nothing is read from a disk
+
+
+class Stage:
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.url = url
+        self.settings = Settings(redis_url=url, **settings)
+        self.broker = RedisBroker(self.settings)
+        self.client, self.keys = self.broker.client, self.broker.keys
+        self._wire: Wire | None = None
+
+    def join(self, name: str, capability: str = "cpu", *, slots: int = 1, **info: Any) -> WorkerInfo:
+        """Registers a worker that beats once."""
+        kind = Capability(capability)
+        served = Queues().served_by(kind)
+        known = {"queues": tuple(queue.value for queue in served), "slots": slots, "host": "host", "pid": 1}
+        joined = WorkerInfo(worker=name, incarnation=f"{name}.1", capability=kind, **(known | info))
+        assert self.broker.registry.register(joined) == ""
+        self.beat(name)
+        return joined
+
+    def beat(self, name: str) -> None:
+        assert self.broker.registry.beat(name, f"{name}.1", {"active": 0}, []) == "ok"
+
+    def submit(self, *task_ids: str, source: str = SOURCE, **fields: Any) -> None:
+        """Queues one task an id; `fields` are of a row. A web page at NORMAL by default: cpu_standard, level 4."""
+        fields = {"content_type": "web", "estimated_duration": 1.0} | fields
+        rows = [(0, Row.model_validate({"source": source, "task_id": one, **fields})) for one in task_ids]
+        report = Submitter(self.broker, self.settings, wire=self.wire).submit(rows)
+        assert not report.failed, report.failed
+
+    @property
+    def wire(self) -> Wire:
+        self._wire = self._wire or Wire()
+        return self._wire
+
+    def fill(self, task_ids: Iterable[str], *, level: int = 4, queue: QueueType = QueueType.CPU_STANDARD) -> None:
+        """Queues very many, without probe and routing."""
+        now = self.broker.now()
+        batch = []
+        for n, one in enumerate(task_ids):
+            entry = TaskQueueEntry(
+                task_id=one, task="morag.worker.process_web_page_task", args=(SOURCE, {}), source=SOURCE, queue=queue,
+                lane=queue.value, level=level, estimated_duration=1.0, enqueued_at=now + n / 1e4,
+            )  # fmt: skip
+            text, record = self.wire.message(entry)
+            batch.append(Outgoing(one, text, record, queue.value, queue.value, level, False))
+        self.broker.submit(batch)
+
+    def send(self, task_id: str, lane: str = "cpu_standard", level: int = 4, **options: Any) -> None:
+        """One task by plain Celery: no header of ours, no ledger entry."""
+        with Celery("producer", broker=self.url, set_as_current=False) as app:
+            app.conf.broker_transport_options = {"priority_steps": list(range(10))}
+            app.send_task(
+                "tasks.foreign", ("a",), queue=lane, priority=level, task_id=task_id, ignore_result=True, **options
+            )
+
+    def claim(self, name: str) -> str | None:
+        """What that worker takes next; its id, None when there is nothing to take."""
+        info = next(view.info for view in self.broker.observe()[0].workers if view.info.worker == name)
+        names = [(lanes.lane(queue, name), queue, "1") for queue in info.queues]
+        names += [(queue, queue, "") for queue in info.queues]
+        k = self.keys
+        keys = [k.unacked, k.unacked_index, k.held, k.cordons, k.paused, k.incarnations]
+        keys += [k.list(lane, level) for level in info.priority_steps for lane, _, _ in names]
+        words = [word for described in names for word in described]
+        args = [name, info.incarnation, str(uuid4()), len(names), *words, *info.priority_steps]
+        taken = scripts.script(self.client, "claim")(keys=keys, args=args)
+        return json.loads(taken[1])["headers"]["id"] if taken else None
+
+    def end(self, task_id: str, outcome: str = "completed", error: str = "", run_seconds: float = 2.0) -> None:
+        """A held task ends on its worker, as the agent would write it."""
+        held = next(one for one in self.broker.observe()[0].held if one.task_id == task_id)
+        raw = json.loads(self.client.hget(self.keys.unacked, held.tag))[0]
+        record = raw["headers"].get("morag_queue", {})
+        record |= {
+            "state": outcome, "task": raw["headers"]["task"], "lane": held.lane, "worker": held.worker,
+            "started_at": held.claimed_at, "wait_seconds": 1.0, "run_seconds": run_seconds, "error": error,
+        }  # fmt: skip
+        queue = lanes.split(held.lane)[0]
+        assert self.broker.ledger.settle(
+            Ending(held.tag, task_id, held.worker, queue, outcome, 1.0, run_seconds, record)
+        )
+
+    def ids(self, lane: str, level: int) -> list[str]:
+        """What waits in one list, the next to run first."""
+        texts = self.client.lrange(self.keys.list(lane, level), 0, -1)
+        return [json.loads(text)["headers"]["id"] for text in reversed(texts)]
+
+    def message(self, lane: str, level: int, n: int = 0) -> dict[str, Any]:
+        """The n-th next message of a list."""
+        return json.loads(self.client.lindex(self.keys.list(lane, level), -1 - n))
