@@ -1,0 +1,94 @@
+"""A message's text as a Task. Whatever a foreign producer wrote, this gives an answer or None; it never raises."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, TypeVar
+
+from morag_queue.core import lanes
+from morag_queue.core.levels import priority_of_level
+from morag_queue.core.model import ContentType, QueuePriority, Requires, TaskState
+from morag_queue.core.task import Task
+
+from .header import HEADER
+
+_E = TypeVar("_E", bound=Enum)
+
+
+def decoded(raw: bytes | str) -> dict[str, Any] | None:
+    """The message as Celery writes it (protocol 2); None for anything else."""
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, dict) or not isinstance(message.get("body"), str):
+        return None
+    parts = (message.get("headers"), message.get("properties"))
+    return message if all(isinstance(part, dict) for part in parts) else None
+
+
+def waiting_task(raw: bytes | str, lane: str, level: int, depth: int | None = None) -> Task | None:
+    """A message in a lane; None where it is not Celery's."""
+    message = decoded(raw)
+    if message is None:
+        return None
+    headers = message["headers"]
+    entry = headers.get(HEADER)
+    entry = entry if isinstance(entry, dict) else {}
+    retries = _integer(headers.get("retries"))
+    return Task(
+        task_id=str(headers.get("id") or ""),
+        state=TaskState.RETRYING if retries else TaskState.QUEUED,
+        task=str(headers.get("task") or ""),
+        source=str(headers.get("argsrepr") or ""),
+        lane=lane,
+        level=level,
+        depth=depth,
+        eta_at=_time(headers.get("eta")),
+        retries=retries,
+        **entry_fields(entry, lane, level),
+    )
+
+
+def entry_fields(entry: Mapping[str, Any], lane: str, level: int) -> dict[str, Any]:
+    """What our header, or a ledger record, says of a task; where it says nothing, what follows from its place."""
+    return {
+        "priority": _priority(entry.get("priority"), level),
+        "requires": _one_of(Requires, entry.get("requires")) or Requires.CPU,
+        "content_type": _one_of(ContentType, entry.get("content_type")),
+        "queue": lanes.queue_of(lane),
+        "pinned_to": entry["worker"] if isinstance(entry.get("worker"), str) else None,
+        "enqueued_at": number(entry.get("enqueued_at")),
+        "estimated_duration": number(entry.get("estimated_minutes")),
+    }
+
+
+def number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _priority(word: Any, level: int) -> QueuePriority:
+    known = QueuePriority.__members__.get(word) if isinstance(word, str) else None
+    return known or priority_of_level(level)
+
+
+def _one_of(kind: type[_E], value: Any) -> _E | None:
+    try:
+        return kind(value)
+    except ValueError:
+        return None
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _time(text: Any) -> float | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

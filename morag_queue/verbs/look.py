@@ -1,0 +1,138 @@
+"""One task, found by its id or the beginning of it, and explained."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from morag_queue.broker.client import translated
+from morag_queue.broker.locate import Found, Locate
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.expect import RunTime
+from morag_queue.core.explain import Explanation, explain
+from morag_queue.core.figures import Window
+from morag_queue.core.model import Frozen, QueueType, TaskState
+from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.core.task import Task
+from morag_queue.errors import NotFound, UsageError
+from morag_queue.settings import Settings
+
+WINDOW_S = 3600.0
+"""Run times of the last hour tell how long a run takes."""
+
+
+class Scored(Frozen):
+    worker: str
+    verdict: str
+    score: float
+    expected_minutes: float | None
+
+
+class Decided(Frozen):
+    """What was decided about a task: at submit, or by a verb, see the journal's entry of that id."""
+
+    at: float | None
+    who: str = ""
+    verb: str
+    reason: str
+    detail: Mapping[str, Any] = {}
+    entry_id: str = ""
+
+
+class Why(Frozen):
+    """The answer of `task why`. `position` is in the task's lane, 1 is the next; `ahead` is in all lanes."""
+
+    task_id: str
+    state: TaskState
+    lane: str
+    position: int | None
+    reason_code: str
+    reason: str
+    workers: tuple[Scored, ...]
+    expected_start: float | None
+    earliest_start_at: float | None
+    latest_start_at: float | None
+    ahead: int | None
+    decisions: tuple[Decided, ...]
+
+
+class Look:
+    """One picture of the fleet, and tasks looked up on it."""
+
+    def __init__(self, broker: RedisBroker, settings: Settings) -> None:
+        self._broker, self._settings = broker, settings
+        self.picture: Snapshot
+        self.totals: Mapping[QueueType, Totals]
+        self.picture, self.totals = broker.observe()
+        self.locate = Locate(broker.client, broker.keys, self.picture)
+
+    def find(self, name: str) -> Found:
+        """By an id or its beginning. Raises NotFound, or UsageError that lists the candidates."""
+        with translated(self._settings.redis_url):
+            found = self.locate.task(name)
+            if found is not None:
+                return found
+            ids = self.locate.ids(name) if name else []
+            if len(ids) > 1:
+                raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}; give more of the id")
+            found = self.locate.task(ids[0]) if ids else None
+        if found is None:
+            raise NotFound(f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them")
+        return found
+
+    def explain(self, task: Task) -> Explanation:
+        """Why it is where it is, on this picture."""
+        windows = self._broker.windows(self.picture.taken_at, WINDOW_S)
+        estimated = task.estimated_duration
+        runs = {
+            queue: RunTime.of(windows.get(queue, Window()), self.totals.get(queue, Totals()), estimated)
+            for queue in QueueType
+        }
+        return explain(task, self.picture, self._settings.policy, self._settings.queues, runs)
+
+    def why(self, name: str) -> Why:
+        """The contract's answer for one task."""
+        found = self.find(name)
+        explanation, task = self.explain(found.task), found.task
+        expected = explanation.expected
+        return Why(
+            task_id=task.task_id,
+            state=task.state,
+            lane=task.lane,
+            position=task.position,
+            reason_code=explanation.code.value,
+            reason=explanation.reason,
+            workers=tuple(Scored(**dict(one)) for one in explanation.workers),
+            expected_start=expected.start if expected else None,
+            earliest_start_at=expected.earliest if expected else None,
+            latest_start_at=expected.latest if expected else None,
+            ahead=expected.ahead if expected else None,
+            decisions=self.decisions(found),
+        )
+
+    def decisions(self, found: Found) -> tuple[Decided, ...]:
+        """What was decided of it, oldest first: the ledger's own note, then what the journal says of its id."""
+        noted = (found.record or {}).get("decision") or (found.record or {}).get("entry", {}).get("decision")
+        first = [_submitted(noted, found.task)] if isinstance(noted, dict) else []
+        with translated(self._settings.redis_url):
+            entries = self._broker.journal.about(found.task.task_id)
+        later = [
+            Decided(
+                at=entry.at, who=entry.who, verb=entry.verb, entry_id=entry.entry_id,
+                reason=entry.reason or str(entry.changes.get("reason") or entry.subject),
+                detail=_of_this(entry.changes, found.task.task_id),
+            )
+            for entry in reversed(entries)
+        ]  # fmt: skip
+        return (*first, *later)
+
+
+def _submitted(decision: Mapping[str, Any], task: Task) -> Decided:
+    return Decided(at=task.enqueued_at, verb="submit", reason=str(decision.get("reason") or ""), detail=decision)
+
+
+def _of_this(changes: Mapping[str, Any], task_id: str) -> dict[str, Any]:
+    """The part of a journal entry that is about one task; the ids of a thousand others are left out."""
+    tasks = changes.get("tasks")
+    rest = {name: value for name, value in changes.items() if not isinstance(value, list | dict)}
+    if isinstance(tasks, dict) and task_id in tasks:
+        rest["task"] = tasks[task_id]
+    return rest
