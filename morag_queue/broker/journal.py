@@ -13,6 +13,8 @@ from .keys import Keys
 
 LENGTH = 10_000
 """Entries kept, about: Redis trims a stream by whole nodes."""
+_LOOKED_AT = 1000
+"""Entries a call, where the whole journal is searched."""
 
 
 class JournalEntry(Frozen):
@@ -47,6 +49,19 @@ class Journal:
         """The newest entries, newest first."""
         found: Any = self._client.xrevrange(self._key, count=limit)
         return [_entry(*one) for one in found]
+
+    def about(self, word: str, limit: int = 100) -> list[JournalEntry]:
+        """The newest entries whose text holds that word as a whole JSON string (a task's id, say), newest first."""
+        wanted = json.dumps(word).encode()
+        entries: list[JournalEntry] = []
+        newest: str = "+"
+        while len(entries) < limit:
+            found: Any = self._client.xrevrange(self._key, newest, count=_LOOKED_AT)
+            entries += (_entry(*one) for one in found if wanted in one[1][b"entry"])
+            if len(found) < _LOOKED_AT:
+                break
+            newest = "(" + found[-1][0].decode()
+        return entries[:limit]
 
     def get(self, entry_id: str) -> JournalEntry | None:
         """One entry; None where there is none of that id (or no longer)."""
