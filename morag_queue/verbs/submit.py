@@ -1,5 +1,6 @@
 """submit → probe → classify → route → lane: a row becomes a message, and its ledger entry with it."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -109,7 +110,7 @@ class Submitter:
             ready = [one for one in batch if isinstance(one, Prepared)]
             report.failed += [one for one in batch if isinstance(one, Failure)]
             try:
-                answers = self._broker.submit([self._outgoing(one.entry) for one in ready])
+                answers = self._broker.submit([self._outgoing(one.entry, one.routed.decision) for one in ready])
             except BrokerUnreachable as error:
                 report.broken, report.uncertain = error, [one.entry.task_id for one in ready]
                 return report
@@ -156,10 +157,24 @@ class Submitter:
             found = self._found[key] = classified(row, facts, self._settings)
         return found
 
-    def _outgoing(self, entry: TaskQueueEntry) -> Outgoing:
+    def _outgoing(self, entry: TaskQueueEntry, decision: LoadBalancingDecision) -> Outgoing:
         text, record = self._wire.message(entry)
+        record = f'{record[:-1]}, "decision": {_noted(decision)}}}'
         is_worker_lane = entry.lane != entry.queue.value
         return Outgoing(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
+
+
+def _noted(decision: LoadBalancingDecision) -> str:
+    """For the ledger, which `task why` reads."""
+    return json.dumps(
+        {
+            "action": decision.action,
+            "target_queue": decision.target_queue,
+            "worker_id": decision.worker_id,
+            "reason": decision.reason,
+            "confidence": round(decision.confidence, 3),
+        }
+    )
 
 
 def submitted(one: Prepared) -> SubmittedTask:
