@@ -9,6 +9,9 @@ keyword arguments of `install` override them.
 """
 
 import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,36 +61,50 @@ def install(
 
     def on_worker_init(sender: str, instance: Any, conf: Any, **_: Any) -> None:
         if instance.app is app:
-            _prepare(app, sender, worker_type, flags)
+            with _or_exit():
+                _prepare(app, sender, worker_type, flags)
 
     signals.celeryd_init.connect(on_worker_init, weak=False)
+
+
+@contextmanager
+def _or_exit() -> Iterator[None]:
+    """Celery only logs what its signals raise: a worker would go on without its lanes, its claim and its name."""
+    from morag_queue.errors import MoragQueueError
+
+    try:
+        yield
+    except MoragQueueError as error:
+        raise SystemExit(f"morag_queue: {error}") from error
+    except Exception as error:
+        traceback.print_exc()
+        raise SystemExit(f"morag_queue: the agent cannot start: {type(error).__name__}: {error}") from error
 
 
 def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str, Any]) -> None:
     from celery import signals
 
-    from morag_queue.errors import MoragQueueError
     from morag_queue.settings import load
 
     from . import hardware, setup
     from .agent import Agent
     from .identity import Identity
 
-    try:
-        settings = load(flags, os.environ, Path.cwd()).settings
-        capability = hardware.capability(worker_type, os.environ)
-    except MoragQueueError as error:
-        raise SystemExit(f"morag_queue: {error}") from error
+    settings = load(flags, os.environ, Path.cwd()).settings
+    capability = hardware.capability(worker_type, os.environ)
     identity = Identity(
-        node.partition("@")[0], settings.namespace, settings.ledger.retention_seconds, settings.agent.claim
-    )
+        node.partition("@")[0], settings.namespace, settings.ledger.retention_seconds, settings.agent.claim,
+        settings.policy.recovery, settings.policy.max_retries,
+    )  # fmt: skip
     setup.configure(app, identity)
     agent = Agent(app, settings, identity, capability, version("morag-queue"))
     setup.add_step(app, agent)
+    setup.add_command(agent)
 
     def on_setup(instance: Any, **_: Any) -> None:
         if instance.app is app:
-            setup.start(agent, instance)
+            with _or_exit():
+                setup.start(agent, instance)
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
     signals.worker_shutdown.connect(lambda **_: agent.goodbye(), weak=False)

@@ -17,7 +17,7 @@ from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueueType, WorkerInfo
 from morag_queue.settings import Settings
 
-from . import hardware
+from . import handover, hardware
 from .claim import FencedError
 from .hands import HandsQoS
 from .identity import Identity, new_incarnation
@@ -69,7 +69,7 @@ class Agent:
 
     # -- the name
 
-    def describe(self, queues: tuple[str, ...], slots: int, pool: str) -> None:
+    def describe(self, node: str, queues: tuple[str, ...], slots: int, pool: str) -> None:
         """Notes what the worker says of itself when it registers."""
         conf, options = self.app.conf, self.app.conf.broker_transport_options
         self._info = WorkerInfo(
@@ -87,6 +87,8 @@ class Agent:
             content_types=self.settings.agent.content_types,
             priority_steps=tuple(options["priority_steps"]),
             client_name=self.identity.client_name,
+            node=node,
+            beat_seconds=self._beat_seconds,
             claims=self.identity.claims,
             version=self._version,
             settings={
@@ -122,7 +124,8 @@ class Agent:
             )
         self.identity.registered = True
         logger.info("registered %s (%s) for %s", info.worker, info.capability, ", ".join(info.queues))
-        if replaces and (back := registry.take_back(info.worker, replaces)):
+        max_deaths = self.settings.policy.max_retries
+        if replaces and (back := registry.take_back(info.worker, replaces, max_deaths=max_deaths)):
             logger.warning("took back %d messages that the dead %s held", back, replaces)
 
     def _connect(self) -> Registry:
@@ -130,7 +133,7 @@ class Agent:
             channel = self.app.connection_for_read().channel()
             client = redis.Redis(connection_pool=channel.pool)
             keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
-            self._registry = Registry(client, keys)
+            self._registry = Registry(client, keys, self.settings.ledger.retention_seconds)
         return self._registry
 
     def _is_dead(self, registry: Registry, before: Predecessor) -> bool:
@@ -179,7 +182,7 @@ class Agent:
             elif not claim.running:
                 del hands[claim.tag]
         # What is taken but in no hand: also a claim whose answer was lost on the way.
-        back = self._connect().take_back(self.identity.worker, incarnation, keep=hands, after_death=False)
+        back = self._connect().take_back(self.identity.worker, incarnation, keep=hands)
         if back:
             logger.info("put back %d messages that were in hand when the connection was lost", back)
 
@@ -193,7 +196,7 @@ class Agent:
             try:
                 self._beat(stopped=True)
                 # A task that a cold shutdown has ended.
-                self._connect().take_back(self.identity.worker, self.identity.incarnation, after_death=False)
+                self._connect().take_back(self.identity.worker, self.identity.incarnation)
             except _LOST as error:
                 logger.warning("could not say goodbye to the broker: %s", error)
 
@@ -203,10 +206,13 @@ class Agent:
         self._info = self._info.model_copy(update={"incarnation": self.identity.incarnation})
         self.register()
 
-    def _beat_forever(self) -> None:
+    @property
+    def _beat_seconds(self) -> float:
         # A message must be touched well before kombu hands it out again.
-        visibility = self.app.conf.broker_transport_options.get("visibility_timeout", 3600)
-        interval = min(self.settings.agent.heartbeat_seconds, visibility / 4)
+        visibility: float = self.app.conf.broker_transport_options.get("visibility_timeout", 3600)
+        return min(self.settings.agent.heartbeat_seconds, visibility / 4)
+
+    def _beat_forever(self) -> None:
         while not self._stop.is_set():
             try:
                 self._beat()
@@ -214,7 +220,7 @@ class Agent:
                 logger.warning("heartbeat: the broker cannot be reached (%s); trying again", error)
             except redis.ResponseError as error:
                 logger.error("heartbeat: the broker refused: %s", error)
-            self._stop.wait(interval)
+            self._stop.wait(self._beat_seconds)
 
     def _beat(self, stopped: bool = False) -> None:
         if not self.identity.registered and not stopped:
@@ -234,6 +240,40 @@ class Agent:
             self.identity.registered = False
             logger.error("%s was fenced: another acts in its name; giving up what it has in hand", self.identity.worker)
             self._consumer.timer.call_after(0, _raise_fenced)
+        elif pulse == "draining" and not stopped:
+            self._consumer.timer.call_after(0, self._withdraw)
+        elif pulse == "ok" and self.identity.draining:
+            self._consumer.timer.call_after(0, self._serve_again)
+
+    # -- out of service, in the worker's event loop
+
+    def look(self) -> None:
+        """Someone has changed this worker's cordon and does not want to wait for the next beat."""
+        try:
+            self._beat()
+        except (*_LOST, redis.ResponseError) as error:
+            logger.warning("told to look at its cordon, but could not: %s", error)
+
+    def _withdraw(self) -> None:
+        """Takes nothing any more and gives back what it has not begun."""
+        if not self.identity.draining:
+            logger.info("%s is being drained: it takes no more tasks", self.identity.worker)
+        self.identity.draining = True
+        if not self.identity.claims:
+            handover.stop_consuming(self._consumer, self._lanes())
+        if given := handover.hand_over(self._consumer, self._consumer.task_consumer.channel.qos):
+            logger.info("gave back %d tasks that were not begun", given)
+
+    def _serve_again(self) -> None:
+        self.identity.draining = False
+        logger.info("%s is in service again", self.identity.worker)
+        if not self.identity.claims:
+            handover.consume_again(self._consumer, self._lanes())
+
+    def _lanes(self) -> list[str]:
+        assert self._info is not None, "describe() comes first"
+        worker = self.identity.worker
+        return [name for queue in self._info.queues for name in (queue, lanes.lane(queue, worker))]
 
 
 def _raise_fenced() -> None:

@@ -12,7 +12,7 @@ It overrides private methods of kombu's, which `transport.check_kombu` verifies.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty
 from time import monotonic
@@ -28,6 +28,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from morag_queue.broker import scripts
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
+from morag_queue.broker.takeback import Return, TakeBacks
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType
 
@@ -70,7 +71,9 @@ class ClaimChannelMixin:
         # Made now, for they also serve after the channel is closed, to tasks that outlive it.
         self._lasting_client = self._create_client()  # type: ignore[attr-defined]
         client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
-        self._ledger = Ledger(client, self._keys, self.morag_queue.retention_seconds)
+        me = self.morag_queue
+        self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
+        self._takebacks = TakeBacks(client, self._keys, me.retention_seconds)
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
@@ -231,6 +234,21 @@ class ClaimChannelMixin:
             self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
         except ReadOnlyError as error:  # the primary was demoted: to be written after the reconnect
             raise redis.ConnectionError(str(error)) from error
+
+    def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
+        """Puts messages first in the lanes they came from (or the `shared` ones), the last of these foremost."""
+        me = self.morag_queue
+        returns = [
+            Return(
+                claim.tag, me.incarnation, claim.task_id,
+                lanes.split(claim.lane)[0] if shared or me.draining else claim.lane, claim.level,
+                why=claim.outcome.error if claim.outcome else "given back", max_deaths=max_deaths,
+            )
+            for claim in claims
+        ]  # fmt: skip
+        for claim, outcome in zip(claims, self._takebacks.apply(returns), strict=True):
+            if outcome == "quarantined":
+                logger.error("%s is quarantined: too many processes died over it", claim.task_id)
 
     def ask_again(self, now: float) -> None:
         """Ends a wait that lasts for long, so that the next poll asks."""

@@ -8,6 +8,7 @@ it stays in hand (`Identity.hands`), and its end is written down whichever chann
 """
 
 import logging
+from collections.abc import Iterable
 from time import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from kombu.transport import virtual
 from morag_queue.broker.header import HEADER
 from morag_queue.broker.ledger import Ending
 from morag_queue.core import lanes
+from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
 
 from .identity import Claim, Identity, Outcome
 
@@ -63,7 +65,13 @@ def ending(claim: Claim, outcome: Outcome, worker: str) -> Ending:
             "started_at": round(started_at, 3) if ran else None,
             "wait_seconds": wait, "run_seconds": outcome.run_seconds, "error": outcome.error,
         },
+        blame=blame(kind_of(outcome.error)) if outcome.error else Blame.NONE,
     )  # fmt: skip
+
+
+def _is_lost(claim: Claim) -> bool:
+    """Whether a process of the pool died over it."""
+    return claim.outcome is not None and kind_of(claim.outcome.error) is FailureKind.WORKER_OFFLINE
 
 
 class HandsQoS(stock.QoS):
@@ -125,6 +133,11 @@ class HandsQoS(stock.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         claim = self._hands.get(delivery_tag)
+        if claim is not None and requeue and _is_lost(claim):
+            self._hands.pop(delivery_tag)
+            self.channel.give_back([claim], max_deaths=self._identity.max_retries)
+            virtual.QoS.ack(self, delivery_tag)
+            return
         if claim is None or requeue:
             if claim is not None:
                 claim.running, claim.outcome = False, None
@@ -133,6 +146,14 @@ class HandsQoS(stock.QoS):
         claim.outcome = claim.outcome or _REJECTED
         self.settle(claim)
         virtual.QoS.ack(self, delivery_tag)
+
+    def give_back(self, tags: Iterable[str]) -> int:
+        """Gives back what was not begun to the shared lanes, the first that was taken as the first again."""
+        claims = [self._hands.pop(tag) for tag in tags if tag in self._hands]
+        self.channel.give_back(sorted(claims, key=lambda claim: claim.claimed_at, reverse=True), shared=True)
+        for claim in claims:
+            virtual.QoS.ack(self, claim.tag)
+        return len(claims)
 
     def settle(self, claim: Claim) -> None:
         """Writes down how it ended. Where that fails it stays in hand, to be written at the reconnect."""

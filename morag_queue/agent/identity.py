@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from morag_queue.core.failure import Recovery
 from morag_queue.core.model import Held
 
 
@@ -63,8 +64,11 @@ class Identity:
     namespace: str
     retention_seconds: float
     claims: bool = True
+    recovery: Recovery = field(default_factory=Recovery)
+    max_retries: int = 3
     incarnation: str = field(default_factory=new_incarnation)
     registered: bool = False
+    draining: bool = False
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     hands: dict[str, Claim] = field(default_factory=dict)

@@ -29,6 +29,11 @@ class RequestMixin:
 
     # -- it runs
 
+    def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+        # Kept, so that a draining worker can take it back from a pool that has not begun it.
+        self.pool_result = super().execute_using_pool(pool, **kwargs)  # type: ignore[misc]
+        return self.pool_result
+
     def on_accepted(self, pid: int, time_accepted: float) -> Any:
         self._started = monotonic()
         self._runs(True)

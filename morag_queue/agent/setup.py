@@ -4,6 +4,9 @@ import logging
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.worker.control import control_command
+
+from morag_queue.broker.control import LOOK
 
 from .agent import Agent
 from .identity import Identity
@@ -58,6 +61,16 @@ def add_step(app: Celery, agent: Agent) -> None:
     app.steps["consumer"].add(AgentStep)
 
 
+def add_command(agent: Agent) -> None:
+    """Lets `drain` tell the worker at once; without remote control it hears of it with its next beat."""
+
+    def morag_queue_look(state: Any) -> dict[str, str]:
+        agent.look()
+        return {"ok": "looked"}
+
+    control_command(name=LOOK)(morag_queue_look)
+
+
 def start(agent: Agent, worker: Any) -> None:
     """Subscribes and registers, once the worker knows its pool and its queues and before it consumes."""
     pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__.rpartition(".")[2]
@@ -68,5 +81,5 @@ def start(agent: Agent, worker: Any) -> None:
         )
     selected = agent.app.amqp.queues._consume_from
     queues = agent.subscribe(None if selected is None else list(selected))
-    agent.describe(queues, int(worker.concurrency), pool)
+    agent.describe(worker.hostname, queues, int(worker.concurrency), pool)
     agent.register_at_start()

@@ -64,7 +64,7 @@ class Keys:
 
     @property
     def attempts(self) -> str:
-        """hash: task id -> how often it was taken back from a dead worker"""
+        """hash: task id -> how many workers died over it; `story|<task id>` -> `[[at, worker, why]…]` (JSON)"""
         return self._own("attempts")
 
     @property
@@ -94,12 +94,22 @@ class Keys:
 
     @property
     def dead(self) -> str:
-        """hash: task id -> a quarantined or finally failed task with its message and story (JSON)"""
+        """hash: task id -> a task that is not run again unasked (JSON): `message` (as it was in its lane), `lane`,
+        `level`, `state`, `at`, `reason`, and `story`: `[[at, worker, why]…]`"""
         return self._own("dead")
+
+    @property
+    def failed(self) -> str:
+        """zset: task id -> when it failed (seconds): those of `dead` that are dropped again, the oldest first"""
+        return self._own("failed")
 
     def task(self, task_id: str) -> str:
         """string: a task's ledger entry (JSON); it expires once the task has ended"""
         return self._own(f"task:{task_id}")
+
+    def result(self, task_id: str) -> str:
+        """string: what Celery's Redis backend keeps of a task, where the results are in the broker's database"""
+        return f"{self.prefix}celery-task-meta-{task_id}"
 
     def minute(self, at: float) -> str:
         """hash: `<queue>|<figure>` -> count of that minute"""

@@ -12,10 +12,12 @@ from typing import Any
 
 from redis import Redis
 
+from morag_queue.core.failure import Blame, Recovery
 from morag_queue.core.figures import bucket
-from morag_queue.core.model import Held
+from morag_queue.core.model import Held, QueueType
 
 from . import scripts
+from .journal import LENGTH as JOURNAL_LENGTH
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
 
 BATCH = 250
@@ -47,13 +49,15 @@ class Ending:
     wait_seconds: float | None
     run_seconds: float | None
     record: dict[str, Any]
+    blame: Blame = Blame.NONE
 
 
 class Ledger:
     """Opens and closes tasks, atomically with their messages."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float, recovery: Recovery | None = None) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
+        self._recovery = recovery or Recovery()
         self._submit = scripts.script(client, "submit")
         self._settle = scripts.script(client, "settle")
 
@@ -70,13 +74,15 @@ class Ledger:
     def settle(self, ending: Ending) -> bool:
         """Ends one task. False when the message was taken from this worker meanwhile: then nothing is counted."""
         now, k = time.time(), self._keys
+        record = json.dumps({**ending.record, "ended_at": round(now, 3)})
         keys = [
             k.unacked, k.unacked_index, k.held, k.task(ending.task_id), k.totals, k.minute(now), k.hour(now),
-            k.attempts,
+            k.attempts, k.cordons, k.journal, k.dead, k.failed,
         ]  # fmt: skip
         arguments = [
-            ending.tag, ending.outcome, ending.worker, ending.queue, json.dumps(ending.record), self._retention,
+            ending.tag, ending.outcome, ending.worker, ending.queue, record, self._retention,
             *_timed(ending.wait_seconds), *_timed(ending.run_seconds), MINUTE_TTL, HOUR_TTL, ending.task_id,
+            ending.blame, self._recovery.breaker_failures, self._recovery.breaker_seconds, JOURNAL_LENGTH, *QueueType,
         ]  # fmt: skip
         return bool(self._settle(keys=keys, args=arguments))
 

@@ -14,12 +14,17 @@ from morag_queue.settings import Settings
 
 from . import picture, scripts
 from .client import connect, translated
+from .control import Control
+from .cordons import Cordons
 from .dead import Dead
+from .evidence import Evidence
 from .journal import Journal
 from .keys import Keys
 from .ledger import BATCH, Ledger, Outgoing
+from .lost import Lost
 from .moves import Moves
 from .registry import Registry
+from .takeback import TakeBacks
 
 _COARSE = 6 * 3600.0
 """Seconds from which on a window is added up from hours instead of minutes: at most 360 hashes are read."""
@@ -54,6 +59,26 @@ class RedisBroker:
     @cached_property
     def dead(self) -> Dead:
         return Dead(self.client, self.keys)
+
+    @cached_property
+    def takebacks(self) -> TakeBacks:
+        return TakeBacks(self.client, self.keys, self.settings.ledger.retention_seconds)
+
+    @cached_property
+    def lost(self) -> Lost:
+        return Lost(self.client, self.keys, self.settings.ledger.retention_seconds)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        return Evidence(self.client, self.keys)
+
+    @cached_property
+    def cordons(self) -> Cordons:
+        return Cordons(self.client, self.keys)
+
+    @cached_property
+    def control(self) -> Control:
+        return Control(self.settings)
 
     @cached_property
     def journal(self) -> Journal:

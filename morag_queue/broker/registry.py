@@ -5,16 +5,17 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal
-from uuid import uuid4
 
 from redis import Redis
 
+from morag_queue.core import lanes
 from morag_queue.core.model import Heartbeat, WorkerInfo
 
 from . import scripts
 from .keys import Keys
+from .takeback import Return, TakeBacks
 
-Pulse = Literal["ok", "fenced", "unknown"]
+Pulse = Literal["ok", "fenced", "unknown", "draining"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,11 @@ class Predecessor:
 class Registry:
     """Names, heartbeats and hands, for the agent and for failover."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys = client, keys
         self._register = scripts.script(client, "register")
         self._beat = scripts.script(client, "beat")
-        self._takeback = scripts.script(client, "takeback")
+        self._takebacks = TakeBacks(client, keys, retention_seconds)
 
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""
@@ -64,7 +65,8 @@ class Registry:
 
     def beat(self, worker: str, incarnation: str, figures: dict[str, Any], tags: list[str]) -> Pulse:
         """One heartbeat; keeps the messages of those tags from being handed out again."""
-        keys = [self._keys.beats, self._keys.incarnations, self._keys.workers, self._keys.unacked_index]
+        k = self._keys
+        keys = [k.beats, k.incarnations, k.workers, k.unacked_index, k.cordons]
         answer: bytes = self._beat(keys=keys, args=[worker, incarnation, json.dumps(figures), *tags])
         return answer.decode()  # type: ignore[return-value]
 
@@ -72,27 +74,32 @@ class Registry:
         """Whether any connection bears that name. Absence proves death within milliseconds; presence proves nothing."""
         return any(one["name"] == client_name for one in self._client.client_list())
 
-    def take_back(self, worker: str, incarnation: str, *, keep: Container[str] = (), after_death: bool = True) -> int:
+    def take_back(
+        self, worker: str, incarnation: str, *, keep: Container[str] = (), max_deaths: int | None = None
+    ) -> int:
         """Puts what an incarnation held first in the lanes it came from, but for the tags to `keep`.
 
-        `after_death` counts it as an attempt of each task. Returns how many messages.
+        Where the worker takes nothing any more, it goes to the shared lanes. `max_deaths` as of `Return`: None where
+        the worker did not die over it. Returns how many messages.
         """
         held = [
-            (tag, lane, level, ms)
+            (tag, task_id, lane, level, ms)
             for tag, record in ((tag.decode(), record) for tag, record in self._all_held())
-            for owner, run, _, lane, level, ms in [json.loads(record)]
+            for owner, run, task_id, lane, level, ms in [json.loads(record)]
             if (owner, run) == (worker, incarnation) and tag not in keep
         ]
-        moved = 0
-        k = self._keys
+        if not held:
+            return 0
+        out_of_service = self._client.hexists(self._keys.cordons, worker)
         # Each goes before what waits: the one that was taken first goes last, and is the first again.
-        for tag, lane, level, _ in sorted(held, key=itemgetter(3), reverse=True):
-            answer = self._takeback(
-                keys=[k.unacked, k.unacked_index, k.held, k.attempts, k.list(lane, level)],
-                args=[tag, incarnation, str(uuid4()), lane, int(after_death)],
+        returns = [
+            Return(
+                tag, incarnation, task_id, lanes.split(lane)[0] if out_of_service else lane, level,
+                why=f"{worker} ({incarnation}) ended", max_deaths=max_deaths,
             )
-            moved += answer == b"moved"
-        return moved
+            for tag, task_id, lane, level, _ in sorted(held, key=itemgetter(4), reverse=True)
+        ]  # fmt: skip
+        return sum(outcome == "moved" for outcome in self._takebacks.apply(returns))
 
     def _all_held(self) -> Iterator[tuple[bytes, bytes]]:
         found: Iterator[tuple[bytes, bytes]] = self._client.hscan_iter(self._keys.held, count=1000)

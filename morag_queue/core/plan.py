@@ -48,10 +48,13 @@ class TakeBack(Frozen):
     task_id: str
     tag: str
     worker: str
-    incarnation: str
+    incarnation: str = Field(description="who is believed to hold it; empty for nobody")
     target: str
     level: int = Field(ge=0, le=9)
     reason: str
+    max_deaths: int | None = Field(None, description="how many workers may die over it; None: this is no death")
+    untouched_since: float | None = Field(None, description="not if its worker has said since that it has it")
+    eta: str = Field("", description="not to be run before, for one that says nothing itself")
 
 
 class Resend(Frozen):

@@ -42,12 +42,16 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One registered worker: what it said of itself, its last beat, and whether a person took it out of service."""
+    """One registered worker: what it said of itself, its last beat, and whether a person took it out of service.
+
+    A `fenced` one was failed over: nothing of it may act in its name any more, until it registers anew.
+    """
 
     info: WorkerInfo
     beat: Heartbeat | None = None
     cordon: Cordon | None = None
     totals: Totals = Totals()
+    fenced: bool = False
 
     @property
     def worker(self) -> str:

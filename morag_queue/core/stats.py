@@ -73,6 +73,8 @@ def worker_stats(view: WorkerView, snapshot: Snapshot, policy: Policy) -> Worker
         memory_percent=beat.memory_percent if beat else 0.0,
         gpu_percent=beat.gpu_percent if beat else None,
         average_processing_time=(view.totals.mean_run_seconds or 0.0) / 60,
+        success_rate=view.totals.success_rate,
+        failures_in_a_row=view.totals.failures_in_a_row,
     )
 
 

@@ -75,6 +75,8 @@ def drain_state(view: WorkerView, held_count: int, waiting_count: int) -> Worker
 
 def _silence(view: WorkerView, now: float) -> tuple[str, float | None]:
     """Why it may not be there, in words, and the age of its beat; no age where there will be no other beat."""
+    if view.fenced:
+        return "failed over", None
     if view.beat is None:
         return "has sent no heartbeat yet", None
     age = max(now - view.beat.at, 0.0)

@@ -7,7 +7,7 @@
 -- KEYS[1] unacked          hash  tag -> [message, exchange, routing key]       (kombu's)
 -- KEYS[2] unacked_index    zset  tag -> seconds                                (kombu's)
 -- KEYS[3] held             hash  tag -> [worker, incarnation, task id, lane, level, claimed at ms]
--- KEYS[4] cordons          hash  worker -> {"state": …}
+-- KEYS[4] cordons          hash  worker -> {"state": …, "until": seconds or null}
 -- KEYS[5] paused           set   of queue names
 -- KEYS[6] incarnations     hash  worker -> the one incarnation that may act in its name
 -- KEYS[7…]                 lists, level by level, in each level lane by lane
@@ -55,8 +55,10 @@ end
 local own_only = false
 local cordon = redis.call('HGET', KEYS[4], worker)
 if cordon then
-    if cjson.decode(cordon).state ~= 'cordoned' then return end
-    own_only = true
+    cordon = cjson.decode(cordon)
+    local over = type(cordon['until']) == 'number' and cordon['until'] <= tonumber(redis.call('TIME')[1])
+    if not over and cordon.state ~= 'cordoned' then return end
+    own_only = not over
 end
 local paused = {}
 for _, queue in ipairs(redis.call('SMEMBERS', KEYS[5])) do paused[queue] = true end

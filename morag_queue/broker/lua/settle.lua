@@ -7,28 +7,88 @@
 -- KEYS[4] the task's ledger key       string
 -- KEYS[5] totals                      hash, for ever
 -- KEYS[6] this minute  [7] this hour  hashes, expire
--- KEYS[8] attempts                   hash  task id -> how often it was taken back from a dead worker
+-- KEYS[8] attempts                   hash, as in takeback.lua
+-- KEYS[9] cordons                    hash  worker -> JSON   [10] journal  stream, capped
+-- KEYS[11] dead                      hash, see keys.py   [12] failed  zset  task id -> when, see keys.py
 -- ARGV[1] tag  [2] outcome: accepted (early ack: runs on, unprotected) | retry | completed | failed | cancelled
 -- ARGV[3] worker  [4] queue ('' = none of ours)  [5] the ended record (JSON)  [6] seconds to keep it
 -- ARGV[7] wait ms  [8] its bucket  [9] run ms  [10] its bucket   ('' = not known)
 -- ARGV[11] seconds to keep a minute  [12] an hour  [13] the task's id
+-- ARGV[14] of a failure, what it says of its worker: none | unclear | worker
+-- ARGV[15] failures in a row that open the worker's circuit breaker  [16] seconds that it stays open
+-- ARGV[17] entries that the journal keeps  [18…] the queues
+-- The ended record keeps what the ledger had of the task as its "entry"; a failed task goes to `dead`, the oldest out of it.
 -- Returns 1; 0 when the message is no longer this worker's (taken over): then nothing is counted.
 
+local function open_breaker(failures)
+    local now, present = tonumber(redis.call('TIME')[1]), redis.call('HGET', KEYS[9], ARGV[3])
+    local over = present and cjson.decode(present)['until']
+    if present and not (type(over) == 'number' and over <= now) then return end
+    local reason = failures .. ' failures in a row'
+    local ends = now + tonumber(ARGV[16])
+    local cordon = {state = 'cordoned', who = 'circuit breaker', reason = reason, at = now, ['until'] = ends}
+    redis.call('HSET', KEYS[9], ARGV[3], cjson.encode(cordon))
+    local entry = {who = 'circuit breaker', verb = 'cordon', subject = ARGV[3], reason = reason, plan_id = '',
+                   changes = {['until'] = ends, last_task = ARGV[13]}}
+    redis.call('XADD', KEYS[10], 'MAXLEN', '~', ARGV[17], '*', 'entry', cjson.encode(entry))
+end
+
+-- Failures count until the worker ends a task well. An error of the task's own may be the task's fault: then the
+-- breaker opens only if other workers have ended tasks of that queue well since this one began to fail.
+local function count_streak(totals, outcome, worker, queue)
+    local streak = 'streak|' .. worker
+    if outcome == 'completed' then
+        if redis.call('HDEL', totals, streak) == 1 then
+            for i = 18, #ARGV do redis.call('HDEL', totals, 'since|' .. worker .. '|' .. ARGV[i]) end
+        end
+    elseif outcome == 'failed' and ARGV[14] ~= 'none' then
+        local failures = redis.call('HINCRBY', totals, streak, 1)
+        local completed = tonumber(redis.call('HGET', totals, 'completed||' .. queue) or 0)
+        local since = 'since|' .. worker .. '|' .. queue
+        redis.call('HSETNX', totals, since, completed)
+        local others_do_well = completed > tonumber(redis.call('HGET', totals, since))
+        if failures >= tonumber(ARGV[15]) and (ARGV[14] == 'worker' or others_do_well) then open_breaker(failures) end
+    end
+end
+
+-- A failed task is kept with its message (of one acknowledged before it ran: with its entry), so that it can run again.
+local FAILED_KEPT = 10000
+local function bury(unacked, held, entry)
+    local now, id = tonumber(redis.call('TIME')[1]), ARGV[13]
+    local holder, ended = held and cjson.decode(held) or {}, cjson.decode(ARGV[5])
+    local why = type(ended.error) == 'string' and ended.error or ''
+    local message = unacked and unacked:match('^%[%s*(.*})%s*,%s*"?[^"]*"?%s*,%s*"?[^"]*"?%s*%]$')
+    redis.call('HSET', KEYS[11], id, cjson.encode({
+        message = message or nil, entry = not message and entry or nil, lane = holder[4], level = holder[5],
+        state = 'failed', at = now, reason = why, story = {{now, ARGV[3], why}},
+    }))
+    redis.call('ZADD', KEYS[12], now, id)
+    if redis.call('ZCARD', KEYS[12]) > FAILED_KEPT then
+        redis.call('HDEL', KEYS[11], redis.call('ZPOPMIN', KEYS[12])[1])
+    end
+end
+
 local tag, outcome, worker, queue = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local unacked = outcome == 'failed' and redis.call('HGET', KEYS[1], tag)
+local held = outcome == 'failed' and redis.call('HGET', KEYS[3], tag)
 local was_unacked = redis.call('HDEL', KEYS[1], tag)
 redis.call('ZREM', KEYS[2], tag)
 if outcome == 'accepted' then return was_unacked end
 local was_held = redis.call('HDEL', KEYS[3], tag)
 if was_unacked + was_held == 0 then return 0 end
 if outcome == 'retry' then return 1 end
-redis.call('HDEL', KEYS[8], ARGV[13])
+redis.call('HDEL', KEYS[8], ARGV[13], 'story|' .. ARGV[13])
 
 -- Only what we queued has a ledger entry; an open one has no expiry.
-if redis.call('EXISTS', KEYS[4]) == 1 then
-    redis.call('SET', KEYS[4], ARGV[5], 'EX', ARGV[6])
+local entry = redis.call('GET', KEYS[4])
+if entry then
+    redis.call('SET', KEYS[4], ARGV[5]:sub(1, -2) .. ', "entry": ' .. entry .. '}', 'EX', ARGV[6])
 end
+if redis.call('HDEL', KEYS[11], ARGV[13]) == 1 then redis.call('ZREM', KEYS[12], ARGV[13]) end
+if outcome == 'failed' and ARGV[13] ~= '' then bury(unacked, held, entry) end
 redis.call('HINCRBY', KEYS[5], outcome .. '|' .. worker, 1)
 if ARGV[9] ~= '' then redis.call('HINCRBY', KEYS[5], 'run_ms|' .. worker, ARGV[9]) end
+count_streak(KEYS[5], outcome, worker, queue)
 if queue == '' then return 1 end
 redis.call('HINCRBY', KEYS[5], outcome .. '||' .. queue, 1)
 for i = 6, 7 do

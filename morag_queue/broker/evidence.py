@@ -1,0 +1,64 @@
+"""What the server knows of who is connected: the proof that a worker is dead, and the means to make it so."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from redis import Redis
+
+from . import scripts
+from .keys import Keys
+
+OURS = "mq."
+"""How the CLIENT LIST names of our commands and of workers with the agent begin."""
+_CONSUMES = {"brpop", "subscribe", "psubscribe"}
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """`names`: how many connections bear each name. `strangers`: those that look like workers without the agent."""
+
+    names: Counter[str]
+    strangers: int
+
+
+class Evidence:
+    """Connections of one server."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+        self._fence = scripts.script(client, "fence")
+
+    def connected(self) -> Connected:
+        """Who is connected now. A killed process is out of the list within milliseconds, a stopped one stays in it."""
+        listed = self._client.client_list()
+        return Connected(
+            names=Counter(one["name"] for one in listed if one["name"]),
+            strangers=sum(not one["name"].startswith(OURS) and _consumes(one) for one in listed),
+        )
+
+    def kill(self, client_name: str) -> int:
+        """Closes every connection of that name. Returns how many there were."""
+        ids = [one["id"] for one in self._client.client_list() if one["name"] == client_name]
+        pipe = self._client.pipeline(transaction=False)
+        for number in ids:
+            pipe.client_kill_filter(_id=number)
+        return sum(map(int, pipe.execute()))
+
+    def fence(self, worker: str, incarnation: str, *, term: str = "") -> str:
+        """Lets nobody act in that name until someone registers anew. Returns '' or who acts in it meanwhile."""
+        keys = [self._keys.incarnations, self._keys.lease]
+        answer: bytes = self._fence(keys=keys, args=[worker, incarnation, term])
+        return answer.decode()
+
+    def attempts(self, task_ids: Iterable[str]) -> dict[str, int]:
+        """How many workers have died over each of these tasks; the others are not in the answer."""
+        ids = list(task_ids)
+        found = self._client.hmget(self._keys.attempts, ids) if ids else []
+        return {one: int(count) for one, count in zip(ids, found, strict=True) if count}
+
+
+def _consumes(client: dict[str, str]) -> bool:
+    """A connection on which a Celery worker waits for messages or for remote control."""
+    is_subscribed = client.get("sub", "0") != "0" or client.get("psub", "0") != "0"
+    return is_subscribed or client.get("cmd", "").partition("|")[0] in _CONSUMES

@@ -1,0 +1,166 @@
+"""Finding what nobody has: messages taken and in no hand, tasks of the ledger that are nowhere on the broker.
+
+Everything here is bounded a call and can be gone on with in the next turn; nothing is changed but by `resend` and
+`close`, which look again at what they change.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from . import scripts
+from .keys import Keys
+
+WINDOW = 1000
+"""Messages looked at a call, 1 ms or 2 of the server's time."""
+_KEYS_A_CALL = 250
+_BURST = 16
+_ENDED = {"SUCCESS": "completed", "FAILURE": "failed", "REVOKED": "cancelled"}
+_PAGES = 10
+_PAGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A taken message that no worker has touched for long. `worker` and `incarnation` are empty without a holder."""
+
+    tag: str
+    worker: str
+    incarnation: str
+    lane: str
+    task_id: str
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An open task of the ledger: where and when it was queued."""
+
+    task_id: str
+    enqueued_at: float
+    queue: str
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A task to be sent again: the record that was looked at, the new one, the message and its place."""
+
+    task_id: str
+    seen: str
+    record: str
+    text: str
+    lane: str
+    level: int
+    why: str
+
+
+class Lost:
+    """Searches on one fleet."""
+
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+        self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
+        self._orphans, self._opened, self._present, self._resend, self._close = (
+            scripts.script(client, name) for name in ("orphans", "opened", "present", "resend", "close")
+        )
+
+    def orphans(self, before: float, passed: int, limit: int) -> list[Orphan]:
+        """Up to `limit` messages that were not touched since `before` (server's clock), the longest untouched first."""
+        k = self._keys
+        found = self._orphans(keys=[k.unacked, k.unacked_index, k.held], args=[repr(before), passed, limit])
+        return [_orphan(*row) for row in found]
+
+    def open_tasks(self, cursor: int, before: float) -> tuple[int, list[Open]]:
+        """One step through the ledger: the next cursor (0 at the end), and open tasks queued before that time."""
+        prefix = self._keys.task("")
+        answer: Any = self._client.scan(cursor, match=_literal(prefix) + "*", count=WINDOW, _type="string")
+        following, names = answer
+        opened: list[Open] = []
+        for start in range(0, len(names), _KEYS_A_CALL):
+            chunk = names[start : start + _KEYS_A_CALL]
+            for place, at, queue, level in self._opened(keys=chunk, args=[repr(before)]):
+                task_id = chunk[place - 1].decode().removeprefix(prefix)
+                opened.append(Open(task_id, float(at), queue.decode(), int(level)))
+        return int(following), opened
+
+    def present(self, task_ids: Collection[str], lists: Iterable[tuple[str, int, int]]) -> set[str]:
+        """Which of them have a message in the lists, given as (lane, level, length); looked through from end to end.
+
+        Each list is looked at from its newest to its oldest message, so that what is taken or pushed meanwhile does not
+        slip past: taking is from the end that is read last.
+        """
+        words = {json.dumps(task_id)[1:-1]: task_id for task_id in task_ids}
+        found: set[str] = set()
+        for lane, level, length in lists:
+            starts = range(-length, 0, WINDOW)
+            for first in range(0, len(starts), _BURST):
+                pipe = self._client.pipeline(transaction=False)
+                for start in starts[first : first + _BURST]:
+                    args: list[str | int] = [start, min(start + WINDOW - 1, -1), *words]
+                    self._present(keys=[self._keys.list(lane, level)], args=args, client=pipe)
+                found |= {words[word.decode()] for answer in pipe.execute() for word in answer}
+        return found
+
+    def in_hands(self) -> set[str]:
+        """The ids of all tasks that any worker has, by the records of holders and by the messages themselves."""
+        held = self._client.hscan_iter(self._keys.held, count=WINDOW)
+        ids = {str(json.loads(record)[2]) for _, record in held}
+        for _, record in self._client.hscan_iter(self._keys.unacked, count=_KEYS_A_CALL):
+            try:
+                ids.add(str(json.loads(record)[0]["headers"]["id"]))
+            except (ValueError, TypeError, KeyError, IndexError):
+                continue  # foreign
+        return ids
+
+    def records(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """The ledger's records as they are stored, of those that have one."""
+        found: Any = self._client.mget([self._keys.task(one) for one in task_ids]) if task_ids else []
+        return {task_id: text.decode() for task_id, text in zip(task_ids, found, strict=True) if text}
+
+    def results(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """How these ended (completed, failed, cancelled), by Celery's results in this database."""
+        found: Any = self._client.mget([self._keys.result(one) for one in task_ids]) if task_ids else []
+        ended: dict[str, str] = {}
+        for task_id, text in zip(task_ids, found, strict=True):
+            if text and (state := _ENDED.get(str(json.loads(text).get("status")))):
+                ended[task_id] = state
+        return ended
+
+    def keeps_results(self) -> bool:
+        """Whether any result is found in this database; of a very large one only a part is looked at."""
+        cursor, pattern = 0, _literal(self._keys.result("")) + "*"
+        for _ in range(_PAGES):
+            answer: Any = self._client.scan(cursor, match=pattern, count=_PAGE)
+            cursor, names = answer
+            if names or not cursor:
+                return bool(names)
+        return False
+
+    def resend(self, again: Again, max_losses: int, *, term: str = "") -> str:
+        """Queues it first in its lane: 'resent', 'quarantined' or 'changed', see resend.lua."""
+        k = self._keys
+        keys = [k.task(again.task_id), k.list(again.lane, again.level), k.attempts, k.dead, k.lease]
+        args: list[str | int] = [
+            again.seen, again.record, again.text, again.task_id, max_losses, again.why, again.lane, again.level, term,
+        ]  # fmt: skip
+        answer: bytes = self._resend(keys=keys, args=args)
+        return answer.decode()
+
+    def close(self, task_id: str, seen: str, state: str) -> bool:
+        """Ends an entry as its result says. False where the record is another one meanwhile."""
+        record = json.loads(seen) | {"state": state}
+        args: list[str | int] = [seen, json.dumps(record), state, record["queue"], self._retention]
+        return bool(self._close(keys=[self._keys.task(task_id), self._keys.totals], args=args))
+
+
+def _orphan(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> Orphan:
+    worker, incarnation = json.loads(holder)[:2] if holder else ("", "")
+    return Orphan(tag.decode(), worker, incarnation, lane.decode(), task_id.decode(), min(max(level, 0), 9))
+
+
+def _literal(text: str) -> str:
+    """For a pattern of SCAN: nothing in it stands for anything else."""
+    return "".join(f"\\{sign}" if sign in "*?[]\\" else sign for sign in text)
