@@ -47,6 +47,21 @@ class Refused(MoragQueueError):
     exit_status = ExitStatus.REFUSED
 
 
+class LeaseHeld(MoragQueueError):
+    """Someone else leads the fleet; the message says who."""
+
+    exit_status = ExitStatus.LEASE_HELD
+
+
+class LeaseLost(MoragQueueError):
+    """The caller led, and does not any more: it was away for longer than its lease, and what it wrote was refused."""
+
+    exit_status = ExitStatus.LEASE_HELD
+
+    def __init__(self) -> None:
+        super().__init__("the lease was lost on the way: nothing more was changed; `morag-queue stats` shows who leads")
+
+
 class NotFound(MoragQueueError):
     exit_status = ExitStatus.NOT_FOUND
 

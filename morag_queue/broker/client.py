@@ -7,7 +7,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from morag_queue.errors import BrokerError, BrokerUnreachable
+from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost
 from morag_queue.settings import BrokerSettings, mask_url
 
 
@@ -60,6 +60,17 @@ def translated(url: str) -> Iterator[None]:
         ) from error
     except redis.ResponseError as error:
         raise BrokerError(f"the broker {shown} refused: {error}; nothing was changed by this step") from error
+
+
+@contextmanager
+def fenced() -> Iterator[None]:
+    """Turns the refusal of a term that is no longer the lease's into LeaseLost."""
+    try:
+        yield
+    except redis.ResponseError as error:
+        if not str(error).startswith("STALE"):
+            raise
+        raise LeaseLost from error
 
 
 def _plain(error: BaseException) -> str:

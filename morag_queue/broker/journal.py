@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
 from redis import Redis
 
-from morag_queue.core.model import Frozen
+from morag_queue.ports import JournalEntry
 
 from .keys import Keys
 
@@ -15,19 +14,6 @@ LENGTH = 10_000
 """Entries kept, about: Redis trims a stream by whole nodes."""
 _LOOKED_AT = 1000
 """Entries a call, where the whole journal is searched."""
-
-
-class JournalEntry(Frozen):
-    """One change. `entry_id` orders the entries; `at` is the server's clock, seconds since the epoch."""
-
-    entry_id: str
-    at: float
-    who: str
-    verb: str
-    subject: str
-    reason: str = ""
-    plan_id: str = ""
-    changes: dict[str, Any] = Field(default_factory=dict, description="what was done, in counts and ids")
 
 
 class Journal:

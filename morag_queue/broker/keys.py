@@ -88,6 +88,16 @@ class Keys:
         return self._own("lease")
 
     @property
+    def terms(self) -> str:
+        """string: the last term of a lease; never given twice, so it never expires"""
+        return self._own("terms")
+
+    @property
+    def memory(self) -> str:
+        """string: what the balancing loop keeps between two turns (JSON)"""
+        return self._own("memory")
+
+    @property
     def journal(self) -> str:
         """stream: every change, capped"""
         return self._own("journal")

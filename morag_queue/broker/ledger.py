@@ -15,6 +15,7 @@ from redis import Redis
 from morag_queue.core.failure import Blame, Recovery
 from morag_queue.core.figures import bucket
 from morag_queue.core.model import Held, QueueType
+from morag_queue.ports import Outgoing
 
 from . import scripts
 from .journal import LENGTH as JOURNAL_LENGTH
@@ -22,19 +23,6 @@ from .keys import HOUR_TTL, MINUTE_TTL, Keys
 
 BATCH = 250
 """Messages a call of the submit script: about 1 ms of the server's time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One message on its way to a lane. `own_lane` is the lane's name where it is a worker's."""
-
-    task_id: str
-    text: str
-    record: str
-    queue: str
-    lane: str
-    level: int
-    is_worker_lane: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from redis import Redis
 from morag_queue.core.figures import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.ports import Outgoing
 from morag_queue.settings import Settings
 
 from . import picture, scripts
@@ -20,8 +21,10 @@ from .dead import Dead
 from .evidence import Evidence
 from .journal import Journal
 from .keys import Keys
-from .ledger import BATCH, Ledger, Outgoing
+from .lease import Leases
+from .ledger import BATCH, Ledger
 from .lost import Lost
+from .memories import Memories
 from .moves import Moves
 from .registry import Registry
 from .takeback import TakeBacks
@@ -79,6 +82,14 @@ class RedisBroker:
     @cached_property
     def control(self) -> Control:
         return Control(self.settings)
+
+    @cached_property
+    def leases(self) -> Leases:
+        return Leases(self.client, self.keys)
+
+    @cached_property
+    def memories(self) -> Memories:
+        return Memories(self.client, self.keys)
 
     @cached_property
     def journal(self) -> Journal:

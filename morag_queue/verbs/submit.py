@@ -8,13 +8,14 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from morag_queue.broker.ledger import BATCH, Outgoing
+from morag_queue.broker.ledger import BATCH
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.classify import counting
 from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
 from morag_queue.core.route import Router
 from morag_queue.core.routed import Refusal
 from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, Refused
+from morag_queue.ports import Outgoing
 from morag_queue.probe import probe_many
 from morag_queue.settings import Settings
 

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.ledger import Outgoing
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.wire import Wire
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 from morag_queue.core.snapshot import Head, LaneView
+from morag_queue.ports import Outgoing
 from morag_queue.settings import Settings
 
 QUEUE = QueueType.GPU_FALLBACK

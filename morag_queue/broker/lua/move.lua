@@ -7,7 +7,8 @@
 -- KEYS[1] the list they are in  [2] the list they go to  [3] lease (string, JSON with "term")
 -- ARGV[1] at most so many  [2] the lane they are in  [3] the lane they go to  [4] how many to pass over, at the end
 --         where the oldest are (messages that earlier calls have left)  [5] the term of the caller's lease, or ''
--- Returns {moved, left}: `left` are foreign or broken messages, which stay where they are, in their order.
+-- ARGV[6] '1' when a worker without a GPU reads the lane they go to: what needs one stays, and counts as left
+-- Returns {moved, left, need a GPU}: `left` are foreign or broken messages too; they stay where they are, in their order.
 -- Errors: STALE when the lease has another term.
 -- Invariant: every message is in exactly one of the two lists, before and after, also when the script is refused whole.
 
@@ -32,13 +33,23 @@ local function readdressed(raw)
     return type(info) == 'table' and replaced(raw, 'routing_key', info.routing_key, ARGV[3]) or nil
 end
 
+local keeps_gpu, need_gpu = ARGV[6] == '1', 0
+local function stays(raw)
+    if not keeps_gpu or not raw:find('"requires": "gpu"', 1, true) then return false end
+    local message = parse(raw)
+    local entry = message and message.headers.morag_queue
+    return type(entry) == 'table' and entry.requires == 'gpu'
+end
+
 local chunk = redis.call('LRANGE', KEYS[1], -count - passed, -passed - 1)
 local moving, left = {}, {}
 for i = #chunk, 1, -1 do
-    local text = readdressed(chunk[i])
+    local is_kept = stays(chunk[i])
+    local text = not is_kept and readdressed(chunk[i])
+    if is_kept then need_gpu = need_gpu + 1 end
     if text then moving[#moving + 1] = text else left[#left + 1] = chunk[i] end
 end
-if #moving == 0 then return {0, #left} end
+if #moving == 0 then return {0, #left, need_gpu} end
 redis.call('LPUSH', KEYS[2], unpack(moving))
 if passed == 0 and #left == 0 then
     redis.call('LTRIM', KEYS[1], 0, -#chunk - 1)
@@ -49,4 +60,4 @@ else
     for i = #left, 1, -1 do redis.call('RPUSH', KEYS[1], left[i]) end
     for i = 1, #kept do redis.call('RPUSH', KEYS[1], kept[i]) end
 end
-return {#moving, #left}
+return {#moving, #left, need_gpu}
