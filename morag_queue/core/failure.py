@@ -64,6 +64,7 @@ _BY_NAME = {
     "OutOfMemoryError": FailureKind.RESOURCE_EXHAUSTION,
     "ResourceExhaustedError": FailureKind.RESOURCE_EXHAUSTION,
     "WorkerLostError": FailureKind.WORKER_OFFLINE,
+    "SystemExit": FailureKind.WORKER_OFFLINE,  # the pool process ends, with the task
     "TimeLimitExceeded": FailureKind.TIMEOUT,
     "SoftTimeLimitExceeded": FailureKind.TIMEOUT,
     "ConnectionError": FailureKind.NETWORK,
@@ -88,8 +89,8 @@ _BLAME = {FailureKind.NETWORK: Blame.NONE, FailureKind.RESOURCE_EXHAUSTION: Blam
 
 def kind_of(error: str) -> FailureKind:
     """The kind of an error as the ledger keeps it: `Name: text`. What is not known is a processing error."""
-    name, _, text = error.partition(":")
-    if (kind := _BY_NAME.get(name.strip())) is not None:
+    name = error.partition(":")[0].strip()
+    if (kind := _BY_NAME.get(name)) is not None:
         return kind
     said = error.lower()
     return next((kind for words, kind in _BY_WORDS.items() if words in said), FailureKind.PROCESSING_ERROR)
