@@ -10,6 +10,7 @@ import redis
 from morag_queue.local.nest import Nest
 from morag_queue.local.server import Server
 from tests.support.fleet import Fleet
+from tests.support.stage import Stage
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +67,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     if report.when == "call":
         item.failed = report.failed  # type: ignore[attr-defined]
     return report
+
+
+@pytest.fixture
+def stage(valkey: str) -> Iterator[Stage]:
+    """A fleet of words on an empty database."""
+    staged = Stage(valkey)
+    yield staged
+    staged.client.close()

@@ -1,29 +1,75 @@
-"""The dead: tasks that are not run again unasked. Failed for good, or taken back from dead workers too often."""
+"""The dead: tasks that are not run again unasked. Failed for good, or taken back from dead workers too often.
+
+Failed ones are kept up to the latest 10,000, see settle.lua; quarantined ones until a person decides: each has cost
+several workers their lives.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 
+from . import scripts
 from .keys import Keys
 
 
+@dataclass(frozen=True, slots=True)
+class Grave:
+    """One task in `dead`; `text` is the grave as it was read, `fields` what `keys.py` says is in it."""
+
+    task_id: str
+    text: bytes
+    fields: dict[str, Any]
+
+    @property
+    def at(self) -> float:
+        at = self.fields.get("at")
+        return float(at) if isinstance(at, int | float) else 0.0
+
+    @property
+    def message(self) -> str | None:
+        message = self.fields.get("message")
+        return message if isinstance(message, str) else None
+
+
 class Dead:
-    """The graves of one fleet; `keys.py` says what is in one."""
+    """The graves of one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
-        self._client, self._keys = client, keys
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float = 3600) -> None:
+        self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
+        self._revive = scripts.script(client, "revive")
+        self._drop = scripts.script(client, "drop")
 
-    def all(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def all(self) -> Iterator[Grave]:
         """Every grave, the latest first."""
-        found = [(name.decode(), _grave(text)) for name, text in self._client.hscan_iter(self._keys.dead, count=1000)]
-        yield from sorted(found, key=lambda one: (-float(one[1].get("at") or 0), one[0]))
+        found = [_grave(name, text) for name, text in self._client.hscan_iter(self._keys.dead, count=1000)]
+        yield from sorted(found, key=lambda one: (-one.at, one.task_id))
+
+    def get(self, task_id: str) -> Grave | None:
+        text: Any = self._client.hget(self._keys.dead, task_id)
+        return _grave(task_id.encode(), text) if text else None
+
+    def revive(
+        self, grave: Grave, text: str, record: str, lane: str, level: int, *, is_worker_lane: bool, story: Sequence[Any]
+    ) -> bool:
+        """Queues it again; `story` is what its attempts go on from. False when somebody else has been here first."""
+        k = self._keys
+        keys = [k.dead, k.failed, k.attempts, k.list(lane, level), k.task(grave.task_id), k.lanes]
+        told = json.dumps(list(story)) if story else ""
+        args = [grave.task_id, grave.text, text, record, len(story), told, lane if is_worker_lane else ""]
+        return bool(self._revive(keys=keys, args=args))
+
+    def drop(self, task_ids: Sequence[str]) -> int:
+        """Forgets them; how many there were. The ledger forgets them too, after the retention time."""
+        keys = [self._keys.dead, self._keys.failed, *map(self._keys.task, task_ids)]
+        return int(self._drop(keys=keys, args=[self._retention, *task_ids]))
 
 
-def _grave(text: bytes) -> dict[str, Any]:
+def _grave(name: bytes, text: bytes) -> Grave:
     try:
-        grave = json.loads(text)
+        fields = json.loads(text)
     except ValueError:
-        return {}
-    return grave if isinstance(grave, dict) else {}
+        fields = {}
+    return Grave(name.decode(), text, fields if isinstance(fields, dict) else {})

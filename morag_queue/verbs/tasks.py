@@ -109,8 +109,10 @@ class Tasks:
         return tasks
 
     def _buried(self, wanted: Filter) -> Iterator[Task]:
-        for task_id, grave in self._broker.dead.all():
-            task = buried_task(task_id, grave)
+        with translated(self._url):
+            graves = list(self._broker.dead.all())
+        for grave in graves:
+            task = buried_task(grave.task_id, grave.fields)
             if wanted.fits(task, self.picture.taken_at):
                 yield task
 

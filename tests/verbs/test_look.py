@@ -1,0 +1,116 @@
+"""Finding one task wherever it is, and what is told of it."""
+
+import pytest
+
+from morag_queue.core.model import TaskState
+from morag_queue.errors import NotFound, UsageError
+from morag_queue.verbs.look import Look
+from morag_queue.verbs.show import shown
+
+
+@pytest.fixture
+def look(stage):
+    return lambda: Look(stage.broker, stage.settings)
+
+
+def test_a_waiting_task_is_found_with_its_place(stage, look):
+    stage.submit("a", "b", "c", "d")
+    stage.submit("first", priority="URGENT")
+    task = look().find("c").task
+    assert (task.state, task.lane, task.level, task.depth, task.position) == ("queued", "cpu_standard", 4, 3, 4)
+    assert (task.source, task.is_known, task.estimated_duration) == ("https://example.org/report.html", True, 1.0)
+
+
+def test_a_task_that_was_moved_behind_the_ledgers_back_is_still_found(stage, look):
+    stage.submit("a", "b", "c")
+    stage.broker.moves.lane("cpu_standard", "cpu_batch", 4, 2)
+    assert look().find("b").task.lane == "cpu_batch"
+
+
+def test_a_task_of_plain_celery_is_found_and_has_no_ledger_entry(stage, look):
+    stage.send("foreign-1")
+    found = look().find("foreign-1")
+    assert (found.task.state, found.task.is_known, found.task.task) == ("queued", False, "tasks.foreign")
+    assert found.task.source == "('a',)"
+
+
+def test_an_id_that_stands_only_in_the_arguments_of_another_is_not_it(stage, look):
+    stage.submit("other", source="https://example.org/wanted")
+    with pytest.raises(NotFound, match="no task 'wanted'"):
+        look().find("wanted")
+
+
+def test_a_beginning_is_enough_while_only_one_task_has_it(stage, look):
+    stage.submit("report-1", "report-2", "letter-1")
+    stage.send("report-3x")
+    assert look().find("let").task.task_id == "letter-1"
+    assert look().find("report-3").task.task_id == "report-3x"
+    with pytest.raises(UsageError, match=r"'report' is ambiguous: report-1, report-2, report-3x;"):
+        look().find("report")
+
+
+@pytest.mark.parametrize("name", ["re*", "report?1", "[r]eport-1", "\\report-1", ""])
+def test_a_beginning_is_no_pattern(stage, look, name):
+    stage.submit("report-1")
+    with pytest.raises(NotFound):
+        look().find(name)
+
+
+def test_a_whole_id_wins_over_a_longer_one_that_begins_so(stage, look):
+    stage.submit("a", "ab")
+    assert look().find("a").task.task_id == "a"
+    stage.send("x")
+    stage.send("xy")
+    assert look().find("x").task.task_id == "x"
+
+
+def test_a_taken_task_names_its_worker(stage, look):
+    stage.join("cpu-1")
+    stage.submit("a")
+    assert stage.claim("cpu-1") == "a"
+    found = look().find("a")
+    assert (found.task.state, found.task.worker, found.task.lane) == (TaskState.RUNNING, "cpu-1", "cpu_standard")
+    assert found.raw is not None
+    assert look().why("a").reason_code == "RUNNING"
+
+
+def test_a_task_that_the_broker_has_lost_is_said_to_be_lost(stage, look):
+    stage.submit("a")
+    stage.client.delete(stage.keys.list("cpu_standard", 4))
+    assert look().why("a").reason_code == "NOT_ON_BROKER"
+
+
+def test_a_completed_task_tells_how_it_went(stage, look):
+    stage.join("cpu-1")
+    stage.submit("a", source="https://example.org/a")
+    stage.claim("cpu-1")
+    stage.end("a", run_seconds=2.5)
+    task = look().find("a").task
+    assert (task.state, task.worker, task.run_seconds) == ("completed", "cpu-1", 2.5)
+    assert task.source == "https://example.org/a"
+    assert look().why("a").reason_code == "COMPLETED"
+
+
+def test_why_gives_place_reason_workers_and_time(stage, look):
+    stage.join("cpu-1")
+    stage.join("gpu-1", "gpu")
+    stage.submit("a", "b", "c")
+    stage.claim("cpu-1")
+    why = look().why("c")
+    assert (why.state, why.lane, why.position, why.reason_code) == ("queued", "cpu_standard", 2, "BEHIND_EARLIER")
+    assert {one.worker: one.verdict for one in why.workers} == {"cpu-1": "full", "gpu-1": "not_served"}
+    assert why.earliest_start_at <= why.expected_start <= why.latest_start_at
+    assert why.expected_start - look().picture.taken_at == pytest.approx(120, abs=5)  # two tasks of a minute each
+    assert [one.verb for one in why.decisions] == ["submit"]
+
+
+def test_show_gives_the_arguments_of_a_foreign_task_out_of_its_message(stage):
+    stage.send("foreign-1")
+    answer = shown(stage.broker, stage.settings, "foreign-1")
+    assert (answer.args, answer.kwargs, answer.message["headers"]["id"]) == (["a"], {}, "foreign-1")
+
+
+def test_show_gives_what_the_result_backend_says(stage):
+    stage.submit("a")
+    stage.client.set("celery-task-meta-a", '{"status": "STARTED", "result": null, "traceback": "long"}')
+    assert shown(stage.broker, stage.settings, "a").result == {"status": "STARTED", "result": None, "date_done": None}
