@@ -12,7 +12,7 @@ It overrides private methods of kombu's, which `transport.check_kombu` verifies.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty
 from time import monotonic
@@ -50,6 +50,16 @@ class FencedError(redis.ConnectionError):
     """Someone took this worker's name. It is a connection error to Celery: all that was in hand is given up."""
 
 
+def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, Any] | None:
+    """A message that kombu can read; None for another, which would end the worker: the script's JSON is a lax one."""
+    try:
+        message: dict[str, Any] = loads(bytes_to_str(text))
+        decode_body(message["body"], message["properties"].get("body_encoding"))
+    except Exception:  # noqa: BLE001 - whatever a stranger's message may raise
+        return None
+    return message if isinstance(message["headers"], dict) else None
+
+
 class ClaimChannelMixin:
     """What the claim changes in kombu's channel; see the module."""
 
@@ -63,6 +73,7 @@ class ClaimChannelMixin:
     _in_poll: Any
     _brpop_sent_at: Any
     _loaded = False
+    _tag = ""
     _refusal = ""
     _plan: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
 
@@ -112,7 +123,8 @@ class ClaimChannelMixin:
         if self._plan[0] != queues:
             self._plan = (queues, *self._lay_out(queues))
         _, keys, fixed = self._plan
-        return keys, [me.worker, me.incarnation, uuid(), *fixed]
+        self._tag = uuid()
+        return keys, [me.worker, me.incarnation, self._tag, *fixed]
 
     def _lay_out(self, queues: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The script's keys and the arguments that stay the same while the lanes do."""
@@ -210,7 +222,12 @@ class ClaimChannelMixin:
             logger.error("the broker refuses to hand out work: %s; asking again every few seconds", error)
 
     def _hand_over(self, lane: str, text: bytes, claimed_at: float) -> None:
-        message = loads(bytes_to_str(text))
+        message = readable(text, self.decode_body)  # type: ignore[attr-defined]
+        if message is None:
+            # Its owner is written, so it is lost to nobody: whoever takes this worker's place puts it back.
+            self._lasting_client.zrem(self.unacked_index_key, self._tag)  # type: ignore[attr-defined]
+            logger.error("a message in %s cannot be read and stays in `unacked` as %s: %.200r", lane, self._tag, text)
+            return
         self.qos.claimed(claim_of(message, lane, claimed_at))  # type: ignore[attr-defined]
         if lane in self.connection._callbacks:  # type: ignore[attr-defined]
             self.connection._deliver(message, lane)  # type: ignore[attr-defined]

@@ -32,14 +32,14 @@ _REJECTED = Outcome("failed", error="rejected by the worker")
 
 def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
     """What is to be remembered of a message that was taken."""
-    headers = message["headers"]
+    headers, priority = message["headers"], message["properties"].get("priority")
     entry = headers.get(HEADER)
     return Claim(
         tag=message["properties"]["delivery_tag"],
         task_id=str(headers.get("id") or ""),
         task=str(headers.get("task") or ""),
         lane=lane,
-        level=int(message["properties"].get("priority") or 0),
+        level=priority if isinstance(priority, int) else 0,
         claimed_at=claimed_at,
         entry=entry if isinstance(entry, dict) else {},
     )

@@ -1,6 +1,6 @@
 """Workers killed in a tight loop while messages arrive, and the account of it.
 
-Three ways to die, in turn: busy (at a random moment of a stream of tasks), idle (0-20 ms after a message was sent),
+Three ways to die, in turn: busy (at a random moment of a stream of tasks), idle (0-5 ms after a message was sent),
 stopped (SIGSTOP, a message, SIGKILL). Main process and children die together, as a machine does. Each worker has a
 lane of its own, so that the message meets the worker that dies.
 """
@@ -85,7 +85,7 @@ class KillLoop:
                 self.fleet.kill(name, signal.SIGSTOP)
             self._send(name, way, 1)
             if way == "idle":
-                time.sleep(self._chance.random() * 0.02)
+                time.sleep(self._chance.random() * 0.005)
         self.fleet.kill(name)
         self.kills[way] += 1
         return name

@@ -4,6 +4,7 @@
 
 -- A message as Celery writes it, decoded; nil for anything else.
 local function parse(raw)
+    if raw:find('[%z\1-\31]') then return nil end  -- cjson takes them inside of strings, Python does not
     local ok, message = pcall(cjson.decode, raw)
     if not ok or type(message) ~= 'table' or type(message.body) ~= 'string' then return nil end
     if type(message.headers) ~= 'table' or type(message.properties) ~= 'table' then return nil end
@@ -20,7 +21,8 @@ end
 -- last, so the last one is theirs and not an argument's or a header's.
 local function replaced(raw, name, expected, value)
     local head, old, tail = raw:match('^(.*"' .. name .. '":%s*)("[^"]*")(.*)$')
-    if not head or cjson.decode('[' .. old .. ']')[1] ~= expected then return nil end
+    local ok, found = pcall(cjson.decode, '[' .. (old or '') .. ']')
+    if not ok or found[1] ~= expected then return nil end
     return head .. quoted(value) .. tail
 end
 

@@ -1,0 +1,147 @@
+"""Every contract test runs on two layouts: kombu's default keys, and a prefix with another separator."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Connection
+
+from morag_queue.broker import scripts
+from morag_queue.broker.keys import KOMBU_SEP, Keys
+
+LANES = (("cpu_standard.w1", "cpu_standard", "1"), ("cpu_standard", "cpu_standard", ""), ("cpu_batch", "cpu_batch", ""))
+LAYOUTS = {"default": Keys(), "prefix and separator": Keys("fleet", "app-7:", "::")}
+
+
+@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
+def keys(request: pytest.FixtureRequest) -> Keys:
+    return request.param
+
+
+@pytest.fixture
+def options(keys: Keys) -> dict[str, Any]:
+    """What an app says in `broker_transport_options` to have this layout."""
+    options: dict[str, Any] = {"priority_steps": list(range(10))}
+    if keys.prefix:
+        options["global_keyprefix"] = keys.prefix
+    if keys.sep != KOMBU_SEP:
+        options["sep"] = keys.sep
+    return options
+
+
+@pytest.fixture
+def app(valkey: str, options: dict[str, Any]) -> Iterator[Celery]:
+    """A plain producer of that layout."""
+    with Celery("producer", broker=valkey, set_as_current=False) as producer:
+        producer.conf.broker_transport_options = options
+        yield producer
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One message as the claim handed it out."""
+
+    lane: str
+    text: bytes
+    tag: str
+
+    @property
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self.text)
+        return message
+
+    @property
+    def task_id(self) -> str:
+        return str(self.message["headers"]["id"])
+
+
+class Bench:
+    """The scripts with nothing between, and what they left behind."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, app: Celery, options: dict[str, Any]) -> None:
+        self.client, self.keys, self.app, self._options = client, keys, app, options
+        self._tags = 0
+
+    def send(self, lane: str = "cpu_standard", level: int = 4, **more: Any) -> str:
+        more = {"args": ("/x", "document", {}), **more}
+        return str(self.app.send_task("t", queue=lane, priority=level, **more).id)
+
+    def put(self, raw: str | bytes, lane: str = "cpu_standard", level: int = 4) -> None:
+        self.client.lpush(self.keys.list(lane, level), raw)
+
+    def waiting(self, lane: str = "cpu_standard", level: int = 4) -> list[bytes]:
+        """Oldest first."""
+        return list(reversed(self.client.lrange(self.keys.list(lane, level), 0, -1)))
+
+    def claim(self, worker: str = "w1", incarnation: str = "run-1", lanes: Any = LANES) -> Taken | None:
+        self._tags += 1
+        tag = f"new-tag-{self._tags}"
+        k = self.keys
+        fixed = [k.unacked, k.unacked_index, k.held, k.cordons, k.paused, k.incarnations]
+        lists = [k.list(name, level) for level in range(10) for name, _, _ in lanes]
+        words = [word for lane in lanes for word in lane]
+        arguments = [worker, incarnation, tag, len(lanes), *words, *range(10)]
+        answer = scripts.script(self.client, "claim")(keys=fixed + lists, args=arguments)
+        return Taken(answer[0].decode(), answer[1], tag) if answer else None
+
+    def claimed_ids(self, **how: Any) -> list[str]:
+        """All that can be claimed, in that order."""
+        taken = []
+        while (one := self.claim(**how)) is not None:
+            taken.append(one.task_id)
+        return taken
+
+    def held(self, tag: str) -> list[Any] | None:
+        text = self.client.hget(self.keys.held, tag)
+        return None if text is None else json.loads(text)
+
+    def unacked(self, tag: str) -> bytes | None:
+        found: bytes | None = self.client.hget(self.keys.unacked, tag)
+        return found
+
+    def everything(self) -> dict[bytes, bytes]:
+        """All keys and their dumped values, to show that nothing has changed."""
+        return {key: self.client.dump(key) for key in self.client.scan_iter()}
+
+    def restore(self, tag: str) -> None:
+        """What stock kombu does to a message that no one has acknowledged."""
+        with (
+            Connection(self.client_url, transport_options=self._options) as connection,
+            connection.channel() as channel,
+        ):
+            channel.qos.restore_by_tag(tag)
+
+    @property
+    def client_url(self) -> str:
+        return str(self.app.conf.broker_url)
+
+
+@pytest.fixture
+def bench(client: redis.Redis, keys: Keys, app: Celery, options: dict[str, Any]) -> Bench:
+    return Bench(client, keys, app, options)
+
+
+MakeFull = Callable[[], None]
+
+
+@pytest.fixture
+def out_of_memory(client: redis.Redis) -> Iterator[MakeFull]:
+    """Makes the server refuse whatever needs memory, until the end of the test."""
+
+    def fill() -> None:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1mb")
+
+    yield fill
+    client.config_set("maxmemory", "0")
+
+
+@pytest.fixture
+def read_only(client: redis.Redis) -> Iterator[MakeFull]:
+    """Makes the server a replica (of a primary that is not there), until the end of the test."""
+    yield lambda: client.replicaof("127.0.0.1", "1")
+    client.replicaof("no", "one")

@@ -1,0 +1,245 @@
+"""claim.lua: what it takes, in which order, what it leaves, and what it writes."""
+
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from tests.broker.conftest import Bench, MakeFull
+
+NOT_CELERYS = {
+    "text": "hello",
+    "nothing": "",
+    "bytes": b"\xff\xfe\x00",
+    "a number": "7",
+    "null": "null",
+    "a list": "[]",
+    "an empty object": "{}",
+    "no properties": '{"body": "", "headers": {}}',
+    "no tag": '{"body": "", "headers": {}, "properties": {}}',
+    "a tag that is no string": '{"body": "", "headers": {}, "properties": {"delivery_tag": 7}}',
+    "a body that is no string": '{"body": {}, "headers": {}, "properties": {"delivery_tag": "x"}}',
+    "a tag of its own in the headers": '{"body": "", "properties": {"delivery_tag": "x"}, '
+    '"headers": {"delivery_tag": "y"}}',
+    "cut off": '{"body": "", "headers": {}, "properties": {"delivery_tag": "x"',
+    "nested deeply": "[" * 5000,
+    "a tag with an escape": r'{"body": "", "headers": {}, "properties": {"delivery_tag": "a\"b"}}',
+}
+
+
+def the(taken: Any) -> Any:
+    assert taken is not None, "nothing was claimed"
+    return taken
+
+
+# -- order
+
+
+def test_a_higher_level_goes_before_every_lane(bench: Bench) -> None:
+    low = bench.send("cpu_standard.w1", 8)
+    high = bench.send("cpu_batch", 1)
+
+    assert bench.claimed_ids() == [high, low]
+
+
+def test_at_one_level_the_own_lane_goes_first_and_the_oldest_of_a_lane(bench: Bench) -> None:
+    batch, shared, shared_too = bench.send("cpu_batch", 4), bench.send(level=4), bench.send(level=4)
+    own = bench.send("cpu_standard.w1", 4)
+
+    assert bench.claimed_ids() == [own, shared, shared_too, batch]
+
+
+def test_every_level_is_read_lowest_number_first(bench: Bench) -> None:
+    sent = {level: bench.send(level=level) for level in (3, 0, 9, 5, 1, 7, 2, 8, 4, 6)}
+
+    assert bench.claimed_ids() == [sent[level] for level in range(10)]
+
+
+def test_nothing_to_take_changes_nothing(bench: Bench, client: redis.Redis) -> None:
+    client.config_resetstat()
+
+    assert bench.claim() is None
+
+    commands = client.info("commandstats")
+    assert not {"cmdstat_hset", "cmdstat_zadd", "cmdstat_rpop", "cmdstat_lrem"} & commands.keys()
+    assert bench.everything() == {}
+
+
+# -- who may take
+
+
+@pytest.mark.parametrize("state", ["draining", "drained", "anything else"])
+def test_a_worker_that_is_drained_takes_nothing_at_all(state: str, bench: Bench, client: redis.Redis) -> None:
+    sent = [bench.send("cpu_standard.w1"), bench.send()]
+    client.hset(bench.keys.cordons, "w1", json.dumps({"state": state}))
+
+    assert bench.claim() is None
+    assert bench.claimed_ids(worker="w2", incarnation="other") == sent
+
+
+def test_a_cordoned_worker_takes_its_own_only(bench: Bench, client: redis.Redis) -> None:
+    own, shared = bench.send("cpu_standard.w1", 9), bench.send(level=0)
+    client.hset(bench.keys.cordons, "w1", json.dumps({"state": "cordoned"}))
+
+    assert bench.claimed_ids() == [own]
+    client.hdel(bench.keys.cordons, "w1")
+    assert bench.claimed_ids() == [shared]
+
+
+def test_a_paused_queue_hands_out_nothing_neither_shared_nor_own(bench: Bench, client: redis.Redis) -> None:
+    for lane in ("cpu_standard.w1", "cpu_standard"):
+        bench.send(lane, 0)
+    batch = bench.send("cpu_batch", 9)
+    client.sadd(bench.keys.paused, "cpu_standard")
+
+    assert bench.claimed_ids() == [batch]
+
+
+def test_a_fenced_worker_gets_an_error_and_takes_nothing(bench: Bench, client: redis.Redis) -> None:
+    sent = bench.send()
+    client.hset(bench.keys.incarnations, "w1", "run-2")
+
+    with pytest.raises(redis.ResponseError, match="FENCED w1 is run-2"):
+        bench.claim(incarnation="run-1")
+
+    assert bench.claimed_ids(incarnation="run-2") == [sent]
+
+
+# -- what it writes
+
+
+def test_it_writes_the_message_its_time_and_its_owner_together(bench: Bench, client: redis.Redis) -> None:
+    sent = bench.send("cpu_batch", 6)
+
+    taken = the(bench.claim())
+
+    assert taken.lane == "cpu_batch"
+    assert bench.waiting("cpu_batch", 6) == []
+    message, exchange, routing_key = json.loads(bench.unacked(taken.tag) or "")
+    assert (message, exchange, routing_key) == (taken.message, "", "cpu_batch")
+    seconds, micros = client.time()
+    assert client.zscore(bench.keys.unacked_index, taken.tag) == pytest.approx(seconds + micros / 1e6, abs=5)
+    worker, incarnation, task_id, lane, level, ms = bench.held(taken.tag) or []
+    assert (worker, incarnation, task_id, lane, level) == ("w1", "run-1", sent, "cpu_batch", 6)
+    assert ms / 1000 == pytest.approx(seconds, abs=5)
+
+
+def test_the_message_is_the_same_text_but_for_its_new_tag(bench: Bench) -> None:
+    bench.send(args=("/a/é-日本-\U0001f600.pdf", {}, []), kwargs={"b": {}, "a": [], "c": 'q"u\\o/te', "d": 1e300})
+    before = bench.waiting()[0]
+    old = json.loads(before)["properties"]["delivery_tag"]
+
+    taken = the(bench.claim())
+
+    assert taken.text == before.replace(old.encode(), taken.tag.encode())
+    assert taken.message["properties"]["delivery_tag"] == taken.tag != old
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"headers": {"note": '"delivery_tag": "fake"'}},
+        {"headers": {"delivery_tag": "fake"}},
+        {"headers": {"properties": {"delivery_tag": "fake"}, "empty": {}, "none": []}},
+        {"kwargs": {"delivery_tag": "fake"}},
+        {"headers": {"slash": "a/b\\/c", "u": "\\u0022"}},
+    ],
+    ids=str,
+)
+def test_words_in_headers_and_arguments_are_not_taken_for_the_tag(hostile: dict[str, Any], bench: Bench) -> None:
+    bench.send(**hostile)
+    before = json.loads(bench.waiting()[0])
+
+    taken = the(bench.claim())
+
+    before["properties"]["delivery_tag"] = taken.tag
+    assert taken.message == before
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "bzip2"])
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_stock_kombu_restores_what_was_claimed_and_celery_can_read_it(
+    serializer: str, compression: str | None, bench: Bench
+) -> None:
+    arguments = ("/ü/日本/\x00\x1f", {}, [], None)
+    sent = bench.send(args=arguments, kwargs={"a": []}, serializer=serializer, compression=compression)
+    taken = the(bench.claim())
+
+    bench.restore(taken.tag)
+
+    assert bench.unacked(taken.tag) is None
+    with bench.app.connection_for_read() as connection:
+        queue = connection.SimpleQueue("cpu_standard")
+        queue.consumer.accept = {"application/json", "application/x-python-serialize"}
+        message = queue.get(timeout=5)
+        args, kwargs, _ = message.payload
+        message.ack()
+        queue.close()
+    assert message.headers["id"] == sent
+    assert (list(args), kwargs) == (list(arguments), {"a": []})
+
+
+# -- what it looks past
+
+
+@pytest.mark.parametrize("raw", NOT_CELERYS.values(), ids=NOT_CELERYS)
+def test_what_is_not_celerys_stays_where_it_is_and_is_looked_past(raw: str | bytes, bench: Bench) -> None:
+    bench.put(raw)
+    sent = bench.send()
+    bench.put(raw)
+    kept = raw if isinstance(raw, bytes) else raw.encode()
+
+    assert bench.claimed_ids() == [sent]
+    assert bench.waiting() == [kept, kept]
+
+
+def test_it_looks_past_a_thousand_foreign_messages_and_keeps_their_order(bench: Bench) -> None:
+    foreign = [f"foreign {number}" for number in range(950)]
+    for raw in foreign:
+        bench.put(raw)
+    sent = [bench.send(), bench.send()]
+
+    assert bench.claimed_ids() == sent
+    assert bench.waiting() == [raw.encode() for raw in foreign]
+
+
+def test_a_lane_full_of_foreign_messages_does_not_keep_the_others_waiting(bench: Bench) -> None:
+    for number in range(1200):
+        bench.put(f"foreign {number}", level=0)
+    sent = bench.send("cpu_batch", 9)
+
+    assert bench.claimed_ids() == [sent]
+
+
+def test_a_key_of_another_type_is_looked_past(bench: Bench, client: redis.Redis) -> None:
+    client.set(bench.keys.list("cpu_standard", 0), "no list")
+    client.sadd(bench.keys.list("cpu_standard.w1", 1), "no list")
+    sent = bench.send(level=2)
+
+    assert bench.claimed_ids() == [sent]
+
+
+# -- a server that refuses
+
+
+def test_out_of_memory_a_claim_is_done_whole(bench: Bench, out_of_memory: MakeFull) -> None:
+    sent = bench.send()
+    out_of_memory()
+
+    taken = the(bench.claim())
+
+    assert taken.task_id == sent
+    assert bench.unacked(taken.tag) is not None
+    assert bench.held(taken.tag) is not None
+
+
+def test_a_replica_refuses_a_claim_whole(bench: Bench, read_only: MakeFull) -> None:
+    bench.send()
+    before = bench.everything()
+    read_only()
+
+    with pytest.raises(redis.exceptions.ReadOnlyError):
+        bench.claim()
+
+    assert bench.everything() == before

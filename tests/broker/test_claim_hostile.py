@@ -1,0 +1,47 @@
+"""Whatever lies in a lane: it stays there, or it is taken whole, with its owner and its tag."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from morag_queue.agent.claim import readable
+from tests.broker.conftest import Bench
+
+MESSAGE = (
+    b'{"body": "W10=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"id": "a-1", '
+    b'"task": "t", "eta": null, "timelimit": [null, null], "n": 1.5e3, "stamps": {}}, "properties": {"delivery_info": '
+    b'{"exchange": "", "routing_key": "cpu_standard"}, "priority": 4, "body_encoding": "base64", '
+    b'"delivery_tag": "d-1"}}'
+)
+PIECES = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b" ", b"\n", b"\t", b"\x00", b"\x1f", b"\x7f", b"\xff",
+          b"0x1F", b"1e", b"-", b"+1", b".5", b"01", b"nan", b"NaN", b"inf", b"Infinity", b"null", b"true", b"\\u12",
+          b"\\ud800", b"\\u0000", b"\\x", b'"delivery_tag": "d-1"', b'"delivery_tag": "e"', b'"headers": 1, ',
+          b"/*", b"'"]  # fmt: skip
+edits = st.lists(
+    st.tuples(st.integers(0, len(MESSAGE)), st.integers(0, 12), st.sampled_from([b"", *PIECES])), min_size=1, max_size=3
+)
+
+
+@given(changes=edits)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_message_is_left_or_taken_whole(changes: list[tuple[int, int, bytes]], bench: Bench) -> None:
+    raw = MESSAGE
+    for place, cut, piece in changes:
+        raw = raw[:place] + piece + raw[place + cut :]
+    bench.client.flushdb()
+    bench.put(raw)
+
+    taken = bench.claim()
+
+    if taken is None:
+        assert bench.waiting() == [raw]
+        assert bench.client.hlen(bench.keys.unacked) == 0
+        return
+    message = readable(taken.text, lambda body, _: body)
+    if message is None:  # the worker will leave it alone: nothing is lost, and a successor can put it back
+        assert bench.held(taken.tag) is not None
+        return
+    assert message["properties"]["delivery_tag"] == taken.tag
+    restored, _, _ = loads(bytes_to_str(bench.unacked(taken.tag)))
+    assert restored == message
