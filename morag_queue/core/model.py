@@ -209,6 +209,7 @@ class Heartbeat(Frozen):
     """What a worker says of itself every few seconds. Percentages are 0–100."""
 
     at: float = Field(description="seconds since the epoch, the server's clock")
+    clock: float | None = Field(None, description="the same moment by the worker's own clock")
     cpu_percent: float = 0.0
     memory_percent: float = 0.0
     gpu_percent: float | None = None

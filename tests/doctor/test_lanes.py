@@ -1,0 +1,111 @@
+"""Findings about keys, lanes and messages, each brought about on a real server."""
+
+from celery import Celery
+
+from morag_queue.broker.keys import Keys
+from morag_queue.broker.keyspace import families, named
+from morag_queue.broker.rights import ARGUMENTS, used_by_scripts
+from morag_queue.core.doctor import Code, Severity
+
+
+def test_every_key_that_we_name_says_its_type():
+    members = {getattr(Keys(), name) for name, member in vars(Keys).items() if isinstance(member, property)}
+    assert named(Keys()).keys() == members, "its description in Keys should begin with hash:, set:, string:, list: …"
+    assert {"mq:task:", "mq:minute:", "mq:hour:"} <= set(families(Keys()))
+
+
+def test_every_command_of_the_scripts_can_be_tried():
+    assert used_by_scripts() - ARGUMENTS.keys() == set()
+
+
+def test_a_fleet_that_works_leaves_no_key_that_the_doctor_does_not_know(examine, register, queue):
+    register()
+    queue()
+    assert set(examine()) == {Code.NO_APPEND_ONLY_FILE}
+
+
+def test_a_key_of_the_wrong_type_is_named_even_where_it_hides_the_whole_fleet(examine, client):
+    client.set("cpu_standard", "mine")
+    assert examine()[Code.WRONG_KEY_TYPE].message.startswith("the key cpu_standard is a string, not a list")
+    client.delete("cpu_standard")
+    client.set("mq:workers", "mine")
+    found = examine()
+    assert found[Code.WRONG_KEY_TYPE].message.startswith("the key mq:workers is a string, not a hash")
+    assert "the fleet could not be looked at" in found[Code.NOT_CHECKED].message
+    assert found[Code.NOT_CHECKED].severity is Severity.ERROR
+
+
+def test_unknown_keys_in_our_namespace_are_counted_and_named(examine, client):
+    client.mset({"mq:cache": 1, "mq:other:2": 2, "elsewhere": 3})
+    found = examine()[Code.UNKNOWN_KEYS]
+    assert (found.subject, found.message.split(" in ")[0]) == ("mq:cache, mq:other:2", "2 keys")
+
+
+def test_lists_under_another_separator_are_found(examine, client):
+    client.lpush("cpu_standard:3", "x")
+    client.lpush("cpu_standard:6", "x")
+    client.lpush("cpu_standard_archive", "x")
+    found = examine()[Code.SEPARATOR_DIFFERS]
+    assert found.subject == "cpu_standard"
+    assert "2 lists of cpu_standard under the separator ':'" in found.message
+
+
+def test_a_worker_with_another_separator_is_named(examine, register):
+    register(settings={"sep": ":"})
+    assert examine()[Code.SEPARATOR_DIFFERS].subject == "worker-1"
+    assert Code.SEPARATOR_DIFFERS not in examine(sep=":")
+
+
+def test_messages_at_a_level_that_no_worker_polls_are_stranded(examine, register, queue):
+    register(priority_steps=(0, 3, 6, 9))
+    queue(level=4)
+    found = examine()
+    assert found[Code.MESSAGES_STRANDED].message.startswith("1 message of cpu_standard at level 4")
+    assert "[0, 3, 6, 9]" in found[Code.PRIORITY_STEPS_DIFFER].message
+    register("worker-2")
+    assert Code.MESSAGES_STRANDED not in examine()
+
+
+def test_work_without_a_worker_in_service_is_an_error_that_names_the_queue(examine, register, queue):
+    queue("gpu_priority")
+    register()
+    found = examine()[Code.QUEUE_WITHOUT_WORKER]
+    assert (found.severity, found.subject) == (Severity.ERROR, "gpu_priority")
+    assert "1 task in gpu_priority, and no worker in service reads it" in found.message
+
+
+def test_a_lane_of_a_worker_that_is_not_there_is_an_error(examine, register, queue):
+    queue("cpu_standard.worker-9")
+    assert "the lane of worker-9, which is not registered" in examine()[Code.LANE_WITHOUT_WORKER].message
+    register("worker-9", beat={"stopped": True})
+    found = examine()[Code.LANE_WITHOUT_WORKER]
+    assert "which is offline" in found.message
+    assert found.remedy.startswith("morag-queue failover worker-9")
+
+
+def test_messages_that_are_not_celerys_are_counted_and_left_alone(examine, client):
+    client.lpush("cpu_batch", "not json", '{"json": "but no message"}')
+    found = examine()[Code.FOREIGN_MESSAGES]
+    assert (found.subject, found.severity) == ("cpu_batch", Severity.WARNING)
+    assert client.llen("cpu_batch") == 2
+
+
+def test_a_plain_producers_message_without_a_priority_is_a_warning(examine, register, valkey):
+    register()
+    with Celery(broker=valkey, set_as_current=False) as producer:
+        producer.send_task("t", queue="cpu_standard")
+    assert "kombu's 0, before URGENT ones" in examine()[Code.NO_PRIORITY].message
+    assert Code.FOREIGN_MESSAGES not in examine()
+
+
+def test_a_task_that_waits_longer_than_its_priority_bears_is_starving(examine, register, queue):
+    register(beat={"active": 1})
+    queue(level=0, age_s=20 * 60)
+    found = examine()[Code.TASKS_STARVING]
+    assert found.message == "a URGENT task has waited 20 min in cpu_standard; 15 min is the limit"
+
+
+def test_a_taken_message_without_an_owner_is_stuck(examine, register, queue, claim):
+    register()
+    claim(queue(), "")
+    assert examine()[Code.UNOWNED_MESSAGES].message == "1 message taken by no worker that is known: stuck"
