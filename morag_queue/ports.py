@@ -5,6 +5,7 @@ connections, the control channel) says so by taking the Redis broker itself.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from morag_queue.core.figures import Window
 from morag_queue.core.memory import Memory
 from morag_queue.core.model import Frozen, QueueType
 from morag_queue.core.plan import MoveTask
+from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 
 
@@ -138,6 +140,11 @@ class Broker(Protocol):
         ...
 
     @property
+    def queues(self) -> Queues:
+        """The table of its queues."""
+        ...
+
+    @property
     def moves(self) -> Moves: ...
 
     @property
@@ -148,6 +155,10 @@ class Broker(Protocol):
 
     @property
     def memories(self) -> Memories: ...
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Inside it, errors of the broker's client become ours."""
+        ...
 
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""

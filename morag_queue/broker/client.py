@@ -59,6 +59,8 @@ def translated(url: str) -> Iterator[None]:
             f"cannot reach the broker {shown}: {_plain(error)}; is it running, and is --redis-url right?"
         ) from error
     except redis.ResponseError as error:
+        if str(error).startswith("STALE"):
+            raise LeaseLost from error
         raise BrokerError(f"the broker {shown} refused: {error}; nothing was changed by this step") from error
 
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ from redis import Redis
 
 from morag_queue.core.figures import Window
 from morag_queue.core.model import QueueType
+from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.ports import Outgoing
 from morag_queue.settings import Settings
@@ -46,6 +48,14 @@ class RedisBroker:
     def fleet(self) -> str:
         """What a plan names its fleet by: the namespace and the server, without the password."""
         return f"{self.settings.namespace}@{self.settings.redis_url.rpartition('@')[2]}"
+
+    @property
+    def queues(self) -> Queues:
+        return self.settings.queues
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Turns the client's errors into ours."""
+        return translated(self.settings.redis_url)
 
     @cached_property
     def registry(self) -> Registry:

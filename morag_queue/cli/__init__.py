@@ -12,6 +12,8 @@ from collections.abc import Sequence
 VERBS = {
     "submit": ("morag_queue.cli.submit", "Send files and URLs to the fleet"),
     "classify": ("morag_queue.cli.classify", "Show what a file or URL would need and where it would go"),
+    "rebalance": ("morag_queue.cli.rebalance", "Put work where it is done soonest, once; made for cron"),
+    "journal": ("morag_queue.cli.journal", "Show who changed what, when and why"),
     "stats": ("morag_queue.cli.stats", "Show queues and workers"),
     "tasks": ("morag_queue.cli.tasks", "List what runs and what waits"),
     "task": ("morag_queue.cli.task", "Look at one task, explain it, or change where and when it runs"),

@@ -71,6 +71,15 @@ class CliContext:
         return self.options.quiet
 
     @property
+    def who(self) -> str:
+        """Who changes something, for the journal: `user@host`, the user as the environment says."""
+        import socket
+
+        env = self.world.env
+        user = next((env[name] for name in ("SUDO_USER", "USER", "LOGNAME") if env.get(name)), f"uid {os.getuid()}")
+        return f"{user}@{socket.gethostname()}"
+
+    @property
     def stdout(self) -> TextIO:
         return self.world.stdout
 
@@ -112,6 +121,14 @@ class CliContext:
         from morag_queue.view.text import safe
 
         self.world.stderr.write(safe(mask_url(text)) + "\n")
+
+    def confirm(self, question: str) -> bool:
+        """Whether somebody says yes: asked on stderr where stdin is a terminal; elsewhere nobody does."""
+        if not self.world.stdin.isatty():
+            return False
+        self.world.stderr.write(f"{question} [y/N] ")
+        self.world.stderr.flush()
+        return self.world.stdin.readline().strip().lower() in ("y", "yes")
 
     @cached_property
     def console(self) -> "Console":

@@ -74,9 +74,19 @@ def census(snapshot: Snapshot, policy: Policy, queues: Queues, pace: Callable[[Q
         spare_idle=spare_idle,
         running=running,
         polled={queue: _polled(queue, steps) for queue in QueueType},
-        unsafe=frozenset(one for one in QueueType if one.value in without_gpu or pool_of(one, queues) is Pool.CPU),
+        unsafe=_unsafe(without_gpu, queues),
         leaving=tuple(leaving),
     )
+
+
+def unsafe(snapshot: Snapshot, queues: Queues) -> frozenset[QueueType]:
+    """The queues that a worker without a GPU reads, or may read by the table: nothing that needs one may enter."""
+    blind = (view.info for view in snapshot.workers if view.info.capability is Capability.CPU)
+    return _unsafe({queue for info in blind for queue in info.queues}, queues)
+
+
+def _unsafe(without_gpu: Collection[str], queues: Queues) -> frozenset[QueueType]:
+    return frozenset(one for one in QueueType if one.value in without_gpu or pool_of(one, queues) is Pool.CPU)
 
 
 def _status(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[WorkerStatus, str]:

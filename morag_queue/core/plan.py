@@ -99,6 +99,7 @@ class Applied(Frozen):
 
     plan_id: str
     moved: int = 0
+    already: int = Field(0, description="messages that were where the plan wanted them: it was applied before")
     taken_back: int = 0
     resent: int = 0
     quarantined: int = 0

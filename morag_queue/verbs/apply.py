@@ -3,18 +3,19 @@
 from itertools import groupby
 from typing import Any, assert_never
 
-from morag_queue.broker.client import translated
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.plan import Applied, MoveLane, MoveTask, Plan, Rejected, Resend, TakeBack
+from morag_queue.ports import Broker
 
+from .moving import move_tasks, need_a_gpu
 from .recover import resend, take_back
 
 
-def apply(broker: RedisBroker, plan: Plan, *, term: str = "") -> Applied:
+def apply(broker: Broker, plan: Plan, *, term: str = "") -> Applied:
     """`term` is that of the caller's lease, if it leads: a leader that was superseded changes nothing."""
-    moved = taken_back = resent = quarantined = foreign = 0
+    moved = already = taken_back = resent = quarantined = foreign = 0
     rejected: list[Rejected] = []
-    with translated(broker.settings.redis_url):
+    with broker.translated():
         for _, run in groupby(plan.steps, key=type):
             steps: list[Any] = list(run)
             match steps[0]:
@@ -25,17 +26,26 @@ def apply(broker: RedisBroker, plan: Plan, *, term: str = "") -> Applied:
                         )
                         moved += done.moved
                         foreign += done.left
+                        rejected += need_a_gpu(step, done.need_gpu)
                 case MoveTask():
-                    raise NotImplementedError
+                    chosen, there, refused = move_tasks(broker, steps, term)
+                    moved, already, rejected = moved + chosen, already + there, rejected + refused
                 case TakeBack():
-                    back, buried, refused = take_back(broker, steps, term)
+                    back, buried, refused = take_back(_recovering(broker), steps, term)
                     taken_back, quarantined, rejected = taken_back + back, quarantined + buried, rejected + refused
                 case Resend():
-                    again, buried, refused = resend(broker, steps, term)
+                    again, buried, refused = resend(_recovering(broker), steps, term)
                     resent, quarantined, rejected = resent + again, quarantined + buried, rejected + refused
                 case unknown:
                     assert_never(unknown)
     return Applied(
-        plan_id=plan.plan_id, moved=moved, taken_back=taken_back, resent=resent, quarantined=quarantined,
-        foreign=foreign, rejected=tuple(rejected),
+        plan_id=plan.plan_id, moved=moved, already=already, taken_back=taken_back, resent=resent,
+        quarantined=quarantined, foreign=foreign, rejected=tuple(rejected),
     )  # fmt: skip
+
+
+def _recovering(broker: Broker) -> RedisBroker:
+    """To take back and to send again is more than the port knows: owners, attempts, quarantine."""
+    if not isinstance(broker, RedisBroker):
+        raise TypeError(f"recovery needs the real broker, not {type(broker).__name__}")
+    return broker
