@@ -70,6 +70,13 @@ class Control:
         """A warm shutdown: what runs is finished first."""
         self._app.control.shutdown(destination=list(nodes))
 
+    def revoke(self, node: str, task_id: str, *, terminate: bool) -> None:
+        """It is dropped when its turn comes; with `terminate` the process that runs it is killed as well.
+
+        A worker keeps this in memory: one that restarts has forgotten it.
+        """
+        self._app.control.revoke(task_id, destination=[node], terminate=terminate)
+
     def queues(self, node: str) -> list[str] | None:
         """The queues that a node reads; None without an answer."""
         answer: Any = self._ask(node).active_queues()

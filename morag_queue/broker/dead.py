@@ -58,8 +58,8 @@ class Dead:
         k = self._keys
         keys = [k.dead, k.failed, k.attempts, k.list(lane, level), k.task(grave.task_id), k.lanes]
         told = json.dumps(list(story)) if story else ""
-        args = [grave.task_id, grave.text, text, record, len(story), told, lane if is_worker_lane else ""]
-        return bool(self._revive(keys=keys, args=args))
+        to = lane if is_worker_lane else ""
+        return bool(self._revive(keys=keys, args=[grave.task_id, grave.text, text, record, len(story), told, to]))
 
     def drop(self, task_ids: Sequence[str]) -> int:
         """Forgets them; how many there were. The ledger forgets them too, after the retention time."""

@@ -177,17 +177,18 @@ def _buried(task_id: str, record: dict[str, Any] | None, grave: dict[str, Any]) 
 
 
 def _ended(task_id: str, record: dict[str, Any]) -> Task:
-    lane = str(record.get("lane") or "")
     entry = record.get("entry")
-    entry = entry if isinstance(entry, dict) else {}
-    fields = messages.entry_fields(
-        {**entry, **record, "worker": entry.get("worker")}, lane, int(record.get("level") or 0)
-    )
-    task = Task(task_id=task_id, state=TaskState(record["state"]), lane=lane, **fields)
-    more = {name: record.get(name) for name in ("started_at", "ended_at", "wait_seconds", "run_seconds")}
-    return _with(
-        task, {**entry, **record}, {**more, "worker": record.get("worker"), "error": record.get("error") or ""}
-    )
+    known = {**(entry if isinstance(entry, dict) else {}), **record}
+    lane, level = str(known.get("lane") or ""), known.get("level")
+    level = level if isinstance(level, int) else None
+    # "worker" is who ran it in the record, and who it was pinned to in the entry.
+    pinned = entry.get("worker") if isinstance(entry, dict) else None
+    fields = messages.entry_fields({**known, "worker": pinned}, lane, level or 0)
+    task = Task(task_id=task_id, state=TaskState(record["state"]), lane=lane, level=level, **fields)
+    times = ("started_at", "ended_at", "wait_seconds", "run_seconds")
+    more = {name: messages.number(record.get(name)) for name in times}
+    ran_by = record.get("worker") if record.get("started_at") is not None else None
+    return _with(task, known, {**more, "worker": ran_by, "error": str(record.get("error") or "")})
 
 
 def _with(task: Task, record: dict[str, Any] | None, more: dict[str, Any]) -> Task:

@@ -92,3 +92,31 @@ def _time(text: Any) -> float | None:
     except ValueError:
         return None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def rewritten(raw: bytes | str, *, lane: str, level: int, tag: str = "", **entry: Any) -> str:
+    """The message for another place: address, level and, with `tag`, delivery tag; `entry` goes into our header.
+
+    A value of None takes the field out of the header; a message without our header gets none. Unlike cjson, Python
+    keeps `{}` and `[]` apart, and the body is a string to it.
+    """
+    message = json.loads(raw)
+    properties = message["properties"]
+    info = properties.get("delivery_info")
+    properties["delivery_info"] = {**(info if isinstance(info, dict) else {}), "exchange": "", "routing_key": lane}
+    properties["priority"] = level
+    if tag:
+        properties["delivery_tag"] = tag
+    header = message["headers"].get(HEADER)
+    if isinstance(header, dict):
+        message["headers"][HEADER] = {k: v for k, v in {**header, **entry}.items() if v is not None}
+    return json.dumps(message)
+
+
+def fresh(raw: str, *, keep_retries: bool) -> str:
+    """The message to be run again: at once, and its own retries counted from the beginning unless they are kept."""
+    message = json.loads(raw)
+    message["headers"]["eta"] = None
+    if not keep_retries:
+        message["headers"]["retries"] = 0
+    return json.dumps(message)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from morag_queue.broker.client import translated
+from morag_queue.broker.dead import Grave
 from morag_queue.broker.locate import Found, Locate
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.expect import RunTime
@@ -58,7 +59,7 @@ class Look:
     """One picture of the fleet, and tasks looked up on it."""
 
     def __init__(self, broker: RedisBroker, settings: Settings) -> None:
-        self._broker, self._settings = broker, settings
+        self._broker, self.settings = broker, settings
         self.picture: Snapshot
         self.totals: Mapping[QueueType, Totals]
         self.picture, self.totals = broker.observe()
@@ -66,7 +67,7 @@ class Look:
 
     def find(self, name: str) -> Found:
         """By an id or its beginning. Raises NotFound, or UsageError that lists the candidates."""
-        with translated(self._settings.redis_url):
+        with translated(self.settings.redis_url):
             found = self.locate.task(name)
             if found is not None:
                 return found
@@ -78,6 +79,11 @@ class Look:
             raise NotFound(f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them")
         return found
 
+    def grave(self, task_id: str) -> Grave | None:
+        """Its entry in `dead`, as it is now."""
+        with translated(self.settings.redis_url):
+            return self._broker.dead.get(task_id)
+
     def explain(self, task: Task) -> Explanation:
         """Why it is where it is, on this picture."""
         windows = self._broker.windows(self.picture.taken_at, WINDOW_S)
@@ -86,7 +92,7 @@ class Look:
             queue: RunTime.of(windows.get(queue, Window()), self.totals.get(queue, Totals()), estimated)
             for queue in QueueType
         }
-        return explain(task, self.picture, self._settings.policy, self._settings.queues, runs)
+        return explain(task, self.picture, self.settings.policy, self.settings.queues, runs)
 
     def why(self, name: str) -> Why:
         """The contract's answer for one task."""
@@ -112,7 +118,7 @@ class Look:
         """What was decided of it, oldest first: the ledger's own note, then what the journal says of its id."""
         noted = (found.record or {}).get("decision") or (found.record or {}).get("entry", {}).get("decision")
         first = [_submitted(noted, found.task)] if isinstance(noted, dict) else []
-        with translated(self._settings.redis_url):
+        with translated(self.settings.redis_url):
             entries = self._broker.journal.about(found.task.task_id)
         later = [
             Decided(

@@ -1,0 +1,182 @@
+"""`task cancel|move|prio|retry`: by id, by several ids, or by a filter with a preview, a count and --yes."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from morag_queue.core.lanes import split
+from morag_queue.errors import ExitStatus, Refused, UsageError
+
+from .choice import InLane, InQueue, InState, OfAge, OfName, OfPriority, OfWorker, chosen, priority_of
+from .context import CliContext
+from .options import verb
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from morag_queue.broker.locate import Found
+    from morag_queue.broker.wire import Wire
+    from morag_queue.core.snapshot import Snapshot
+    from morag_queue.core.task import Filter
+    from morag_queue.verbs.move import Target
+    from morag_queue.verbs.steer import Decide, Steer, SteerReport
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)]
+_PREVIEWED = 10
+
+
+@verb(changes=True)
+def cancel(
+    ctx: CliContext,
+    ids: Ids = None,
+    terminate: Annotated[
+        bool, typer.Option("--terminate", help="Kill the process that runs it. What it did is not undone.")
+    ] = False,
+    queue: InQueue = None,
+    lane: InLane = None,
+    worker: OfWorker = None,
+    state: InState = None,
+    priority: OfPriority = None,
+    age: OfAge = None,
+    name: OfName = None,
+) -> ExitStatus:
+    """Cancel tasks. One that waits is out of its lane at once.
+
+    One that a worker has taken but not begun is dropped when its turn comes (Celery's revoke; a worker that restarts
+    before that has forgotten it). One that runs goes on to its end unless --terminate kills its process.
+    """
+    from morag_queue.verbs.cancel import cancelling
+
+    decide = cancelling(ctx.options.reason, terminate=terminate)
+    steer = _steer(ctx, "task cancel")
+    wanted = chosen(steer.picture, queue, lane, worker, state, priority, age, name)
+    return _change(ctx, steer, ids or [], wanted, decide, "cancel")
+
+
+@verb(changes=True)
+def move(
+    ctx: CliContext,
+    ids: Ids = None,
+    to_queue: Annotated[str | None, typer.Option("--to-queue", metavar="Q", help="To a queue; lifts a pin.")] = None,
+    to_worker: Annotated[str | None, typer.Option("--to-worker", metavar="W", help="To a worker: a pin.")] = None,
+    to_lane: Annotated[str | None, typer.Option("--to-lane", metavar="L", help="To the lane of that name.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="To a worker that cannot take it now, too.")] = False,
+    queue: InQueue = None,
+    lane: InLane = None,
+    worker: OfWorker = None,
+    priority: OfPriority = None,
+    age: OfAge = None,
+    name: OfName = None,
+) -> ExitStatus:
+    """Move waiting tasks to another queue, or pin them to a worker. They go behind those that wait there.
+
+    What needs a GPU is never moved into a lane that a worker without one reads.
+    """
+    from morag_queue.verbs.move import moving
+
+    steer = _steer(ctx, "task move")
+    target = _target(steer.picture, to_queue, to_worker, to_lane)
+    wanted = chosen(steer.picture, queue, lane, worker, None, priority, age, name)
+    return _change(ctx, steer, ids or [], wanted, moving(target, force=force), f"move to {target.shown}")
+
+
+@verb(changes=True)
+def prio(
+    ctx: CliContext,
+    words: Annotated[list[str], typer.Argument(metavar="[ID…] PRIORITY", show_default=False)],
+    queue: InQueue = None,
+    lane: InLane = None,
+    worker: OfWorker = None,
+    priority: OfPriority = None,
+    age: OfAge = None,
+    name: OfName = None,
+) -> ExitStatus:
+    """Give waiting tasks another priority: URGENT, HIGH, NORMAL, LOW or BATCH, the last word of the line."""
+    from morag_queue.verbs.prio import reprioritising
+
+    *ids, word = words
+    to = priority_of(word)
+    steer = _steer(ctx, "task prio")
+    wanted = chosen(steer.picture, queue, lane, worker, None, priority, age, name)
+    return _change(ctx, steer, ids, wanted, reprioritising(to), f"change to {to.name}")
+
+
+@verb(changes=True)
+def retry(
+    ctx: CliContext,
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", show_default=False)],
+    keep: Annotated[bool, typer.Option("--keep", help="Go on counting its retries and the workers it cost.")] = False,
+) -> ExitStatus:
+    """Run ended tasks again under their ids, as they were: failed, cancelled, quarantined or completed ones."""
+    from morag_queue.verbs.retry import retrying
+
+    steer = _steer(ctx, "task retry")
+    return _tell(ctx, steer.named(ids, retrying(_wire, reset=not keep)))
+
+
+def _wire() -> "Wire":
+    from morag_queue.broker.wire import Wire  # imports Celery: not before there is something to write
+
+    return Wire()
+
+
+def _steer(ctx: CliContext, name: str) -> "Steer":
+    from morag_queue.verbs.steer import Steer
+
+    options = ctx.options
+    return Steer(ctx.broker, ctx.settings, name, who=ctx.who, reason=options.reason, dry_run=options.dry_run)
+
+
+def _target(picture: "Snapshot", queue: str | None, worker: str | None, lane: str | None) -> "Target":
+    from morag_queue.verbs.move import Target
+    from morag_queue.verbs.names import resolve, resolve_queue
+
+    if [queue, worker, lane].count(None) != 2:
+        raise UsageError("move where? give one of --to-queue, --to-worker and --to-lane")
+    if queue is not None:
+        return Target(queue=resolve_queue(queue))
+    if worker is not None:
+        return Target(worker=resolve("worker", worker, picture.worker_by_id))
+    name, owner = split(str(lane))
+    return Target(resolve_queue(name), None if owner is None else resolve("worker", owner, picture.worker_by_id))
+
+
+def _change(
+    ctx: CliContext, steer: "Steer", ids: list[str], wanted: "Filter", decide: "Decide", words: str
+) -> ExitStatus:
+    if ids and not wanted.is_empty:
+        raise UsageError("give ids or a filter, not both")
+    if ids:
+        return _tell(ctx, steer.named(ids, decide))
+    if wanted.is_empty:
+        raise UsageError("which tasks? give ids, or a filter such as --queue, --worker or --priority")
+    found = steer.chosen(wanted)
+    if found and not ctx.options.dry_run and not ctx.options.yes:
+        _ask(ctx, found, words)
+    return _tell(ctx, steer.all(found, decide))
+
+
+def _ask(ctx: CliContext, found: "list[Found]", words: str) -> None:
+    """A filter may mean more than was thought: what it means is shown, and somebody has to say yes."""
+    from morag_queue.view.text import safe
+
+    for one in found[:_PREVIEWED]:
+        ctx.warn(
+            f"  {safe(one.task.task_id, 60)}  {one.task.priority.name}  {one.task.lane}  {safe(one.task.source, 60)}"
+        )
+    if len(found) > _PREVIEWED:
+        ctx.warn(f"  … and {len(found) - _PREVIEWED} more")
+    if not ctx.confirm(f"{words}: {len(found)} tasks. Go on?"):
+        raise Refused(f"{words}: {len(found)} tasks; nothing was changed: add --yes, or look first with --dry-run")
+
+
+def _tell(ctx: CliContext, report: "SteerReport") -> ExitStatus:
+    def human() -> "RenderableType":
+        from morag_queue.view.steer import steered_view
+
+        return steered_view(report)
+
+    ctx.emit(report.as_json(), human) if report.tasks or ctx.json else ctx.note("No task fits the filter.")
+    for one in report.refused[:20]:
+        ctx.warn(f"refused: {one.task_id}: {one.detail}")
+    return report.exit_status
