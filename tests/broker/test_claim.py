@@ -220,6 +220,18 @@ def test_a_key_of_another_type_is_looked_past(bench: Bench, client: redis.Redis)
     assert bench.claimed_ids() == [sent]
 
 
+@pytest.mark.parametrize("which", ["unacked", "unacked_index", "held"])
+def test_where_its_records_cannot_be_written_a_message_is_not_taken(which: str, bench: Bench) -> None:
+    bench.send()
+    bench.client.set(getattr(bench.keys, which), "another type")
+    before = bench.everything()
+
+    with pytest.raises(redis.ResponseError, match="wrong kind of value"):
+        bench.claim()
+
+    assert bench.everything() == before
+
+
 # -- a server that refuses
 
 

@@ -69,6 +69,10 @@ for i = FIRST_LANE + 1, #KEYS do
     local length = redis.pcall('LLEN', KEYS[i])
     if type(length) ~= 'number' then length = 0 end  -- a key of another type: `doctor` names it
     if (own or not own_only) and not paused[queue] and length > 0 then
+        -- They change nothing, but fail where a key has another type: before the message is taken, not after.
+        redis.call('HDEL', KEYS[1], tag)
+        redis.call('ZREM', KEYS[2], tag)
+        redis.call('HDEL', KEYS[3], tag)
         local message, id = take(KEYS[i])
         if message then
             local level = tonumber(ARGV[5 + 3 * lanes + math.floor((i - FIRST_LANE - 1) / lanes)])

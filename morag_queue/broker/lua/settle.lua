@@ -30,7 +30,7 @@ local function open_breaker(failures)
     redis.call('HSET', KEYS[9], ARGV[3], cjson.encode(cordon))
     local entry = {who = 'circuit breaker', verb = 'cordon', subject = ARGV[3], reason = reason, plan_id = '',
                    changes = {['until'] = ends, last_task = ARGV[13]}}
-    redis.call('XADD', KEYS[10], 'MAXLEN', '~', ARGV[17], '*', 'entry', cjson.encode(entry))
+    redis.pcall('XADD', KEYS[10], 'MAXLEN', '~', ARGV[17], '*', 'entry', cjson.encode(entry))
 end
 
 -- Failures count until the worker ends a task well. An error of the task's own may be the task's fault: then the
@@ -69,6 +69,9 @@ local function bury(unacked, held, entry)
 end
 
 local tag, outcome, worker, queue = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- They change nothing, but fail where a key has another type: before anything is written, not half way.
+for _, i in ipairs({1, 3, 5, 6, 7, 8, 9, 11}) do redis.call('HDEL', KEYS[i], '') end
+for _, i in ipairs({2, 12}) do redis.call('ZREM', KEYS[i], '') end
 local unacked = outcome == 'failed' and redis.call('HGET', KEYS[1], tag)
 local held = outcome == 'failed' and redis.call('HGET', KEYS[3], tag)
 local was_unacked = redis.call('HDEL', KEYS[1], tag)

@@ -9,6 +9,14 @@
 -- Returns for each message 1 (queued) or 0 (that id is still open: nothing was changed). A message that this very call
 -- queued before (its answer was lost on the way) counts as queued and is not pushed again.
 
+-- They change nothing, but fail where a key has another type: before the first message is queued, not half way.
+redis.call('SCARD', KEYS[1])
+redis.call('HLEN', KEYS[2])
+redis.call('HLEN', KEYS[3])
+for i = 5, #KEYS, 2 do
+    if KEYS[i] ~= KEYS[i - 2] then redis.call('LLEN', KEYS[i]) end
+end
+
 local queued, answer = {}, {}
 for i = 0, (#KEYS - 3) / 2 - 1 do
     local task, list = KEYS[4 + 2 * i], KEYS[5 + 2 * i]
@@ -24,7 +32,7 @@ for i = 0, (#KEYS - 3) / 2 - 1 do
         queued[queue] = (queued[queue] or 0) + 1
         answer[i + 1] = 1
     else
-        answer[i + 1] = redis.call('GET', task) == entry and 1 or 0
+        answer[i + 1] = redis.pcall('GET', task) == entry and 1 or 0
     end
 end
 for queue, count in pairs(queued) do

@@ -1,0 +1,190 @@
+"""settle.lua: out of the hands, out of the open ledger, into the figures; or nothing at all."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from morag_queue.broker.ledger import Ending, Ledger
+from morag_queue.core.figures import bucket
+from tests.broker.conftest import Bench, MakeFull, Taken
+
+
+@pytest.fixture
+def ledger(bench: Bench) -> Ledger:
+    return Ledger(bench.client, bench.keys, retention_seconds=60)
+
+
+@pytest.fixture
+def taken(bench: Bench) -> Taken:
+    """A message in w1's hands, with an open ledger entry."""
+    task_id = bench.send()
+    bench.client.set(bench.keys.task(task_id), '{"state": "queued"}')
+    one = bench.claim()
+    assert one is not None
+    return one
+
+
+def ending(taken: Taken, outcome: str, *, wait: float | None = 1.5, run: float | None = 2.5) -> Ending:
+    return Ending(
+        taken.tag, taken.task_id, "w1", "cpu_standard", outcome, wait, run, {"state": outcome, "error": "E: x"}
+    )
+
+
+def figures(bench: Bench) -> dict[str, int]:
+    [key] = [key for key in bench.client.scan_iter() if b"minute:" in key]
+    return {field.decode(): int(count) for field, count in bench.client.hgetall(key).items()}
+
+
+def totals(bench: Bench) -> dict[str, int]:
+    return {field.decode(): int(count) for field, count in bench.client.hgetall(bench.keys.totals).items()}
+
+
+def in_hand(bench: Bench, tag: str) -> tuple[bool, bool, bool]:
+    """Whether it is in unacked, in its index, in held."""
+    k = bench.keys
+    return (
+        bench.client.hexists(k.unacked, tag), bench.client.zscore(k.unacked_index, tag) is not None,
+        bench.client.hexists(k.held, tag),
+    )  # fmt: skip
+
+
+def test_a_completed_task_leaves_the_hands_is_counted_once_and_its_record_expires(
+    ledger: Ledger, bench: Bench, taken: Taken
+) -> None:
+    assert ledger.settle(ending(taken, "completed")) is True
+    assert ledger.settle(ending(taken, "completed")) is False
+
+    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert figures(bench) == {
+        "cpu_standard|completed": 1,
+        "cpu_standard|wait_ms": 1500,
+        f"cpu_standard|wait|{bucket(1.5)}": 1,
+        "cpu_standard|run_ms": 2500,
+        f"cpu_standard|run|{bucket(2.5)}": 1,
+    }
+    assert totals(bench) == {"completed|w1": 1, "run_ms|w1": 2500, "completed||cpu_standard": 1}
+    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "completed"
+    assert 0 < bench.client.ttl(bench.keys.task(taken.task_id)) <= 60
+
+
+def test_a_failed_task_counts_its_wait_but_not_its_run(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+    assert ledger.settle(ending(taken, "failed")) is True
+
+    assert figures(bench) == {
+        "cpu_standard|failed": 1,
+        "cpu_standard|wait_ms": 1500,
+        f"cpu_standard|wait|{bucket(1.5)}": 1,
+    }
+    assert totals(bench)["failed|w1"] == totals(bench)["failed||cpu_standard"] == 1
+
+
+def test_a_cancelled_task_that_never_ran_has_no_times(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+    assert ledger.settle(ending(taken, "cancelled", wait=None, run=None)) is True
+
+    assert figures(bench) == {"cpu_standard|cancelled": 1}
+    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "cancelled"
+
+
+def test_a_retry_leaves_the_hands_and_stays_open_in_the_ledger(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+    assert ledger.settle(ending(taken, "retry", wait=None, run=None)) is True
+
+    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert bench.client.ttl(bench.keys.task(taken.task_id)) == -1
+    assert totals(bench) == {}
+
+
+def test_an_early_acknowledged_task_keeps_its_owner_until_it_ends(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+    assert ledger.settle(ending(taken, "accepted")) is True
+
+    assert in_hand(bench, taken.tag) == (False, False, True)
+    assert totals(bench) == {}
+
+    assert ledger.settle(ending(taken, "completed")) is True
+    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert totals(bench)["completed|w1"] == 1
+
+
+@pytest.mark.parametrize("outcome", ["accepted", "retry", "completed", "failed", "cancelled"])
+def test_what_was_taken_over_is_neither_counted_nor_touched(
+    outcome: str, ledger: Ledger, bench: Bench, taken: Taken, client: redis.Redis
+) -> None:
+    k = bench.keys
+    client.rename(k.unacked, "elsewhere")
+    client.delete(k.unacked_index, k.held)
+    before = bench.everything()
+
+    assert ledger.settle(ending(taken, outcome)) is False
+
+    assert bench.everything() == before
+
+
+def test_a_task_without_a_ledger_entry_is_counted_and_gets_none(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+    bench.client.delete(bench.keys.task(taken.task_id))
+
+    assert ledger.settle(ending(taken, "completed")) is True
+
+    assert ledger.records([taken.task_id]) == {}
+    assert totals(bench)["completed||cpu_standard"] == 1
+
+
+def test_a_lane_that_is_not_ours_counts_for_the_worker_only(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+    record: dict[str, Any] = {"state": "completed"}
+    ledger.settle(Ending(taken.tag, taken.task_id, "w1", "", "completed", None, 1.0, record))
+
+    assert totals(bench) == {"completed|w1": 1, "run_ms|w1": 1000}
+    assert not [key for key in bench.client.scan_iter() if b"minute:" in key]
+
+
+def test_out_of_memory_an_end_is_written_whole(
+    ledger: Ledger, bench: Bench, taken: Taken, out_of_memory: MakeFull
+) -> None:
+    out_of_memory()
+
+    assert ledger.settle(ending(taken, "completed")) is True
+
+    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert totals(bench)["completed|w1"] == 1
+    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "completed"
+
+
+def test_a_replica_refuses_an_end_whole(ledger: Ledger, bench: Bench, taken: Taken, read_only: MakeFull) -> None:
+    before = bench.everything()
+    read_only()
+
+    with pytest.raises(redis.exceptions.ReadOnlyError):
+        ledger.settle(ending(taken, "completed"))
+
+    assert bench.everything() == before
+
+
+def test_the_owner_of_a_message_that_kombu_took_is_written_in_the_form_of_the_claim(
+    ledger: Ledger, bench: Bench, taken: Taken
+) -> None:
+    from morag_queue.agent.hands import claim_of
+
+    written = bench.held(taken.tag)
+    assert written is not None
+    bench.client.delete(bench.keys.held)
+
+    ledger.hold(claim_of(taken.message, taken.lane, written[5] / 1000).held("w1", "run-1"))
+
+    assert bench.held(taken.tag) == written
+    assert json.loads(bench.unacked(taken.tag) or b"")[0] == taken.message
+
+
+@pytest.mark.parametrize(
+    "which", ["unacked", "unacked_index", "held", "totals", "minute", "hour", "attempts", "cordons", "dead", "failed"]
+)
+def test_a_key_of_another_type_refuses_an_end_whole(which: str, ledger: Ledger, bench: Bench, taken: Taken) -> None:
+    key = getattr(bench.keys, which)
+    key = key(time.time()) if callable(key) else key
+    bench.client.set(key, "another type")
+    before = bench.everything()
+
+    with pytest.raises(redis.ResponseError, match="wrong kind of value"):
+        ledger.settle(ending(taken, "failed"))
+
+    assert bench.everything() == before

@@ -1,0 +1,118 @@
+"""submit.lua: the message and its ledger entry together or neither; an open id once, however often it is sent."""
+
+import json
+import time
+
+import pytest
+import redis
+
+from morag_queue.broker.ledger import Ledger
+from morag_queue.ports import Outgoing
+from tests.broker.conftest import Bench, MakeFull
+
+
+def outgoing(task_id: str = "a", *, lane: str = "cpu_standard", level: int = 4, attempt: int = 1) -> Outgoing:
+    return Outgoing(
+        task_id,
+        f"message {task_id}",
+        json.dumps({"attempt": attempt}),
+        lane.partition(".")[0],
+        lane,
+        level,
+        "." in lane,
+    )
+
+
+@pytest.fixture
+def ledger(bench: Bench) -> Ledger:
+    return Ledger(bench.client, bench.keys, retention_seconds=60)
+
+
+def test_message_and_record_are_there_in_order_and_the_record_of_an_open_task_does_not_expire(
+    ledger: Ledger, bench: Bench
+) -> None:
+    assert ledger.submit([outgoing("a"), outgoing("b"), outgoing("c", lane="cpu_batch.w1", level=0)]) == [True] * 3
+
+    assert bench.waiting() == [b"message a", b"message b"]
+    assert bench.waiting("cpu_batch.w1", 0) == [b"message c"]
+    for task_id in ("a", "b", "c"):
+        assert bench.client.ttl(bench.keys.task(task_id)) == -1
+    assert bench.client.smembers(bench.keys.lanes) == {b"cpu_batch.w1"}
+
+
+def test_arrivals_are_counted_by_queue_in_the_minute_and_the_hour_which_expire(ledger: Ledger, bench: Bench) -> None:
+    ledger.submit([outgoing("a"), outgoing("b"), outgoing("c", lane="cpu_batch.w1")])
+
+    for name in ("minute", "hour"):
+        [key] = [key for key in bench.client.scan_iter() if f"{name}:".encode() in key]
+        assert bench.client.hgetall(key) == {b"cpu_standard|arrived": b"2", b"cpu_batch|arrived": b"1"}
+        assert bench.client.ttl(key) > 0
+
+
+def test_an_id_that_is_still_open_is_refused_and_the_rest_of_the_batch_is_queued(ledger: Ledger, bench: Bench) -> None:
+    ledger.submit([outgoing("a", attempt=1)])
+
+    assert ledger.submit([outgoing("a", attempt=2), outgoing("b")]) == [False, True]
+    assert bench.waiting() == [b"message a", b"message b"]
+    assert ledger.records(["a"]) == {"a": {"attempt": 1}}
+
+
+def test_the_same_id_twice_in_a_batch_is_queued_once(ledger: Ledger, bench: Bench) -> None:
+    assert ledger.submit([outgoing("a", attempt=1), outgoing("a", attempt=2)]) == [True, False]
+    assert bench.waiting() == [b"message a"]
+
+
+def test_the_same_call_again_after_a_lost_answer_is_a_success_and_queues_nothing(ledger: Ledger, bench: Bench) -> None:
+    call = [outgoing("a"), outgoing("b")]
+    ledger.submit(call)
+    before = bench.everything()
+
+    assert ledger.submit(call) == [True, True]
+    assert bench.everything() == before
+
+
+def test_the_id_of_an_ended_task_may_be_used_again(ledger: Ledger, bench: Bench) -> None:
+    ledger.submit([outgoing("a", attempt=1)])
+    bench.client.set(bench.keys.task("a"), '{"state": "completed"}', ex=60)
+
+    assert ledger.submit([outgoing("a", attempt=2)]) == [True]
+    assert bench.waiting() == [b"message a", b"message a"]
+    assert bench.client.ttl(bench.keys.task("a")) == -1
+
+
+@pytest.mark.parametrize("cause", ["out_of_memory", "read_only"])
+def test_a_server_that_refuses_refuses_the_whole_batch(
+    cause: str, ledger: Ledger, bench: Bench, request: pytest.FixtureRequest
+) -> None:
+    make: MakeFull = request.getfixturevalue(cause)
+    ledger.submit([outgoing("a")])
+    before = bench.everything()
+    make()
+
+    with pytest.raises(redis.ResponseError, match=r"maxmemory|read only replica"):
+        ledger.submit([outgoing("b"), outgoing("c", lane="cpu_batch.w1")])
+
+    assert bench.everything() == before
+
+
+@pytest.mark.parametrize("which", ["a lane", "lanes", "minute", "hour"])
+def test_a_key_of_another_type_refuses_the_whole_batch(which: str, ledger: Ledger, bench: Bench) -> None:
+    k = bench.keys
+    now = time.time()
+    broken = {"a lane": k.list("cpu_batch", 4), "lanes": k.lanes, "minute": k.minute(now), "hour": k.hour(now)}[which]
+    bench.client.set(broken, "another type")
+    before = bench.everything()
+    batch = [outgoing("a"), outgoing("b", lane="cpu_batch"), outgoing("c", lane="cpu_standard.w1")]
+
+    with pytest.raises(redis.ResponseError, match="wrong kind of value"):
+        ledger.submit(batch)
+
+    assert bench.everything() == before
+    bench.client.delete(broken)
+    assert ledger.submit(batch) == [True] * 3
+
+
+def test_a_record_of_another_type_counts_as_open(ledger: Ledger, bench: Bench) -> None:
+    bench.client.sadd(bench.keys.task("a"), "another type")
+
+    assert ledger.submit([outgoing("a"), outgoing("b")]) == [False, True]
