@@ -1,0 +1,117 @@
+"""What the loop tells: every event by its name, how loud it is, what it says, and its fields. A name means one thing.
+
+`log.py` writes them, a service of its own may take them as they come (`Tell`). One line a turn that changes something;
+while nothing changes, `fleet_looked_at` is the heartbeat. Durations carry their unit in the field's name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Event(StrEnum):
+    STARTED = "watch_started"
+    STOPPED = "watch_stopped"
+    LEADING = "leading"
+    STANDING_BY = "standing_by"
+    LEASE_LOST = "lease_lost"
+    LEASE_GIVEN_UP = "lease_given_up"
+    TURN = "turn"
+    PLANNED = "turn_planned"
+    REFUSED = "move_refused"
+    FLEET = "fleet_looked_at"
+    JOINED = "worker_joined"
+    RETURNED = "worker_returned"
+    LEFT = "worker_left"
+    GONE = "worker_gone"
+    FAILED_OVER = "worker_failed_over"
+    SILENT = "worker_silent"
+    OUT_OF_SERVICE = "worker_out_of_service"
+    IN_SERVICE = "worker_in_service"
+    STALLED = "worker_stalled"
+    MOVING_AGAIN = "worker_moving_again"
+    FLAPPING = "worker_flapping"
+    LANE_STALLED = "lane_stalled"
+    FOREIGN = "foreign_messages"
+    BROKER_LOST = "broker_lost"
+    BROKER_BACK = "broker_back"
+    TURN_FAILED = "turn_failed"
+    TURN_WORKS_AGAIN = "turn_works_again"
+    LEARNED = "estimates_learned"
+    AGENTLESS = "workers_without_agent"
+    KEPT_ALIVE = "messages_kept_alive"
+    EVENTS_ENABLED = "task_events_enabled"
+    METRICS = "metrics_served"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    level: Level
+    says: str
+    fields: tuple[str, ...] = ()
+
+
+EVENTS: Mapping[Event, Kind] = {
+    Event.STARTED: Kind("info", "the loop begins", ("fleet", "who", "interval_seconds", "monitor_seconds", "dry_run")),
+    Event.STOPPED: Kind("info", "the loop has ended; what it knew is on the broker", ("turns",)),
+    Event.LEADING: Kind("info", "this one leads the fleet from now on", ("term",)),
+    Event.STANDING_BY: Kind("info", "another one leads; this one takes over when it ends", ("leader", "verb", "term")),
+    Event.LEASE_LOST: Kind("warning", "it was away for longer than its lease, and changed nothing more", ("term",)),
+    Event.LEASE_GIVEN_UP: Kind("info", "another one may lead at once", ("term",)),
+    Event.TURN: Kind(
+        "info", "a turn that changed something",
+        ("trigger", "plan_id", "moved", "taken_back", "resent", "quarantined", "refused", "rules", "seconds"),
+    ),
+    Event.PLANNED: Kind("info", "what a turn would do (dry run)", ("trigger", "plan_id", "decisions", "seconds")),
+    Event.REFUSED: Kind("warning", "a step no longer fitted; it is data, not an error", ("task_id", "reason")),
+    Event.FLEET: Kind(
+        "info", "the heartbeat of the loop, once a monitoring interval",
+        ("pending", "processing", "workers", "serving", "backlog_minutes", "oldest_minutes", "turns", "leader"),
+    ),
+    Event.JOINED: Kind("info", "a worker has registered", ("worker",)),
+    Event.RETURNED: Kind("info", "a worker that was away acts in its name again", ("worker",)),
+    Event.LEFT: Kind("info", "a worker has shut down in good order", ("worker",)),
+    Event.GONE: Kind("warning", "a worker has no connection any more, and said no goodbye", ("worker",)),
+    Event.FAILED_OVER: Kind(
+        "warning", "what a dead worker held goes elsewhere",
+        ("worker", "evidence", "taken_back", "moved", "quarantined"),
+    ),
+    Event.SILENT: Kind("warning", "a worker is connected and has not beaten for too long", ("worker", "seconds")),
+    Event.OUT_OF_SERVICE: Kind("info", "a worker was cordoned or drained", ("worker", "state")),
+    Event.IN_SERVICE: Kind("info", "a worker's cordon was lifted, or is over", ("worker",)),
+    Event.STALLED: Kind(
+        "warning", "a worker beats and takes nothing while work waits for it: restart it",
+        ("worker", "lane", "waiting", "seconds"),
+    ),
+    Event.MOVING_AGAIN: Kind("info", "a worker that had stalled takes work again", ("worker",)),
+    Event.FLAPPING: Kind(
+        "warning", "a worker starts again and again: its circuit breaker is open", ("worker", "starts", "seconds")
+    ),
+    Event.LANE_STALLED: Kind(
+        "warning", "work waits in a lane that somebody serves, and nothing is taken from it",
+        ("lane", "waiting", "seconds"),
+    ),
+    Event.FOREIGN: Kind("warning", "messages that are not Celery's lie in the lanes; they are left there", ("count",)),
+    Event.BROKER_LOST: Kind("error", "the broker cannot be reached; trying again", ("error",)),
+    Event.BROKER_BACK: Kind("info", "the broker answers again", ("seconds",)),
+    Event.TURN_FAILED: Kind("error", "a turn ended with an error; the next one goes on", ("error", "trigger")),
+    Event.TURN_WORKS_AGAIN: Kind("info", "a turn has ended well after some that did not", ("failed_turns",)),
+    Event.LEARNED: Kind("debug", "measured run times were learned from", ("runs", "estimates")),
+    Event.AGENTLESS: Kind(
+        "info", "plain Celery workers: they are asked by remote control, so figures about them are less exact",
+        ("nodes",),
+    ),
+    Event.KEPT_ALIVE: Kind("debug", "messages of workers without the agent: else they run twice", ("count",)),
+    Event.EVENTS_ENABLED: Kind("info", "these workers were told to send task events (-E)", ("nodes",)),
+    Event.METRICS: Kind("info", "Prometheus metrics are served", ("url",)),
+}  # fmt: skip
+"""The table. A test holds each line that is written against it."""
+
+
+class Tell(Protocol):
+    """Where events go."""
+
+    def __call__(self, event: Event, /, **fields: Any) -> None: ...
