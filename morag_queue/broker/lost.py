@@ -11,6 +11,8 @@ from typing import Any
 
 from redis import Redis
 
+from morag_queue.core.sweep import Open, Untouched
+
 from . import scripts
 from .keys import Keys
 
@@ -21,28 +23,6 @@ _BURST = 16
 _ENDED = {"SUCCESS": "completed", "FAILURE": "failed", "REVOKED": "cancelled"}
 _PAGES = 10
 _PAGE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A taken message that no worker has touched for long. `worker` and `incarnation` are empty without a holder."""
-
-    tag: str
-    worker: str
-    incarnation: str
-    lane: str
-    task_id: str
-    level: int
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """An open task of the ledger: where and when it was queued."""
-
-    task_id: str
-    enqueued_at: float
-    queue: str
-    level: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +47,11 @@ class Lost:
             scripts.script(client, name) for name in ("orphans", "opened", "present", "resend", "close")
         )
 
-    def orphans(self, before: float, passed: int, limit: int) -> list[Orphan]:
+    def untouched(self, before: float, passed: int, limit: int) -> list[Untouched]:
         """Up to `limit` messages that were not touched since `before` (server's clock), the longest untouched first."""
         k = self._keys
         found = self._orphans(keys=[k.unacked, k.unacked_index, k.held], args=[repr(before), passed, limit])
-        return [_orphan(*row) for row in found]
+        return [_untouched(*row) for row in found]
 
     def open_tasks(self, cursor: int, before: float) -> tuple[int, list[Open]]:
         """One step through the ledger: the next cursor (0 at the end), and open tasks queued before that time."""
@@ -156,9 +136,9 @@ class Lost:
         return bool(self._close(keys=[self._keys.task(task_id), self._keys.totals], args=args))
 
 
-def _orphan(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> Orphan:
+def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> Untouched:
     worker, incarnation = json.loads(holder)[:2] if holder else ("", "")
-    return Orphan(tag.decode(), worker, incarnation, lane.decode(), task_id.decode(), min(max(level, 0), 9))
+    return Untouched(tag.decode(), worker, incarnation, lane.decode(), task_id.decode(), min(max(level, 0), 9))
 
 
 def _literal(text: str) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .fleet import seats
-from .lanes import lane
+from .lanes import lane, split
 from .model import Held, QueueType, WorkerStatus
-from .plan import MoveLane, Plan, Verdict
+from .plan import MoveLane, Plan, TakeBack, Verdict
 from .policy import Policy, Queues
 from .readers import readers
 from .snapshot import Snapshot, WorkerView
@@ -27,6 +27,19 @@ def plan_drain(snapshot: Snapshot, worker: str, policy: Policy, queues: Queues, 
     """All that waits in the worker's own lanes, to the shared lanes: levels and order are kept."""
     steps = own_lanes(snapshot, worker, policy, queues, f"{worker} is being drained")
     return Plan(plan_id=plan_id, verb="drain", fleet=snapshot.fleet, taken_at=snapshot.taken_at, steps=tuple(steps))
+
+
+def plan_force(snapshot: Snapshot, worker: str, *, plan_id: str) -> Plan:
+    """What it has in its hands, begun or not, back to the shared lanes. What runs there runs again: at least once."""
+    held = sorted(snapshot.held_by_worker.get(worker, ()), key=lambda one: one.claimed_at, reverse=True)
+    steps = tuple(
+        TakeBack(
+            task_id=one.task_id, tag=one.tag, worker=worker, incarnation=one.incarnation,
+            target=split(one.lane)[0], level=one.level, reason=f"{worker} is drained by force",
+        )
+        for one in held
+    )  # fmt: skip
+    return Plan(plan_id=plan_id, verb="drain", fleet=snapshot.fleet, taken_at=snapshot.taken_at, steps=steps)
 
 
 def own_lanes(

@@ -1,0 +1,27 @@
+"""How `cordon`, `uncordon` and `drain` answer."""
+
+from typing import TYPE_CHECKING
+
+from .context import CliContext
+
+if TYPE_CHECKING:
+    from morag_queue.verbs.cordon import Standing
+
+
+def show(ctx: CliContext, answer: "Standing", word: str) -> None:
+    """The answer; a second run, which changes nothing, says `already`."""
+    for warning in answer.warnings:
+        ctx.warn(f"warning: {warning}")
+    ctx.emit(answer, lambda: sentence(answer, word))
+
+
+def sentence(answer: "Standing", word: str) -> str:
+    """One line for a person."""
+    if answer.dry_run:
+        return f"{answer.worker} would be {word}" if answer.changed else f"{answer.worker} is {word} already"
+    told = f"{answer.worker} {'is' if answer.changed else 'is already'} {word}"
+    details = [f"{answer.moved_tasks} moved"] if answer.moved_tasks else []
+    details += [f"{answer.taken_back_tasks} taken back"] if answer.taken_back_tasks else []
+    details += [f"{answer.running_tasks} still running"] if answer.running_tasks else []
+    details += [f"{answer.waiting_tasks} in its own lanes"] if answer.waiting_tasks else []
+    return told + (f" ({', '.join(details)})" if details else "")

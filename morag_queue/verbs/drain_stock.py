@@ -1,0 +1,98 @@
+"""Draining a worker without the agent, as well as Celery's remote control can.
+
+It is told to stop consuming. The pop that is on its way may still bring it a message, so after kombu's timeout it is
+looked at again. What it has reserved it runs to the end, tasks that wait for their rate limit are in none of its
+answers, and after a restart it consumes again: the answer says so.
+"""
+
+from uuid import uuid4
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.drain import plan_drain
+from morag_queue.core.model import Cordon, WorkerStatus
+from morag_queue.errors import NotFound
+
+from .apply import apply
+from .cordon import Standing
+from .drain import Ears, Wish, tasks
+from .names import resolve
+
+BRPOP_SECONDS = 1.0
+"""How long one pop of kombu's waits by default."""
+NOT_KNOWN = (
+    "it runs without the agent: tasks that wait for their rate limit are not seen, "
+    "and after a restart it consumes again"
+)
+_SILENT = "it does not answer: busy, stopped or gone"
+
+
+def stock_node(broker: RedisBroker, given: str) -> str:
+    """The node name of a worker that is not registered and answers. Raises NotFound, UsageError."""
+    nodes = {node.partition("@")[0]: node for node in broker.control.ping()}
+    try:
+        return nodes[resolve("worker", given, nodes)]
+    except NotFound:
+        known = sorted({*broker.observe()[0].worker_by_id, *nodes})
+        there = f"; there are {', '.join(known[:10])}" if known else ""
+        raise NotFound(f"no worker {given!r} is registered, and none of that name answers{there}") from None
+
+
+class StockDrain:
+    """One drain of a worker that is not registered."""
+
+    def __init__(self, broker: RedisBroker, node: str, wish: Wish, ears: Ears) -> None:
+        self._broker, self._node, self._wish, self._ears = broker, node, wish, ears
+        self.worker = node.partition("@")[0]
+        self._moved = 0
+
+    def run(self) -> Standing:
+        """Waits until it says twice, a pop apart, that it has nothing in hand."""
+        began = now = self._broker.now()
+        deadline = None if self._wish.deadline_seconds is None else began + self._wish.deadline_seconds
+        changed = self._stop_consuming(began, deadline)
+        running: int | None = None
+        calm_since: float | None = None
+        while calm_since is None or now - calm_since <= BRPOP_SECONDS:
+            moved, running, now = self._look()
+            calm_since = None if moved or running != 0 else calm_since or now
+            self._ears.left(running or 0)
+            if self._wish.detach or (deadline is not None and now >= deadline):
+                return self._answer(WorkerStatus.DRAINING, running, now - began, changed)
+            if calm_since is None:
+                self._ears.say(f"{self.worker}: {_SILENT if running is None else f'{tasks(running)} left'}")
+            self._ears.pause(BRPOP_SECONDS / 2)
+        self._write(Cordon(state=WorkerStatus.DRAINED, reason=self._wish.reason, who=self._wish.who, at=now))
+        return self._answer(WorkerStatus.DRAINED, running, now - began, changed)
+
+    def _stop_consuming(self, now: float, deadline: float | None) -> bool:
+        queues = self._broker.control.queues(self._node)
+        if queues == []:
+            return False
+        wish = self._wish
+        self._write(Cordon(state=WorkerStatus.DRAINING, reason=wish.reason, who=wish.who, at=now, deadline=deadline))
+        self._broker.control.cancel_consumer(self._node, queues or ())
+        self._ears.say(f"{self.worker}: {'told to stop consuming ' + ', '.join(queues) if queues else _SILENT}")
+        changes = {"state": "draining", "node": self._node, "queues": queues}
+        self._broker.journal.write(wish.who, "drain", self.worker, reason=wish.reason, changes=changes)
+        return True
+
+    def _look(self) -> tuple[int, int | None, float]:
+        """Moves what waits in its lanes. How many, what it has in hand (None: no answer), and when that was."""
+        picture, _ = self._broker.observe()
+        settings = self._broker.settings
+        plan = plan_drain(picture, self.worker, settings.policy, settings.queues, plan_id=str(uuid4()))
+        moved = apply(self._broker, plan).moved if plan.steps else 0
+        self._moved += moved
+        busy = self._broker.control.busy(self._node)
+        return moved, None if busy is None else busy.total, picture.taken_at
+
+    def _write(self, cordon: Cordon) -> None:
+        with self._broker.translated():
+            self._broker.cordons.put(self.worker, cordon, (None, *WorkerStatus))
+
+    def _answer(self, state: WorkerStatus, running: int | None, waited: float, changed: bool) -> Standing:
+        return Standing(
+            worker=self.worker, state=state, moved_tasks=self._moved, running_tasks=running or 0,
+            waited_seconds=round(waited, 3), changed=changed, reason=self._wish.reason, who=self._wish.who,
+            warnings=(f"{self.worker}: {NOT_KNOWN}",),
+        )  # fmt: skip
