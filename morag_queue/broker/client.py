@@ -59,7 +59,7 @@ def translated(url: str) -> Iterator[None]:
             f"cannot reach the broker {shown}: {_plain(error)}; is it running, and is --redis-url right?"
         ) from error
     except redis.ResponseError as error:
-        if str(error).startswith("STALE"):
+        if _is_stale(error):
             raise LeaseLost from error
         raise BrokerError(f"the broker {shown} refused: {error}; nothing was changed by this step") from error
 
@@ -70,9 +70,14 @@ def fenced() -> Iterator[None]:
     try:
         yield
     except redis.ResponseError as error:
-        if not str(error).startswith("STALE"):
+        if not _is_stale(error):
             raise
         raise LeaseLost from error
+
+
+def _is_stale(error: redis.ResponseError) -> bool:
+    """Of a pipeline the client puts the command before the server's words."""
+    return "STALE term" in str(error)
 
 
 def _plain(error: BaseException) -> str:

@@ -22,7 +22,7 @@ end
 local function replaced(raw, name, expected, value)
     local head, old, tail = raw:match('^(.*"' .. name .. '":%s*)("[^"]*")(.*)$')
     local ok, found = pcall(cjson.decode, '[' .. (old or '') .. ']')
-    if not ok or found[1] ~= expected then return nil end
+    if not head or not ok or found[1] ~= expected then return nil end
     return head .. quoted(value) .. tail
 end
 

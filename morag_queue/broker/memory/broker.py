@@ -1,0 +1,191 @@
+"""The port over lists in memory, and the workers' side of it."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count, islice
+from time import time
+from typing import Any
+
+from morag_queue.broker.heads import FOREIGN
+from morag_queue.core import lanes
+from morag_queue.core.figures import Window
+from morag_queue.core.levels import LEVELS
+from morag_queue.core.model import Cordon, Heartbeat, Held, QueueType, WorkerInfo, WorkerStatus
+from morag_queue.core.policy import Queues
+from morag_queue.core.snapshot import NO_HEADS, Head, LaneView, Snapshot, Totals, WorkerView
+from morag_queue.ports import Outgoing
+
+from .figures import MemoryFigures
+from .lists import Lists, MemoryMoves, Message
+from .office import MemoryJournal, MemoryLeases, MemoryMemories
+
+RETENTION_S = 3600.0
+
+
+class MemoryBroker:
+    """One fleet. `now` is its server's clock, seconds since the epoch."""
+
+    def __init__(self, *, fleet: str = "memory", queues: Queues | None = None, now: Callable[[], float] = time) -> None:
+        self._fleet, self._queues, self._now = fleet, queues or Queues(), now
+        self._lists, self._figures, self._tags = Lists(), MemoryFigures(), count()
+        self._records: dict[str, tuple[str, float | None]] = {}
+        self._held: dict[str, tuple[Held, Message]] = {}
+        self._workers: dict[str, WorkerInfo] = {}
+        self._beats: dict[str, Heartbeat] = {}
+        self.cordons: dict[str, Cordon] = {}
+        self.paused: set[QueueType] = set()
+        self.leases = MemoryLeases(now)
+        self.moves = MemoryMoves(self._lists, self.leases.check, self._moved)
+        self.memories = MemoryMemories(self.leases)
+        self.journal = MemoryJournal(now)
+
+    @property
+    def fleet(self) -> str:
+        return self._fleet
+
+    @property
+    def queues(self) -> Queues:
+        return self._queues
+
+    def translated(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def now(self) -> float:
+        return self._now()
+
+    # -- the port
+
+    def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        views = tuple(
+            WorkerView(info, self._beats.get(name), self.cordons.get(name), self._figures.totals[name])
+            for name, info in self._workers.items()
+        )
+        lease = self.leases.current()
+        picture = Snapshot(
+            taken_at=self._now(),
+            workers=views,
+            lanes=tuple(self._lane(name, depth) for name in (*self._lists.worker_lanes, *QueueType)),
+            held=tuple(held for held, _ in self._held.values()),
+            paused=frozenset(self.paused),
+            leader=None if lease is None else lease.model_dump(),
+            fleet=self._fleet,
+        )
+        return picture, {queue: self._figures.totals[f"|{queue}"] for queue in QueueType}
+
+    def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
+        return self._figures.windows(now, seconds)
+
+    def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
+        return [self._submit(one) for one in messages]
+
+    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        return {one: json.loads(text) for one in task_ids if (text := self._record(one)) is not None}
+
+    # -- the workers' side
+
+    def register(self, info: WorkerInfo) -> None:
+        """A worker takes its name, whoever had it."""
+        self._workers[info.worker] = info
+        self._beats.pop(info.worker, None)
+
+    def beat(self, worker: str, **figures: Any) -> None:
+        """One heartbeat, now. `figures` are the fields of a Heartbeat."""
+        self._beats[worker] = Heartbeat(at=self._now(), **figures)
+
+    def claim(self, worker: str) -> Held | None:
+        """The next message for a worker: level by level, its own lanes before the shared ones, the oldest first."""
+        info, cordon = self._workers[worker], self.cordons.get(worker)
+        if cordon is not None and cordon.state is not WorkerStatus.CORDONED:
+            return None
+        own = [lanes.lane(queue, worker) for queue in info.queues]
+        names = own if cordon is not None else own + list(info.queues)
+        for level in info.priority_steps:
+            for name in names:
+                if lanes.queue_of(name) not in self.paused and (message := self._take(name, level)) is not None:
+                    return self._hold(info, message, name, level)
+        return None
+
+    def settle(self, tag: str, *, good: bool = True, wait_seconds: float = 0.0, run_seconds: float = 0.0) -> bool:
+        """A held task has ended. False when the message is no longer in hands: then nothing is counted."""
+        if tag not in self._held:
+            return False
+        held, _ = self._held.pop(tag)
+        now = self._now()
+        self._figures.ended(
+            lanes.queue_of(held.lane), held.worker, now, good=good, wait_seconds=wait_seconds, run_seconds=run_seconds
+        )
+        text = self._record(held.task_id)
+        if text is not None:
+            ended = json.loads(text) | {"state": "completed" if good else "failed", "worker": held.worker}
+            self._records[held.task_id] = json.dumps(ended), now + RETENTION_S
+        return True
+
+    # -- for who looks on
+
+    def push(self, lane: str, level: int, raw: str) -> None:
+        """Puts any text in a list, as a foreign producer would."""
+        self._lists.push(lane, level, Message(raw))
+
+    def messages(self, lane: str, level: int) -> list[Any]:
+        """What waits in one list, decoded, the oldest first; a foreign text as it is."""
+        return [one.raw if one.content is None else one.content for one in reversed(self._lists.of(lane, level))]
+
+    def _submit(self, one: Outgoing) -> bool:
+        known = self._record(one.task_id)
+        if known is not None and self._records[one.task_id][1] is None:
+            return known == one.record
+        self._records[one.task_id] = one.record, None
+        self._lists.push(one.lane, one.level, Message(one.text))
+        self._figures.arrived(QueueType(one.queue), self._now())
+        return True
+
+    def _record(self, task_id: str) -> str | None:
+        text, expires = self._records.get(task_id, (None, None))
+        if expires is not None and expires <= self._now():
+            del self._records[task_id]
+            return None
+        return text
+
+    def _moved(self, task_id: str, lane: str, level: int) -> None:
+        text, expires = self._records.get(task_id, (None, None))
+        if text is not None and expires is None:
+            self._records[task_id] = json.dumps(json.loads(text) | {"lane": lane, "level": level}), None
+
+    def _take(self, lane: str, level: int) -> Message | None:
+        waiting = self._lists.of(lane, level)
+        found = next((one for one in reversed(waiting) if one.content is not None), None)
+        if found is not None:
+            waiting.remove(found)
+        return found
+
+    def _hold(self, info: WorkerInfo, message: Message, lane: str, level: int) -> Held:
+        held = Held(
+            tag=f"tag-{next(self._tags)}", worker=info.worker, incarnation=info.incarnation, task_id=message.task_id,
+            lane=lane, level=level, claimed_at=self._now(),
+        )  # fmt: skip
+        self._held[held.tag] = held, message
+        return held
+
+    def _lane(self, name: str, depth: int) -> LaneView:
+        queue, worker = QueueType(lanes.split(name)[0]), lanes.split(name)[1]
+        waiting = [self._lists.of(name, level) for level in LEVELS]
+        seen = depth if worker is None else 1
+        oldest = [list(islice(reversed(one), seen)) for one in waiting]
+        newest = [list(islice(one, depth if worker is None else 0)) for one in waiting]
+        first = [one[0].head(level) if one else None for level, one in enumerate(oldest)]
+        visible = [{id(m): m for m in (*oldest[level], *newest[level])}.values() for level in LEVELS]
+        return LaneView(
+            lane=name,
+            queue=queue,
+            worker=worker,
+            lengths=tuple(len(one) for one in waiting),
+            oldest_enqueued_at=tuple(one.enqueued_at or None if isinstance(one, Head) else None for one in first),
+            foreign=sum(m.head(level) is FOREIGN for level in LEVELS for m in visible[level]),
+            heads=tuple(tuple(_entries(end, level)) for level, end in enumerate(oldest)) if any(oldest) else NO_HEADS,
+            tails=tuple(tuple(_entries(end, level)) for level, end in enumerate(newest)) if any(newest) else NO_HEADS,
+        )
+
+
+def _entries(messages: Iterable[Message], level: int) -> Iterator[Head]:
+    return (entry for message in messages if isinstance(entry := message.head(level), Head))
