@@ -48,22 +48,24 @@ class Steering:
             by_list[self._keys.list(change.lane, change.level)].append(n)
         done = [False] * len(changes)
         for key, numbers in by_list.items():
-            # The deepest first: what is taken out then moves none of those that are still to come.
-            numbers.sort(key=lambda n: -changes[n].depth)
+            # The next to run first, so that their order is kept where they go; the others move up meanwhile.
+            numbers.sort(key=lambda n: changes[n].depth)
+            gone = 0
             for start in range(0, len(numbers), CHUNK):
                 part = numbers[start : start + CHUNK]
-                answers: list[int] = self._call(key, [changes[n] for n in part])
+                answers = self._call(key, [changes[n] for n in part], gone)
+                gone += sum(answers)
                 for n, answer in zip(part, answers, strict=True):
                     done[n] = bool(answer)
         return done
 
-    def _call(self, key: str, changes: Sequence[Change]) -> list[int]:
+    def _call(self, key: str, changes: Sequence[Change], gone: int) -> list[int]:
         k, now = self._keys, time.time()
         keys = [key, k.lanes, k.totals, k.minute(now), k.hour(now)]
         arguments: list[str | bytes | int] = [self._retention, MINUTE_TTL, HOUR_TTL]
         for one in changes:
             keys += (key if one.text is None else k.list(one.to_lane, one.to_level), k.task(one.task_id))
             lane = one.to_lane if one.to_worker_lane else ""
-            arguments += (one.depth, one.raw, one.text or "", one.record, one.queue, lane)
+            arguments += (max(one.depth - gone, 1), one.raw, one.text or "", one.record, one.queue, lane)
         answer: list[int] = self._script(keys=keys, args=arguments)
         return answer

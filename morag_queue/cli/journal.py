@@ -1,4 +1,4 @@
-"""`journal ls|show`: who changed what, when and why."""
+"""`journal ls|show|undo`: who changed what, when and why."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +8,7 @@ from morag_queue.errors import NotFound
 
 from .context import CliContext
 from .options import verb
+from .undo import undo
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,4 +53,4 @@ def show(
     ctx.emit(found, human)
 
 
-commands = {"ls": ls, "show": show}
+commands = {"ls": ls, "show": show, "undo": undo}

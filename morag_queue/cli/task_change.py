@@ -111,10 +111,11 @@ def retry(
     from morag_queue.verbs.retry import retrying
 
     steer = _steer(ctx, "task retry")
-    return _tell(ctx, steer.named(ids, retrying(_wire, reset=not keep)))
+    return tell(ctx, steer.named(ids, retrying(wire, reset=not keep)))
 
 
-def _wire() -> "Wire":
+def wire() -> "Wire":
+    """Writes new messages."""
     from morag_queue.broker.wire import Wire  # imports Celery: not before there is something to write
 
     return Wire()
@@ -147,13 +148,13 @@ def _change(
     if ids and not wanted.is_empty:
         raise UsageError("give ids or a filter, not both")
     if ids:
-        return _tell(ctx, steer.named(ids, decide))
+        return tell(ctx, steer.named(ids, decide))
     if wanted.is_empty:
         raise UsageError("which tasks? give ids, or a filter such as --queue, --worker or --priority")
     found = steer.chosen(wanted)
     if found and not ctx.options.dry_run and not ctx.options.yes:
         _ask(ctx, found, words)
-    return _tell(ctx, steer.all(found, decide))
+    return tell(ctx, steer.all(found, decide))
 
 
 def _ask(ctx: CliContext, found: "list[Found]", words: str) -> None:
@@ -170,7 +171,9 @@ def _ask(ctx: CliContext, found: "list[Found]", words: str) -> None:
         raise Refused(f"{words}: {len(found)} tasks; nothing was changed: add --yes, or look first with --dry-run")
 
 
-def _tell(ctx: CliContext, report: "SteerReport") -> ExitStatus:
+def tell(ctx: CliContext, report: "SteerReport") -> ExitStatus:
+    """The answer of a verb that changes tasks."""
+
     def human() -> "RenderableType":
         from morag_queue.view.steer import steered_view
 

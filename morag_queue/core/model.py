@@ -259,6 +259,7 @@ class QueueStats(Frozen):
     pending_by_priority: dict[str, int] = {}
     arrivals_per_minute: float = 0.0
     completions_per_minute: float = 0.0
+    paused: bool = Field(False, description="it hands out nothing until `resume`")
 
 
 class WorkerStats(Frozen):

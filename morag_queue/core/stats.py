@@ -47,6 +47,7 @@ def queue_stats(
         pending_by_priority=_pending_by_priority(queue, snapshot),
         arrivals_per_minute=window.per_minute(window.arrivals),
         completions_per_minute=window.per_minute(window.ended),
+        paused=queue in snapshot.paused,
     )
 
 

@@ -14,6 +14,7 @@ from morag_queue.core.model import Frozen, QueueType, TaskState
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.core.task import Task
 from morag_queue.errors import NotFound, UsageError
+from morag_queue.ports import JournalEntry
 from morag_queue.settings import Settings
 
 WINDOW_S = 3600.0
@@ -120,14 +121,7 @@ class Look:
         first = [_submitted(noted, found.task)] if isinstance(noted, dict) else []
         with translated(self.settings.redis_url):
             entries = self._broker.journal.about(found.task.task_id)
-        later = [
-            Decided(
-                at=entry.at, who=entry.who, verb=entry.verb, entry_id=entry.entry_id,
-                reason=entry.reason or str(entry.changes.get("reason") or entry.subject),
-                detail=_of_this(entry.changes, found.task.task_id),
-            )
-            for entry in reversed(entries)
-        ]  # fmt: skip
+        later = [_from_journal(entry, found.task.task_id) for entry in reversed(entries)]
         return (*first, *later)
 
 
@@ -135,10 +129,19 @@ def _submitted(decision: Mapping[str, Any], task: Task) -> Decided:
     return Decided(at=task.enqueued_at, verb="submit", reason=str(decision.get("reason") or ""), detail=decision)
 
 
-def _of_this(changes: Mapping[str, Any], task_id: str) -> dict[str, Any]:
-    """The part of a journal entry that is about one task; the ids of a thousand others are left out."""
-    tasks = changes.get("tasks")
-    rest = {name: value for name, value in changes.items() if not isinstance(value, list | dict)}
-    if isinstance(tasks, dict) and task_id in tasks:
-        rest["task"] = tasks[task_id]
-    return rest
+def _from_journal(entry: JournalEntry, task_id: str) -> Decided:
+    """An entry by what it says of this task; the ids of a thousand others are left out."""
+    tasks = entry.changes.get("tasks")
+    of_this = tasks.get(task_id) if isinstance(tasks, dict) else None
+    detail = {name: value for name, value in entry.changes.items() if not isinstance(value, list | dict)}
+    reason = entry.reason
+    match of_this:
+        case [source, level, target, to_level, why]:  # a move by the balancing loop
+            detail = {"from": source, "level": level, "to": target, "to_level": to_level}
+            reason = str(why)
+        case dict():
+            detail = of_this
+    return Decided(
+        at=entry.at, who=entry.who, verb=entry.verb, reason=reason or entry.subject, detail=detail,
+        entry_id=entry.entry_id,
+    )  # fmt: skip

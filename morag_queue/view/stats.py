@@ -40,7 +40,7 @@ def queues_table(queues: tuple[QueueStats, ...]) -> Fitting:
 
     return Fitting(
         [
-            Column("QUEUE", [cell(queue.queue_type, "bold") for queue in queues]),
+            Column("QUEUE", [_named(queue) for queue in queues]),
             numbers("PENDING", [queue.pending_tasks for queue in queues]),
             numbers("RUNNING", [queue.processing_tasks for queue in queues], style="cyan"),
             numbers("DONE", [queue.completed_tasks for queue in queues], rank=1),
@@ -77,6 +77,10 @@ def workers_table(workers: tuple[WorkerStats, ...]) -> Fitting:
             Column("REASON", [cell(worker.reason, "", 200) for worker in workers], rank=2, least=12),
         ]
     )
+
+
+def _named(queue: QueueStats) -> Text:
+    return cell(f"{queue.queue_type} (paused)", "bold yellow") if queue.paused else cell(queue.queue_type, "bold")
 
 
 def _by_priority(queue: QueueStats) -> str:

@@ -172,6 +172,13 @@ def test_prio_by_filter_counts(stage, fleet):
     assert sorted(stage.ids("cpu_standard", 1)) == ["a", "b"]
 
 
+def test_prio_of_many_keeps_their_order(stage, fleet):
+    ids = [f"t-{n:03}" for n in range(120)]
+    stage.fill(ids)
+    fleet("task", "prio", "HIGH", "--priority", "NORMAL", "--yes")
+    assert stage.ids("cpu_standard", 1) == ids
+
+
 def test_what_is_taken_or_has_ended_keeps_its_priority(stage, fleet):
     stage.join("cpu-1")
     stage.submit("a", "b")
