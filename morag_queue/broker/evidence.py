@@ -1,5 +1,7 @@
 """What the server knows of who is connected: the proof that a worker is dead, and the means to make it so."""
 
+import os
+import socket
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,6 +38,18 @@ class Evidence:
             names=Counter(one["name"] for one in listed if one["name"]),
             strangers=sum(not one["name"].startswith(OURS) and _consumes(one) for one in listed),
         )
+
+    def process_is_gone(self, host: str, pid: int) -> bool:
+        """Whether a process of this machine has ended; False where it is on another one, or not known."""
+        if host != socket.gethostname() or pid <= 0:
+            return False
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False  # someone else's: it is there
+        return False
 
     def kill(self, client_name: str) -> int:
         """Closes every connection of that name. Returns how many there were."""

@@ -30,10 +30,14 @@ class Life(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What was seen of a worker besides its beat. `answered` is None where it was not asked."""
+    """What was seen of a worker besides its beat.
+
+    `answered` is None where it was not asked; `process_is_gone` is only ever seen on the worker's own machine.
+    """
 
     connections: int = 0
     answered: bool | None = None
+    process_is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ def judge(worker: str, view: WorkerView | None, signs: Signs, now: float) -> Jud
     beat, age = _beat(view, now)
     if not signs.connections:
         listed = f"no connection named {view.info.client_name} in CLIENT LIST"
-        return Judgement(worker, Life.DEAD, tuple(filter(None, [listed, beat, answer])))
+        gone = f"its process {view.info.pid} is gone from this machine" if signs.process_is_gone else None
+        return Judgement(worker, Life.DEAD, tuple(filter(None, [listed, gone, beat, answer])))
     listed = f"{signs.connections} connections named {view.info.client_name} in CLIENT LIST"
     lively = signs.answered or (age is not None and age <= 2 * view.info.beat_seconds)
     return Judgement(worker, Life.ALIVE if lively else Life.UNPROVEN, tuple(filter(None, [listed, beat, answer])))

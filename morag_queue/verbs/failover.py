@@ -14,7 +14,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.failover import Judgement, Life, Signs, is_due, judge, plan_failover
 from morag_queue.core.model import Frozen
 from morag_queue.core.plan import Applied, Declined, Plan, Rejected
-from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.errors import NotFound, Refused
 
 from .apply import apply
@@ -59,6 +59,7 @@ class _Target:
     judgement: Judgement
     client_name: str
     incarnation: str
+    is_certain: bool
 
 
 class Failover:
@@ -101,7 +102,7 @@ class Failover:
 
     def _judge(self, picture: Snapshot, names: Sequence[str] | dict[str, None], *, asking: bool) -> list[_Target]:
         targets = self._once(picture, names)
-        if any(one.judgement.life is Life.DEAD and not self._is_silent(picture, one) for one in targets):
+        if any(one.judgement.life is Life.DEAD and not one.is_certain for one in targets):
             self._pause(_SECOND_LOOK_SECONDS)  # a blip has cut the connections of a live worker, perhaps
             picture, _ = self._broker.observe()
             targets = self._once(picture, names)
@@ -124,16 +125,16 @@ class Failover:
         for worker in names:
             view = picture.worker_by_id.get(worker)
             client_name = view.info.client_name if view else ""
-            signs = Signs(connected.get(client_name, 0), None if answered is None else worker in answered)
+            signs = Signs(
+                connections=connected.get(client_name, 0),
+                answered=None if answered is None else worker in answered,
+                process_is_gone=view is not None
+                and self._broker.evidence.process_is_gone(view.info.host, view.info.pid),
+            )
             incarnation = "" if view is None else "fenced" if view.fenced else view.info.incarnation
-            found.append(_Target(judge(worker, view, signs, picture.taken_at), client_name, incarnation))
+            is_certain = signs.process_is_gone or _is_silent(view, picture.taken_at)
+            found.append(_Target(judge(worker, view, signs, picture.taken_at), client_name, incarnation, is_certain))
         return found
-
-    def _is_silent(self, picture: Snapshot, target: _Target) -> bool:
-        view = picture.worker_by_id.get(target.judgement.worker)
-        if view is None or view.fenced or view.beat is None or view.beat.stopped:
-            return True
-        return picture.taken_at - view.beat.at > 2 * view.info.beat_seconds
 
     # -- deed
 
@@ -216,6 +217,12 @@ class Failover:
                 self._who, plan.verb, ", ".join(gone) or "the fleet", reason=self._reason, plan_id=plan.plan_id,
                 changes={**changes, "evidence": evidence, "tasks": ids[:_IDS_KEPT]},
             )  # fmt: skip
+
+
+def _is_silent(view: WorkerView | None, now: float) -> bool:
+    if view is None or view.fenced or view.beat is None or view.beat.stopped:
+        return True
+    return now - view.beat.at > 2 * view.info.beat_seconds
 
 
 def _planned(plan: Plan) -> dict[str, int]:
