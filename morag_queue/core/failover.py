@@ -58,7 +58,7 @@ def judge(worker: str, view: WorkerView | None, signs: Signs, now: float) -> Jud
     if view.fenced:
         return Judgement(worker, Life.DEAD, ("it was fenced by an earlier failover and has not come back",))
     beat, age = _beat(view, now)
-    if not signs.connections:
+    if not signs.connections and view.info.client_name:
         listed = f"no connection named {view.info.client_name} in CLIENT LIST"
         gone = f"its process {view.info.pid} is gone from this machine" if signs.process_is_gone else None
         return Judgement(worker, Life.DEAD, tuple(filter(None, [listed, gone, beat, answer])))

@@ -1,0 +1,113 @@
+"""Proof of death, and what is done with what is left behind."""
+
+from morag_queue.core.failover import Life, Signs, is_due, judge, plan_failover
+from morag_queue.core.model import QueueType
+from morag_queue.core.plan import MoveLane, TakeBack
+from morag_queue.core.policy import Policy, Queues
+
+from .fleets import NOW, fleet, held, queued, worker
+
+GPU, STANDARD = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD
+NAMED = {"client_name": "mq.cpu-1"}
+
+
+def life(view, **signs):
+    return judge("cpu-1", view, Signs(**signs), NOW).life
+
+
+def plan(snapshot, *names, attempts=None):
+    return plan_failover(snapshot, names, Policy(), Queues(), plan_id="p", attempts=attempts or {})
+
+
+def test_no_connection_proves_death_however_fresh_the_beat():
+    assert life(worker("cpu-1", beat_age=0.5, **NAMED)) is Life.DEAD
+
+
+def test_silence_proves_nothing_while_a_connection_is_there():
+    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6) is Life.UNPROVEN
+    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=False) is Life.UNPROVEN
+
+
+def test_a_fresh_beat_or_an_answer_is_life():
+    assert life(worker("cpu-1", beat_age=1, **NAMED), connections=6) is Life.ALIVE
+    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=True) is Life.ALIVE
+
+
+def test_a_worker_whose_connections_have_no_name_is_never_proved_dead():
+    assert life(worker("cpu-1", beat_age=600, client_name="")) is Life.UNPROVEN
+
+
+def test_of_a_worker_without_the_agent_nothing_is_known_until_it_answers():
+    assert life(None) is Life.UNKNOWN
+    assert life(None, answered=False) is Life.UNKNOWN
+    assert life(None, answered=True) is Life.ALIVE
+
+
+def test_the_evidence_is_told_in_words():
+    told = judge("cpu-1", worker("cpu-1", beat_age=12, **NAMED), Signs(answered=False, process_is_gone=True), NOW)
+    assert told.evidence == (
+        "no connection named mq.cpu-1 in CLIENT LIST",
+        "its process 1 is gone from this machine",
+        "its last heartbeat was 12.0 s ago",
+        "no answer on the control channel",
+    )
+
+
+def test_a_crashed_worker_is_due_after_two_beats_and_only_if_it_left_something():
+    for age, hands, due in ((3, 1, False), (5, 1, True), (5, 0, False)):
+        snapshot = fleet(worker("cpu-1", beat_age=age), held=held("cpu-1", count=hands))
+        assert is_due(snapshot, snapshot.workers[0], Policy()) is due
+
+
+def test_a_worker_that_restarts_in_good_order_keeps_its_lanes_for_a_minute_a_drained_one_for_ever():
+    lanes = (queued(STANDARD, 1, "cpu-1"),)
+    for age, cordon, due in ((30, None, False), (90, None, True), (90, "drained", False), (90, "cordoned", True)):
+        snapshot = fleet(worker("cpu-1", beat_age=age, stopped=True, cordon=cordon), lanes=lanes)
+        assert is_due(snapshot, snapshot.workers[0], Policy()) is due, (age, cordon)
+
+
+def test_hands_go_first_in_line_and_lanes_to_the_shared_lanes():
+    snapshot = fleet(
+        worker("cpu-1"), worker("cpu-2"), held=held("cpu-1", count=2), lanes=(queued(STANDARD, 3, "cpu-1", level=5),)
+    )
+    steps = plan(snapshot, "cpu-1").steps
+    taken = [step for step in steps if isinstance(step, TakeBack)]
+    assert {(step.task_id, step.target, step.eta) for step in taken} == {
+        ("cpu-1-0", "cpu_standard", ""), ("cpu-1-1", "cpu_standard", ""),
+    }  # fmt: skip
+    assert {step.max_deaths for step in taken} == {Policy().max_retries}
+    moved = [step for step in steps if isinstance(step, MoveLane)]
+    assert [(step.source, step.target, step.level, step.count) for step in moved] == [
+        ("cpu_standard.cpu-1", "cpu_standard", 5, 3)
+    ]
+
+
+def test_what_former_runs_of_the_worker_held_is_taken_too():
+    snapshot = fleet(worker("cpu-1"), held=held("cpu-1", run="before"))
+    assert [step.incarnation for step in plan(snapshot, "cpu-1").steps] == ["cpu-1.before"]
+
+
+def test_a_task_that_was_taken_back_before_waits_a_while_longer_each_time():
+    snapshot = fleet(worker("cpu-1"), held=held("cpu-1", count=2))
+    etas = {step.task_id: step.eta for step in plan(snapshot, "cpu-1", attempts={"cpu-1-0": 1, "cpu-1-1": 2}).steps}
+    assert etas == {"cpu-1-0": "1970-01-12T13:46:50+00:00", "cpu-1-1": "1970-01-12T13:47:00+00:00"}
+
+
+def test_work_of_a_queue_that_nobody_serves_any_more_goes_to_the_fallback_that_is_served():
+    lanes = (queued(GPU, 2, "gpu-1"),)
+    other = worker("gpu-2", "gpu", queues=("gpu_fallback",))
+    before = fleet(worker("gpu-1", "gpu"), other, lanes=lanes)
+    assert [step.target for step in plan(before, "gpu-1").steps] == ["gpu_fallback"]
+
+
+def test_gpu_work_never_falls_back_to_a_cpu_queue():
+    before = fleet(worker("gpu-1", "gpu"), worker("cpu-1"), lanes=(queued(GPU, 2, "gpu-1"),))
+    made = plan(before, "gpu-1")
+    assert [step.target for step in made.steps] == ["gpu_priority"]
+    assert [(one.subject, one.reason) for one in made.declined] == [
+        ("gpu_priority", "nobody serves it any more: its work waits")
+    ]
+
+
+def test_a_worker_that_left_nothing_gives_an_empty_plan():
+    assert plan(fleet(worker("cpu-1"), worker("cpu-2"), held=held("cpu-2")), "cpu-1").steps == ()

@@ -1,0 +1,45 @@
+"""Kinds of failure, what they say of a worker, and what is done with a task whose workers die."""
+
+import pytest
+
+from morag_queue.core.failure import Blame, FailureKind, Recovery, Strategy, blame, delay_seconds, eta, kind_of, remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("ValueError: not a page", FailureKind.PROCESSING_ERROR),
+        ("MemoryError: ", FailureKind.RESOURCE_EXHAUSTION),
+        ("RuntimeError: CUDA out of memory. Tried to allocate 2 GiB", FailureKind.RESOURCE_EXHAUSTION),
+        ("OSError: [Errno 28] No space left on device", FailureKind.RESOURCE_EXHAUSTION),
+        ("WorkerLostError: Worker exited prematurely: signal 9", FailureKind.WORKER_OFFLINE),
+        ("SystemExit: 1", FailureKind.WORKER_OFFLINE),
+        ("hard time limit of 60 s", FailureKind.TIMEOUT),
+        ("ConnectionRefusedError: [Errno 111]", FailureKind.NETWORK),
+        ("", FailureKind.PROCESSING_ERROR),
+    ],
+)
+def test_the_kind_of_a_failure_is_read_off_its_error(error, kind):
+    assert kind_of(error) is kind
+
+
+def test_a_full_disk_speaks_against_the_worker_a_lost_network_does_not_and_a_bad_file_is_unclear():
+    assert blame(FailureKind.RESOURCE_EXHAUSTION) is Blame.WORKER
+    assert blame(FailureKind.NETWORK) is Blame.NONE
+    assert blame(FailureKind.PROCESSING_ERROR) is Blame.UNCLEAR
+
+
+def test_a_task_whose_workers_die_runs_at_once_then_later_and_later_then_not_any_more():
+    recovery = Recovery(retry_delay_seconds=10)
+    assert [remedy(attempts, 3) for attempts in range(5)] == [
+        Strategy.REASSIGN,
+        Strategy.RETRY_WITH_DELAY,
+        Strategy.RETRY_WITH_DELAY,
+        Strategy.QUARANTINE,
+        Strategy.QUARANTINE,
+    ]
+    assert [delay_seconds(attempts, recovery) for attempts in range(4)] == [0, 10, 20, 40]
+
+
+def test_an_eta_is_written_as_celery_reads_it():
+    assert eta(1_764_000_000.5) == "2025-11-24T16:00:00.500000+00:00"
