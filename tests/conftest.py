@@ -43,8 +43,8 @@ def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]
     fleets: list[Fleet] = []
     with ExitStack() as stack:
 
-        def make(**options: Any) -> Fleet:
-            fleets.append(stack.enter_context(Fleet(**options)))
+        def make(kind: type[Fleet] = Fleet, **options: Any) -> Fleet:
+            fleets.append(stack.enter_context(kind(**options)))
             return fleets[-1]
 
         yield make

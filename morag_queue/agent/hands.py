@@ -99,9 +99,13 @@ class HandsQoS(stock.QoS):
             claim.outcome = outcome
 
     def finish(self, tag: str) -> None:
-        """Writes down the end of a task whose message was acknowledged before it ran. Nothing to do for any other."""
+        """Writes down the end of a task whose message was acknowledged before it ran.
+
+        Nothing to do for any other: Celery acknowledges or rejects it a moment later, and that writes it.
+        """
         claim = self._hands.get(tag)
-        if claim is not None and claim.outcome is not None:
+        if claim is not None and claim.accepted:
+            claim.outcome = claim.outcome or _REJECTED
             try:
                 self.settle(claim)
             except self.channel.connection_errors as error:
@@ -126,6 +130,7 @@ class HandsQoS(stock.QoS):
             return
         if claim.outcome is None and claim.running:
             self.channel.settle(claim, ACCEPTED)
+            claim.accepted = True
         else:
             claim.outcome = claim.outcome or _UNREAD
             self.settle(claim)

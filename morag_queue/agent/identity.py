@@ -30,8 +30,8 @@ class Outcome:
 class Claim:
     """One message in hand. `claimed_at` is the server's clock, in seconds.
 
-    `running`: a pool process has it, so it must not be given to anybody else while this worker lives. `outcome`: it has
-    ended, whether or not that could be written down.
+    `running`: a pool process has it, so it must not be given to anybody else while this worker lives. `accepted`: it
+    was acknowledged before it ran. `outcome`: it has ended, whether or not that could be written down.
     """
 
     tag: str
@@ -42,6 +42,7 @@ class Claim:
     claimed_at: float
     entry: dict[str, Any] = field(default_factory=dict)
     running: bool = False
+    accepted: bool = False
     outcome: Outcome | None = None
 
     def held(self, worker: str, incarnation: str) -> Held:
