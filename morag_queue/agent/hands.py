@@ -104,8 +104,7 @@ class HandsQoS(stock.QoS):
         Nothing to do for any other: Celery acknowledges or rejects it a moment later, and that writes it.
         """
         claim = self._hands.get(tag)
-        if claim is not None and claim.accepted:
-            claim.outcome = claim.outcome or _REJECTED
+        if claim is not None and claim.accepted and claim.outcome is not None:
             try:
                 self.settle(claim)
             except self.channel.connection_errors as error:
@@ -131,6 +130,7 @@ class HandsQoS(stock.QoS):
         if claim.outcome is None and claim.running:
             self.channel.settle(claim, ACCEPTED)
             claim.accepted = True
+            self.finish(delivery_tag)  # in a pool of threads it may have ended meanwhile
         else:
             claim.outcome = claim.outcome or _UNREAD
             self.settle(claim)

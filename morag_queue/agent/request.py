@@ -6,7 +6,7 @@ Runs in the worker's main process (Celery calls these there), never in a pool's 
 from time import monotonic
 from typing import Any
 
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Retry
 from celery.worker.request import Request as CeleryRequest
 
 from .hands import HandsQoS
@@ -59,7 +59,7 @@ class RequestMixin:
             self._ends("retry")
         elif isinstance(error, Ignore):
             self._ends("completed", run_seconds=self._ran())
-        elif not isinstance(error, Reject) and not self._already_cancelled:
+        elif not self._already_cancelled:  # a message that is put back has not ended, see HandsQoS.reject
             self._ends("failed", run_seconds=self._ran(), error=f"{type(error).__name__}: {error}"[:500])
         return self._then_finish(super().on_failure(exc_info, send_failed_event, return_ok))  # type: ignore[misc]
 
