@@ -136,6 +136,14 @@ class RedisBroker:
             found: Sequence[Mapping[bytes, bytes]] = pipe.execute()
         return _windows(found, seconds)
 
+    def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
+        """What happened in each queue in single minutes, counted from the epoch. A day of them is kept."""
+        pipe = self.client.pipeline(transaction=False)
+        for number in numbers:
+            pipe.hgetall(self.keys.minute(number * 60))
+        with translated(self.settings.redis_url):
+            return [_windows([fields], 60.0) for fields in pipe.execute()]
+
     def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
         """Queues messages in order, `BATCH` a call; False for an id that is still open."""
         answer: list[bool] = []

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from importlib.metadata import version
 from itertools import count
 from typing import Any
 
@@ -12,19 +11,14 @@ import redis
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Outgoing
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.registry import Registry
 from morag_queue.broker.wire import Wire
 from morag_queue.core.doctor import Code, Finding
 from morag_queue.core.levels import priority_of_level
-from morag_queue.core.model import Capability, QueuePriority, QueueType, TaskQueueEntry, WorkerInfo
+from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
 from morag_queue.settings import BrokerSettings, Settings
 from morag_queue.verbs.doctor import doctor
+from tests.support import records
 
-SETTINGS = {
-    "acks_late": True, "reject_on_worker_lost": True, "cancel_on_connection_loss": True, "prefetch_multiplier": 1,
-    "visibility_timeout": 3600, "sep": "",
-}  # fmt: skip
-FIGURES = {"cpu_percent": 1.0, "memory_percent": 1.0, "active": 0, "reserved": 0, "stopped": False}
 Examine = Callable[..., dict[Code, Finding]]
 
 
@@ -41,25 +35,9 @@ def examine(valkey: str) -> Examine:
 
 
 @pytest.fixture
-def register(client: redis.Redis) -> Callable[..., WorkerInfo]:
-    """A worker that registered and beats, as the agent does it; what is given differs from a good one."""
-
-    def one(worker: str = "worker-1", *, settings: Any = (), beat: Any = (), **more: Any) -> WorkerInfo:
-        info = WorkerInfo(
-            **{
-                "worker": worker, "incarnation": f"{worker}.run", "host": "host", "pid": 1, "slots": 1,
-                "capability": Capability.CPU, "queues": ("cpu_standard", "cpu_batch"),
-                "client_name": f"mq.{worker}.host.1.run", "version": version("morag-queue"),
-                "settings": {**SETTINGS, **dict(settings)}, **more,
-            }
-        )  # fmt: skip
-        registry = Registry(client, Keys(), 60)
-        assert registry.register(info) == ""
-        if beat is not None:
-            registry.beat(worker, info.incarnation, {**FIGURES, **dict(beat)}, [])
-        return info
-
-    return one
+def register(client: redis.Redis) -> Callable[..., None]:
+    """A worker that registered and beats; what is given differs from a good one."""
+    return lambda *args, **more: records.register(client, *args, **more)
 
 
 @pytest.fixture

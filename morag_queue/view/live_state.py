@@ -1,0 +1,80 @@
+"""What a person has chosen in the live view, and what each key changes. Pure."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class Sort(StrEnum):
+    NAME = "name"
+    STATUS = "status"
+    LOAD = "load"
+    AGE = "age"
+    BEAT = "beat"
+
+    @property
+    def following(self) -> "Sort":
+        words = list(Sort)
+        return words[(words.index(self) + 1) % len(words)]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """`offset`: how many workers are scrolled past; `age_s`: how old the picture is, `trouble`: why it is."""
+
+    paused: bool = False
+    sort: Sort = Sort.NAME
+    filter: str = ""
+    typing: bool = False
+    help: bool = False
+    offset: int = 0
+    quit: bool = False
+    age_s: float = 0.0
+    trouble: str = ""
+
+
+_PAGE = 10
+_SCROLL = {
+    "up": -1, "k": -1, "down": 1, "j": 1, "page up": -_PAGE, "page down": _PAGE, "home": -1_000_000, "g": -1_000_000,
+}  # fmt: skip
+HELP = (
+    ("q", "quit"),
+    ("p or space", "pause, and go on"),
+    ("s", "sort the workers: name, status, load, age of the task, beat"),
+    ("/", "show workers of which some field holds the text; Enter keeps it, Esc drops it"),
+    ("↑ ↓ PgUp PgDn", "scroll the workers"),
+    ("?", "this help"),
+)
+"""Keys and what they do."""
+
+
+def on_key(state: LiveState, key: str) -> LiveState:
+    """The state after a key: a character, or the name of a key such as `enter` or `page down`."""
+    if state.typing:
+        return _typed(state, key)
+    if state.help:
+        return replace(state, help=False, quit=key == "q")
+    match key:
+        case "q":
+            return replace(state, quit=True)
+        case "p" | " ":
+            return replace(state, paused=not state.paused)
+        case "s":
+            return replace(state, sort=state.sort.following, offset=0)
+        case "/":
+            return replace(state, typing=True)
+        case "escape":
+            return replace(state, filter="", offset=0)
+        case "?" | "h":
+            return replace(state, help=True)
+    return replace(state, offset=max(state.offset + _SCROLL.get(key, 0), 0))
+
+
+def _typed(state: LiveState, key: str) -> LiveState:
+    match key:
+        case "enter":
+            return replace(state, typing=False)
+        case "escape":
+            return replace(state, typing=False, filter="", offset=0)
+        case "backspace":
+            return replace(state, filter=state.filter[:-1], offset=0)
+    return replace(state, filter=state.filter + key, offset=0) if len(key) == 1 and key.isprintable() else state

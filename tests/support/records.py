@@ -1,0 +1,32 @@
+"""Records in the registry, as the agents of real workers write them."""
+
+from importlib.metadata import version
+from typing import Any
+
+import redis
+
+from morag_queue.broker.keys import Keys
+from morag_queue.broker.registry import Registry
+from morag_queue.core.model import Capability, WorkerInfo
+
+SETTINGS = {
+    "acks_late": True, "reject_on_worker_lost": True, "cancel_on_connection_loss": True, "prefetch_multiplier": 1,
+    "visibility_timeout": 3600, "sep": "",
+}  # fmt: skip
+FIGURES = {"cpu_percent": 1.0, "memory_percent": 1.0, "active": 0, "reserved": 0, "stopped": False}
+
+
+def register(client: redis.Redis, worker: str = "worker-1", *, settings: Any = (), beat: Any = (), **more: Any) -> None:
+    """A worker that registered and beats; what is given differs from a good one. `beat=None`: it has not beaten yet."""
+    info = WorkerInfo(
+        **{
+            "worker": worker, "incarnation": f"{worker}.run", "host": "host", "pid": 1, "slots": 1,
+            "capability": Capability.CPU, "queues": ("cpu_standard", "cpu_batch"),
+            "client_name": f"mq.{worker}.host.1.run", "version": version("morag-queue"),
+            "settings": {**SETTINGS, **dict(settings)}, **more,
+        }
+    )  # fmt: skip
+    registry = Registry(client, Keys(), 60)
+    assert registry.register(info) == ""
+    if beat is not None:
+        registry.beat(worker, info.incarnation, {**FIGURES, **dict(beat)}, [])

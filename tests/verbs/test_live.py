@@ -1,0 +1,99 @@
+"""One picture after another of a real server: what is read again, what is kept, what is forgotten."""
+
+import json
+
+import pytest
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.doctor import Code
+from morag_queue.core.model import QueueType
+from morag_queue.errors import BrokerError
+from morag_queue.settings import Settings
+from morag_queue.verbs.live import HISTORY, Watcher
+from tests.support.records import register
+
+
+@pytest.fixture
+def broker(valkey):
+    return RedisBroker(Settings(redis_url=valkey))
+
+
+@pytest.fixture
+def watcher(broker):
+    return Watcher(broker, broker.settings)
+
+
+def hold(client, task_id, worker="worker-1", claimed_at=1000.0, **record):
+    held = [worker, f"{worker}.run", task_id, "cpu_standard", 4, round(claimed_at * 1000)]
+    client.hset("mq:held", f"tag-{task_id}", json.dumps(held))
+    if record:
+        client.set(f"mq:task:{task_id}", json.dumps(record))
+
+
+def test_an_empty_fleet_is_an_empty_picture(watcher):
+    frame = watcher.look()
+    assert (frame.running, frame.journal, frame.alerts, frame.stats.workers) == ({}, (), (), ())
+    assert frame.flows[QueueType.CPU_BATCH].history == (0,) * HISTORY
+
+
+def test_the_history_and_the_rates_come_from_the_minutes(watcher, broker, client):
+    now = broker.now()
+    minute = int(now) // 60
+    for ago in (0, 1, 2, 59, 60):
+        client.hset(f"mq:minute:{minute - ago}", mapping={"cpu_batch|completed": ago + 1, "cpu_batch|arrived": 4})
+    frame = watcher.look()
+    flow = frame.flows[QueueType.CPU_BATCH]
+    assert (flow.history[-3:], flow.history[0], len(flow.history)) == ((3, 2, 1), 60, HISTORY)
+    assert 2.0 <= flow.arrivals <= 2.4, "twelve in the last five to six minutes"
+    batch = next(queue for queue in frame.stats.queues if queue.queue_type is QueueType.CPU_BATCH)
+    assert batch.completions_per_minute == pytest.approx(66 / 60)
+
+
+def test_a_minute_that_is_over_is_read_once_and_the_last_two_again(watcher, broker, client):
+    minute = int(broker.now()) // 60
+    for ago in (1, 5):
+        client.hset(f"mq:minute:{minute - ago}", "cpu_batch|failed", 1)
+    watcher.look()
+    for ago in (1, 5):
+        client.hset(f"mq:minute:{minute - ago}", "cpu_batch|failed", 9)
+    history = watcher.look().flows[QueueType.CPU_BATCH].history
+    assert 9 in history[-3:-1]
+    assert history[-7:-4].count(1) == 1
+
+
+def test_what_runs_is_named_by_its_file_and_the_first_taken_comes_first(watcher, broker, client):
+    register(client, slots=3)
+    now = broker.now()
+    hold(client, "b", claimed_at=now - 5, state="queued", source="/media/talks/one.mp4")
+    hold(client, "a", claimed_at=now - 60, state="queued", source="https://example.org/a/b")
+    hold(client, "c", claimed_at=now - 1)
+    running = watcher.look().running["worker-1"]
+    assert [one.label for one in running] == ["https://example.org/a/b", "one.mp4", "c"]
+    assert 60 <= running[0].seconds < 62
+    client.hdel("mq:held", "tag-a", "tag-b")
+    client.delete("mq:task:b")
+    assert [one.label for one in watcher.look().running["worker-1"]] == ["c"]
+
+
+def test_alerts_and_the_journal_are_part_of_the_picture(watcher, broker, client):
+    hold(client, "a", worker="gone")
+    broker.journal.write("ann@ops", "cordon", "worker-1", reason="disks", changes={})
+    client.sadd("mq:paused", "cpu_batch")
+    frame = watcher.look()
+    assert [one.code for one in frame.alerts] == [Code.WORKER_GONE_WITH_TASKS]
+    assert (frame.journal[0].verb, frame.paused) == ("cordon", {QueueType.CPU_BATCH})
+
+
+def test_a_window_of_another_length_is_that_of_stats(broker, client):
+    client.hset(f"mq:minute:{int(broker.now()) // 60 - 30}", "cpu_batch|completed", 60)
+    frame = Watcher(broker, broker.settings, window_seconds=600.0).look()
+    assert frame.stats.window_seconds == 600
+    assert all(queue.completions_per_minute == 0 for queue in frame.stats.queues)
+
+
+def test_a_look_that_failed_may_be_followed_by_one_that_works(watcher, client):
+    client.set("mq:workers", "x")
+    with pytest.raises(BrokerError):
+        watcher.look()
+    client.delete("mq:workers")
+    assert watcher.look().stats.workers == ()

@@ -1,0 +1,64 @@
+"""What each key changes."""
+
+import pytest
+
+from morag_queue.cli.keyboard import keys
+from morag_queue.view.live_state import HELP, LiveState, Sort, on_key
+
+
+def pressed(*typed, **state):
+    now = LiveState(**state)
+    for key in typed:
+        now = on_key(now, key)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["q"], {"quit": True}),
+        (["p"], {"paused": True}),
+        ([" ", "p"], {}),
+        (["s"], {"sort": Sort.STATUS}),
+        (["s"] * len(Sort), {}),
+        (["?"], {"help": True}),
+        (["?", "x"], {}),
+        (["?", "q"], {"quit": True}),
+        (["/", "q", "s", " "], {"typing": True, "filter": "qs "}),
+        (["/", "a", "backspace", "backspace", "b", "enter", "p"], {"filter": "b", "paused": True}),
+        (["/", "a", "escape"], {}),
+        (["/", "a", "enter", "escape"], {}),
+        (["/", "up", "\x00"], {"typing": True}),
+        (["down", "j", "page down", "up"], {"offset": 11}),
+        (["down", "home"], {}),
+        (["up"], {}),
+        (["x", "enter"], {}),
+    ],
+)
+def test_keys(typed, expected):
+    assert pressed(*typed) == LiveState(**expected)
+
+
+def test_sorting_and_filtering_begin_at_the_top_again():
+    assert pressed("s", offset=7).offset == 0
+    assert pressed("/", "a", offset=7).offset == 0
+
+
+def test_the_help_names_every_kind_of_key():
+    assert [name for name, _ in HELP] == ["q", "p or space", "s", "/", "↑ ↓ PgUp PgDn", "?"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("ab", ["a", "b"]),
+        ("\x1b", ["escape"]),
+        ("\x1b[A\x1b[6~q", ["up", "page down", "q"]),
+        ("\x1bOB\r\x7f", ["down", "enter", "backspace"]),
+        ("\x1b[24~x", ["x"]),
+        ("\x1b[", []),
+        ("ü日", ["ü", "日"]),
+    ],
+)
+def test_what_a_terminal_sends_becomes_keys(typed, names):
+    assert list(keys(typed)) == names
