@@ -28,7 +28,9 @@ def decoded(raw: bytes | str) -> dict[str, Any] | None:
     return message if all(isinstance(part, dict) for part in parts) else None
 
 
-def waiting_task(raw: bytes | str, lane: str, level: int, depth: int | None = None) -> Task | None:
+def waiting_task(
+    raw: bytes | str, lane: str, level: int, depth: int | None = None, position: int | None = None
+) -> Task | None:
     """A message in a lane; None where it is not Celery's."""
     message = decoded(raw)
     if message is None:
@@ -45,6 +47,7 @@ def waiting_task(raw: bytes | str, lane: str, level: int, depth: int | None = No
         lane=lane,
         level=level,
         depth=depth,
+        position=position,
         eta_at=_time(headers.get("eta")),
         retries=retries,
         **entry_fields(entry, lane, level),

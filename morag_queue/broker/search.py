@@ -11,6 +11,8 @@ from .keys import Keys
 
 WINDOW = 1000
 """Messages looked at a call: 2 ms of the server's time."""
+_FIRST_WINDOW = 100
+"""Messages that are read first where a list is read in order: a page seldom needs more."""
 _BURST = 16
 """Calls on their way at once."""
 _NEAR = 2000
@@ -64,16 +66,26 @@ class Search:
 
     def read(self, lane: str, level: int, length: int, *, newest: bool = False, window: int = 250) -> Iterator[Waiting]:
         """The messages of one list, next to run first or newest first; what is not consumed is not read."""
+        for part in self.windows(lane, level, length, newest=newest, first=window):
+            yield from part
+
+    def windows(
+        self, lane: str, level: int, length: int, *, newest: bool = False, first: int = _FIRST_WINDOW
+    ) -> Iterator[list[Waiting]]:
+        """As `read`, by windows: a small one at the beginning, and then larger ones."""
         key = self._keys.list(lane, level)
-        for start in range(0, length, window):
-            size = min(window, length - start)
+        start, size = 0, first
+        while start < length:
+            size = min(size, length - start)
             chunk: Sequence[bytes]
             if newest:
                 chunk = self._client.lrange(key, start, start + size - 1)  # type: ignore[assignment]
-                yield from (Waiting(lane, level, length - start - n, raw) for n, raw in enumerate(chunk))
+                yield [Waiting(lane, level, length - start - n, raw) for n, raw in enumerate(chunk)]
             else:
                 chunk = self._client.lrange(key, -start - size, -start - 1)  # type: ignore[assignment]
-                yield from (Waiting(lane, level, start + 1 + n, raw) for n, raw in enumerate(reversed(chunk)))
+                yield [Waiting(lane, level, start + 1 + n, raw) for n, raw in enumerate(reversed(chunk))]
+            start += size
+            size = max(first, WINDOW)
 
     def ledger_ids(self, beginning: str, limit: int) -> list[str]:
         """Ids in the ledger that begin so, open and ended ones. Costs by the ledger's size: 0.3 µs an entry."""

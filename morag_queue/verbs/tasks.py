@@ -1,12 +1,14 @@
 """tasks: what runs and what waits, page by page. A page costs by its length, not by the backlog."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 from typing import Any
 
 from morag_queue.broker.client import translated
+from morag_queue.broker.header import HEADER
 from morag_queue.broker.locate import Locate, buried_task, unwrapped
 from morag_queue.broker.message import waiting_task
 from morag_queue.broker.redis import RedisBroker
@@ -71,24 +73,26 @@ class Tasks:
         by_level: dict[int, list[Iterator[Chosen]]] = {}
         for lane, level, length in self._locate.lists():
             if wanted.looks_at(lane, self.picture.lane_by_name[lane].queue):
-                stream = self._read(lane, level, length, newest)
+                stream = self._read(lane, level, length, wanted, newest)
                 by_level.setdefault(0 if newest else level, []).append(stream)
         for level in sorted(by_level):
-            for one in merge(*by_level[level], key=_newest if newest else _oldest):
-                if wanted.fits(one.task, self.picture.taken_at):
-                    yield one
+            yield from merge(*by_level[level], key=_newest if newest else _oldest)
 
-    def _read(self, lane: str, level: int, length: int, newest: bool) -> Iterator[Chosen]:
-        messages = self._locate.search.read(lane, level, length, newest=newest)
+    def _read(self, lane: str, level: int, length: int, wanted: Filter, newest: bool) -> Iterator[Chosen]:
+        windows = self._locate.search.windows(lane, level, length, newest=newest)
+        before = self._locate.position(lane, level, 0)
+        may_fit = _glance(wanted)
         while True:
             with translated(self._url):
-                one = next(messages, None)
-            if one is None:
+                window = next(windows, None)
+            if window is None:
                 return
-            task = waiting_task(one.raw, lane, level, one.depth)
-            if task is not None:
-                position = self._locate.position(lane, level, one.depth)
-                yield Chosen(task.model_copy(update={"position": position}), one)
+            for one in window:
+                if not may_fit(one.raw):
+                    continue
+                task = waiting_task(one.raw, lane, level, one.depth, before + one.depth)
+                if task is not None and wanted.fits(task, self.picture.taken_at):
+                    yield Chosen(task, one)
 
     def _held(self) -> list[Task]:
         held = self.picture.held
@@ -124,6 +128,19 @@ class Tasks:
             records = self._broker.records(task.task_id for task in page)
             yield from (_sourced(task, records.get(task.task_id)) for task in page)
             size = _PAGE
+
+
+def _glance(wanted: Filter) -> Callable[[bytes], bool]:
+    """Whether a message may be meant, by its text: most of a long lane need not be decoded. Never wrongly no."""
+    name, word = wanted.name or "", wanted.priority.name if wanted.priority else ""
+    in_text = name.encode() if json.dumps(name) == f'"{name}"' else b""
+    any_word = f'"{HEADER}": {{"priority": "'.encode()
+    this_word = any_word + f'{word}"'.encode() if word else b""
+
+    def may_fit(raw: bytes) -> bool:
+        return in_text in raw and (this_word in raw or any_word not in raw)
+
+    return may_fit
 
 
 def _sourced(task: Task, record: dict[str, Any] | None) -> Task:
