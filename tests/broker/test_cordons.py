@@ -1,0 +1,156 @@
+"""Cordons: written over what is there, looked at by claim and beat; and the circuit breaker, which writes one."""
+
+import json
+
+import pytest
+
+from morag_queue.broker.cordons import Cordons
+from morag_queue.broker.ledger import Ending, Ledger
+from morag_queue.broker.registry import Registry
+from morag_queue.core.failure import Blame, Recovery
+from morag_queue.core.model import Capability, Cordon, WorkerInfo, WorkerStatus
+from tests.broker.conftest import Bench
+
+CORDONED, DRAINING, DRAINED = WorkerStatus.CORDONED, WorkerStatus.DRAINING, WorkerStatus.DRAINED
+
+
+@pytest.fixture
+def cordons(bench: Bench) -> Cordons:
+    return Cordons(bench.client, bench.keys)
+
+
+@pytest.fixture
+def registry(bench: Bench) -> Registry:
+    registry = Registry(bench.client, bench.keys, 60)
+    registry.register(
+        WorkerInfo(
+            worker="w1", incarnation="run-1", host="h", pid=1, slots=1, capability=Capability.CPU,
+            queues=("cpu_standard",),
+        )
+    )  # fmt: skip
+    return registry
+
+
+def test_of_two_drains_at_once_one_begins(cordons: Cordons):
+    first, second = (Cordon(state=DRAINING, who=who) for who in ("ann", "bob"))
+    assert cordons.put("w1", first, (None, CORDONED))
+    assert not cordons.put("w1", second, (None, CORDONED))
+    assert cordons.get("w1") == first
+
+
+def test_a_drain_that_was_lifted_meanwhile_does_not_become_drained(cordons: Cordons):
+    cordons.put("w1", Cordon(state=DRAINING), (None,))
+    assert cordons.put("w1", None, (DRAINING,))
+    assert not cordons.put("w1", Cordon(state=DRAINED), (DRAINING,))
+    assert cordons.get("w1") is None
+
+
+def test_a_cordoned_worker_takes_from_its_own_lanes_only_and_a_drained_one_nothing(bench: Bench, cordons: Cordons):
+    bench.send(lane="cpu_standard")
+    bench.send(lane="cpu_standard.w1")
+    cordons.put("w1", Cordon(state=CORDONED), (None,))
+    assert bench.claim().lane == "cpu_standard.w1"
+    assert bench.claim() is None
+    for state in (DRAINING, DRAINED):
+        bench.send(lane="cpu_standard.w1")
+        cordons.put("w1", Cordon(state=state), (CORDONED, DRAINING))
+        assert bench.claim() is None
+    assert bench.claim(worker="w2") is not None, "another worker is not concerned"
+
+
+def test_a_cordon_that_is_over_holds_nothing_back(bench: Bench, cordons: Cordons):
+    bench.send()
+    now = bench.client.time()[0]
+    cordons.put("w1", Cordon(state=CORDONED, until=now + 100.0), (None,))
+    assert bench.claim() is None
+    assert not cordons.put("w1", Cordon(state=DRAINING), (None,))
+    cordons.put("w1", Cordon(state=CORDONED, until=now - 1.0), (CORDONED,))
+    assert bench.claim() is not None
+    assert cordons.put("w1", Cordon(state=DRAINING), (None,)), "over it one writes as over none"
+
+
+def test_a_beat_brings_the_news_of_a_drain(registry: Registry, cordons: Cordons):
+    assert registry.beat("w1", "run-1", {}, []) == "ok"
+    cordons.put("w1", Cordon(state=CORDONED), (None,))
+    assert registry.beat("w1", "run-1", {}, []) == "ok"
+    for state in (DRAINING, DRAINED):
+        cordons.put("w1", Cordon(state=state), (CORDONED, DRAINING))
+        assert registry.beat("w1", "run-1", {}, []) == "draining"
+    cordons.put("w1", None, (DRAINED,))
+    assert registry.beat("w1", "run-1", {}, []) == "ok"
+
+
+# -- the circuit breaker
+
+
+class Ender:
+    """Workers that end tasks, one after another."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.ledger = bench, Ledger(bench.client, bench.keys, 60, Recovery(breaker_failures=3))
+
+    def ends(self, worker: str, outcome: str, blame: Blame = Blame.UNCLEAR) -> None:
+        self.bench.send()
+        taken = self.bench.claim(worker=worker, lanes=(("cpu_standard", "cpu_standard", ""),))
+        if taken is None:  # it is held back: what it ends now it had before
+            taken = self.bench.claim(worker="other", lanes=(("cpu_standard", "cpu_standard", ""),))
+        assert self.ledger.settle(
+            Ending(taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, {"state": outcome}, blame)
+        )
+
+
+@pytest.fixture
+def ender(bench: Bench) -> Ender:
+    return Ender(bench)
+
+
+def test_a_worker_that_fails_while_others_do_well_is_kept_from_work_for_a_while(ender: Ender, cordons: Cordons):
+    for _ in range(2):
+        ender.ends("w1", "failed")
+        ender.ends("w2", "completed")
+    assert cordons.get("w1") is None
+    ender.ends("w1", "failed")
+    opened = cordons.get("w1")
+    assert (opened.state, opened.who, opened.reason) == (CORDONED, "circuit breaker", "3 failures in a row")
+    assert opened.until - opened.at == 300
+    [(_, entry)] = ender.bench.client.xrange(ender.bench.keys.journal)
+    assert json.loads(entry[b"entry"])["subject"] == "w1"
+
+
+def test_a_batch_of_broken_files_takes_nobody_out_of_service(ender: Ender, cordons: Cordons):
+    for _ in range(10):
+        ender.ends("w1", "failed")
+        ender.ends("w2", "failed")
+    assert (cordons.get("w1"), cordons.get("w2")) == (None, None)
+
+
+def test_a_full_disk_needs_no_comparison_and_a_lost_network_does_not_count(ender: Ender, cordons: Cordons):
+    for _ in range(3):
+        ender.ends("w1", "failed", Blame.WORKER)
+        ender.ends("w2", "failed", Blame.NONE)
+    assert cordons.get("w1") is not None
+    assert cordons.get("w2") is None
+
+
+def test_one_success_begins_the_count_anew(ender: Ender, cordons: Cordons):
+    for outcome in ("failed", "failed", "completed", "failed", "failed"):
+        ender.ends("w1", outcome)
+        ender.ends("w2", "completed")
+    assert cordons.get("w1") is None
+    assert ender.bench.client.hget(ender.bench.keys.totals, "streak|w1") == b"2"
+
+
+def test_the_first_failure_after_it_has_closed_opens_it_again(ender: Ender, cordons: Cordons):
+    for _ in range(3):
+        ender.ends("w1", "failed", Blame.WORKER)
+    cordons.put("w1", cordons.get("w1").model_copy(update={"until": 1.0}), (CORDONED,))
+    ender.ends("w1", "failed", Blame.WORKER)
+    assert cordons.get("w1").until > 1.0
+
+
+def test_it_never_writes_over_what_a_person_said(ender: Ender, cordons: Cordons):
+    placed = Cordon(state=CORDONED, who="ann")
+    cordons.put("w1", placed, (None,))
+    for _ in range(4):
+        ender.ends("w1", "failed", Blame.WORKER)
+    assert cordons.get("w1") == placed

@@ -1,0 +1,85 @@
+"""Who is connected, who may act in a name, and how that is ended."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+import redis
+
+from morag_queue.broker.evidence import Evidence
+from morag_queue.broker.registry import Registry
+from morag_queue.core.model import Capability, WorkerInfo
+from tests.broker.conftest import Bench
+
+
+@pytest.fixture
+def evidence(bench: Bench) -> Evidence:
+    return Evidence(bench.client, bench.keys)
+
+
+def info(run: int) -> WorkerInfo:
+    return WorkerInfo(
+        worker="w.1*", incarnation=f"run-{run}", host="h", pid=1, capability=Capability.CPU, queues=(), slots=1
+    )
+
+
+def test_connections_are_counted_by_name_and_killed_by_name(bench: Bench, evidence: Evidence):
+    named = [redis.Redis.from_url(bench.client_url, client_name="mq.w.1%2A.h.1") for _ in range(2)]
+    other = redis.Redis.from_url(bench.client_url, client_name="mq.w.11")
+    for one in (*named, other):
+        one.ping()
+    assert evidence.connected().names["mq.w.1%2A.h.1"] == 2
+    assert evidence.kill("mq.w.1%2A.h.1") == 2
+    assert evidence.connected().names["mq.w.1%2A.h.1"] == 0
+    assert evidence.connected().names["mq.w.11"] == 1
+    assert evidence.kill("mq.w.1%2A.h.1") == 0
+    for one in (*named, other):
+        one.close()
+
+
+def test_who_waits_for_messages_without_our_name_is_a_stranger(bench: Bench, evidence: Evidence):
+    assert evidence.connected().strangers == 0
+    with redis.Redis.from_url(bench.client_url) as listener, listener.pubsub() as pubsub:
+        pubsub.subscribe("celery.pidbox")
+        pubsub.get_message(timeout=1)
+        assert evidence.connected().strangers == 1
+    with redis.Redis.from_url(bench.client_url, client_name="mq.w") as ours, ours.pubsub() as pubsub:
+        pubsub.subscribe("celery.pidbox")
+        pubsub.get_message(timeout=1)
+        assert evidence.connected().strangers == 0
+
+
+def test_a_fenced_name_is_refused_to_the_old_run_and_given_to_a_new_one(bench: Bench, evidence: Evidence):
+    registry = Registry(bench.client, bench.keys, 60)
+    registry.register(info(1))
+    assert evidence.fence("w.1*", "run-1") == ""
+    assert registry.beat("w.1*", "run-1", {}, []) == "fenced"
+    bench.send()
+    with pytest.raises(redis.ResponseError, match="FENCED"):
+        bench.claim(worker="w.1*", incarnation="run-1")
+    assert registry.register(info(2), replaces="fenced") == ""
+    assert registry.beat("w.1*", "run-2", {}, []) == "ok"
+
+
+def test_who_came_back_meanwhile_is_not_fenced(bench: Bench, evidence: Evidence):
+    registry = Registry(bench.client, bench.keys, 60)
+    registry.register(info(1))
+    registry.register(info(2), replaces="run-1")
+    assert evidence.fence("w.1*", "run-1") == "run-2"
+    assert registry.beat("w.1*", "run-2", {}, []) == "ok"
+
+
+def test_a_superseded_leader_fences_nobody(bench: Bench, evidence: Evidence):
+    Registry(bench.client, bench.keys, 60).register(info(1))
+    with pytest.raises(redis.ResponseError, match="STALE"):
+        evidence.fence("w.1*", "run-1", term="1")
+
+
+def test_a_process_is_gone_only_when_it_was_here(evidence: Evidence):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    assert evidence.process_is_gone(socket.gethostname(), process.pid)
+    assert not evidence.process_is_gone("another-host", process.pid)
+    assert not evidence.process_is_gone(socket.gethostname(), 1)
+    assert not evidence.process_is_gone(socket.gethostname(), 0)

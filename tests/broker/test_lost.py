@@ -1,0 +1,131 @@
+"""Finding what nobody has: untouched messages, open tasks, what is where; and sending again."""
+
+import json
+
+import pytest
+
+from morag_queue.broker.lost import Again, Lost
+from tests.broker.conftest import Bench
+
+RECORD = (
+    '{{"priority": "NORMAL", "enqueued_at": {at}, "queue": "cpu_standard", "state": "{state}", "source": "\\"x\\"", '
+    '"lane": "cpu_standard", "level": 4, "args": ["\\"enqueued_at\\": 9999999999, \\"state\\": \\"queued\\""]}}'
+)
+
+
+@pytest.fixture
+def lost(bench: Bench) -> Lost:
+    return Lost(bench.client, bench.keys, 60)
+
+
+def record(bench: Bench, task_id: str, at: float = 100.0, state: str = "queued") -> str:
+    text = RECORD.format(at=at, state=state)
+    bench.client.set(bench.keys.task(task_id), text)
+    return text
+
+
+def ledger(lost: Lost, before: float) -> list:
+    cursor, found = lost.open_tasks(0, before)
+    while cursor:
+        cursor, more = lost.open_tasks(cursor, before)
+        found += more
+    return found
+
+
+def test_what_is_touched_is_not_looked_at_and_the_longest_untouched_comes_first(bench: Bench, lost: Lost):
+    sent = [bench.send(lane="cpu_standard.w1") for _ in range(3)]
+    taken = [bench.claim() for _ in sent]
+    for n, one in enumerate(taken):
+        bench.client.zadd(bench.keys.unacked_index, {one.tag: 1000 - n})
+    found = lost.untouched(1000.0, 0, 10)
+    assert [one.task_id for one in found] == [sent[2], sent[1]]
+    assert (found[0].worker, found[0].incarnation, found[0].lane, found[0].level) == (
+        "w1", "run-1", "cpu_standard.w1", 4,
+    )  # fmt: skip
+    assert [one.task_id for one in lost.untouched(1000.0, 1, 10)] == [sent[1]]
+
+
+def test_a_message_without_a_holder_and_a_foreign_one(bench: Bench, lost: Lost):
+    sent = bench.send()
+    taken = bench.claim()
+    bench.client.hdel(bench.keys.held, taken.tag)
+    bench.client.hset(bench.keys.unacked, "x", "not a message")
+    bench.client.zadd(bench.keys.unacked_index, {"x": 1, taken.tag: 2})
+    assert [(one.task_id, one.worker, one.incarnation) for one in lost.untouched(1000.0, 0, 10)] == [(sent, "", "")]
+
+
+def test_open_tasks_are_read_off_the_ledger_and_ended_ones_are_not(bench: Bench, lost: Lost):
+    record(bench, "open")
+    record(bench, "new", at=500.5)
+    record(bench, "ended", state="completed")
+    found = {one.task_id: one for one in ledger(lost, 500.0)}
+    assert found.keys() == {"open"}
+    assert (found["open"].enqueued_at, found["open"].queue, found["open"].level) == (100.0, "cpu_standard", 4)
+
+
+def test_a_whole_ledger_is_walked_in_steps(bench: Bench, lost: Lost):
+    for n in range(3000):
+        record(bench, f"t{n}")
+    assert len({one.task_id for one in ledger(lost, 500.0)}) == 3000
+
+
+def test_present_is_what_waits_anywhere_in_the_lists(bench: Bench, lost: Lost):
+    deep = bench.send(task_id='an "id" \\ of ü')
+    for _ in range(2500):
+        bench.put('{"headers": {"id": "another"}}')
+    shallow = bench.send(lane="cpu_batch", level=8)
+    lists = [("cpu_standard", 4, 2501), ("cpu_batch", 8, 1), ("cpu_standard", 0, 0)]
+    assert lost.present({shallow, "another", "nowhere"}, lists) == {shallow, "another"}
+    assert lost.present({deep}, lists) == set(), "a quote in an id hides it from the search: such are never looked for"
+
+
+def test_in_hands_are_those_with_a_holder_and_those_without(bench: Bench, lost: Lost):
+    sent = [bench.send() for _ in range(2)]
+    _, second = bench.claim(), bench.claim()
+    bench.client.hdel(bench.keys.held, second.tag)
+    bench.client.hset(bench.keys.unacked, "x", "not a message")
+    assert lost.in_hands() == set(sent)
+
+
+def again(seen: str) -> Again:
+    return Again("t", seen, '{"state": "queued", "new": true}', '{"headers": {}}', "cpu_standard", 4, "it was lost")
+
+
+def test_a_lost_task_is_sent_again_once_and_first_in_line(bench: Bench, lost: Lost):
+    seen = record(bench, "t")
+    bench.put("waits")
+    assert [lost.resend(again(seen), 3) for _ in range(2)] == ["resent", "changed"]
+    assert bench.waiting() == [b'{"headers": {}}', b"waits"]
+    assert bench.client.hget(bench.keys.attempts, "t") == b"1"
+
+
+def test_a_task_that_has_ended_meanwhile_is_not_sent_again(bench: Bench, lost: Lost):
+    seen = record(bench, "t")
+    record(bench, "t", state="completed")
+    before = bench.everything()
+    assert lost.resend(again(seen), 3) == "changed"
+    assert bench.everything() == before
+
+
+def test_a_task_that_is_lost_again_and_again_is_quarantined(bench: Bench, lost: Lost):
+    for _ in range(3):
+        assert lost.resend(again(record(bench, "t")), 3) == "resent"
+    bench.client.delete(bench.keys.list("cpu_standard", 4))
+    assert lost.resend(again(record(bench, "t")), 3) == "quarantined"
+    assert bench.waiting() == []
+    grave = json.loads(bench.client.hget(bench.keys.dead, "t"))
+    assert (len(grave["story"]), grave["message"]) == (4, '{"headers": {}}')
+    assert json.loads(bench.client.get(bench.keys.task("t")))["state"] == "quarantined"
+
+
+def test_a_result_ends_the_entry_of_a_task_that_a_stock_worker_ran(bench: Bench, lost: Lost):
+    seen = record(bench, "t")
+    assert not lost.keeps_results()
+    bench.client.set(bench.keys.result("t"), '{"status": "SUCCESS", "result": 1}')
+    bench.client.set(bench.keys.result("u"), '{"status": "STARTED"}')
+    assert lost.keeps_results()
+    assert lost.results(["t", "u", "v"]) == {"t": "completed"}
+    assert lost.close("t", seen, "completed")
+    assert not lost.close("t", seen, "completed")
+    assert json.loads(bench.client.get(bench.keys.task("t")))["state"] == "completed"
+    assert bench.client.hget(bench.keys.totals, "completed||cpu_standard") == b"1"
