@@ -12,6 +12,7 @@ by the table of queues. Only a pin that is forced is stronger, for there a perso
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from math import inf
 
 from .fleet import Seat, seats
@@ -190,6 +191,7 @@ class Router:
         return level(task.priority, task.estimated_minutes * table.best_factor, self._policy.order)
 
 
+@lru_cache(maxsize=1024)  # tasks of one class that meet the same picture get the same decision, thousands in a row
 def _decision(
     action: DecisionAction,
     wanted: QueueType,
