@@ -41,8 +41,8 @@ class Moves:
         Safe to run again after it was cut off anywhere. What arrives in the lane meanwhile stays there. `keeps_gpu`
         leaves behind what needs a GPU. Raises LeaseLost on a stale term.
         """
-        keys = [self._keys.list(source, level), self._keys.list(target, level), self._keys.lease]
-        moved = left = need_gpu = 0
+        keys = [self._keys.list(source, level), self._keys.list(target, level), self._keys.lease, self._keys.lanes]
+        moved = left = need_gpu = 0  # what is left stays at the end where the oldest are: the next burst passes it over
         while moved + left < count:
             calls = min(-(-(count - moved - left) // CHUNK), _PIPELINED if left == 0 else 1)
             pipe = self._client.pipeline(transaction=False)
@@ -54,9 +54,10 @@ class Moves:
             with fenced():
                 answers = pipe.execute()
             moved += sum(answer[0] for answer in answers)
-            left += sum(answer[1] for answer in answers)
-            need_gpu += sum(answer[2] for answer in answers)
-            if sum(answers[-1][:2]) == 0:
+            # Each call of a burst meets again what the ones before it have left: who met the most has met all of it.
+            _, met, met_gpu = max(answers, key=lambda answer: answer[1])
+            left, need_gpu = left + met, need_gpu + met_gpu
+            if sum(answer[0] + answer[1] for answer in answers) == 0:
                 break
         return Moved(moved, left - need_gpu, need_gpu)
 

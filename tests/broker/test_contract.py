@@ -128,6 +128,12 @@ def test_a_lane_is_moved_behind_those_that_wait_in_its_order(rig):
     assert rig.messages(CPU, 4)[1]["properties"]["delivery_info"] == {"exchange": "", "routing_key": CPU}
 
 
+def test_a_workers_lane_that_was_never_used_is_known_once_something_is_in_it(rig):
+    rig.submit("a")
+    rig.broker.moves.lane(CPU, "cpu_standard.new", 4, 1)
+    assert rig.places() == {("cpu_standard.new", 4): ["a"]}
+
+
 def test_no_more_is_moved_than_was_asked_for(rig):
     rig.submit("a", "b", "c", lane="cpu_standard.w")
     assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 2) == Moved(2, 0)
@@ -141,6 +147,17 @@ def test_foreign_messages_stay_where_they_are_in_their_order(rig):
     assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 6) == Moved(3, 3)
     assert rig.ids(CPU, 4) == ["t0", "t1", "t2"]
     assert rig.ids("cpu_standard.w", 4) == ["foreign 0", "foreign 1", "foreign 2"]
+
+
+@pytest.mark.parametrize("foreign_at", [0, 3, 250, 600, 999])
+def test_foreign_messages_among_many_keep_nobody_back(rig, foreign_at):
+    names = [f"t{n:04}" for n in range(1000)]
+    rig.submit(*names[:foreign_at], lane="cpu_standard.w")
+    rig.push("foreign 1", "cpu_standard.w")
+    rig.push("foreign 2", "cpu_standard.w")
+    rig.submit(*names[foreign_at:], lane="cpu_standard.w")
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 1002) == Moved(1000, 2)
+    assert rig.places() == {(CPU, 4): names, ("cpu_standard.w", 4): ["foreign 1", "foreign 2"]}
 
 
 def test_what_needs_a_gpu_stays_where_that_is_asked_for(rig):

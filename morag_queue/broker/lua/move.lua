@@ -5,6 +5,7 @@
 -- never travel through a client.
 --
 -- KEYS[1] the list they are in  [2] the list they go to  [3] lease (string, JSON with "term")
+-- KEYS[4] lanes  set of the worker lanes that were ever used
 -- ARGV[1] at most so many  [2] the lane they are in  [3] the lane they go to  [4] how many to pass over, at the end
 --         where the oldest are (messages that earlier calls have left)  [5] the term of the caller's lease, or ''
 -- ARGV[6] '1' when a worker without a GPU reads the lane they go to: what needs one stays, and counts as left
@@ -52,6 +53,7 @@ for i = #chunk, 1, -1 do
 end
 if #moving == 0 then return {0, #left, need_gpu} end
 redis.call('LPUSH', KEYS[2], unpack(moving))
+if ARGV[3]:find('.', 1, true) then redis.call('SADD', KEYS[4], ARGV[3]) end
 if passed == 0 and #left == 0 then
     redis.call('LTRIM', KEYS[1], 0, -#chunk - 1)
 else

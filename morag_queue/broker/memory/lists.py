@@ -92,7 +92,7 @@ class MemoryMoves:
                 kept.append(message)
             elif message.address(target):
                 moved += 1
-                self._lists.of(target, level).appendleft(message)
+                self._lists.push(target, level, message)
             else:
                 left += 1
                 kept.append(message)

@@ -1,0 +1,152 @@
+"""The broker in memory and the real one, side by side through whatever happens: each message is in one place."""
+
+import os
+
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from morag_queue.core.model import QueueType, Requires
+from morag_queue.errors import LeaseLost
+from tests.support.rigs import MemoryRig, RedisRig, Rig, move
+
+LANES = ["cpu_standard", "gpu_priority", "cpu_standard.w", "gpu_priority.g"]
+LEVELS = [0, 1, 4]
+lanes, levels = st.sampled_from(LANES), st.sampled_from(LEVELS)
+UNSAFE = frozenset({QueueType.CPU_STANDARD, QueueType.CPU_BATCH})
+
+
+class SideBySide(RuleBasedStateMachine):
+    """Does everything on both and compares the answers, then the places of all messages."""
+
+    url = ""
+
+    @initialize()
+    def begin(self) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+        self.rigs: tuple[Rig, Rig] = (MemoryRig(), RedisRig(self.url))
+        self.submitted: set[str] = set()
+        self.foreign = 0
+        self.ended: set[str] = set()
+        self.term = ""
+        for rig in self.rigs:
+            rig.join("w", "cpu", 2)
+            rig.join("g", "gpu", 2)
+
+    def both(self, does):
+        """What both answer; a lost lease is an answer too."""
+        answers = []
+        for rig in self.rigs:
+            try:
+                answers.append(does(rig))
+            except LeaseLost:
+                answers.append("lost")
+        assert answers[0] == answers[1]
+        return answers[0]
+
+    @rule(lane=lanes, level=levels, count=st.integers(1, 4), requires=st.sampled_from(Requires))
+    def submit(self, lane, level, count, requires) -> None:
+        ids = [f"t{len(self.submitted) + n}" for n in range(count)]
+        assert self.both(lambda rig: rig.submit(*ids, lane=lane, level=level, requires=requires)) == [True] * count
+        self.submitted |= set(ids)
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data())
+    def submit_again(self, data) -> None:
+        one = data.draw(st.sampled_from(sorted(self.submitted)))
+        (queued,) = self.both(lambda rig: rig.submit(one, level=4))
+        assert queued == (one in self.ended)
+        self.ended.discard(one)
+
+    @rule(lane=lanes, level=levels, raw=st.sampled_from(["", "no json", '{"headers": {}}']))
+    def foreign_message(self, lane, level, raw) -> None:
+        self.both(lambda rig: rig.push(raw, lane, level))
+        self.foreign += 1
+
+    @rule(worker=st.sampled_from(["w", "g"]))
+    def claim(self, worker) -> None:
+        self.both(lambda rig: rig.claim(worker))
+
+    @rule(data=st.data())
+    def end(self, data) -> None:
+        held = sorted(one.task_id for one in self.rigs[0].broker.observe()[0].held)
+        if held:
+            one = data.draw(st.sampled_from(held))
+            self.both(lambda rig: rig.end(one))
+            self.ended.add(one)
+
+    @rule(source=lanes, goal=lanes, level=levels, count=st.integers(0, 9), keeps_gpu=st.booleans())
+    def move_lane(self, source, goal, level, count, keeps_gpu) -> None:
+        if source != goal:
+            self.both(
+                lambda rig: rig.broker.moves.lane(source, goal, level, count, term=self.term, keeps_gpu=keeps_gpu)
+            )
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data(), goal=lanes, to_level=levels, unsafe=st.booleans())
+    def move_tasks(self, data, goal, to_level, unsafe) -> None:
+        places = {one: place for place, ids in self.rigs[0].places().items() for one in ids}
+        some = data.draw(st.lists(st.sampled_from(sorted(self.submitted)), max_size=4))
+        steps = []
+        for one in some:
+            lane, level = places.get(one, ("cpu_standard", 4))  # where it is, or where it is not
+            steps.append(move(one, lane, level, goal, to_level))
+        closed = UNSAFE if unsafe else frozenset()
+        self.both(lambda rig: rig.broker.moves.tasks(steps, closed, term=self.term))
+
+    @rule()
+    def lead(self) -> None:
+        self.term = str(self.both(lambda rig: rig.broker.leases.take("me", "ann", "watch", 600).term))
+
+    @rule()
+    def lose_the_lease(self) -> None:
+        self.both(lambda rig: rig.expire_lease())
+
+    @invariant()
+    def every_message_is_in_the_same_one_place(self) -> None:
+        if not hasattr(self, "rigs"):
+            return
+        places = self.both(lambda rig: rig.places())
+        held = self.both(lambda rig: sorted(one.task_id for one in rig.broker.observe()[0].held))
+        waiting = [one for ids in places.values() for one in ids if one in self.submitted]
+        assert sorted(waiting + held) == sorted(self.submitted - self.ended)
+        assert sum(map(len, places.values())) - len(waiting) == self.foreign
+
+    @invariant()
+    def the_pictures_agree(self) -> None:
+        if not hasattr(self, "rigs"):
+            return
+        pictures = [rig.broker.observe(depth=2)[0] for rig in self.rigs]
+        mine, theirs = ({view.lane: view for view in picture.lanes if view.length} for picture in pictures)
+        assert mine == theirs
+
+    @invariant()
+    def each_message_carries_the_address_of_its_lane(self) -> None:
+        if not hasattr(self, "rigs"):
+            return
+        for rig in self.rigs:
+            for (lane, level), ids in rig.places().items():
+                for message, one in zip(rig.messages(lane, level), ids, strict=True):
+                    if one in self.submitted:
+                        properties = message["properties"]
+                        assert (properties["delivery_info"]["routing_key"], properties["priority"]) == (lane, level)
+
+
+def test_both_brokers_do_the_same_and_lose_nothing(valkey):
+    SideBySide.url = valkey
+    run_state_machine_as_test(
+        SideBySide,
+        settings=settings(
+            max_examples=int(os.environ.get("MORAG_EXAMPLES", 25)), stateful_step_count=25, deadline=None, report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip
