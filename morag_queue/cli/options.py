@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from morag_queue.errors import ExitStatus
+from morag_queue.errors import ExitStatus, UsageError
 
-from .context import CliContext, Shared
+from .context import CliContext, Shared, World
 
 _OUTPUT: dict[str, Any] = {
     "json": Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")],
@@ -32,6 +32,30 @@ _CHANGES: dict[str, Any] = {
     "reason": Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the journal.")],
 }
 
+
+def _print_schema(context: typer.Context, wanted: bool) -> None:
+    """Before anything else is looked at: a schema needs no arguments, no settings and no broker."""
+    if not wanted:
+        return
+    from morag_queue.view.answers import answer_of
+    from morag_queue.view.output import dumps
+    from morag_queue.view.schema import json_schema
+
+    world: World = context.obj
+    words = context.command_path.partition(" ")[2]
+    model = answer_of(words)
+    if model is None:
+        raise UsageError(f"{words} prints no JSON document")
+    world.answered = True
+    world.stdout.write(dumps(json_schema(model), indent=2 if world.stdout.isatty() else None) + "\n")
+    raise typer.Exit
+
+
+_SCHEMA = Annotated[
+    bool,
+    typer.Option("--json-schema", is_eager=True, callback=_print_schema, help="Print the JSON schema of the answer."),
+]
+
 Command = Callable[..., ExitStatus | None]
 
 
@@ -50,10 +74,12 @@ def verb(*, fleet: bool = True, changes: bool = False) -> Callable[[Command], Ca
         @wraps(function)
         def command(typer_context: typer.Context, **values: Any) -> int:
             options = Shared(**{name: values.pop(name) for name in shared})
+            values.pop("json_schema")
             return int(function(CliContext(typer_context.obj, options), **values) or ExitStatus.OK)
 
         added = [_parameter("typer_context", typer.Context), *own]
         added += [_parameter(name, kind, getattr(Shared, name)) for name, kind in shared.items()]
+        added.append(_parameter("json_schema", _SCHEMA, False))
         command.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in added], return_annotation=int
         )

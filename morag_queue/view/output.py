@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
     """
     match value:
         case BaseModel():
-            return {key: iso(item) if _is_time(key, item) else plain(item) for key, item in value}
+            return {key: iso(item) if is_time_name(key) and _is_number(item) else plain(item) for key, item in value}
         case Mapping():
             return {str(key): plain(item) for key, item in value.items()}
         case QueuePriority():
@@ -81,8 +81,13 @@ def plain(value: Any) -> Any:
             return str(value)
 
 
-def _is_time(name: str, value: Any) -> bool:
-    return isinstance(value, int | float) and (name in _TIMES or name.endswith("_at"))
+def is_time_name(name: str) -> bool:
+    """Whether a model's field of that name is seconds since the epoch."""
+    return name in _TIMES or name.endswith("_at")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def iso(seconds: float) -> str | None:
