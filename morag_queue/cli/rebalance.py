@@ -76,7 +76,8 @@ def _queue(name: str | None) -> "QueueType | None":
 
 
 def _answer(ctx: CliContext, done: "Rebalanced", explain: bool) -> None:
-    if not ctx.json and not done.decisions and not explain:
+    told = done.decisions if done.dry_run else done.moved_tasks or done.rejected
+    if not (ctx.json or told or explain):
         if ctx.stdout.isatty():
             ctx.note("Nothing to do: work is where it should be.")
         return

@@ -34,7 +34,7 @@ class Mark(Frozen):
 
 
 class Memory(Frozen):
-    """`at` is the last turn, `acted_at` the last that moved something of its own will, both in server time.
+    """`at` is the last turn, `acted_at` the last that moved something, both in server time.
 
     `tick_…` counts what was done in the tick that began at `tick_at`. `tokens` are the slot-seconds that each pool may
     still spend on what would starve. `moved` and `refused` are by task id.

@@ -69,7 +69,8 @@ def rebalance(
         plan_id=plan_id, verb=VERB, fleet=snapshot.fleet, taken_at=snapshot.taken_at,
         steps=forced.steps + chosen.steps, declined=forced.declined + chosen.declined,
     )  # fmt: skip
-    return Turn(plan, ground.memory.model_copy(update=chosen.changes))
+    acted = {"acted_at": ground.now} if plan.steps else {}
+    return Turn(plan, ground.memory.model_copy(update={**chosen.changes, **acted}))
 
 
 def window_seconds(policy: Policy) -> float:
@@ -88,8 +89,7 @@ def voluntary(ground: Ground, taken: Collection[str], budget: int) -> Ruling:
         declined += ruling.declined
         chosen |= ruling.task_ids
         changes |= ruling.changes
-    if steps:
-        changes |= {"acted_at": ground.now, "tick_moves": ground.memory.tick_moves + len(steps)}
+    changes["tick_moves"] = ground.memory.tick_moves + len(steps)
     if len(steps) >= budget:
         declined.append(Declined(subject="this turn", reason=f"the budget of {max(budget, 0)} moves is used up"))
     return Ruling(tuple(steps), tuple(declined), changes)

@@ -1,0 +1,77 @@
+"""`rebalance` killed at any point: each message is in one place, and the next run finishes the work."""
+
+import json
+from itertools import count
+
+import pytest
+import redis
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.errors import LeaseHeld
+from morag_queue.settings import Settings
+from morag_queue.verbs.rebalance import run_once
+from tests.support.stage import Stage
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that runs after this gets to the server."""
+
+
+class Doomed(redis.Connection):
+    """Sends so many times, and then never again."""
+
+    left = 0
+
+    def send_packed_command(self, *args, **kwargs):
+        if Doomed.left <= 0:
+            raise Killed
+        Doomed.left -= 1
+        return super().send_packed_command(*args, **kwargs)
+
+
+def stage_of(url: str) -> Stage:
+    """Nine tasks stranded on a dead worker, two more that starve, and a live worker."""
+    stage = Stage(url)
+    stage.client.flushall()
+    stage.join("gone")
+    stage.join("live", slots=4)
+    stage.submit(*(f"s{n}" for n in range(9)), worker="gone")
+    stage.client.hset(stage.keys.beats, "gone", json.dumps({"at": stage.broker.now(), "stopped": True}))
+    now, stage.broker.now = stage.broker.now, lambda: now() - 3 * 3600
+    stage.fill(["old-1", "old-2"])
+    stage.broker.now = now
+    return stage
+
+
+def places(stage: Stage) -> dict[str, list[str]]:
+    lists = {"shared": ("cpu_standard", 4), "own": ("cpu_standard.gone", 4), "front": ("cpu_standard", 1)}
+    return {name: stage.ids(*place) for name, place in lists.items()}
+
+
+@pytest.mark.parametrize("seconds_later", ["at once", "after the lease has run out"])
+def test_a_run_that_is_killed_anywhere_loses_and_doubles_nothing(valkey, seconds_later):
+    for sent in count():
+        stage = stage_of(valkey)
+        Doomed.left = sent
+        pool = redis.ConnectionPool.from_url(valkey, connection_class=Doomed)
+        broker = RedisBroker(Settings(redis_url=valkey), client=redis.Redis(connection_pool=pool))
+        try:
+            run_once(broker, broker.settings, who="ann")
+            was_killed = False
+        except Killed:
+            was_killed = True
+        found = places(stage)
+        assert sorted(one for ids in found.values() for one in ids) == sorted(
+            [f"s{n}" for n in range(9)] + ["old-1", "old-2"]
+        ), f"killed after {sent} sends"
+        if seconds_later == "at once" and stage.broker.leases.current() is not None:
+            with pytest.raises(LeaseHeld, match="ann leads"):
+                run_once(stage.broker, stage.settings, who="bob")
+        stage.client.delete(stage.keys.lease)  # as its expiry does
+        run_once(stage.broker, stage.settings, who="bob")
+        assert places(stage) == {
+            "own": [], "front": ["old-1", "old-2"], "shared": [f"s{n}" for n in range(9)],
+        }, f"killed after {sent} sends"  # fmt: skip
+        if not was_killed:
+            assert sent > 5
+            return

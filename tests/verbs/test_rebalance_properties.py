@@ -1,0 +1,153 @@
+"""Whatever the fleet and its queues: nothing is lost or doubled, nothing is forbidden, and it comes to rest."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from morag_queue.core.levels import level
+from morag_queue.core.model import Cordon, QueuePriority, QueueType, Requires, WorkerStatus
+from morag_queue.core.plan import MoveTask
+from morag_queue.core.policy import Order, Policy
+from morag_queue.core.route import choose_queue
+from morag_queue.settings import Settings
+from morag_queue.verbs.rebalance import preview, run_once
+from tests.support.rigs import MemoryRig, info_of
+
+CPU_LANES = (QueueType.CPU_STANDARD, QueueType.CPU_BATCH)
+
+task = st.fixed_dictionaries(
+    {
+        "requires": st.sampled_from(Requires),
+        "priority": st.sampled_from(QueuePriority),
+        "minutes": st.floats(0.01, 300),
+        "waited_minutes": st.floats(0, 600),
+        "pinned": st.sampled_from([None, None, None, "w0", "w1", "w2", "gone"]),
+    }
+)
+worker = st.fixed_dictionaries(
+    {
+        "capability": st.sampled_from(["cpu", "gpu", "hybrid"]),
+        "slots": st.integers(1, 8),
+        "state": st.sampled_from(["online", "online", "online", "dead", "draining", "cordoned", "paused at start"]),
+        "claims": st.integers(0, 8),
+    }
+)
+fleets = st.tuples(st.lists(worker, max_size=4), st.lists(task, max_size=40), st.sampled_from(Order))
+eagerly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def staged(fleet) -> tuple[MemoryRig, Settings]:
+    """A fleet with its tasks queued as routing would, and some of them in hands."""
+    workers, tasks, order = fleet
+    rig = MemoryRig()
+    for n, one in enumerate(tasks):
+        queue = choose_queue(one["requires"], one["priority"])
+        best = one["minutes"] * (0.2 if one["requires"] is Requires.GPU_PREFERRED else 1.0)
+        pinned = one["pinned"]
+        rig.submit(
+            f"t{n}", lane=queue.value if pinned is None else f"{queue.value}.{pinned}",
+            level=level(one["priority"], best, order), requires=one["requires"], priority=one["priority"],
+            estimated_duration=one["minutes"], enqueued_at=rig.clock - 60 * one["waited_minutes"], worker=pinned,
+        )  # fmt: skip
+    for n, one in enumerate(workers):
+        name = f"w{n}"
+        rig.broker.register(info_of(name, one["capability"], one["slots"]))
+        rig.broker.beat(name)
+        for _ in range(min(one["claims"], one["slots"])):
+            rig.claim(name)
+        if one["state"] == "dead":
+            rig.broker.beat(name, stopped=True)
+        elif one["state"] in ("draining", "cordoned"):
+            rig.broker.cordons[name] = Cordon(state=WorkerStatus(one["state"]))
+    return rig, Settings(policy=Policy(order=order))
+
+
+def everywhere(rig: MemoryRig) -> list[str]:
+    held = [one.task_id for one in rig.broker.observe()[0].held]
+    return sorted(held + [one for ids in rig.places().values() for one in ids])
+
+
+@given(fleets)
+@eagerly
+def test_every_task_is_in_one_place_before_and_after(fleet):
+    rig, configured = staged(fleet)
+    before = everywhere(rig)
+    done = run_once(rig.broker, configured, who="ann")
+    assert everywhere(rig) == before
+    assert done.rejected == ()
+    assert done.moved_tasks == sum(one.tasks for one in done.decisions)
+
+
+@given(fleets)
+@eagerly
+def test_what_is_not_chosen_keeps_its_order(fleet):
+    rig, configured = staged(fleet)
+    before = rig.places()
+    plan, _ = preview(rig.broker, configured)
+    chosen = {step.task_id for step in plan.steps if isinstance(step, MoveTask)}
+    run_once(rig.broker, configured, who="ann")
+    after = rig.places()
+    for (lane, n), ids in before.items():
+        stayed = [one for one in ids if one not in chosen]
+        there = [one for place in dict.fromkeys([lane, lane.partition(".")[0]]) for one in after.get((place, n), [])]
+        assert [one for one in there if one in set(stayed)] == stayed
+
+
+@given(fleets)
+@eagerly
+def test_nothing_that_needs_a_gpu_enters_a_lane_that_a_cpu_worker_reads(fleet):
+    rig, configured = staged(fleet)
+    for _ in range(3):
+        run_once(rig.broker, configured, who="ann")
+        rig.clock += 31
+    for (lane, n), ids in rig.places().items():
+        if lane.partition(".")[0] in CPU_LANES:
+            needy = [one for one in rig.messages(lane, n) if one["headers"]["morag_queue"]["requires"] == "gpu"]
+            assert needy == [], (lane, ids)
+
+
+@given(fleets)
+@eagerly
+def test_apply_then_plan_is_empty(fleet):
+    rig, configured = staged(fleet)
+    run_once(rig.broker, configured, who="ann")
+    plan, _ = preview(rig.broker, configured)
+    assert plan.steps == ()
+
+
+@given(fleets)
+@eagerly
+def test_a_fleet_that_nothing_happens_in_comes_to_rest(fleet):
+    rig, configured = staged(fleet)
+    moves: dict[str, int] = {}
+    quiet = 0
+    for _ in range(120):
+        rig.clock += 31
+        for name, view in rig.broker.observe()[0].worker_by_id.items():
+            if view.beat and not view.beat.stopped:
+                rig.broker.beat(name)
+        done = run_once(rig.broker, configured, who="ann")
+        for one in done.decisions:
+            if one.task_id is not None:
+                moves[one.task_id] = moves.get(one.task_id, 0) + 1
+        quiet = 0 if done.decisions else quiet + 1
+    assert max(moves.values(), default=0) <= 2
+    assert quiet >= 10 or configured.policy.order is Order.WEIGHTED  # there a wait goes on to count
+
+
+@given(fleets)
+@eagerly
+def test_levels_only_get_better_inside_a_lane(fleet):
+    rig, configured = staged(fleet)
+    plan, _ = preview(rig.broker, configured)
+    for step in plan.steps:
+        if isinstance(step, MoveTask) and step.source == step.target:
+            assert step.to_level < step.level
+            assert step.to_level >= 1
+
+
+@given(fleets, st.integers(0, 5))
+@eagerly
+def test_no_more_is_moved_than_the_budget_allows(fleet, most):
+    rig, configured = staged(fleet)
+    plan, _ = preview(rig.broker, configured, max_moves=most)
+    assert sum(step.rule != "evacuation" for step in plan.steps) <= most
