@@ -230,7 +230,14 @@ class ClaimChannelMixin:
             return
         self.qos.claimed(claim_of(message, lane, claimed_at))  # type: ignore[attr-defined]
         if lane in self.connection._callbacks:  # type: ignore[attr-defined]
-            self.connection._deliver(message, lane)  # type: ignore[attr-defined]
+            try:
+                self.connection._deliver(message, lane)  # type: ignore[attr-defined]
+            except (*self.connection_errors, MemoryError):  # type: ignore[attr-defined]
+                raise
+            except Exception:
+                # It would end this worker, be given back, and end the next one.
+                logger.exception("a message in %s cannot be handled and is rejected", lane)
+                self.qos.reject(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
         else:  # cancelled while the claim was on its way: back to where it was, at the head
             self.qos.restore_by_tag(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
 

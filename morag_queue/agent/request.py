@@ -6,7 +6,7 @@ Runs in the worker's main process (Celery calls these there), never in a pool's 
 from time import monotonic
 from typing import Any
 
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Ignore, InvalidTaskError, Retry
 from celery.worker.request import Request as CeleryRequest
 
 from .hands import HandsQoS
@@ -21,17 +21,36 @@ class RequestMixin:
     _message: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+            self._check()
+        except (InvalidTaskError, MemoryError):
+            raise
+        except Exception as error:
+            # Celery rejects an invalid task. Any other error ends this worker, and the next one that gets the message.
+            raise InvalidTaskError(f"{type(error).__name__}: {error}") from error
         self._received = self._started = monotonic()
-        # Celery builds a subclass with its own on_success for each task: only the instance can come before it.
+        # Celery builds a subclass with methods of its own for each task: only the instance can come before them.
         self._celery_on_success = self.on_success  # type: ignore[has-type]
         self.on_success = self._on_success
+        self._celery_execute = self.execute_using_pool  # type: ignore[has-type]
+        self.execute_using_pool = self._execute
+
+    def _check(self) -> None:
+        """What Celery would stumble on later, when the pool is to begin with it."""
+        for limit in self.time_limits:  # type: ignore[attr-defined]
+            if not isinstance(limit, int | float | None):
+                raise InvalidTaskError(f"no time limit: {limit!r}")
+        for stamp in self.stamps:  # type: ignore[attr-defined]
+            hash(stamp)
 
     # -- it runs
 
-    def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+    def _execute(self, pool: Any, **kwargs: Any) -> Any:
         # Kept, so that a draining worker can take it back from a pool that has not begun it.
-        self.pool_result = super().execute_using_pool(pool, **kwargs)  # type: ignore[misc]
+        self.pool_result = self._celery_execute(pool, **kwargs)
+        if hasattr(self.pool_result, "f"):  # a thread will begin with it, whatever becomes of the connection
+            self._runs(True)
         return self.pool_result
 
     def on_accepted(self, pid: int, time_accepted: float) -> Any:

@@ -7,8 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import redis
 
 from morag_queue.broker.ledger import Ledger
+from morag_queue.broker.registry import Registry
 from morag_queue.broker.wire import Wire
 from morag_queue.core import lanes
 from morag_queue.core.model import TaskQueueEntry
@@ -25,6 +27,7 @@ class AgentFleet(Fleet):
     def __init__(self, *, env: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "0.2", **(env or {})}, **more)
         self._wire = Wire()
+        self.redis_bytes = redis.Redis.from_url(self.url)
 
     def start_worker(self, name: str, capability: str = "cpu", *, app: str = APP, **more: Any) -> Any:
         return super().start_worker(name, capability, app=app, **more)
@@ -47,10 +50,8 @@ class AgentFleet(Fleet):
         return Ledger(self.redis_bytes, self.keys, 60)
 
     @property
-    def redis_bytes(self) -> Any:
-        import redis
-
-        return redis.Redis.from_url(self.url)
+    def registry(self) -> Registry:
+        return Registry(self.redis_bytes, self.keys, 60)
 
     def state(self, task_id: str) -> str:
         return str(json.loads(self.redis.get(self.keys.task(task_id)) or "{}").get("state", "unknown"))
@@ -90,6 +91,10 @@ class AgentFleet(Fleet):
         name = self.client_name(worker)
         mine = [one["id"] for one in self.redis.client_list() if one["name"] == name]
         return sum(self.redis.client_kill_filter(_id=number) for number in mine)
+
+    def close(self) -> None:
+        self.redis_bytes.close()
+        super().close()
 
     def gate(self, name: str = "gate") -> Path:
         """A file that tasks wait for; `touch()` lets them go on."""

@@ -52,10 +52,17 @@ class Fleet(Cluster):
             self._producer.conf.broker_transport_options = {"priority_steps": list(range(10))}
         return self._producer
 
-    def send(self, lane: str, *, task: str = FILE_TASK, level: int = 4, **options: Any) -> str:
+    def send(
+        self, lane: str, *, task: str = FILE_TASK, level: int = 4, countdown: float | None = None, **options: Any
+    ) -> str:
         """Sends one task by plain Celery (no ledger entry); `options` are the task's. Returns its id."""
         sent = self.producer.send_task(
-            task, ("/dev/null", "document", options), queue=lane, priority=level, ignore_result=True
+            task,
+            ("/dev/null", "document", options),
+            queue=lane,
+            priority=level,
+            countdown=countdown,
+            ignore_result=True,
         )
         return str(sent.id)
 

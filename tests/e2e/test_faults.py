@@ -1,0 +1,247 @@
+"""What breaks around a worker: its connections, the server, its name, its own death. Each test prints the account."""
+
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from morag_queue.errors import MoragQueueError
+from morag_queue.local.waiting import until
+from tests.e2e.conftest import AgentFleet
+from tests.support.fleet import Fleet
+from tests.support.kills import KillLoop
+
+WORKER = "worker-cpu-1"
+Make = Callable[..., AgentFleet]
+
+
+def nothing_is_lost(fleet: AgentFleet, sent: list[str], may_run_twice: set[str] | None = None) -> None:
+    fleet.until_ran(sent)
+    fleet.until_empty()
+    account = fleet.account(sent)
+    assert not account.lost, account.lost
+    assert not account.stuck, account.stuck
+    assert account.duplicated <= (may_run_twice or set()), account.duplicated
+
+
+def test_workers_killed_in_a_tight_loop_lose_nothing(make_fleet: Callable[..., Fleet]) -> None:
+    """`tests.bench.bench_kills` does it longer, with stock Celery beside it."""
+    fleet = make_fleet()
+    loop = KillLoop(fleet, workers=6, seed=1)
+
+    loop.run(kills=18)
+
+    account = loop.account()
+    assert (account.lost, account.unexpected, loop.nowhere().total()) == (frozenset(), frozenset(), 0)
+    until(lambda: not loop.account().stuck, 10, lambda: f"stuck: {loop.account().stuck}")
+
+
+@pytest.mark.parametrize("fault", ["blip", "restart"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_worker_comes_back_with_all_it_had(pool: str, fault: str, make_agents: Make) -> None:
+    fleet = make_agents(persist=True, conf={"worker_prefetch_multiplier": 3})
+    fleet.start_worker(WORKER, options=("-P", pool))
+    running = fleet.submit("t.hold", str(fleet.gate()), level=0)
+    fleet.until_started(running)
+    waiting = [fleet.submit("t.add", 1, number) for number in range(6)]
+    if pool != "solo":  # it takes no more while it works
+        until(lambda: fleet.in_hands()[0] == 3, 10, lambda: f"nothing was prefetched: {fleet.where()}")
+
+    if fault == "blip":
+        assert fleet.cut(WORKER) > 0
+    else:
+        fleet.server.kill()
+        fleet.server.start()
+    if pool == "prefork":  # its process is stopped, and it starts again
+        until(lambda: fleet.counts("start")[running] == 2, 20, lambda: f"not started again: {fleet.where()}")
+    fleet.gate().touch()
+
+    nothing_is_lost(fleet, [running, *waiting])
+    assert fleet.counts("start")[running] == (2 if pool == "prefork" else 1), running
+    fleet.until_states(dict.fromkeys([running, *waiting], "completed"))
+
+
+def test_a_worker_registers_again_when_the_registry_is_lost(make_agents: Make) -> None:
+    fleet = make_agents()
+    fleet.start_worker(WORKER)
+
+    fleet.redis.flushall()
+
+    until(lambda: fleet.redis.hget(fleet.keys.beats, WORKER), 10, "it did not register again")
+    sent = [fleet.submit("t.add", 1, number) for number in range(5)]
+    nothing_is_lost(fleet, sent)
+    assert fleet.redis.hget(fleet.keys.workers, WORKER)
+
+
+def test_a_fenced_worker_gives_up_what_it_has_and_comes_back_as_another(make_agents: Make) -> None:
+    fleet = make_agents(conf={"worker_prefetch_multiplier": 2})
+    fleet.start_worker(WORKER)
+    before = fleet.incarnation(WORKER)
+    running = fleet.submit("t.hold", str(fleet.gate()), level=0)
+    fleet.until_started(running)
+    waiting = fleet.submit("t.add", 1, 1)
+    until(lambda: fleet.in_hands()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+
+    fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
+    assert fleet.registry.take_back(WORKER, before) == 2
+
+    until(lambda: fleet.incarnation(WORKER) not in (before, "fenced"), 20, fleet.log(WORKER))
+    fleet.gate().touch()
+    nothing_is_lost(fleet, [running, waiting])
+
+
+def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_agents: Make) -> None:
+    fleet = make_agents(conf={"worker_prefetch_multiplier": 2})
+    fleet.start_worker(WORKER)
+    zombie = fleet.incarnation(WORKER)
+    running = fleet.submit("t.hold", str(fleet.gate()), level=0)
+    fleet.until_started(running)
+    waiting = fleet.submit("t.hold", str(fleet.gate("other")))
+    until(lambda: fleet.in_hands()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+
+    fleet.kill(WORKER, signal.SIGSTOP)
+    fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
+    assert fleet.registry.take_back(WORKER, zombie) == 2
+    fleet.start_worker("worker-cpu-2", concurrency=2)
+    until(lambda: fleet.counts("start")[waiting] == 1, 10, lambda: f"not started: {fleet.where()}")
+    fleet.gate().touch()  # the zombie's process of the pool ends its task as soon as it wakes
+    fleet.kill(WORKER, signal.SIGCONT)
+    until(lambda: fleet.incarnation(WORKER) not in (zombie, "fenced"), 20, lambda: fleet.log(WORKER))
+    assert fleet.in_hands()[0] >= 1, "the new owner's record was destroyed"
+    fleet.gate("other").touch()
+
+    nothing_is_lost(fleet, [running, waiting], may_run_twice={running})
+    assert fleet.counts("start")[waiting] == 1, waiting
+
+
+def test_a_task_longer_than_the_visibility_timeout_starts_once(make_agents: Make) -> None:
+    options = {"visibility_timeout": 1, "unacked_restore_interval": 0.2, "unacked_restore_throttle": 1}
+    fleet = make_agents(conf={"broker_transport_options": options, "worker_prefetch_multiplier": 2})
+    for name, pool in ((WORKER, "prefork"), ("worker-cpu-2", "solo")):
+        fleet.start_worker(name, options=("-P", pool))
+    eta = fleet.send("cpu_standard", task="t.later", level=0, countdown=6)
+    until(lambda: fleet.in_hands()[0] == 1, 10, lambda: f"not in hand: {fleet.where()}")
+    sent = [fleet.submit("t.hold", str(fleet.gate())) for _ in range(3)]
+    until(lambda: fleet.in_hands()[0] == 4, 10, lambda: f"not in hand: {fleet.where()}")
+    taken = dict(fleet.redis.zrange(fleet.keys.unacked_index, 0, -1, withscores=True))
+
+    def touched() -> float:
+        now = dict(fleet.redis.zrange(fleet.keys.unacked_index, 0, -1, withscores=True))
+        assert now.keys() == taken.keys(), "one was handed out again"
+        return min(now[tag] - taken[tag] for tag in taken)
+
+    until(lambda: touched() > 3, 20, "not kept alive for three timeouts")
+    fleet.gate().touch()
+
+    nothing_is_lost(fleet, [*sent, eta])
+    assert set(fleet.counts("start").values()) == {1}
+
+
+def test_a_second_live_worker_of_that_name_is_refused_and_a_dead_ones_successor_is_not(make_agents: Make) -> None:
+    fleet = make_agents()
+    first = fleet.start_worker(WORKER)
+    del fleet.workers[WORKER]
+
+    with pytest.raises(MoragQueueError, match=rf"a live worker named {WORKER} runs on .* \(process {first.pid}\)"):
+        fleet.start_worker(WORKER)
+
+    assert json.loads(fleet.redis.hget(fleet.keys.workers, WORKER))["pid"] == first.pid
+    del fleet.workers[WORKER]
+    first.kill()
+    first.wait()
+    fleet.start_worker(WORKER)
+    nothing_is_lost(fleet, [fleet.submit("t.add", 1, 1)])
+
+
+def test_scripts_flushed_and_connections_cut_under_load_lose_nothing(make_agents: Make) -> None:
+    fleet = make_agents()
+    fleet.start_worker(WORKER, concurrency=2)
+    sent: list[str] = []
+
+    for number in range(10):
+        sent += [fleet.submit("t.add", 1, 1) for _ in range(30)]
+        fleet.redis.script_flush()
+        if number % 3 == 0:
+            fleet.cut(WORKER)
+        fleet.until_ran(sent[: 20 * number])
+
+    nothing_is_lost(fleet, sent, may_run_twice=set(sent))
+
+
+def test_a_worker_waits_for_a_server_that_is_down_and_registers_then(make_agents: Make) -> None:
+    fleet = make_agents(persist=True)
+    fleet.server.kill()
+    fleet.start_worker(WORKER, wait=False)
+    until(lambda: "Cannot connect to" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
+
+    fleet.server.start()
+
+    fleet.wait_for(WORKER)
+    nothing_is_lost(fleet, [fleet.submit("t.add", 1, 1)])
+
+
+def test_a_cold_shutdown_puts_back_what_ran(make_agents: Make) -> None:
+    fleet = make_agents(conf={"worker_prefetch_multiplier": 2})
+    process = fleet.start_worker(WORKER)
+    sent = [fleet.submit("t.hold", str(fleet.gate())) for _ in range(2)]
+    fleet.until_started(sent[0])
+    until(lambda: fleet.in_hands()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+
+    process.send_signal(signal.SIGQUIT)
+    process.wait(30)
+    del fleet.workers[WORKER]
+
+    assert fleet.in_hands() == (0, 0, 0), fleet.where()
+    fleet.start_worker("worker-cpu-2")
+    fleet.gate().touch()
+    nothing_is_lost(fleet, sent)
+
+
+Hostile: dict[str, Any] = {
+    "text": "hello",
+    "a control character": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "\x01", "task": "t.add"}, '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "no number": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h1", "task": "t.add", "retries": +1}, '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "no base64": '{"body": "a", "headers": {"id": "h2", "task": "t.add"}, '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "a list for headers": '{"body": "W1tdLCB7fSwge31d", "headers": [1], '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "no content type": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h3", "task": "t.add"}, '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "an odd priority": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h4", "task": "t.add"}, '
+    '"properties": {"delivery_tag": "x", "priority": "high", "delivery_info": 7}}',
+    "no task's name": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h6", "task": []}, '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "arguments of another shape": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h7", "task": "t.add"}, '
+    '"properties": {"delivery_tag": "x"}}',
+    "odd limits": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h8", "task": "t.add", "timelimit": 7}, '
+    '"content-type": "application/json", "content-encoding": "utf-8", '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "odd stamps": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h9", "task": "t.add", "stamped_headers": [[]], '
+    '"stamps": 7}, "content-type": "application/json", "content-encoding": "utf-8", '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "an id that is a list": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": [], "task": "t.add"}, '
+    '"content-type": "application/json", "content-encoding": "utf-8", '
+    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+    "unknown compression": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h5", "task": "t.add", '
+    '"compression": "none"}, "properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
+}
+
+
+def test_hostile_messages_do_not_stop_a_worker(make_agents: Make) -> None:
+    fleet = make_agents()
+    lane = fleet.keys.list("cpu_standard", 4)
+    sent = []
+    for raw in Hostile.values():
+        fleet.redis.lpush(lane, raw)
+        sent.append(fleet.submit("t.add", 1, 1))
+    fleet.redis.lpush(lane, b"\xff\xfe")
+
+    process = fleet.start_worker(WORKER)
+
+    fleet.until_ran(sent)
+    assert process.poll() is None, fleet.log(WORKER)
+    assert not fleet.account(sent).duplicated
