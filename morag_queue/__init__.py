@@ -24,7 +24,12 @@ in `broker/lua/` with its caller in `broker/`.
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"route_task": "producer"}
+_HOMES = {
+    "route_task": "producer",
+    "PriorityQueueManager": "manager",
+    "WorkerRegistry": "registry",
+    "IntelligentTaskClassifier": "classifier",
+}
 """What users import from the package itself, and where it lives."""
 
 __all__ = list(_HOMES)

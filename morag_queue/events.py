@@ -76,23 +76,22 @@ EVENTS: Mapping[Event, Kind] = {
     Event.LEFT: Kind("info", "a worker has shut down in good order", ("worker",)),
     Event.GONE: Kind("warning", "a worker has no connection any more, and said no goodbye", ("worker",)),
     Event.FAILED_OVER: Kind(
-        "warning", "what a dead worker held goes elsewhere",
-        ("worker", "evidence", "taken_back", "moved", "quarantined"),
+        "warning", "what dead workers held goes elsewhere",
+        ("workers", "evidence", "taken_back", "moved", "quarantined", "seconds"),
     ),
     Event.SILENT: Kind("warning", "a worker is connected and has not beaten for too long", ("worker", "seconds")),
     Event.OUT_OF_SERVICE: Kind("info", "a worker was cordoned or drained", ("worker", "state")),
     Event.IN_SERVICE: Kind("info", "a worker's cordon was lifted, or is over", ("worker",)),
     Event.STALLED: Kind(
         "warning", "a worker beats and takes nothing while work waits for it: restart it",
-        ("worker", "lane", "waiting", "seconds"),
+        ("worker", "queues", "waiting", "seconds"),
     ),
     Event.MOVING_AGAIN: Kind("info", "a worker that had stalled takes work again", ("worker",)),
     Event.FLAPPING: Kind(
         "warning", "a worker starts again and again: its circuit breaker is open", ("worker", "starts", "seconds")
     ),
     Event.LANE_STALLED: Kind(
-        "warning", "work waits in a lane that somebody serves, and nothing is taken from it",
-        ("lane", "waiting", "seconds"),
+        "warning", "work waits in a lane, and of those who read it nobody takes it", ("lane", "waiting", "reason")
     ),
     Event.FOREIGN: Kind("warning", "messages that are not Celery's lie in the lanes; they are left there", ("count",)),
     Event.BROKER_LOST: Kind("error", "the broker cannot be reached; trying again", ("error",)),

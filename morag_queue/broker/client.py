@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -10,6 +11,8 @@ from redis.retry import Retry
 from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost
 from morag_queue.settings import BrokerSettings, mask_url
 
+_WHERE = {"host", "port", "path", "db", "username", "password"}
+
 
 def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis.Redis:
     """A client for any URL that redis-py takes, or Sentinel's as Celery writes it.
@@ -17,7 +20,29 @@ def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis
     `name` shows in CLIENT LIST. A lost pooled connection is opened again once (its server may have restarted); a
     server that cannot be reached fails within the connect timeout.
     """
-    common = {
+    common = _common(options, name)
+    if url.startswith("sentinel://"):
+        return _through_sentinel(url, options, common)
+    return redis.Redis.from_url(url, **common)
+
+
+def own(client: Any, options: BrokerSettings, *, name: str = "mq.service") -> redis.Redis:
+    """A client of our own on the server and database of somebody's redis-py client, of its blocking or asyncio kind.
+
+    Theirs may decode answers, or belong to an event loop; ours may do neither. Raises TypeError for a client of
+    Sentinel, which has no one server: there the settings' URL is what counts.
+    """
+    pool = client.connection_pool
+    kind = getattr(redis.connection, pool.connection_class.__name__, None)
+    if kind is None:
+        raise TypeError(f"{pool.connection_class.__name__}: give the settings a URL instead of this client")
+    known = pool.connection_kwargs.items()
+    where = {key: value for key, value in known if key in _WHERE or key.startswith("ssl_")}
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **_common(options, name), **where))
+
+
+def _common(options: BrokerSettings, name: str) -> dict[str, Any]:
+    return {
         "decode_responses": False,
         "client_name": name,
         "socket_connect_timeout": options.connect_timeout_seconds,
@@ -25,12 +50,9 @@ def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis
         # Only a lost connection is worth a second try; what timed out once would do so again.
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     }
-    if url.startswith("sentinel://"):
-        return _through_sentinel(url, options, common)
-    return redis.Redis.from_url(url, **common)
 
 
-def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, object]) -> redis.Redis:
+def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any]) -> redis.Redis:
     from kombu.utils.url import parse_url
     from redis.sentinel import Sentinel
 

@@ -7,6 +7,7 @@ from redis import Redis
 from morag_queue.core.model import Cordon, WorkerStatus
 
 from . import scripts
+from .client import fenced
 from .keys import Keys
 
 
@@ -22,8 +23,12 @@ class Cordons:
         text = self._client.hget(self._keys.cordons, worker)
         return Cordon.model_validate_json(text) if text else None
 
-    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None]) -> bool:
-        """Writes a cordon (None lifts it) where the present state is one of `over`; None there is "in service"."""
+    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
+        """Writes a cordon (None lifts it) where the present state is one of `over`; None there is "in service".
+
+        Raises LeaseLost on a stale term.
+        """
         states = [state.value if state else "" for state in over]
         text = cordon.model_dump_json() if cordon else ""
-        return bool(self._script(keys=[self._keys.cordons], args=[worker, text, *states]))
+        with fenced():
+            return bool(self._script(keys=[self._keys.cordons, self._keys.lease], args=[worker, text, term, *states]))

@@ -70,7 +70,7 @@ def prepare(
 
 def _call(row: Row, found: Classification, names: TaskNames) -> tuple[str, tuple[Any, ...]]:
     """The Celery task and its arguments, as MoRAG's workers define them."""
-    if found.facts is not None and not found.facts.is_url:
+    if "://" not in row.source if found.facts is None else not found.facts.is_url:
         return names.file, (os.path.abspath(row.source), found.content_type.value, row.options)
     if found.content_type is ContentType.WEB:
         return names.web, (row.source, row.options)

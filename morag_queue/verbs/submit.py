@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from morag_queue.broker.ledger import BATCH
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.classify import counting
-from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskQueueEntry
+from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision
 from morag_queue.core.route import Router
 from morag_queue.core.routed import Refusal
 from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, Refused
@@ -111,7 +111,7 @@ class Submitter:
             ready = [one for one in batch if isinstance(one, Prepared)]
             report.failed += [one for one in batch if isinstance(one, Failure)]
             try:
-                answers = self._broker.submit([self._outgoing(one.entry, one.routed.decision) for one in ready])
+                answers = self._broker.submit([outgoing(one, self._wire) for one in ready])
             except BrokerUnreachable as error:
                 report.broken, report.uncertain = error, [one.entry.task_id for one in ready]
                 return report
@@ -158,13 +158,17 @@ class Submitter:
             found = self._found[key] = classified(row, facts, self._settings)
         return found
 
-    def _outgoing(self, entry: TaskQueueEntry, decision: LoadBalancingDecision) -> Outgoing:
-        text, record = self._wire.message(entry)
-        record = f'{record[:-1]}, "decision": {_noted(decision)}}}'
-        is_worker_lane = entry.lane != entry.queue.value
-        return Outgoing(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
+
+def outgoing(one: Prepared, wire: "Wire") -> Outgoing:
+    """The message of a task that has found its place, and the ledger's record of it, with the decision."""
+    entry = one.entry
+    text, record = wire.message(entry)
+    record = f'{record[:-1]}, "decision": {_noted(one.routed.decision)}}}'
+    is_worker_lane = entry.lane != entry.queue.value
+    return Outgoing(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
 
 
+@lru_cache(maxsize=1024)
 def _noted(decision: LoadBalancingDecision) -> str:
     """For the ledger, which `task why` reads."""
     return json.dumps(

@@ -1,0 +1,81 @@
+"""IntelligentTaskClassifier: what a source needs and where it would go, for an asyncio service."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from .broker.redis import RedisBroker
+from .core.fleet import Score, Verdict
+from .core.model import Classification, ContentType, Frozen, LoadBalancingDecision, QueuePriority, QueueType, Requires
+from .core.readers import fallbacks
+from .errors import SourceError
+from .registry import WorkerRegistry
+from .verbs.prepare import Prepared
+from .verbs.rows import Row
+from .verbs.submit import Submitter
+
+_TAKES_IT = (Verdict.FIT, Verdict.FULL, Verdict.SUSPECT)
+
+
+class TaskClassification(Frozen):
+    """What a task needs, the decision that would be made now, and how every worker scores, best first.
+
+    `alternatives` are the others that could take it, best first; `fallback` the queues that it would go to next.
+    """
+
+    classification: Classification
+    decision: LoadBalancingDecision
+    options: dict[str, Any]
+    lane: str
+    level: int
+    scores: tuple[Score, ...]
+    alternatives: tuple[str, ...]
+    fallback: tuple[QueueType, ...]
+
+    @property
+    def confidence(self) -> float:
+        return self.decision.confidence
+
+
+class IntelligentTaskClassifier:
+    """Reads sources and scores workers; it submits nothing."""
+
+    def __init__(self, worker_registry: WorkerRegistry, *, broker: RedisBroker | None = None) -> None:
+        self.settings = worker_registry.settings
+        self._broker = broker or RedisBroker(self.settings, worker_registry.client)
+
+    async def classify_task(
+        self,
+        source: str,
+        content_type: ContentType | str | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        priority: QueuePriority | str | None = None,
+        requires: Requires | str | None = None,
+    ) -> TaskClassification:
+        """Of a path or a URL; what the caller says wins over what is read. Raises SourceError."""
+        said = {"content_type": content_type, "priority": priority, "requires": requires}
+        row = Row.model_validate(
+            {"source": source, "options": dict(options or {}), **{key: one for key, one in said.items() if one}}
+        )
+        return await asyncio.to_thread(self._classify, row)
+
+    def _classify(self, row: Row) -> TaskClassification:
+        found = next(Submitter(self._broker, self.settings).prepare([(0, row)], explain=True))
+        if not isinstance(found, Prepared):
+            raise SourceError(found.error, source=found.source)
+        routed = found.routed
+        return TaskClassification(
+            classification=found.classification,
+            decision=routed.decision,
+            options=row.options,
+            lane=routed.lane,
+            level=routed.level,
+            scores=routed.scores,
+            alternatives=tuple(
+                one.worker
+                for one in routed.scores
+                if one.verdict in _TAKES_IT and one.worker != routed.decision.worker_id
+            ),
+            fallback=fallbacks(routed.queue, self.settings.queues)[1:],
+        )
