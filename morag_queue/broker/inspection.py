@@ -1,18 +1,19 @@
 """The facts of `doctor`: each read on its own, so that what may not be read costs that alone."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import redis
 
-from morag_queue.core.doctor.facts import Facts, Keyspace, Listener, Sample, Server
+from morag_queue.core.doctor.facts import Connection, Facts, Keyspace, Listener, Sample, Server
 from morag_queue.core.doctor.server import FLEET
 from morag_queue.core.figures import seconds_of
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError
 
 from .client import translated
+from .keys import Keys
 from .keyspace import keyspace, samples
 from .listeners import listeners, listening
 from .redis import RedisBroker
@@ -63,8 +64,8 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
             samples=tuple(seen),
             listeners=tuple(answered),
             silent=max(expected - len(answered), 0),
-            connections=tuple(one["name"] for one in clients if str(one.get("name", "")).startswith("mq.")),
-            unacked=read("unacked", lambda: int(client.hlen(keys.unacked)), 0),
+            connections=tuple(_agents(clients)),
+            unowned=read("unacked", lambda: _unowned(client, keys), 0),
             longest_run_s=read("figures", lambda: _longest_run(broker, picture.taken_at), 0.0),
             clock_offset=offset,
             leader_expected=read("the journal", lambda: _was_led(broker), False),
@@ -75,6 +76,21 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
 def _longest_run(broker: RedisBroker, now: float) -> float:
     windows = broker.windows(now, RUNS_SECONDS).values()
     return max((seconds_of(max(one.runs)) for one in windows if one.runs), default=0.0)
+
+
+def _agents(clients: Iterable[Mapping[str, Any]]) -> Iterator[Connection]:
+    """One of each agent's connections; those of this command have shorter names."""
+    found = {str(one.get("name", "")): int(one.get("db", 0)) for one in clients}
+    yield from (Connection(name, db) for name, db in found.items() if name.startswith("mq.") and name.count(".") >= 4)
+
+
+def _unowned(client: redis.Redis, keys: Keys) -> int:
+    """Of one moment: a claim writes both, and an end takes both away."""
+    pipe = client.pipeline(transaction=True)
+    pipe.hlen(keys.unacked)
+    pipe.hlen(keys.held)
+    unacked, held = pipe.execute()
+    return int(unacked) - int(held)
 
 
 def _was_led(broker: RedisBroker) -> bool:

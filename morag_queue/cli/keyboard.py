@@ -34,14 +34,14 @@ def keys(text: str) -> Iterator[str]:
 
 
 class Keyboard:
-    """Keys and signals as they come. Without a terminal as stdin there are no keys, and everything else is the same.
+    """Keys and signals as they come. Without a terminal as `stdin` there are no keys, and everything else is the same.
 
     `wait` returns early for a key, a change of the window's size, Ctrl-Z, or a call of `wake` by another thread.
     SIGTERM ends the program by SystemExit, so that what was set is unset.
     """
 
-    def __init__(self, stdin: TextIO) -> None:
-        self._fd = _descriptor(stdin)
+    def __init__(self, stdin: TextIO | None) -> None:
+        self._fd = None if stdin is None else _descriptor(stdin)
         self._reader, self._writer = os.pipe()
         self._before: dict[int, Any] = {}
         self._mode: Any = None

@@ -37,8 +37,9 @@ def live(ctx: CliContext, watcher: Watcher, wanted: Wanted) -> ExitStatus:
     if wanted.interval < LEAST_INTERVAL_S:
         raise UsageError(f"--interval {wanted.interval:g}s is too short: at least {LEAST_INTERVAL_S:g}s")
     first = watcher.look()
-    with Keyboard(ctx.world.stdin) as keyboard:
-        if ctx.console.is_terminal and not ctx.json:
+    on_terminal = ctx.console.is_terminal and not ctx.json
+    with Keyboard(ctx.world.stdin if on_terminal else None) as keyboard:
+        if on_terminal:
             last = _Show(ctx.console, keyboard, watcher, wanted, first).run()
         else:
             last = _lines(ctx, keyboard, watcher, wanted, first)

@@ -9,7 +9,8 @@ def fleet(mq, valkey):
 
 
 def test_the_document_of_the_contract_and_status_0_for_warnings(fleet):
-    (found,) = fleet("--json").json["findings"]
+    found, hint = fleet("--json").json["findings"]
+    assert "no worker has registered here" in hint["message"]
     assert set(found) == {"code", "severity", "subject", "message", "remedy"}
     assert (found["code"], found["severity"]) == ("NO_APPEND_ONLY_FILE", "warning")
     fleet("--strict", status=1)
@@ -19,7 +20,7 @@ def test_an_error_ends_with_1_and_comes_first(fleet, client):
     client.set("cpu_standard", "x")
     result = fleet(status=1)
     assert result.out.startswith("error    WRONG_KEY_TYPE  cpu_standard\n         the key cpu_standard is a string")
-    assert result.out.endswith("\n1 error, 1 warning\n")
+    assert result.out.endswith("\n1 error, 1 warning, 1 hint\n")
 
 
 def test_long_findings_are_wrapped_under_their_heading_and_hostile_names_are_harmless(fleet, client):

@@ -1,6 +1,7 @@
 """`stats --live`: off a terminal one answer after another; on one a picture that keys change, gone without a trace."""
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -117,6 +118,18 @@ def test_a_broker_that_goes_away_and_comes_back(terminal, make_fleet):
     fleet.server.start()
     live.drawn = ""
     live.until("UTC")
+    live.type("q")
+    assert live.wait() == 0
+
+
+def test_a_broker_that_hangs_does_not_hold_up_the_keys(terminal, make_fleet):
+    fleet = make_fleet()
+    live = terminal(fleet.url)
+    live.until("UTC")
+    os.kill(fleet.redis.info("server")["process_id"], signal.SIGSTOP)
+    live.until("UTC")
+    live.type("s")
+    live.until("s sort: status")
     live.type("q")
     assert live.wait() == 0
 

@@ -24,12 +24,12 @@ Examine = Callable[..., dict[Code, Finding]]
 
 @pytest.fixture
 def examine(valkey: str) -> Examine:
-    """What the doctor finds on `valkey` (or at `url`), by code; `broker` are its settings."""
+    """What the doctor finds on `valkey` (or at `url`), the worst of each code; `broker` are its settings."""
 
     def look(url: str = valkey, **broker: Any) -> dict[Code, Finding]:
         settings = Settings(redis_url=url, broker=BrokerSettings(**broker))
         found = doctor(RedisBroker(settings)).findings
-        return {one.code: one for one in found}
+        return {one.code: one for one in reversed(found) if "no worker has registered here" not in one.message}
 
     return look
 

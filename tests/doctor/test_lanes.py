@@ -21,7 +21,7 @@ def test_every_command_of_the_scripts_can_be_tried():
 def test_a_fleet_that_works_leaves_no_key_that_the_doctor_does_not_know(examine, register, queue):
     register()
     queue()
-    assert set(examine()) == {Code.NO_APPEND_ONLY_FILE}
+    assert set(examine()) == {Code.NO_APPEND_ONLY_FILE, Code.QUEUE_WITHOUT_WORKER}
 
 
 def test_a_key_of_the_wrong_type_is_named_even_where_it_hides_the_whole_fleet(examine, client):

@@ -6,12 +6,37 @@ import pytest
 import redis
 
 from morag_queue.core.doctor import Code, Severity
+from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.waiting import until
 
 
 def test_a_good_worker_is_nothing_to_talk_about(examine, register):
-    register()
+    register(capability=Capability.HYBRID, queues=tuple(QueueType))
     assert set(examine()) == {Code.NO_APPEND_ONLY_FILE}
+
+
+def test_real_workers_with_the_agent_are_nothing_to_talk_about_either(make_fleet, examine):
+    fleet = make_fleet(persist=True)
+    fleet.start_worker("worker-hybrid-1", "hybrid")
+    assert examine(fleet.url) == {}
+
+
+def test_queues_that_nobody_reads_are_a_hint_before_anything_waits_there(examine, register):
+    register()
+    found = examine()[Code.QUEUE_WITHOUT_WORKER]
+    assert (found.severity, found.subject) == (Severity.INFO, "gpu_fallback, gpu_priority")
+
+
+def test_agents_that_are_registered_elsewhere_are_told_with_their_database(examine, register, valkey):
+    register()
+    name = "mq.worker-9.host.7.run"
+    with redis.Redis.from_url(valkey.replace("/0", "/3"), client_name=name) as other:
+        other.ping()
+        found = examine()[Code.WORKERS_ELSEWHERE]
+    assert (found.subject, found.message) == (
+        "worker-9",
+        "connected to this server (database 3), but not of this fleet",
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from .finding import Code, Finding, Severity
 from .lanes import check_keys, check_messages, check_separators, check_steps
 from .server import check_clocks, check_server, check_unread
 from .service import check_service
-from .workers import check_kinds, check_names, check_settings, check_unowned, check_visibility
+from .workers import check_kinds, check_names, check_places, check_settings, check_unowned, check_visibility
 
 __all__ = ["Code", "Facts", "Finding", "Severity", "diagnose"]
 
@@ -16,6 +16,7 @@ _CHECKS = (
     check_steps,
     check_names,
     check_kinds,
+    check_places,
     check_settings,
     check_visibility,
     check_unowned,

@@ -84,12 +84,20 @@ class Listener:
         return self.node.partition("@")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An agent's, by its name in CLIENT LIST, `mq.<worker>.<host>.<pid>.<run>`, and the database that it uses."""
+
+    name: str
+    database: int = 0
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything at once. `clock_offset` is the server's clock minus this machine's, in seconds.
 
-    `connections` are the CLIENT LIST names of agents, `silent` counts who listens on the control channel and did not
-    answer, `unacked` the messages in all workers' hands; `longest_run_s` is the longest run of the last hours.
+    `connections` are those of agents, `silent` counts who listens on the control channel and did not
+    answer, `unowned` the messages in hands that nobody says to have; `longest_run_s` is of the last day.
     """
 
     snapshot: Snapshot
@@ -103,8 +111,8 @@ class Facts:
     samples: tuple[Sample, ...] = ()
     listeners: tuple[Listener, ...] = ()
     silent: int = 0
-    connections: tuple[str, ...] = ()
-    unacked: int = 0
+    connections: tuple[Connection, ...] = ()
+    unowned: int = 0
     longest_run_s: float = 0.0
     clock_offset: float = 0.0
     leader_expected: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import WorkerStatus
+from morag_queue.core.model import QueueType, WorkerStatus
 from morag_queue.core.snapshot import WorkerView
 from morag_queue.core.status import status_in
 
@@ -19,7 +19,7 @@ _DEFAULT_VISIBILITY_S = 3600.0
 def check_names(facts: Facts) -> Iterator[Finding]:
     """One worker a name: by the connections of agents, and by the nodes of workers without one."""
     registered = {view.info.client_name for view in facts.snapshot.workers}
-    strangers = [name for name in facts.connections if name not in registered]
+    strangers = [one.name for one in facts.connections if one.name not in registered]
     nodes: dict[str, set[str]] = defaultdict(set)
     for listener in facts.listeners:
         nodes[listener.worker].add(listener.node)
@@ -33,6 +33,30 @@ def check_names(facts: Facts) -> Iterator[Finding]:
             Code.DUPLICATE_WORKER, worker,
             f"more than one live worker is named {worker}: each takes what was meant for the other",
             "give one of them another name (celery worker -n NAME@%h)",
+        )  # fmt: skip
+
+
+def check_places(facts: Facts) -> Iterator[Finding]:
+    """Queues that nobody reads, though nothing waits there yet, and agents that are not of this fleet."""
+    reads = {queue for view in _present(facts) for queue in view.info.queues}
+    reads |= {queue for one in facts.listeners for queue in one.queues}
+    empty = [queue.value for queue in QueueType if queue.value not in reads and not facts.snapshot.pending[queue]]
+    if empty:
+        nobody = "no worker has registered here" if not facts.snapshot.workers else "no worker reads it"
+        yield info(
+            Code.QUEUE_WITHOUT_WORKER, some(empty), f"{nobody}: what is sent to {some(empty)} will wait",
+            "start one: morag-queue worker, or a worker of your app with the agent",
+        )  # fmt: skip
+    known = {view.info.client_name for view in facts.snapshot.workers}
+    names = [f"mq.{quote(view.worker, safe='')}." for view in facts.snapshot.workers]
+    others = [one for one in facts.connections if one.name not in known and not one.name.startswith(tuple(names))]
+    if others:
+        workers = {one.name.split(".")[1] for one in others}
+        databases = some(str(one.database) for one in others)
+        yield info(
+            Code.WORKERS_ELSEWHERE, some(workers),
+            f"connected to this server (database {databases}), but not of this fleet",
+            "if it should be: use one database, `namespace` and global_keyprefix for the workers and this command",
         )  # fmt: skip
 
 
@@ -191,9 +215,9 @@ def _longest(facts: Facts) -> tuple[float, str]:
 
 def check_unowned(facts: Facts) -> Iterator[Finding]:
     """Taken messages of which no worker says that it has them. A worker without the agent says nothing of any."""
-    unowned = facts.unacked - len(facts.snapshot.held)
-    if unowned > 0 and not facts.listeners and not facts.silent:
+    if facts.unowned > 0 and not facts.listeners and not facts.silent:
         yield warning(
-            Code.UNOWNED_MESSAGES, "unacked", f"{count(unowned, 'message')} taken by no worker that is known: stuck",
+            Code.UNOWNED_MESSAGES, "unacked",
+            f"{count(facts.unowned, 'message')} taken by no worker that is known: stuck",
             "morag-queue failover --dead takes back what a dead worker had; `watch` finds the rest",
         )  # fmt: skip
