@@ -15,6 +15,7 @@ from threading import Event as Signal
 from time import monotonic
 from uuid import uuid4
 
+from .broker.corrections import Learning
 from .broker.glance import Looks
 from .broker.redis import RedisBroker
 from .core.glance import Glance, Item, News, Watched, look
@@ -258,6 +259,11 @@ class Watch:
         self._hooks.reported(report, 0.0)
 
     def _monitor(self) -> None:
+        if not self._dry_run:
+            with self._broker.translated():
+                runs, estimates = Learning(self._broker.client, self._broker.keys).fold(term=self._term)
+            if runs:
+                self._tell(Event.LEARNED, runs=runs, estimates=estimates)
         found = stats(self._broker, self._settings)
         tell_fleet(self._tell, found, self._turns)
         if found.foreign_messages != self._foreign:

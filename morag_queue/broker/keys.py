@@ -83,6 +83,21 @@ class Keys:
         return self._own("totals")
 
     @property
+    def figures(self) -> str:
+        """hash: as `minute`, of all time: histograms that only grow"""
+        return self._own("figures")
+
+    @property
+    def surprises(self) -> str:
+        """hash: `<content type>|<requires>|<1 on a GPU, else 0>|n` -> runs not yet learned from, `…|x` -> their sum"""
+        return self._own("surprises")
+
+    @property
+    def corrections(self) -> str:
+        """string: what was learned of run times (JSON): `<content type>|<requires>|<0 or 1>` -> [runs, m]"""
+        return self._own("corrections")
+
+    @property
     def lease(self) -> str:
         """string: who leads (JSON)"""
         return self._own("lease")

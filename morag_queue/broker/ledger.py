@@ -12,9 +12,10 @@ from typing import Any
 
 from redis import Redis
 
+from morag_queue.core.estimate import estimate, surprise
 from morag_queue.core.failure import Blame, Recovery
 from morag_queue.core.figures import bucket
-from morag_queue.core.model import Held, QueueType
+from morag_queue.core.model import Capability, ContentType, Held, QueueType, Requires
 from morag_queue.ports import Outgoing
 
 from . import scripts
@@ -65,12 +66,13 @@ class Ledger:
         record = json.dumps({**ending.record, "ended_at": round(now, 3)})
         keys = [
             k.unacked, k.unacked_index, k.held, k.task(ending.task_id), k.totals, k.minute(now), k.hour(now),
-            k.attempts, k.cordons, k.journal, k.dead, k.failed,
+            k.attempts, k.cordons, k.journal, k.dead, k.failed, k.figures, k.surprises, k.workers,
         ]  # fmt: skip
         arguments = [
             ending.tag, ending.outcome, ending.worker, ending.queue, record, self._retention,
             *_timed(ending.wait_seconds), *_timed(ending.run_seconds), MINUTE_TTL, HOUR_TTL, ending.task_id,
-            ending.blame, self._recovery.breaker_failures, self._recovery.breaker_seconds, JOURNAL_LENGTH, *QueueType,
+            ending.blame, self._recovery.breaker_failures, self._recovery.breaker_seconds, JOURNAL_LENGTH,
+            *_lesson(ending), *QueueType,
         ]  # fmt: skip
         return bool(self._settle(keys=keys, args=arguments))
 
@@ -86,6 +88,26 @@ class Ledger:
             return {}
         found: Any = self._client.mget([self._keys.task(task_id) for task_id in ids])
         return {task_id: json.loads(text) for task_id, text in zip(ids, found, strict=True) if text}
+
+
+def _lesson(ending: Ending) -> tuple[str, str, str]:
+    """What a run teaches of, and how much it surprised if it was on a CPU, and if on a GPU; '' where nothing.
+
+    The script knows which kind of worker it was. What the headers say may be anybody's: only known words count.
+    """
+    kind, needs, minutes = (ending.record.get(name) for name in ("content_type", "requires", "estimated_minutes"))
+    if ending.run_seconds is None or kind not in _CONTENT_TYPES or needs not in _REQUIRES:
+        return "", "", ""
+    predicted = float(minutes) if isinstance(minutes, int | float) else 0.0
+    on_cpu, on_gpu = (
+        surprise(ending.run_seconds / 60, estimate(predicted, _REQUIRES[needs], capability))
+        for capability in (Capability.CPU, Capability.GPU)
+    )
+    return f"{kind}|{needs}", *("" if one is None else repr(one) for one in (on_cpu, on_gpu))
+
+
+_CONTENT_TYPES = {one.value for one in ContentType}
+_REQUIRES = {one.value: one for one in Requires}
 
 
 def _timed(seconds: float | None) -> tuple[int | str, int | str]:

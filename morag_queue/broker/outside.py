@@ -40,7 +40,7 @@ class Outside:
             "state": told.outcome, "worker": told.worker, "ended_at": round(now, 3), "started_at": None,
             "wait_seconds": told.wait_seconds, "run_seconds": told.run_seconds, "error": "",
         }  # fmt: skip
-        keys = [k.task(told.task_id), k.totals, k.minute(now), k.hour(now)]
+        keys = [k.task(told.task_id), k.totals, k.minute(now), k.hour(now), k.figures]
         arguments: list[str | int] = [
             seen, json.dumps(ended), told.outcome, told.worker, record["queue"], self._retention,
             *_timed(told.wait_seconds), *_timed(told.run_seconds), MINUTE_TTL, HOUR_TTL,

@@ -8,6 +8,7 @@ from morag_queue.core import lanes
 from morag_queue.core.model import Cordon, Heartbeat, Held, QueueType, WorkerInfo
 from morag_queue.core.snapshot import NO_HEADS, Head, LaneView, Snapshot, Totals, WorkerView
 
+from .corrections import corrections
 from .heads import FOREIGN, Read, head
 
 FENCED = b"fenced"
@@ -16,7 +17,8 @@ FENCED = b"fenced"
 
 def snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
     """The picture, and what was ever finished in each queue. `depth` is what the script was asked for."""
-    seconds, micros, workers, beats, cordons, incarnations, held, paused, totals, lease, *found = answer
+    seconds, micros, workers, beats, cordons, incarnations, held, paused, totals, *more = answer
+    lease, learned, *found = more
     counts = {field.decode(): int(count) for field, count in _pairs(totals)}
     beat_of = {worker: Heartbeat.model_validate_json(text) for worker, text in _pairs(beats)}
     acting = dict(_pairs(incarnations))
@@ -36,6 +38,7 @@ def snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapsho
         held=tuple(_held(tag, record) for tag, record in _pairs(held)),
         paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
         leader=json.loads(lease) if lease else None,
+        corrections=corrections(learned) if learned else {},
         fleet=fleet,
     )
     return picture, {queue: _totals(counts, f"|{queue}") for queue in QueueType}

@@ -120,7 +120,9 @@ class RedisBroker:
         `depth` is how many of the oldest and of the newest entries of each shared list are looked at.
         """
         k = self.keys
-        keys = [k.workers, k.beats, k.cordons, k.incarnations, k.held, k.lanes, k.paused, k.totals, k.lease]
+        keys = [
+            k.workers, k.beats, k.cordons, k.incarnations, k.held, k.lanes, k.paused, k.totals, k.lease, k.corrections,
+        ]  # fmt: skip
         with translated(self.settings.redis_url):
             answer = self._observe(keys=keys, args=[k.prefix, k.sep, depth, *QueueType])
         return picture.snapshot(answer, self.fleet, depth)

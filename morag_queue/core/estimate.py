@@ -18,6 +18,7 @@ _FACTORS: dict[Requires, tuple[float, float]] = {
 _SURPRISE_MAX = 3.0  # one measurement counts as at most e³, 20 times off
 _STEP_MIN = 0.02  # so that it still follows a fleet that changes, after thousands of measurements
 _STEP_DELAY = 4  # the first measurement moves m by a fifth
+_LEARNED_AT_ONCE = 500  # 0.98 ** 500 of the old is left
 _FACTOR_MIN, _FACTOR_MAX = 0.1, 10.0
 
 
@@ -53,16 +54,31 @@ def best_estimate(
     return min(estimate(minutes, requires, Capability.GPU, on_gpu), estimate(minutes, requires, Capability.CPU, on_cpu))
 
 
-def learn(correction: Correction, measured_minutes: float, predicted_minutes: float) -> Correction:
-    """The correction after one more run that succeeded.
+def surprise(measured_minutes: float, predicted_minutes: float) -> float | None:
+    """ln(measured ÷ predicted), kept between ±3; None for a run that took no time, or had no prediction.
 
     `predicted_minutes` is the estimate *without* a correction, otherwise what was learned would be counted against
-    itself. A run that took no time, or had no prediction, teaches nothing.
+    itself.
     """
     if not (0 < measured_minutes < inf and 0 < predicted_minutes < inf):
+        return None
+    return min(max(log(measured_minutes) - log(predicted_minutes), -_SURPRISE_MAX), _SURPRISE_MAX)
+
+
+def learn(correction: Correction, measured_minutes: float, predicted_minutes: float) -> Correction:
+    """The correction after one more run that succeeded, see `surprise`."""
+    one = surprise(measured_minutes, predicted_minutes)
+    return correction if one is None else learn_many(correction, 1, one)
+
+
+def learn_many(correction: Correction, runs: int, total_surprise: float) -> Correction:
+    """The correction after so many runs, as if each had surprised by their mean. In what order they came is forgotten.
+
+    After some hundreds of equal surprises there is nothing more to learn from them.
+    """
+    if runs <= 0:
         return correction
-    surprise = log(measured_minutes) - log(predicted_minutes)
-    surprise = min(max(surprise, -_SURPRISE_MAX), _SURPRISE_MAX)
-    n = correction.n + 1
-    step = max(1 / (n + _STEP_DELAY), _STEP_MIN)
-    return Correction(n=n, m=correction.m + step * (surprise - correction.m))
+    mean, m = total_surprise / runs, correction.m
+    for n in range(correction.n + 1, correction.n + 1 + min(runs, _LEARNED_AT_ONCE)):
+        m += max(1 / (n + _STEP_DELAY), _STEP_MIN) * (mean - m)
+    return Correction(n=correction.n + runs, m=m)

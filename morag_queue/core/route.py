@@ -58,7 +58,8 @@ class Router:
     def __init__(
         self, snapshot: Snapshot, policy: Policy, queues: Queues, corrections: Corrections | None = None
     ) -> None:
-        self._policy, self._queues, self._corrections = policy, queues, corrections
+        self._policy, self._queues = policy, queues
+        self._corrections = corrections = snapshot.corrections if corrections is None else corrections
         self._paused = snapshot.paused
         self._seats = seats(snapshot, policy)
         self._readers = readers(self._seats.values(), queues)

@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from .estimate import Correction
 from .model import ContentType, Cordon, Heartbeat, Held, QueuePriority, QueueType, Requires, WorkerInfo
 
 NOTHING_QUEUED = (0,) * 10
@@ -108,7 +109,10 @@ class LaneView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The fleet at one moment. `taken_at` is the server's clock; `fleet` names the namespace it was read from."""
+    """The fleet at one moment. `taken_at` is the server's clock; `fleet` names the namespace it was read from.
+
+    `corrections` are what was learned of run times, by content type, class and "on a GPU".
+    """
 
     taken_at: float
     workers: tuple[WorkerView, ...] = ()
@@ -117,6 +121,7 @@ class Snapshot:
     paused: frozenset[QueueType] = frozenset()
     leader: Mapping[str, Any] | None = field(default=None, hash=False)
     fleet: str = ""
+    corrections: Mapping[tuple[ContentType, Requires, bool], Correction] = field(default_factory=dict, hash=False)
 
     @cached_property
     def worker_by_id(self) -> Mapping[str, WorkerView]:

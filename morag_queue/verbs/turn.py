@@ -98,7 +98,15 @@ def step(
     if failed is not None and failed.has_changed and not dry_run:
         picture, _ = broker.observe(DEPTH)
     windows = broker.windows(picture.taken_at, window_seconds(settings.policy))
-    turn = rebalance(picture, memory, settings.policy, settings.queues, plan_id=str(uuid4()), windows=windows)
+    turn = rebalance(
+        picture,
+        memory,
+        settings.policy,
+        settings.queues,
+        plan_id=str(uuid4()),
+        windows=windows,
+        corrections=picture.corrections,
+    )
     applied, kept = Applied(plan_id=turn.plan.plan_id), turn.memory
     if not dry_run:
         applied, kept = carry_out(broker, turn, settings, term=term, who=who, verb=VERB, reason=trigger)

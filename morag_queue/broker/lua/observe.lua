@@ -1,9 +1,11 @@
 -- One picture of the fleet: who is there, what each lane holds by level, and the ends of each list; never the backlog.
 --
 -- KEYS[1] workers  [2] beats  [3] cordons  [4] incarnations  [5] held  [6] lanes  [7] paused  [8] totals  [9] lease
+-- KEYS[10] corrections
 -- ARGV[1] key prefix of the lanes  [2] separator before a level  [3] how many messages of each end of a shared list
 --         (of a worker's: the oldest only)  [4…] the shared lanes
--- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, totals, lease, {lane, {lengths}, {ends}}…}
+-- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, totals, lease, corrections,
+--          {lane, {lengths}, {ends}}…}
 -- The lists' names follow from the lane names: prefix .. lane [.. separator .. level]. An end is {oldest…, newest…}, both
 -- towards the middle, no message twice. Bodies are left out: a payload may be large, and nobody looks at it.
 
@@ -13,7 +15,7 @@ local answer = {time[1], time[2]}
 for i = 1, 5 do answer[#answer + 1] = redis.call('HGETALL', KEYS[i]) end
 answer[#answer + 1] = redis.call('SMEMBERS', KEYS[7])
 answer[#answer + 1] = redis.call('HGETALL', KEYS[8])
-answer[#answer + 1] = redis.call('GET', KEYS[9]) or ''
+for i = 9, 10 do answer[#answer + 1] = redis.call('GET', KEYS[i]) or '' end
 local lanes = redis.call('SMEMBERS', KEYS[6])
 local worker_lanes = #lanes
 for i = 4, #ARGV do lanes[#lanes + 1] = ARGV[i] end

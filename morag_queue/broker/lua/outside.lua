@@ -1,6 +1,6 @@
 -- Ends a task that ran on a worker without the agent, as somebody else tells it: its ledger entry is closed and it counts.
 --
--- KEYS[1] the task's ledger key  string   [2] totals   [3] this minute  [4] this hour   as in settle.lua
+-- KEYS[1] the task's ledger key  string   [2] totals  [3] this minute  [4] this hour  [5] figures   as in settle.lua
 -- ARGV[1] the open record that was looked at  [2] the ended record (JSON)  [3] outcome: completed | failed | cancelled
 -- ARGV[4] worker ('' = not known)  [5] queue  [6] seconds to keep the record
 -- ARGV[7] wait ms  [8] its bucket  [9] run ms  [10] its bucket   ('' = not known)
@@ -15,7 +15,7 @@ if worker ~= '' then
     if ARGV[9] ~= '' then redis.call('HINCRBY', KEYS[2], 'run_ms|' .. worker, ARGV[9]) end
 end
 redis.call('HINCRBY', KEYS[2], outcome .. '||' .. queue, 1)
-for i = 3, 4 do
+for i = 3, 5 do
     redis.call('HINCRBY', KEYS[i], queue .. '|' .. outcome, 1)
     if ARGV[7] ~= '' then
         redis.call('HINCRBY', KEYS[i], queue .. '|wait_ms', ARGV[7])
@@ -25,6 +25,6 @@ for i = 3, 4 do
         redis.call('HINCRBY', KEYS[i], queue .. '|run_ms', ARGV[9])
         redis.call('HINCRBY', KEYS[i], queue .. '|run|' .. ARGV[10], 1)
     end
-    redis.call('EXPIRE', KEYS[i], ARGV[i + 8])
+    if i < 5 then redis.call('EXPIRE', KEYS[i], ARGV[i + 8]) end
 end
 return 1

@@ -10,13 +10,17 @@
 -- KEYS[8] attempts                   hash, as in takeback.lua
 -- KEYS[9] cordons                    hash  worker -> JSON   [10] journal  stream, capped
 -- KEYS[11] dead                      hash, see keys.py   [12] failed  zset  task id -> when, see keys.py
+-- KEYS[13] figures                   hash, for ever   [14] surprises  hash, see keys.py
+-- KEYS[15] workers                   hash  worker -> what it said of itself (JSON)
 -- ARGV[1] tag  [2] outcome: accepted (early ack: runs on, unprotected) | retry | completed | failed | cancelled
 -- ARGV[3] worker  [4] queue ('' = none of ours)  [5] the ended record (JSON)  [6] seconds to keep it
 -- ARGV[7] wait ms  [8] its bucket  [9] run ms  [10] its bucket   ('' = not known)
 -- ARGV[11] seconds to keep a minute  [12] an hour  [13] the task's id
 -- ARGV[14] of a failure, what it says of its worker: none | unclear | worker
 -- ARGV[15] failures in a row that open the worker's circuit breaker  [16] seconds that it stays open
--- ARGV[17] entries that the journal keeps  [18…] the queues
+-- ARGV[17] entries that the journal keeps
+-- ARGV[18] what the run teaches of: `<content type>|<requires>`, or ''  [19] its surprise on a CPU  [20] on a GPU, or ''
+-- ARGV[21…] the queues
 -- The ended record keeps what the ledger had of the task as its "entry"; a failed task goes to `dead`, the oldest out of it.
 -- Returns 1; 0 when the message is no longer this worker's (taken over): then nothing is counted.
 
@@ -39,7 +43,7 @@ local function count_streak(totals, outcome, worker, queue)
     local streak = 'streak|' .. worker
     if outcome == 'completed' then
         if redis.call('HDEL', totals, streak) == 1 then
-            for i = 18, #ARGV do redis.call('HDEL', totals, 'since|' .. worker .. '|' .. ARGV[i]) end
+            for i = 21, #ARGV do redis.call('HDEL', totals, 'since|' .. worker .. '|' .. ARGV[i]) end
         end
     elseif outcome == 'failed' and ARGV[14] ~= 'none' then
         local failures = redis.call('HINCRBY', totals, streak, 1)
@@ -92,9 +96,19 @@ if outcome == 'failed' and ARGV[13] ~= '' then bury(unacked, held, entry) end
 redis.call('HINCRBY', KEYS[5], outcome .. '|' .. worker, 1)
 if ARGV[9] ~= '' then redis.call('HINCRBY', KEYS[5], 'run_ms|' .. worker, ARGV[9]) end
 count_streak(KEYS[5], outcome, worker, queue)
+if ARGV[18] ~= '' and outcome == 'completed' then
+    local info = redis.call('HGET', KEYS[15], worker)
+    local on_gpu = info and not info:find('"capability":"cpu"', 1, true)
+    local surprise = ARGV[on_gpu and 20 or 19]
+    if info and surprise ~= '' then
+        local field = ARGV[18] .. (on_gpu and '|1|' or '|0|')
+        redis.call('HINCRBY', KEYS[14], field .. 'n', 1)
+        redis.call('HINCRBYFLOAT', KEYS[14], field .. 'x', surprise)
+    end
+end
 if queue == '' then return 1 end
 redis.call('HINCRBY', KEYS[5], outcome .. '||' .. queue, 1)
-for i = 6, 7 do
+for _, i in ipairs({6, 7, 13}) do
     redis.call('HINCRBY', KEYS[i], queue .. '|' .. outcome, 1)
     if ARGV[7] ~= '' then
         redis.call('HINCRBY', KEYS[i], queue .. '|wait_ms', ARGV[7])
@@ -104,6 +118,6 @@ for i = 6, 7 do
         redis.call('HINCRBY', KEYS[i], queue .. '|run_ms', ARGV[9])
         redis.call('HINCRBY', KEYS[i], queue .. '|run|' .. ARGV[10], 1)
     end
-    redis.call('EXPIRE', KEYS[i], ARGV[i + 5])
+    if i ~= 13 then redis.call('EXPIRE', KEYS[i], ARGV[i + 5]) end
 end
 return 1

@@ -1,0 +1,70 @@
+"""What is learned of run times: workers add up surprises as tasks end (settle.lua), the leader folds them in."""
+
+import json
+from typing import Any
+
+from redis import Redis
+
+from morag_queue.core.estimate import Correction, learn_many
+from morag_queue.core.model import ContentType, Requires
+from morag_queue.core.table import Corrections
+
+from . import scripts
+from .client import fenced
+from .keys import Keys
+
+
+class Learning:
+    """Corrections of one fleet."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+        self._script = scripts.script(client, "learn")
+
+    def fold(self, *, term: str = "") -> tuple[int, int]:
+        """Learns from what has been measured since the last time: how many runs, and of how many kinds of work.
+
+        What ends meanwhile is learned from the next time. Raises LeaseLost on a stale term.
+        """
+        found: Any = self._client.hgetall(self._keys.surprises)
+        sums = {name.decode(): float(value) for name, value in found.items()}
+        known = dict(corrections(self._client.get(self._keys.corrections) or b""))
+        runs, kinds, taken = 0, 0, list[str | int]()
+        for name, count in sums.items():
+            field, _, figure = name.rpartition("|")
+            kind = _kind(field)
+            if figure != "n" or not count or kind is None:
+                continue
+            surprise = sums.get(f"{field}|x", 0.0)
+            known[kind] = learn_many(known.get(kind, Correction()), int(count), surprise)
+            runs, kinds = runs + int(count), kinds + 1
+            taken += (field, int(count), repr(surprise))
+        if runs:
+            keys = [self._keys.surprises, self._keys.corrections, self._keys.lease]
+            with fenced():
+                self._script(keys=keys, args=[_text(known), term, *taken])
+        return runs, kinds
+
+
+def corrections(text: bytes | str) -> Corrections:
+    """As `fold` has written them; of another version's nothing, as if nothing had been learned."""
+    try:
+        fields = json.loads(text) if text else {}
+        read = {_kind(field): Correction(n=n, m=m) for field, (n, m) in fields.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+    return {kind: one for kind, one in read.items() if kind is not None}
+
+
+def _text(known: Corrections) -> str:
+    return json.dumps(
+        {f"{kind}|{needs}|{int(on_gpu)}": [one.n, round(one.m, 6)] for (kind, needs, on_gpu), one in known.items()}
+    )
+
+
+def _kind(field: str) -> tuple[ContentType, Requires, bool] | None:
+    try:
+        content_type, requires, on_gpu = field.split("|")
+        return ContentType(content_type), Requires(requires), on_gpu == "1"
+    except ValueError:
+        return None

@@ -1,0 +1,121 @@
+"""Run times teach: summed up as tasks end, folded in by whoever leads, and used where tasks are routed."""
+
+from math import exp, log
+
+import pytest
+
+from morag_queue.broker.corrections import Learning, corrections
+from morag_queue.core.estimate import Correction, learn, learn_many
+from morag_queue.core.model import ContentType, Requires
+from morag_queue.core.route import route
+from morag_queue.core.routed import Work
+from morag_queue.errors import LeaseLost
+
+AUDIO = {"source": "https://example.org/talk.mp3", "content_type": "audio", "requires": "gpu_preferred"}
+ON_GPU = (ContentType.AUDIO, Requires.GPU_PREFERRED, True)
+ON_CPU = (ContentType.AUDIO, Requires.GPU_PREFERRED, False)
+
+
+@pytest.fixture
+def learning(stage):
+    return Learning(stage.client, stage.keys)
+
+
+def run(stage, worker, task_id, run_seconds, outcome="completed", **fields):
+    """One task of ten minutes at factor 1, ended on that worker after so many seconds."""
+    stage.submit(task_id, **{**AUDIO, "estimated_duration": 10.0, **fields})
+    assert stage.claim(worker) == task_id
+    stage.end(task_id, outcome, run_seconds=run_seconds)
+
+
+def learned(stage):
+    return dict(stage.broker.observe()[0].corrections)
+
+
+def test_what_runs_as_long_as_predicted_teaches_no_correction(stage, learning):
+    stage.join("worker-gpu-1", "gpu")
+    run(stage, "worker-gpu-1", "a", run_seconds=120.0)
+    assert learning.fold() == (1, 1)
+    assert learned(stage)[ON_GPU].m == pytest.approx(0.0, abs=1e-6)
+
+
+def test_each_kind_of_worker_is_learned_of_by_its_own(stage, learning):
+    stage.join("worker-gpu-1", "gpu")
+    run(stage, "worker-gpu-1", "a", run_seconds=240.0)
+    stage.join("worker-cpu-1", "cpu", queues=("gpu_fallback",))
+    stage.client.hdel(stage.keys.workers, "worker-gpu-1")
+    run(stage, "worker-cpu-1", "b", run_seconds=600.0)
+    assert learning.fold() == (2, 2)
+    found = learned(stage)
+    assert found[ON_GPU].m == pytest.approx(log(2) / 5, abs=1e-5)
+    assert found[ON_CPU].m == pytest.approx(log(0.5) / 5, abs=1e-5)
+
+
+def test_failed_runs_and_work_that_nothing_is_known_of_teach_nothing(stage, learning):
+    stage.join("worker-gpu-1", "gpu")
+    run(stage, "worker-gpu-1", "a", run_seconds=999.0, outcome="failed")
+    stage.send("plain", lane="gpu_priority")
+    stage.claim("worker-gpu-1")
+    stage.end("plain", run_seconds=1.0)
+    assert learning.fold() == (0, 0)
+    assert learned(stage) == {}
+
+
+def test_a_wild_measurement_counts_as_twenty_times_at_most(stage, learning):
+    stage.join("worker-gpu-1", "gpu")
+    run(stage, "worker-gpu-1", "a", run_seconds=1e9)
+    learning.fold()
+    assert learned(stage)[ON_GPU].m == pytest.approx(3 / 5)
+
+
+def test_what_was_learned_from_is_not_learned_from_again_and_more_is_added(stage, learning):
+    stage.join("worker-gpu-1", "gpu")
+    run(stage, "worker-gpu-1", "a", run_seconds=240.0)
+    assert learning.fold() == (1, 1)
+    assert learning.fold() == (0, 0)
+    run(stage, "worker-gpu-1", "b", run_seconds=240.0)
+    assert learning.fold() == (1, 1)
+    assert learned(stage)[ON_GPU].n == 2
+    assert learned(stage)[ON_GPU].m == pytest.approx(learn_many(Correction(n=1, m=log(2) / 5), 1, log(2)).m, abs=1e-5)
+    assert stage.client.hgetall(stage.keys.surprises) == {}
+
+
+def test_a_leader_that_was_superseded_teaches_nothing(stage, learning):
+    stage.join("worker-gpu-1", "gpu")
+    run(stage, "worker-gpu-1", "a", run_seconds=240.0)
+    lease = stage.broker.leases.take("another", "ann", "watch", 30)
+    with pytest.raises(LeaseLost):
+        learning.fold(term=str(lease.term + 1))
+    assert learned(stage) == {}
+    assert learning.fold(term=str(lease.term)) == (1, 1)
+
+
+def test_routing_believes_what_was_learned(stage, learning):
+    """Audio on this fleet's CPUs turns out to be as fast as on its GPU: then a free CPU is no bad place for it."""
+    stage.join("worker-gpu-1", "gpu")
+    work = Work(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=10.0)
+
+    def expected() -> float:
+        picture = stage.broker.observe()[0]
+        return route(work, picture, stage.settings.policy, stage.settings.queues).scores[0].expected_minutes
+
+    assert expected() == pytest.approx(2.0)
+    for n in range(40):
+        run(stage, "worker-gpu-1", f"a{n}", run_seconds=360.0)
+    learning.fold()
+    assert expected() == pytest.approx(6.0, rel=0.15)
+
+
+def test_many_equal_surprises_at_once_teach_what_they_teach_one_by_one():
+    one_by_one = Correction()
+    for _ in range(300):
+        one_by_one = learn(one_by_one, exp(0.7), 1.0)
+    at_once = learn_many(Correction(), 300, 300 * 0.7)
+    assert (at_once.n, at_once.m) == (300, pytest.approx(one_by_one.m))
+    assert learn_many(Correction(), 10**9, 0.7e9).m == pytest.approx(0.7, abs=1e-3)
+    assert learn_many(at_once, 0, 0.0) == at_once
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"audio|gpu|1": 3}', '{"tape|gpu|1": [1, 0.5]}'])
+def test_what_another_version_wrote_is_as_if_nothing_was_learned(text):
+    assert corrections(text) == {}
