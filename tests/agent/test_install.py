@@ -1,0 +1,133 @@
+"""What `install` changes in an app, and what it leaves alone."""
+
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from morag_queue.agent import install, setup
+from morag_queue.agent.agent import Agent
+from morag_queue.agent.identity import Identity
+from morag_queue.core.model import Capability
+from morag_queue.errors import SettingsError
+from morag_queue.settings import Settings
+
+
+@pytest.fixture
+def app(valkey: str) -> Iterator[Celery]:
+    with Celery("installed", broker=valkey, set_as_current=False) as one:
+        yield one
+
+
+def identity() -> Identity:
+    return Identity("w1", "mq", 60)
+
+
+def agent(app: Celery, capability: Capability = Capability.CPU) -> Agent:
+    return Agent(app, Settings(), identity(), capability, "0")
+
+
+SAFE = ("task_acks_late", "task_reject_on_worker_lost", "worker_cancel_long_running_tasks_on_connection_loss")
+
+
+@pytest.mark.parametrize("is_before", [True, False], ids=["before conf.update", "after conf.update"])
+def test_the_safe_settings_hold_where_the_app_says_nothing_and_its_own_win(is_before: bool, app: Celery) -> None:
+    if is_before:
+        install(app)
+    app.conf.update(task_acks_late=False, task_default_queue="mine")
+    if not is_before:
+        install(app)
+
+    assert app.conf.task_acks_late is False
+    assert app.conf.task_default_queue == "mine"
+    assert (app.conf.task_reject_on_worker_lost, app.conf.worker_prefetch_multiplier) == (True, 1)
+
+
+def test_a_producer_sends_as_before(app: Celery, client: Any) -> None:
+    install(app)
+    app.conf.broker_transport_options = {"priority_steps": [0, 5]}
+
+    app.send_task("t", queue="mine", priority=7)
+
+    assert client.llen("mine\x06\x165") == 1
+    with app.connection_for_write() as connection:
+        assert type(connection.transport).__module__ == "kombu.transport.redis"
+    assert app.conf.broker_transport_options == {"priority_steps": [0, 5]}
+
+
+def test_a_worker_keeps_the_apps_own_transport_options_but_polls_every_level(app: Celery) -> None:
+    own = {"visibility_timeout": 77, "global_keyprefix": "a:", "priority_steps": [0, 5], "client_name": "mine"}
+    app.conf.broker_transport_options = own
+
+    setup.configure(app, me := identity())
+
+    options = app.conf.broker_transport_options
+    assert (options["visibility_timeout"], options["global_keyprefix"]) == (77, "a:")
+    assert options["priority_steps"] == list(range(10))
+    assert options["client_name"] == me.client_name
+    with app.connection_for_read() as connection:
+        assert type(connection.transport).__module__ == "morag_queue.agent.transport"
+
+
+@pytest.mark.parametrize("url", ["memory://", "amqp://localhost//", "filesystem://"])
+def test_a_broker_that_is_not_redis_is_refused(url: str) -> None:
+    with (
+        Celery("elsewhere", broker=url, set_as_current=False) as app,
+        pytest.raises(SystemExit, match=rf"the broker is {url.partition(':')[0]}://.*leave install\(app\) out"),
+    ):
+        setup.configure(app, identity())
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_green_pool_is_refused(pool: str, app: Celery) -> None:
+    green = type("TaskPool", (), {"is_green": True, "__module__": f"celery.concurrency.{pool}"})
+
+    with pytest.raises(SystemExit, match=rf"the {pool} pool is not supported.*use -P prefork, threads or solo"):
+        setup.start(agent(app), SimpleNamespace(pool_cls=green))
+
+
+def test_a_worker_reads_what_its_capability_serves(app: Celery) -> None:
+    assert agent(app, Capability.HYBRID).subscribe(None) == (
+        "gpu_priority", "gpu_fallback", "cpu_standard", "cpu_batch",
+    )  # fmt: skip
+
+    queues = app.amqp.queues
+    assert {"gpu_priority", "gpu_priority.w1", "cpu_batch.w1"} <= queues.consume_from.keys()
+    assert queues["gpu_priority"].exchange.name == "", "a message of a named exchange can be destroyed by a restore"
+
+
+def test_an_unknown_kind_of_worker_is_refused_with_the_name_of_the_variable() -> None:
+    from morag_queue.agent import hardware
+
+    assert hardware.capability(None, {"WORKER_TYPE": " GPU "}) is Capability.GPU
+    assert hardware.capability("cpu", {"MORAG_WORKER_TYPE": "gpu"}) is Capability.CPU
+    with pytest.raises(SettingsError, match="MORAG_WORKER_TYPE='tpu': no such worker type; choose one of cpu, gpu"):
+        hardware.capability(None, {"MORAG_WORKER_TYPE": "tpu", "WORKER_TYPE": "cpu"})
+
+
+def test_a_process_is_the_same_only_if_it_was_there_before_and_lives() -> None:
+    import subprocess
+    import sys
+    import time
+
+    from morag_queue.agent.hardware import is_same_process
+
+    now = time.time()
+    assert is_same_process(os.getpid(), now)
+    assert not is_same_process(os.getpid(), now - 10 * 86400), "its number was another's then"
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_same_process(child.pid, time.time()), "a zombie does nothing any more"
+    child.wait()
+    assert not is_same_process(child.pid, time.time())
+
+
+def test_two_processes_never_have_the_same_client_name() -> None:
+    one, other = identity(), identity()
+
+    assert (one.host, one.pid) == (other.host, other.pid)
+    assert one.client_name != other.client_name
+    assert " " not in Identity("a b\n", "mq", 60).client_name
