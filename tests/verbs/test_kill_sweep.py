@@ -1,0 +1,128 @@
+"""Commands that end at any step: cut while they send, whole and half a command, until none is left to cut.
+
+A connection that is cut in the middle of what it sends is what a kill is to the server: it carries out what has come
+whole.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.verbs.drain import Drain, Ears, Wish
+from morag_queue.verbs.failover import Failover
+from morag_queue.verbs.sweep import Sweep
+from tests.support.stage import Stage
+
+TASKS = [f"t-{n:03d}" for n in range(300)]
+HELD = 3
+
+
+class KilledError(BaseException):
+    """Nothing of the command's own catches it, as it catches no SIGKILL."""
+
+
+class Scissors:
+    """Cuts the connection at the n-th sending, after that share of it has been sent."""
+
+    def __init__(self, at: int, share: float) -> None:
+        self.left, self.share = at, share
+
+    def client(self, url: str) -> redis.Redis:
+        scissors = self
+
+        class Cut(redis.Connection):
+            def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+                scissors.left -= 1
+                if scissors.left:
+                    super().send_packed_command(command, check_health)
+                    return
+                whole = command if isinstance(command, bytes) else b"".join(command)
+                super().send_packed_command([whole[: int(len(whole) * scissors.share)]], check_health)
+                self.disconnect()
+                raise KilledError
+
+        pool = redis.ConnectionPool.from_url(url, connection_class=Cut)
+        return redis.Redis(connection_pool=pool)
+
+
+def drain(broker: RedisBroker) -> None:
+    answer = Drain(broker, "cpu-1", Wish(who="ann", force=True), Ears(pause=lambda _: None)).run()
+    assert answer.state == "drained"
+
+
+def failover(broker: RedisBroker) -> None:
+    Failover(broker, who="ann", pause=lambda _: None).named(["cpu-1"])
+
+
+def failover_dead(broker: RedisBroker) -> None:
+    Failover(broker, who="ann", pause=lambda _: None).dead(Sweep(broker))
+
+
+def scene(stage: Stage) -> None:
+    """cpu-1 is dead, and has some in hand and many in its lane; cpu-2 waits for work."""
+    stage.client.flushall()
+    stage.join("cpu-1", client_name="mq.nobody", slots=HELD)
+    stage.join("cpu-2", client_name="mq.another")
+    stage.fill(TASKS)
+    assert [stage.claim("cpu-1") for _ in range(HELD)] == TASKS[:HELD]
+    stage.broker.moves.lane("cpu_standard", "cpu_standard.cpu-1", 4, len(TASKS))
+    stage.client.sadd(stage.keys.lanes, "cpu_standard.cpu-1")
+    beat = json.loads(stage.client.hget(stage.keys.beats, "cpu-1"))
+    stage.client.hset(stage.keys.beats, "cpu-1", json.dumps(beat | {"at": beat["at"] - 600}))
+
+
+def everywhere(stage: Stage) -> list[str]:
+    """Every message on the broker by its task's id; first the lanes, from the next to run to the last."""
+    lists = ("cpu_standard", "cpu_standard.cpu-1")
+    waiting = [task_id for lane in lists for level in range(10) for task_id in stage.ids(lane, level)]
+    return waiting + [json.loads(one)[0]["headers"]["id"] for one in stage.client.hvals(stage.keys.unacked)]
+
+
+def cuts(stage: Stage, share: float) -> Iterator[Scissors]:
+    """A fresh scene and a cut one step later each time."""
+    at = 0
+    while True:
+        at += 1
+        scene(stage)
+        yield Scissors(at, share)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("command", [drain, failover, failover_dead])
+def test_each_message_is_in_one_place_wherever_it_is_cut_and_the_next_run_finishes(
+    stage: Stage, command: Callable[[RedisBroker], None], share: float
+):
+    for steps, scissors in enumerate(cuts(stage, share)):
+        with scissors.client(stage.url) as client:
+            broker = RedisBroker(stage.settings, client)
+            broker.__dict__["control"] = Deaf()
+            try:
+                command(broker)
+            except KilledError:
+                client.connection_pool.disconnect()
+            else:
+                break
+        assert sorted(everywhere(stage)) == TASKS, f"cut at step {steps}"
+
+        stage.broker.__dict__["control"] = Deaf()
+        command(stage.broker)
+
+        assert sorted(everywhere(stage)) == TASKS, f"after the run that followed a cut at step {steps}"
+        assert stage.ids("cpu_standard", 4)[:HELD] == TASKS[:HELD]
+        assert stage.ids("cpu_standard.cpu-1", 4) == []
+        assert stage.client.hlen(stage.keys.unacked) == stage.client.hlen(stage.keys.held) == 0
+    assert steps > 5, "it was cut at each of its steps"
+
+
+class Deaf:
+    """Nobody listens on the control channel."""
+
+    def look(self, nodes: Any) -> None:
+        pass
+
+    def ping(self, nodes: Any = None) -> list[str]:
+        return []
