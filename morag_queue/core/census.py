@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from .lanes import queue_of
 from .levels import LEVELS, common_steps, snap
@@ -11,6 +12,11 @@ from .model import Capability, QueueType, WorkerStatus
 from .policy import Policy, Queues
 from .snapshot import Snapshot, WorkerView
 from .status import SERVING, in_hands, status_in
+
+Kind: TypeAlias = tuple[tuple[str, ...], tuple[int, ...], Capability]
+"""The queues that a worker reads, the levels that it polls, and what it is."""
+
+_EMPTY = (0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,44 +45,49 @@ def pool_of(queue: QueueType, queues: Queues) -> Pool:
 
 def census(snapshot: Snapshot, policy: Policy, queues: Queues, pace: Callable[[QueueType], float]) -> Census:
     """`pace` is how many seconds a task of a queue usually runs."""
-    hands = _hands(snapshot, pace)
-    read = {pool: frozenset(one.value for one in QueueType if pool_of(one, queues) is pool) for pool in Pool}
-    slots, idle = dict.fromkeys(Pool, 0), dict.fromkeys(Pool, 0)
-    steps: defaultdict[tuple[str, ...], set[tuple[int, ...]]] = defaultdict(set)
-    without_gpu: set[str] = set()
+    hands, lanes_of = _hands(snapshot, pace), snapshot.lanes_by_worker
+    half_a_run = pace(QueueType.GPU_FALLBACK) / 2
+    # Workers of one kind read the same queues: a fleet has a handful of kinds.
+    slots: defaultdict[Kind, int] = defaultdict(int)
+    idle: defaultdict[Kind, int] = defaultdict(int)
+    running = 0.0
     leaving = []
-    spare, spare_idle, running = 0, 0, 0.0
     for view in snapshot.workers:
         info = view.info
-        name, reads, its_slots, has_gpu = info.worker, info.queues, info.slots, info.capability is not Capability.CPU
-        if not has_gpu:
-            without_gpu.update(reads)
-        steps[reads].add(info.priority_steps)
+        kind = info.queues, info.priority_steps, info.capability
         word, reason = _status(snapshot, view, policy)
+        waiting = snapshot.waiting_count(info.worker) if info.worker in lanes_of else 0
         if word in SERVING:
-            held, left = hands.get(info.incarnation, (0, 0.0))
-            busy = in_hands(view, held)
-            free = max(its_slots - busy - snapshot.waiting_count(name), 0)
-            for pool, its_queues in read.items():
-                if not its_queues.isdisjoint(reads):
-                    slots[pool] += its_slots
-                    idle[pool] += free
-            if has_gpu:  # what has no owner record is taken to be in the middle of its run
-                running += left + (busy - held) * pace(QueueType.GPU_FALLBACK) / 2
-            elif QueueType.CPU_STANDARD.value in reads:
-                spare, spare_idle = spare + its_slots, spare_idle + free
-        elif word in (WorkerStatus.DRAINING, WorkerStatus.OFFLINE) and snapshot.waiting_count(name):
-            leaving.append((view, f"{name} is {word.value}" + (f" ({reason})" if reason else "")))
+            held, left = hands.get(info.incarnation, _EMPTY)
+            busy = held if info.claims else in_hands(view, held)
+            slots[kind] += info.slots
+            idle[kind] += max(info.slots - busy - waiting, 0)
+            if info.capability is not Capability.CPU:  # what has no owner record is in the middle of its run
+                running += left + (busy - held) * half_a_run
+        else:
+            slots[kind] += 0
+            if waiting and word in (WorkerStatus.DRAINING, WorkerStatus.OFFLINE):
+                leaving.append((view, f"{info.worker} is {word.value}" + (f" ({reason})" if reason else "")))
+    spare = [kind for kind in slots if kind[2] is Capability.CPU and QueueType.CPU_STANDARD.value in kind[0]]
     return Census(
-        slots=slots,
-        idle=idle,
-        spare=spare,
-        spare_idle=spare_idle,
+        slots=_by_pool(slots, queues),
+        idle=_by_pool(idle, queues),
+        spare=sum(slots[kind] for kind in spare),
+        spare_idle=sum(idle[kind] for kind in spare),
         running=running,
-        polled={queue: _polled(queue, steps) for queue in QueueType},
-        unsafe=_unsafe(without_gpu, queues),
+        polled={queue: _polled({steps for reads, steps, _ in slots if queue.value in reads}) for queue in QueueType},
+        unsafe=_unsafe({queue for reads, _, what in slots if what is Capability.CPU for queue in reads}, queues),
         leaving=tuple(leaving),
     )
+
+
+def _by_pool(counts: Mapping[Kind, int], queues: Queues) -> Mapping[Pool, int]:
+    """A hybrid counts in both pools."""
+    read = {pool: frozenset(one.value for one in QueueType if pool_of(one, queues) is pool) for pool in Pool}
+    return {
+        pool: sum(count for (reads, _, _), count in counts.items() if not its.isdisjoint(reads))
+        for pool, its in read.items()
+    }
 
 
 def unsafe(snapshot: Snapshot, queues: Queues) -> frozenset[QueueType]:
@@ -112,6 +123,6 @@ def _hands(snapshot: Snapshot, pace: Callable[[QueueType], float]) -> Mapping[st
     return hands
 
 
-def _polled(queue: QueueType, steps: Mapping[tuple[str, ...], Collection[tuple[int, ...]]]) -> tuple[int, ...]:
-    common = common_steps({one for reads, polled in steps.items() if queue.value in reads for one in polled})
+def _polled(steps: Collection[tuple[int, ...]]) -> tuple[int, ...]:
+    common = common_steps(steps)
     return tuple(snap(one, common) for one in LEVELS)

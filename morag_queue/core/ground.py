@@ -5,26 +5,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from .census import Census, census, pool_of
-from .estimate import estimate
 from .figures import Window
 from .levels import LEVELS, level
 from .memory import Memory, Pool, advanced, resting
-from .model import Capability, QueueType
+from .model import ContentType, QueuePriority, QueueType, Requires
 from .plan import Declined, MoveTask, Step
 from .policy import Policy, Queues
 from .snapshot import Head, LaneView, Snapshot
 from .stats import ASSUMED_RUN_S
-from .table import Corrections
+from .table import Class, Corrections
 
 NEVER_S = 30 * 86_400.0
 """How long work waits for slots that are not there: longer than any estimate, and still a number to compare with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A visible entry of a shared lane, where it lies, and how many seconds it runs on what suits it best."""
 
     head: Head
@@ -109,14 +107,29 @@ class Ground:
 
     def seconds(self, head: Head, pool: Pool) -> float:
         """How long an entry runs in a pool; infinite where it cannot."""
-        capability = Capability.GPU if pool is Pool.GPU else Capability.CPU
-        learned = None
-        if self.corrections and head.content_type is not None:
-            learned = self.corrections.get((head.content_type, head.requires, pool is Pool.GPU))
-        return estimate(head.minutes, head.requires, capability, learned) * 60.0
+        return head.minutes * self._rates(head)[0 if pool is Pool.GPU else 1]
 
     def best_seconds(self, head: Head) -> float:
-        return min(self.seconds(head, pool) for pool in Pool)
+        return head.minutes * min(self._rates(head))
+
+    def _rates(self, head: Head) -> tuple[float, float]:
+        """Seconds on a GPU and on a CPU for each minute at factor 1. Entries of a kind share them."""
+        kind = head.requires, head.content_type
+        rates = self._known_rates.get(kind)
+        if rates is None:
+            work = Class(*kind, memory_gb=0.0)
+            rates = 60.0 * work.factor(True, self.corrections), 60.0 * work.factor(False, self.corrections)
+            self._known_rates[kind] = rates
+        return rates
+
+    @cached_property
+    def _known_rates(self) -> dict[tuple[Requires, ContentType | None], tuple[float, float]]:
+        return {}
+
+    @cached_property
+    def patience(self) -> Mapping[QueuePriority, float]:
+        """Seconds of waiting from which a task counts as starved."""
+        return {one: 60.0 * self.policy.balancing.max_wait_minutes.of(one) for one in QueuePriority}
 
     def ahead(self, pool: Pool, at_level: int, gone: float = 0.0) -> float:
         """Seconds until a new entry of this level would be begun in a pool, when `gone` seconds of work were away."""
@@ -174,6 +187,6 @@ class Ground:
         return resting(self.memory, head.task_id, self.now, self.policy.balancing)
 
     def _mean_seconds(self, view: LaneView, at_level: int, pool: Pool) -> float:
-        seen = (self.seconds(head, pool) for head in (*view.heads[at_level], *view.tails[at_level]))
+        seen = [self.seconds(head, pool) for head in (*view.heads[at_level], *view.tails[at_level])]
         known = [seconds for seconds in seen if seconds < inf]
         return sum(known) / len(known) if known else self.pace(view.queue)

@@ -32,7 +32,7 @@ def starving(ground: Ground, chosen: Collection[str], limit: int) -> Ruling:
             elif why := ground.resting(one.head, chosen):
                 declined.append(Declined(subject=one.where, reason=f"starvation guard: {why}"))
             elif len(steps) < limit:
-                patience = ground.policy.balancing.max_wait_minutes.of(one.head.priority)
+                patience = ground.patience[one.head.priority] / 60
                 waited = f"{overdue * patience:.0f} min, {one.head.priority.name} should wait at most {patience:g}"
                 steps.append(_brought_forward(ground, one, pool, STARVING, f"it has waited {waited}"))
                 tokens[pool] -= one.seconds
@@ -98,7 +98,7 @@ def _overdue(ground: Ground, one: Candidate) -> float:
     """The wait as a multiple of what the priority should have to wait."""
     if not one.head.enqueued_at:
         return 0.0
-    return (ground.now - one.head.enqueued_at) / 60 / ground.policy.balancing.max_wait_minutes.of(one.head.priority)
+    return (ground.now - one.head.enqueued_at) / ground.patience[one.head.priority]
 
 
 def _arriving(ground: Ground, pool: Pool) -> float:

@@ -20,7 +20,7 @@ from morag_queue.settings import Settings
 from .apply import apply
 from .lead import leading
 
-DEPTH = 16
+DEPTH = 8
 """Entries of each end of a shared list that are looked at: what one turn can choose from."""
 _NAMED = 200
 """Task ids that a journal entry names at most."""
@@ -48,8 +48,8 @@ def plan_turn(
         picture, _ = broker.observe(DEPTH)
         windows = broker.windows(picture.taken_at, window_seconds(settings.policy))
     return rebalance(
-        picture, memory, settings.policy, settings.queues, plan_id=str(uuid4()), windows=windows, max_moves=max_moves,
-        only=only,
+        picture, memory, settings.policy, settings.queues, plan_id=str(uuid4()), windows=windows,
+        corrections=picture.corrections, max_moves=max_moves, only=only,
     )  # fmt: skip
 
 
