@@ -16,28 +16,46 @@ from morag_queue.core.model import QueueType
 
 from .keys import Keys
 
-ARGUMENTS = {
-    # in scripts
-    "DEL": "K", "EXISTS": "K", "EXPIRE": "K 1", "GET": "K", "GETDEL": "K", "HDEL": "K f", "HEXISTS": "K f",
-    "HGET": "K f", "HGETALL": "K", "HINCRBY": "K f 1", "HKEYS": "K", "HLEN": "K", "HMGET": "K f", "HSCAN": "K 0",
-    "HSET": "K f v", "HSETNX": "K f v", "INCR": "K", "INCRBY": "K 1", "LINDEX": "K 0", "LINSERT": "K BEFORE a b",
-    "LLEN": "K", "LMOVE": "K K LEFT LEFT", "LPOP": "K", "LPOS": "K v", "LPUSH": "K v", "LRANGE": "K 0 0",
-    "LREM": "K 1 v", "LSET": "K 0 v", "LTRIM": "K 0 0", "MGET": "K", "MSET": "K v", "PERSIST": "K", "PEXPIRE": "K 1",
-    "PTTL": "K", "RENAME": "K K", "RPOP": "K", "RPUSH": "K v", "SADD": "K v", "SCAN": "0", "SCARD": "K", "SET": "K v",
-    "SETEX": "K 1 v", "SISMEMBER": "K v", "SMEMBERS": "K", "SREM": "K v", "TIME": "", "TTL": "K", "TYPE": "K",
-    "UNLINK": "K", "XADD": "K * f v", "XDEL": "K 0-1", "XLEN": "K", "XRANGE": "K - +", "XREVRANGE": "K + -",
-    "XTRIM": "K MAXLEN 1", "ZADD": "K 1 m", "ZCARD": "K", "ZCOUNT": "K 0 1", "ZINCRBY": "K 1 m", "ZPOPMIN": "K",
-    "ZRANGE": "K 0 0", "ZRANGEBYSCORE": "K 0 1", "ZREM": "K m", "ZREMRANGEBYSCORE": "K 0 1", "ZSCORE": "K m",
-    # from here, by the agent and by kombu
-    "BRPOP": "K 1", "CLIENT LIST": "", "CLIENT SETNAME": "mq", "CLIENT TRACKING": "OFF", "EVAL": "'' 0",
-    "EVALSHA": "0 0", "HELLO": "3", "INFO": "", "PING": "", "PSUBSCRIBE": "C", "PUBLISH": "C m", "SCRIPT LOAD": "''",
-    "ZREVRANGEBYSCORE": "K 1 0",
-}  # fmt: skip
+_TRIED_WITH = {
+    "": "TIME INFO PING CLIENT_LIST",
+    "K": "DEL EXISTS GET GETDEL HGETALL HKEYS HLEN INCR LLEN LPOP MGET PERSIST PTTL RPOP SCARD SMEMBERS TTL TYPE UNLINK"
+    " XLEN ZCARD ZPOPMIN",
+    "K f": "HDEL HEXISTS HGET HMGET",
+    "K f v": "HSET HSETNX",
+    "K f 1": "HINCRBY HINCRBYFLOAT",
+    "K v": "LPOS LPUSH MSET RPUSH SADD SET SISMEMBER SREM ZREM ZSCORE",
+    "K 0": "HSCAN LINDEX",
+    "K 1": "BRPOP EXPIRE INCRBY PEXPIRE",
+    "K 0 0": "LRANGE LTRIM ZRANGE",
+    "K 0 v": "LSET",
+    "K 0 1": "ZCOUNT ZRANGEBYSCORE ZREMRANGEBYSCORE ZREVRANGEBYSCORE",
+    "K 1 v": "LREM SETEX ZADD ZINCRBY",
+    "K K": "RENAME",
+    "K K LEFT LEFT": "LMOVE",
+    "K BEFORE a b": "LINSERT",
+    "K * f v": "XADD",
+    "K 0-1": "XDEL",
+    "K - +": "XRANGE",
+    "K + -": "XREVRANGE",
+    "K MAXLEN 1": "XTRIM",
+    "0": "SCAN",
+    "0 0": "EVAL EVALSHA",
+    "0-": "SCRIPT_LOAD",
+    "3": "HELLO",
+    "mq": "CLIENT_SETNAME",
+    "OFF": "CLIENT_TRACKING",
+    "ID 0": "CLIENT_KILL",
+    "C": "PSUBSCRIBE",
+    "C m": "PUBLISH",
+}
+ARGUMENTS = {name.replace("_", " "): words for words, names in _TRIED_WITH.items() for name in names.split()}
 """What each command is tried with; K stands for a key, C for the channel of remote control."""
 _ALWAYS = (
-    "EVAL", "EVALSHA", "SCRIPT LOAD", "INFO", "PING", "CLIENT LIST", "CLIENT SETNAME", "CLIENT TRACKING", "HELLO",
-    "MGET", "LRANGE", "XADD", "XREVRANGE", "SCAN", "BRPOP", "PUBLISH", "PSUBSCRIBE", "ZREVRANGEBYSCORE", "HSCAN",
-)  # fmt: skip
+    *("BRPOP", "CLIENT KILL", "CLIENT LIST", "CLIENT SETNAME", "CLIENT TRACKING", "EVAL", "EVALSHA", "HELLO", "HSCAN"),
+    *("INFO", "LRANGE", "MGET", "PING", "PSUBSCRIBE", "PUBLISH", "SCAN", "SCRIPT LOAD", "XADD", "XREVRANGE"),
+    "ZREVRANGEBYSCORE",
+)
+"""What is used from here, by the agent and by kombu, besides the commands of the scripts."""
 _CALL = re.compile(r"redis\.p?call\('([A-Z]+)'")
 
 

@@ -41,7 +41,7 @@ def _header(frame: LiveFrame, width: int, state: LiveState) -> Line:
     who = safe(leader.get("who") or leader.get("holder", "?"), 40) if leader else "nobody"
     parts = [
         text("morag-queue ", "bold"),
-        text(f"{safe(frame.fleet, 60)}  ", "dim"),
+        text(f"{safe(frame.fleet.replace('redis://', ''), 60)}  ", "dim"),
         text(f"{clock(frame.stats.taken_at)} UTC  "),
         text(f"leader: {who}  ", "" if leader else "dim"),
     ]

@@ -72,7 +72,7 @@ def _spark(flow: Flow, room: int) -> Segment:
 
 def _queue_name(frame: LiveFrame, queue: QueueStats) -> Cell:
     if queue.queue_type in frame.paused:
-        return f"⏸ {queue.queue_type.value}", "bold yellow"
+        return f"‖ {queue.queue_type.value}", "bold yellow"
     return queue.queue_type.value, "bold"
 
 
@@ -247,7 +247,7 @@ def _entry(one: JournalEntry, width: int) -> Line:
 
 def _counts(one: JournalEntry) -> str:
     """The numbers among what was done; ids are for `journal show`."""
-    numbers = {key: value for key, value in one.changes.items() if isinstance(value, int) and value}
+    numbers = {key: value for key, value in one.changes.items() if type(value) is int and value}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in list(numbers.items())[:3])
 
 

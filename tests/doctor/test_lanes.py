@@ -2,6 +2,7 @@
 
 from celery import Celery
 
+from morag_queue.broker import rights
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.keyspace import families, named
 from morag_queue.broker.rights import ARGUMENTS, used_by_scripts
@@ -16,6 +17,14 @@ def test_every_key_that_we_name_says_its_type():
 
 def test_every_command_of_the_scripts_can_be_tried():
     assert used_by_scripts() - ARGUMENTS.keys() == set()
+
+
+def test_every_command_is_tried_with_arguments_that_the_server_takes(client):
+    tried = [["MULTI"], *(rights._command(name, "k") for name in ARGUMENTS)]
+    connection = client.connection_pool.get_connection()
+    assert {reply for command in tried if (reply := rights._reply(connection, command))} == set()
+    connection.disconnect()
+    assert client.dbsize() == 0
 
 
 def test_a_fleet_that_works_leaves_no_key_that_the_doctor_does_not_know(examine, register, queue):
