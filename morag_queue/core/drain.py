@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .fleet import seats
 from .lanes import lane, split
 from .model import Held, QueueType, WorkerStatus
 from .plan import MoveLane, Plan, TakeBack, Verdict
 from .policy import Policy, Queues
-from .readers import readers
+from .readers import is_unsafe
 from .snapshot import Snapshot, WorkerView
 from .status import SERVING, status_in
 
@@ -23,9 +22,9 @@ class Running:
     minutes_left: float | None
 
 
-def plan_drain(snapshot: Snapshot, worker: str, policy: Policy, queues: Queues, *, plan_id: str) -> Plan:
+def plan_drain(snapshot: Snapshot, worker: str, queues: Queues, *, plan_id: str) -> Plan:
     """All that waits in the worker's own lanes, to the shared lanes: levels and order are kept."""
-    steps = own_lanes(snapshot, worker, policy, queues, f"{worker} is being drained")
+    steps = own_lanes(snapshot, worker, queues, f"{worker} is being drained")
     return Plan(plan_id=plan_id, verb="drain", fleet=snapshot.fleet, taken_at=snapshot.taken_at, steps=tuple(steps))
 
 
@@ -45,7 +44,6 @@ def plan_force(snapshot: Snapshot, worker: str, *, plan_id: str) -> Plan:
 def own_lanes(
     snapshot: Snapshot,
     worker: str,
-    policy: Policy,
     queues: Queues,
     reason: str,
     targets: Mapping[QueueType, QueueType] = {},
@@ -55,14 +53,13 @@ def own_lanes(
     A pin that was forced may have put work that needs a GPU in a lane of a CPU queue: that stays, a worker without a
     GPU would take it from the shared lane.
     """
-    unsafe = readers(seats(snapshot, policy).values(), queues).unsafe
     for view in snapshot.lanes_by_worker.get(worker, ()):
         target = targets.get(view.queue, view.queue)
         for level, length in enumerate(view.lengths):
             if length:
                 yield MoveLane(
                     source=view.lane, target=lane(target), level=level, count=length, reason=reason,
-                    keeps_gpu=target in unsafe,
+                    keeps_gpu=is_unsafe(snapshot, target, queues),
                 )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def plan_failover(
     for worker in sorted(gone):
         held = snapshot.held_by_worker.get(worker, ())
         steps += take_backs(held, snapshot.taken_at, policy, attempts, targets, f"{worker}: {why}")
-        steps += own_lanes(snapshot, worker, policy, queues, f"{worker}: {why}", targets)
+        steps += own_lanes(snapshot, worker, queues, f"{worker}: {why}", targets)
     return Plan(
         plan_id=plan_id, verb="failover", fleet=snapshot.fleet, taken_at=snapshot.taken_at, steps=tuple(steps),
         declined=declined,
@@ -143,18 +143,17 @@ def _targets(
 
     Of a message in bulk it is not known what it needs: work of a GPU queue goes to queues with a GPU only.
     """
-    serving = {
-        queue
-        for view in snapshot.workers
-        if view.worker not in gone and status_in(snapshot, view, policy)[0] in SERVING
-        for queue in view.info.queues
-    }
+
+    def is_served(queue: QueueType) -> bool:
+        readers = (view for view in snapshot.workers if queue.value in view.info.queues and view.worker not in gone)
+        return any(status_in(snapshot, view, policy)[0] in SERVING for view in readers)
+
     targets: dict[QueueType, QueueType] = {}
     declined: list[Declined] = []
     for queue in {view.queue for worker in gone for view in snapshot.lanes_by_worker.get(worker, ()) if view.length}:
         needs_gpu = _is_gpu_only(queue, queues)
         chain = [one for one in fallbacks(queue, queues) if not needs_gpu or _is_gpu_only(one, queues)]
-        target = next((one for one in chain if one.value in serving), None)
+        target = next((one for one in chain if is_served(one)), None)
         if target is None:
             declined.append(Declined(subject=queue, reason="nobody serves it any more: its work waits"))
         elif target is not queue:

@@ -8,6 +8,7 @@ from .fleet import Seat
 from .levels import LEVELS, common_steps, snap
 from .model import Capability, QueueType
 from .policy import Queues
+from .snapshot import Snapshot
 
 _NAMED_AT_MOST = 3
 
@@ -53,6 +54,13 @@ def fallbacks(queue: QueueType, queues: Queues) -> tuple[QueueType, ...]:
     while (following := queues.of(chain[-1]).fallback) not in chain:
         chain.append(following)
     return tuple(chain)
+
+
+def is_unsafe(snapshot: Snapshot, queue: QueueType, queues: Queues) -> bool:
+    """Whether work in need of a GPU must not enter a queue; as `Readers.unsafe`, for a single question."""
+    return Capability.CPU in queues.of(queue).served_by or any(
+        queue.value in view.info.queues and not view.info.capability.has_gpu for view in snapshot.workers
+    )
 
 
 def _why_unsafe(queue: QueueType, seats: list[Seat], queues: Queues) -> str:

@@ -96,7 +96,7 @@ def abandoned_lanes(snapshot: Snapshot, policy: Policy, queues: Queues) -> Itera
             continue
         since = min((view.oldest for view in views if view.oldest is not None), default=None)
         if since is not None and snapshot.taken_at - since > policy.offline_after_seconds:
-            yield from own_lanes(snapshot, worker, policy, queues, f"there is no worker {worker}")
+            yield from own_lanes(snapshot, worker, queues, f"there is no worker {worker}")
 
 
 def suspects(snapshot: Snapshot, opened: Iterable[Open]) -> list[Open]:

@@ -81,8 +81,7 @@ class Drain:
 
     def plan(self) -> Plan:
         """What would be moved now."""
-        policy, queues = self._settings.policy, self._settings.queues
-        return plan_drain(self._picture, self.worker, policy, queues, plan_id=self._plan_id)
+        return plan_drain(self._picture, self.worker, self._settings.queues, plan_id=self._plan_id)
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """What stands against it and is not overridden; nothing against a drain that has begun before."""

@@ -79,8 +79,7 @@ class StockDrain:
     def _look(self) -> tuple[int, int | None, float]:
         """Moves what waits in its lanes. How many, what it has in hand (None: no answer), and when that was."""
         picture, _ = self._broker.observe()
-        settings = self._broker.settings
-        plan = plan_drain(picture, self.worker, settings.policy, settings.queues, plan_id=str(uuid4()))
+        plan = plan_drain(picture, self.worker, self._broker.settings.queues, plan_id=str(uuid4()))
         moved = apply(self._broker, plan).moved if plan.steps else 0
         self._moved += moved
         busy = self._broker.control.busy(self._node)

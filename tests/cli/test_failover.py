@@ -8,6 +8,10 @@ import pytest
 import redis
 
 from morag_queue.broker.evidence import Evidence
+from morag_queue.cli import VERBS
+from morag_queue.cli.context import World
+from morag_queue.cli.run import run
+from tests.cli.conftest import Terminal
 
 
 @pytest.fixture
@@ -349,3 +353,21 @@ def make_old(stage, *task_ids, lane="cpu_standard", seconds=30.0):
 
 def enqueued_at(message):
     return message["headers"]["morag_queue"]["enqueued_at"]
+
+
+def test_force_asks_on_a_terminal_and_a_no_changes_nothing(stage, join, tmp_path):
+    join("cpu-1", alive=True)
+    stage.submit("a")
+    stage.claim("cpu-1")
+
+    def at_a_terminal(said):
+        out, err = Terminal(), Terminal()
+        world = World(Terminal(said), out, err, {"HOME": str(tmp_path), "REDIS_URL": stage.url}, tmp_path)
+        return run(VERBS, ["failover", "cpu-1", "--force"], world), err.getvalue()
+
+    status, asked = at_a_terminal("n\n")
+    assert status == 5
+    assert "cpu-1: what runs there runs again elsewhere if it is alive. Go on? [y/N]" in asked
+    assert len(stage.broker.observe()[0].held) == 1
+    assert at_a_terminal("y\n")[0] == 0
+    assert stage.ids("cpu_standard", 4) == ["a"]

@@ -11,7 +11,7 @@ GPU, STANDARD, BATCH = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD, QueueType
 
 
 def moves(snapshot, name):
-    plan = plan_drain(snapshot, name, Policy(), Queues(), plan_id="p")
+    plan = plan_drain(snapshot, name, Queues(), plan_id="p")
     return [(step.source, step.target, step.level, step.count) for step in plan.steps if isinstance(step, MoveLane)]
 
 
@@ -38,7 +38,7 @@ def test_ids_with_dots_and_glob_signs_are_only_names():
 
 def test_what_needs_a_gpu_is_kept_out_of_a_lane_that_cpu_workers_read():
     before = fleet(worker("cpu-1"), lanes=(queued(STANDARD, 1, "cpu-1"), queued(GPU, 1, "cpu-1")))
-    plan = plan_drain(before, "cpu-1", Policy(), Queues(), plan_id="p")
+    plan = plan_drain(before, "cpu-1", Queues(), plan_id="p")
     assert [step.keeps_gpu for step in plan.steps] == [True, False]
 
 
