@@ -99,11 +99,10 @@ def _lesson(ending: Ending) -> tuple[str, str, str]:
     if ending.run_seconds is None or kind not in _CONTENT_TYPES or needs not in _REQUIRES:
         return "", "", ""
     predicted = float(minutes) if isinstance(minutes, int | float) else 0.0
-    on_cpu, on_gpu = (
-        surprise(ending.run_seconds / 60, estimate(predicted, _REQUIRES[needs], capability))
-        for capability in (Capability.CPU, Capability.GPU)
-    )
-    return f"{kind}|{needs}", *("" if one is None else repr(one) for one in (on_cpu, on_gpu))
+    measured = ending.run_seconds / 60
+    on_cpu = surprise(measured, estimate(predicted, _REQUIRES[needs], Capability.CPU))
+    on_gpu = surprise(measured, estimate(predicted, _REQUIRES[needs], Capability.GPU))
+    return f"{kind}|{needs}", "" if on_cpu is None else repr(on_cpu), "" if on_gpu is None else repr(on_gpu)
 
 
 _CONTENT_TYPES = {one.value for one in ContentType}

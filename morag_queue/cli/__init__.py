@@ -25,6 +25,7 @@ VERBS = {
     "resume": ("morag_queue.cli.resume", "Let a paused queue go on"),
     "dead": ("morag_queue.cli.dead", "Look after failed and quarantined tasks"),
     "watch": ("morag_queue.cli.watch", "Look after the fleet, all the time"),
+    "dashboard": ("morag_queue.cli.dashboard", "Print a Grafana dashboard of the metrics"),
     "doctor": ("morag_queue.cli.doctor", "Show what is wrong with the fleet and what to do about it"),
     "worker": ("morag_queue.cli.worker", "Run a Celery worker with the agent"),
     "demo": ("morag_queue.cli.demo", "Show it all on a fleet of its own, with real workers"),

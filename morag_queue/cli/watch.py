@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morag_queue.errors import ExitStatus, UsageError
+from morag_queue.events import Event as Told
 
 from .context import CliContext
 from .options import verb
 
 if TYPE_CHECKING:
     from morag_queue.broker.redis import RedisBroker
+    from morag_queue.events import Tell
     from morag_queue.log import Log
     from morag_queue.loop import Hooks
+    from morag_queue.metrics import LoopMetrics
 
 _SHORTEST_S = 1.0
 
@@ -55,9 +58,10 @@ def command(
     is_json = ctx.json or not ctx.stdout.isatty()
     log = Log(ctx.stdout, json=is_json, quiet=ctx.quiet, debug=ctx.options.debug)
     ctx.world.answered = True
+    tell, hooks = _outlets(ctx, broker, log, metrics_port, metrics_address)
     watch = Watch(
-        broker, who=ctx.who, tell=log, monitor_interval=_seconds(monitor_interval, "--monitor-interval"),
-        dry_run=dry_run, hooks=_hooks(ctx, broker, log, metrics_port, metrics_address),
+        broker, who=ctx.who, tell=tell, monitor_interval=_seconds(monitor_interval, "--monitor-interval"),
+        dry_run=dry_run, hooks=hooks,
     )  # fmt: skip
     if once:
         watch.once()
@@ -91,7 +95,10 @@ def _seconds(text: str, option: str) -> float:
     return seconds
 
 
-def _hooks(ctx: CliContext, broker: "RedisBroker", log: "Log", port: int | None, address: str) -> "Hooks":
+def _outlets(
+    ctx: CliContext, broker: "RedisBroker", log: "Log", port: int | None, address: str
+) -> "tuple[Tell, Hooks]":
+    """Where the loop's events go, and who else hears of it: systemd, and Prometheus where a port was given."""
     from morag_queue.loop import Hooks
 
     from .systemd import Notifier
@@ -101,7 +108,30 @@ def _hooks(ctx: CliContext, broker: "RedisBroker", log: "Log", port: int | None,
     def alive(leads: bool) -> None:
         notifier.alive("leading the fleet" if leads else "standing by")
 
-    return Hooks(alive=alive)
+    if port is None:
+        return log, Hooks(alive=alive)
+    metrics, url = _metrics(broker, port, address)
+    log(Told.METRICS, url=url)
+
+    def both(leads: bool) -> None:
+        alive(leads)
+        metrics.alive(leads)
+
+    return metrics.counting(log), Hooks(reported=metrics.reported, alive=both)
+
+
+def _metrics(broker: "RedisBroker", port: int, address: str) -> "tuple[LoopMetrics, str]":
+    from prometheus_client import CollectorRegistry
+
+    from morag_queue.metrics import FleetCollector, LoopMetrics, serve
+
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(broker))
+    metrics = LoopMetrics(registry)
+    try:
+        return metrics, serve(registry, address, port)
+    except OSError as error:
+        raise UsageError(f"--metrics-port: cannot serve on {address}:{port}: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -1,0 +1,167 @@
+"""Metrics: scraped over HTTP and parsed as Prometheus does, before and after something has happened."""
+
+import json
+import re
+import urllib.request
+from importlib.resources import files
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.plan import Rejected
+from morag_queue.events import Event
+from morag_queue.metrics import FleetCollector, LoopMetrics, serve
+from morag_queue.settings import Settings
+from morag_queue.verbs.turn import Report
+
+
+@pytest.fixture
+def scraped(stage):
+    """Scrapes what is served; gives samples by name and labels."""
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(stage.broker))
+    metrics = LoopMetrics(registry)
+    url = serve(registry, "127.0.0.1", 0)
+
+    def scrape():
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text = answer.read().decode()
+        return {
+            (sample.name.removeprefix("morag_queue_"), *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    scrape.metrics, scrape.url = metrics, url
+    return scrape
+
+
+def at(found, name, **labels):
+    return found[name, *sorted(labels.items())]
+
+
+def test_an_empty_fleet_has_every_series_at_nought(scraped):
+    found = scraped()
+    assert at(found, "up") == 1
+    assert at(found, "pending_tasks", queue="gpu_priority", level="0") == 0
+    assert at(found, "workers", status="online", capability="gpu") == 0
+    assert at(found, "tasks_total", queue="cpu_batch", outcome="failed") == 0
+    assert at(found, "leader_term") == 0
+
+
+def test_what_waits_runs_and_has_ended_is_counted(stage, scraped):
+    stage.join("worker-cpu-1", slots=2)
+    stage.submit("a", "b", "c")
+    stage.claim("worker-cpu-1")
+    stage.claim("worker-cpu-1")
+    stage.end("a", run_seconds=2.0)
+    stage.client.hset(stage.keys.unacked, "a-tag-that-nobody-has", "[]")
+    found = scraped()
+    assert at(found, "pending_tasks", queue="cpu_standard", level="4") == 1
+    assert at(found, "processing_tasks", queue="cpu_standard") == 1
+    assert at(found, "unacked_messages", worker="worker-cpu-1") == 1
+    assert at(found, "unacked_messages", worker="") == 1
+    assert at(found, "tasks_total", queue="cpu_standard", outcome="completed") == 1
+    assert at(found, "workers", status="online", capability="cpu") == 1
+    assert at(found, "backlog_seconds", queue="cpu_standard") > 0
+    assert at(found, "arrivals_per_second", queue="cpu_standard") == pytest.approx(3 / 300)
+    assert at(found, "increase_per_second", queue="cpu_standard") == pytest.approx(2 / 300)
+
+
+def test_histograms_are_cumulative_and_only_grow(stage, scraped):
+    stage.join("worker-cpu-1")
+    for task, seconds in (("a", 2.0), ("b", 2.0), ("c", 200.0)):
+        stage.submit(task)
+        stage.claim("worker-cpu-1")
+        stage.end(task, run_seconds=seconds)
+    found = scraped()
+    assert at(found, "task_run_seconds_count", queue="cpu_standard") == 3
+    assert at(found, "task_run_seconds_sum", queue="cpu_standard") == pytest.approx(204.0)
+    buckets = sorted(
+        (float(dict(labels)["le"]), value)
+        for (name, *labels), value in found.items()
+        if name == "task_run_seconds_bucket" and dict(labels)["queue"] == "cpu_standard"
+    )
+    counts = [value for _, value in buckets]
+    assert counts == sorted(counts)
+    assert next(value for edge, value in buckets if edge > 2.5) == 2
+    assert buckets[-1] == (float("inf"), 3)
+
+
+def test_figures_of_all_time_survive_the_hashes_that_expire(stage, scraped):
+    stage.join("worker-cpu-1")
+    stage.submit("a")
+    stage.claim("worker-cpu-1")
+    stage.end("a")
+    for key in stage.client.scan_iter("mq:minute:*"):
+        stage.client.delete(key)
+    assert at(scraped(), "task_wait_seconds_count", queue="cpu_standard") == 1
+
+
+def test_the_leader_and_its_term_are_seen(stage, scraped):
+    lease = stage.broker.leases.take("me", "ann", "watch", 30)
+    scraped.metrics.alive(True)
+    found = scraped()
+    assert (at(found, "leader_term"), at(found, "leading")) == (lease.term, 1)
+
+
+def test_the_loops_own_figures_are_counted_as_they_happen(scraped):
+    report = Report(
+        trigger="tick", plan_id="p", taken_at=0.0, moved=5, taken_back=2, quarantined=1, rules={"spill": 3},
+        rejected=(Rejected(task_id="x", reason="gone"),), seconds=0.02,
+    )  # fmt: skip
+    scraped.metrics.reported(report, 0.3)
+    scraped.metrics.reported(report.model_copy(update={"trigger": "worker-cpu-1 joined"}), 0.0)
+    told = []
+    scraped.metrics.counting(lambda event, **fields: told.append(event))(Event.JOINED, worker="w")
+    found = scraped()
+    assert (at(found, "moves_total", rule="spill"), at(found, "moves_total", rule="recovery")) == (6, 4)
+    assert (at(found, "rescues_total", kind="taken_back"), at(found, "rescues_total", kind="resent")) == (4, 0)
+    assert at(found, "refusals_total") == 2
+    assert (at(found, "turns_total", trigger="tick"), at(found, "turns_total", trigger="news")) == (1, 1)
+    assert (at(found, "turn_duration_seconds_count"), at(found, "turn_lag_seconds_count")) == (2, 1)
+    assert at(found, "events_total", event="worker_joined") == 1
+    assert told == [Event.JOINED]
+
+
+def test_a_broker_that_is_away_is_told_and_costs_no_scrape():
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(RedisBroker(Settings(redis_url="redis://127.0.0.1:1/0"))))
+    (up,) = registry.collect()
+    assert [(sample.name, sample.value) for sample in up.samples] == [("morag_queue_up", 0)]
+
+
+def test_names_follow_prometheus(scraped):
+    for name, *_ in scraped():
+        assert not re.search(r"minutes|_ms\b|[A-Z]", name), name
+
+
+def test_the_dashboard_shows_only_metrics_that_there_are(scraped, mq_out):
+    report = Report(trigger="tick", plan_id="p", taken_at=0.0, moved=1, rules={"spill": 1})
+    scraped.metrics.reported(report, 0.0)
+    scraped.metrics.counting(lambda event, **fields: None)(Event.JOINED, worker="w")
+    there = {f"morag_queue_{name}" for name, *_ in scraped()}
+    dashboard = json.loads(mq_out("dashboard"))
+    named = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"morag_queue_\w+", target["expr"])
+    }
+    assert named - there == set()
+    assert {"morag_queue_pending_tasks", "morag_queue_backlog_seconds", "morag_queue_leading"} <= named
+
+
+@pytest.fixture
+def mq_out(capsys):
+    from morag_queue.cli import main
+
+    def run(*args):
+        assert main(args) == 0
+        out = capsys.readouterr().out
+        assert out == files("morag_queue").joinpath("data", "grafana.json").read_text("utf-8")
+        return out
+
+    return run
