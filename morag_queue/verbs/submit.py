@@ -9,13 +9,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from morag_queue.broker.ledger import BATCH
-from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.classify import counting
 from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision
 from morag_queue.core.route import Router
 from morag_queue.core.routed import Refusal
 from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, Refused
-from morag_queue.ports import Outgoing
+from morag_queue.ports import Broker, Outgoing
 from morag_queue.probe import probe_many
 from morag_queue.settings import Settings
 
@@ -70,7 +69,7 @@ class Submitter:
     """Prepares and queues rows on one picture of the fleet."""
 
     def __init__(
-        self, broker: RedisBroker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None
+        self, broker: Broker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None
     ) -> None:
         self._broker, self._settings, self._force = broker, settings, force
         picture, _ = broker.observe()
@@ -199,7 +198,7 @@ def submitted(one: Prepared) -> SubmittedTask:
 
 
 def wait_for(
-    broker: RedisBroker, task_ids: Iterable[str], pause: Callable[[], None], on_ended: Callable[[int], None]
+    broker: Broker, task_ids: Iterable[str], pause: Callable[[], None], on_ended: Callable[[int], None]
 ) -> Mapping[str, dict[str, Any]]:
     """Waits until each task has ended and gives their last records. `pause` is called between two looks.
 
