@@ -72,11 +72,17 @@ class CliContext:
 
     @property
     def who(self) -> str:
-        """Who changes something, for the journal: `user@host`, the user as the environment says."""
+        """Who changes something, for the journal: `user@host`, the user as the environment says, else the system."""
+        import pwd
         import socket
 
-        env = self.world.env
-        user = next((env[name] for name in ("SUDO_USER", "USER", "LOGNAME") if env.get(name)), f"uid {os.getuid()}")
+        env, uid = self.world.env, os.getuid()
+        user = next((env[name] for name in ("SUDO_USER", "USER", "LOGNAME") if env.get(name)), "")
+        if not user:
+            try:
+                user = pwd.getpwuid(uid).pw_name
+            except KeyError:  # a container may run as a number that has no name
+                user = f"uid {uid}"
         return f"{user}@{socket.gethostname()}"
 
     @property

@@ -52,8 +52,9 @@ for i = #chunk, 1, -1 do
     if text then moving[#moving + 1] = text else left[#left + 1] = chunk[i] end
 end
 if #moving == 0 then return {0, #left, need_gpu} end
-redis.call('LPUSH', KEYS[2], unpack(moving))
+-- What can fail comes before anything is taken away: memory that is short, a key of another type.
 if ARGV[3]:find('.', 1, true) then redis.call('SADD', KEYS[4], ARGV[3]) end
+redis.call('LPUSH', KEYS[2], unpack(moving))
 if passed == 0 and #left == 0 then
     redis.call('LTRIM', KEYS[1], 0, -#chunk - 1)
 else

@@ -55,10 +55,14 @@ if not text then return 'foreign' end
 local entry = message.headers.morag_queue
 if ARGV[6] == '1' and type(entry) == 'table' and entry.requires == 'gpu' then return 'gpu' end
 
-if redis.call('LREM', KEYS[1], from, raw) == 0 then return 'gone' end
-redis.call('LPUSH', KEYS[2], text)
-if lane:find('.', 1, true) then redis.call('SADD', KEYS[5], lane) end
+-- What can fail comes before anything is taken away: memory that is short, a key of another type.
 local record = redis.call('GET', KEYS[4])
+if lane:find('.', 1, true) then redis.call('SADD', KEYS[5], lane) end
+redis.call('LPUSH', KEYS[2], text)
+if redis.call('LREM', KEYS[1], from, raw) == 0 then
+    redis.call('LPOP', KEYS[2])
+    return 'gone'
+end
 if record and redis.call('TTL', KEYS[4]) == -1 then
     -- Our own JSON: inside a string each quote is escaped, so the first "lane" is the record's own.
     local head, tail = record:match('^(.-"lane": )"[^"]*", "level": %d+(.*)$')

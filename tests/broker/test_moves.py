@@ -1,0 +1,132 @@
+"""Moves on a server in trouble: refused whole, or done whole."""
+
+import json
+
+import pytest
+import redis
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.model import QueueType
+from morag_queue.ports import TaskMove
+from morag_queue.settings import BrokerSettings, Settings
+from tests.support.rigs import RedisRig, move, outgoing
+
+CPU, OWN, GPU = "cpu_standard", "cpu_standard.w", "gpu_priority"
+
+
+@pytest.fixture
+def rig(valkey):
+    return RedisRig(valkey)
+
+
+def everything(client: redis.Redis) -> dict[bytes, bytes]:
+    return {key: client.dump(key) for key in client.scan_iter()}
+
+
+def lists(client: redis.Redis) -> dict[bytes, list[bytes]]:
+    """All lists of messages, and what lies in them."""
+    keys = [key for key in client.scan_iter(_type="list") if not key.startswith(b"mq:")]
+    return {key: client.lrange(key, 0, -1) for key in keys}
+
+
+def ids(client: redis.Redis) -> list[str]:
+    return sorted(json.loads(text)["headers"]["id"] for texts in lists(client).values() for text in texts)
+
+
+MOVES = {
+    "one task": lambda rig: rig.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]),
+    "one task to a worker": lambda rig: rig.broker.moves.tasks([move("a", CPU, 4, "gpu_priority.w", 1)]),
+    "a lane": lambda rig: rig.broker.moves.lane(CPU, GPU, 4, 2),
+    "a lane to a worker": lambda rig: rig.broker.moves.lane(CPU, "gpu_priority.w", 4, 2),
+}
+anyhow = pytest.mark.parametrize("moving", MOVES.values(), ids=MOVES)
+
+
+@anyhow
+def test_out_of_memory_nothing_is_changed(rig, client, out_of_memory, moving):
+    rig.submit("a", "b")
+    moving(rig)  # the scripts are loaded, and the place is taken
+    rig.stage.client.flushdb()
+    rig.submit("a", "b")
+    before = everything(client)
+    out_of_memory()
+    with pytest.raises(redis.ResponseError, match="maxmemory"):
+        moving(rig)
+    assert everything(client) == before
+
+
+@anyhow
+@pytest.mark.parametrize("broken", ["target", "source", "lanes", "record"])
+def test_a_key_of_another_type_loses_nothing(rig, client, moving, broken):
+    rig.submit("a", "b")
+    keys = rig.stage.keys
+    if broken == "target":
+        for lane, level in ((GPU, 1), ("gpu_priority.w", 1), (GPU, 4), ("gpu_priority.w", 4)):
+            client.set(keys.list(lane, level), "no list")
+    elif broken == "source":
+        client.rename(keys.list(CPU, 4), "kept")
+        client.set(keys.list(CPU, 4), "no list")
+    elif broken == "lanes":
+        client.set(keys.lanes, "no set")
+    else:
+        client.delete(keys.task("a"))
+        client.lpush(keys.task("a"), "no string")
+    before = lists(client)
+    try:
+        moving(rig)
+    except redis.ResponseError:
+        assert lists(client) == before
+    else:
+        assert ids(client) == ["a", "b"]
+
+
+@anyhow
+def test_a_read_only_replica_changes_nothing(rig, client, moving):
+    rig.submit("a", "b")
+    before = everything(client)
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(redis.ResponseError, match=r"READONLY|read only"):
+            moving(rig)
+        assert everything(client) == before
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@anyhow
+def test_scripts_that_the_server_has_forgotten_are_loaded_again(rig, client, moving):
+    rig.submit("a", "b")
+    moving(rig)
+    client.flushdb()
+    client.script_flush()
+    rig.submit("a", "b")
+    moving(rig)
+    assert ids(client) == ["a", "b"]
+
+
+def test_another_prefix_and_separator_are_kept(valkey, client):
+    layout = BrokerSettings(global_keyprefix="app-7:", sep="::")
+    broker = RedisBroker(Settings(redis_url=valkey, namespace="fleet", broker=layout))
+    broker.submit([outgoing("a"), outgoing("b", OWN)])
+    assert broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [TaskMove.MOVED]
+    broker.moves.lane(OWN, CPU, 4, 1)
+    assert client.llen("app-7:gpu_priority::1") == client.llen("app-7:cpu_standard::4") == 1
+    assert client.exists("gpu_priority", "cpu_standard") == 0
+
+
+def test_a_task_deep_in_a_long_list_is_found_while_others_come_and_go(rig):
+    rig.submit(*(f"t{n:04}" for n in range(3000)))
+    rig.join("w")
+    for n in range(0, 60, 6):
+        rig.claim("w")
+        rig.submit(f"new-{n}")
+        assert rig.broker.moves.tasks([move(f"t{1500 + n}", CPU, 4, GPU)]) == [TaskMove.MOVED]
+    assert rig.ids(GPU, 4) == [f"t{1500 + n}" for n in range(0, 60, 6)]
+
+
+def test_a_thousand_chosen_tasks_are_moved_in_the_order_of_the_plan(rig):
+    names = [f"t{n:04}" for n in range(1000)]
+    rig.submit(*names)
+    steps = [move(one, CPU, 4, GPU) for one in reversed(names)]
+    assert set(rig.broker.moves.tasks(steps, {QueueType.CPU_STANDARD})) == {TaskMove.MOVED}
+    assert rig.ids(GPU, 4) == names[::-1]
