@@ -52,8 +52,8 @@ def _emptied(ground: Ground, view: LaneView, reason: str) -> Iterator[Step | Dec
                 )  # fmt: skip
         if length > len(stuck):
             yield MoveLane(
-                source=view.lane, target=lane(view.queue), level=level, count=length - len(stuck), reason=reason, rule=EVACUATE,
-                keeps_gpu=unsafe,
+                source=view.lane, target=lane(view.queue), level=level, count=length - len(stuck), reason=reason,
+                rule=EVACUATE, keeps_gpu=unsafe,
             )  # fmt: skip
 
 

@@ -68,9 +68,7 @@ class SubmitReport:
 class Submitter:
     """Prepares and queues rows on one picture of the fleet."""
 
-    def __init__(
-        self, broker: Broker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None
-    ) -> None:
+    def __init__(self, broker: Broker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None) -> None:
         self._broker, self._settings, self._force = broker, settings, force
         picture, _ = broker.observe()
         self._router = Router(picture, settings.policy, settings.queues)

@@ -25,7 +25,8 @@ def stats_view(stats: FleetStats) -> RenderableType:
     parts: list[RenderableType] = [queues_table(stats.queues), Text()]
     parts.append(workers_table(stats.workers) if stats.workers else Text("No worker has registered.", style="yellow"))
     if stats.leader:
-        parts += [Text(), cell(f"Leader: {stats.leader.get('holder', stats.leader)}")]
+        lease = stats.leader
+        parts += [Text(), cell(f"Leader: {lease.get('who')} by {lease.get('verb')}, term {lease.get('term')}")]
     if stats.foreign_messages:
         parts += [Text(), Text(f"{stats.foreign_messages} messages are not Celery's; left alone.", style="yellow")]
     return Group(*parts)

@@ -146,7 +146,7 @@ def test_both_brokers_do_the_same_and_lose_nothing(valkey):
     run_state_machine_as_test(
         SideBySide,
         settings=settings(
-            max_examples=int(os.environ.get("MORAG_EXAMPLES", 25)), stateful_step_count=25, deadline=None, report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
+            max_examples=int(os.environ.get("MORAG_EXAMPLES", 25)), stateful_step_count=25, deadline=None,
+            report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
