@@ -1,9 +1,9 @@
 """Where one task is: its ledger entry, its message, who holds it, its grave; whatever there is of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 
@@ -18,6 +18,11 @@ from .search import Search, Waiting
 
 CANDIDATES = 10
 """How many tasks of one beginning are looked for: enough to say that it is ambiguous, and with what."""
+
+_FEW = 20
+"""From so many on, one way through all lanes is cheaper than to look for each."""
+_READ = 500
+"""Tasks of which the ledger is asked at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +41,57 @@ class Locate:
 
     def __init__(self, client: Redis, keys: Keys, picture: Snapshot) -> None:
         self._client, self._keys, self._picture = client, keys, picture
+        self._held = {one.task_id: one for one in picture.held}
         self.search = Search(client, keys)
 
     def task(self, task_id: str) -> Found | None:
         """By its whole id. None for a task that neither the ledger nor the broker knows."""
-        record, grave, taken_back = self._written(task_id)
+        written = self._written(task_id)
+        found = self._at_once(task_id, written)
+        if found is not None:
+            return found
+        waiting = self._waiting(task_id, written.record)
+        if waiting is not None:
+            return self._in_lane(waiting, written)
+        return self._missing(task_id, written)
+
+    def tasks(self, task_ids: Sequence[str]) -> dict[str, Found]:
+        """Many by their whole ids, with one way through the lanes; those that are not there are left out."""
+        if len(task_ids) <= _FEW:
+            found = {one: self.task(one) for one in task_ids}
+            return {one: task for one, task in found.items() if task is not None}
+        written: dict[str, _Written] = {}
+        for start in range(0, len(task_ids), _READ):
+            part = task_ids[start : start + _READ]
+            written |= zip(part, self._all_written(part), strict=True)
+        at_once = {one: self._at_once(one, written[one]) for one in written}
+        waiting = self.search.by_ids((one for one, task in at_once.items() if task is None), self.lists())
+        answer = {}
+        for one, known in at_once.items():
+            if known is None:
+                place = waiting.get(one)
+                known = self._in_lane(place, written[one]) if place else self._missing(one, written[one])
+            if known is not None:
+                answer[one] = known
+        return answer
+
+    def _at_once(self, task_id: str, written: "_Written") -> Found | None:
+        """Where that is known without a look into the lanes: an ended task, and one in somebody's hands."""
+        record, grave, _ = written
         state = record.get("state") if record else None
         if grave is not None and state in (None, *_CLOSED):
             return _buried(task_id, record, grave)
         if record is not None and state in _CLOSED:
             return Found(_ended(task_id, record), record=record)
-        held = next((one for one in self._picture.held if one.task_id == task_id), None)
-        if held is not None:
-            return self._in_hands(held, record, taken_back)
-        waiting = self._waiting(task_id, record)
-        if waiting is not None:
-            return self._in_lane(waiting, record, taken_back)
-        return self._missing(task_id, record, taken_back)
+        held = self._held.get(task_id)
+        return None if held is None else self._in_hands(held, written)
 
     def ids(self, beginning: str) -> list[str]:
         """The ids that begin so, sorted, at most `CANDIDATES`; the whole id alone where a task has just that."""
-        if any(self._written(beginning)[:2]) or any(one.task_id == beginning for one in self._picture.held):
+        if any(self._written(beginning)[:2]) or beginning in self._held:
             return [beginning]
         found = set(self.search.ledger_ids(beginning, CANDIDATES))
-        found |= {one.task_id for one in self._picture.held if one.task_id.startswith(beginning)}
+        found |= {name for name in self._held if name.startswith(beginning)}
         graves: Any = self._client.hkeys(self._keys.dead)
         found |= {name for name in (key.decode() for key in graves) if name.startswith(beginning)}
         if len(found) < CANDIDATES:
@@ -82,13 +114,19 @@ class Locate:
 
     # -- what is written down
 
-    def _written(self, task_id: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None, int]:
+    def _written(self, task_id: str) -> "_Written":
+        return self._all_written([task_id])[0]
+
+    def _all_written(self, task_ids: Sequence[str]) -> list["_Written"]:
         pipe = self._client.pipeline(transaction=False)
-        pipe.get(self._keys.task(task_id))
-        pipe.hget(self._keys.dead, task_id)
-        pipe.hget(self._keys.attempts, task_id)
-        record, grave, taken_back = pipe.execute()
-        return _object(record), _object(grave), int(taken_back or 0)
+        pipe.mget([self._keys.task(one) for one in task_ids])
+        pipe.hmget(self._keys.dead, list(task_ids))
+        pipe.hmget(self._keys.attempts, list(task_ids))
+        records, graves, taken_back = pipe.execute()
+        return [
+            _Written(_object(record), _object(grave), int(count or 0))
+            for record, grave, count in zip(records, graves, taken_back, strict=True)
+        ]
 
     # -- where its message is
 
@@ -102,28 +140,31 @@ class Locate:
         found = self.search.by_beginning(task_id, lists, whole=True, limit=1)
         return found[0] if found else None
 
-    def _in_lane(self, waiting: Waiting, record: dict[str, Any] | None, taken_back: int) -> Found:
+    def _in_lane(self, waiting: Waiting, written: "_Written") -> Found:
         task = messages.waiting_task(waiting.raw, waiting.lane, waiting.level, waiting.depth)
         assert task is not None, "the script has parsed it"
-        more = {"position": self.position(waiting.lane, waiting.level, waiting.depth), "attempts": taken_back}
-        return Found(_with(task, record, more), waiting.raw.decode(), record)
+        more = {"position": self.position(waiting.lane, waiting.level, waiting.depth), "attempts": written.taken_back}
+        return Found(_with(task, written.record, more), waiting.raw.decode(), written.record)
 
-    def _in_hands(self, held: Held, record: dict[str, Any] | None, taken_back: int) -> Found:
+    def _in_hands(self, held: Held, written: "_Written") -> Found:
+        record = written.record
         raw = unwrapped(self._client.hget(self._keys.unacked, held.tag))  # type: ignore[arg-type]
         task = messages.waiting_task(raw, held.lane, held.level) if raw is not None else None
         if task is None:  # acknowledged before it ran
             fields = messages.entry_fields(record or {}, held.lane, held.level)
             task = Task(task_id=held.task_id, state=TaskState.RUNNING, lane=held.lane, level=held.level, **fields)
         more = {
-            "state": TaskState.RUNNING, "worker": held.worker, "claimed_at": held.claimed_at, "attempts": taken_back,
+            "state": TaskState.RUNNING, "worker": held.worker, "claimed_at": held.claimed_at,
+            "attempts": written.taken_back,
         }  # fmt: skip
         return Found(_with(task, record, more), raw, record, held.tag)
 
-    def _missing(self, task_id: str, record: dict[str, Any] | None, taken_back: int) -> Found | None:
+    def _missing(self, task_id: str, written: "_Written") -> Found | None:
         """Not where it was in the picture: taken or ended meanwhile, or lost."""
-        written, grave, _ = self._written(task_id)
-        if written is not None and written.get("state") in _CLOSED:
-            return _buried(task_id, written, grave) if grave else Found(_ended(task_id, written), record=written)
+        record, grave, taken_back = self._written(task_id)
+        if record is not None and record.get("state") in _CLOSED:
+            return _buried(task_id, record, grave) if grave else Found(_ended(task_id, record), record=record)
+        record = written.record
         for tag, text in self._client.hscan_iter(self._keys.held, count=1000):
             worker, incarnation, held_id, lane, level, ms = json.loads(text)
             if held_id == task_id:
@@ -131,13 +172,21 @@ class Locate:
                     tag=tag.decode(), worker=worker, incarnation=incarnation, task_id=held_id, lane=lane, level=level,
                     claimed_at=ms / 1000,
                 )  # fmt: skip
-                return self._in_hands(held, record, taken_back)
+                return self._in_hands(held, written)
         if record is None:
             return None
         lane, level = str(record.get("lane") or ""), int(record.get("level") or 0)
         fields = messages.entry_fields(record, lane, level)
         task = Task(task_id=task_id, state=TaskState.QUEUED, lane=lane, level=level, is_on_broker=False, **fields)
         return Found(_with(task, record, {"attempts": taken_back}), record=record)
+
+
+class _Written(NamedTuple):
+    """What the ledger, `dead` and the attempts say of a task."""
+
+    record: dict[str, Any] | None
+    grave: dict[str, Any] | None
+    taken_back: int
 
 
 _CLOSED = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, TaskState.QUARANTINED)

@@ -1,6 +1,7 @@
 """Finding tasks on the broker by id, and reading lanes a window at a time: never a whole backlog for one answer."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ _FIRST_WINDOW = 100
 """Messages that are read first where a list is read in order: a page seldom needs more."""
 _BURST = 16
 """Calls on their way at once."""
-_NEAR = 2000
-"""Messages around the place where a task should be that are looked at first."""
+_NEAR = (100, 2000)
+"""Messages around the place where a task should be that are looked at first, and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,25 @@ class Search:
         """Where the ledger says it is, near the place where its enqueue time says."""
         key = self._keys.list(lane, level)
         depth = -int(self._guess(keys=[key], args=[repr(enqueued_at)]))
-        around = (-depth - _NEAR, min(-depth + _NEAR, -1))
-        found = self._find(keys=[key], args=[*_wanted(task_id, whole=True), *around, 1])
-        return Waiting(lane, level, -found[0][0], found[0][1]) if found else None
+        for near in _NEAR:
+            around = (-depth - near, min(-depth + near, -1))
+            found = self._find(keys=[key], args=[*_wanted(task_id, whole=True), *around, 1])
+            if found:
+                return Waiting(lane, level, -found[0][0], found[0][1])
+        return None
+
+    def by_ids(self, task_ids: Iterable[str], lists: Iterable[tuple[str, int, int]]) -> dict[str, Waiting]:
+        """Many at once: one way through the lists, until all are found."""
+        wanted, found = set(task_ids), dict[str, Waiting]()
+        for lane, level, length in lists:
+            for window in self.windows(lane, level, length, first=WINDOW):
+                for one in window:
+                    name = _id_of(one.raw)
+                    if name in wanted:
+                        found.setdefault(name, one)
+                if len(found) == len(wanted):
+                    return found
+        return found
 
     def by_beginning(
         self, beginning: str, lists: Iterable[tuple[str, int, int]], *, whole: bool, limit: int
@@ -97,6 +114,18 @@ class Search:
             if len(found) >= limit:
                 break
         return found
+
+
+_ID = re.compile(rb'"id":\s*("(?:[^"\\]|\\.)*")')
+
+
+def _id_of(raw: bytes) -> str:
+    """By the first value of that name: what is before it in a message holds no such key."""
+    match = _ID.search(raw)
+    try:
+        return str(json.loads(match[1])) if match else ""
+    except ValueError:
+        return ""
 
 
 _GLOB = {ord(sign): f"\\{sign}" for sign in "*?[]\\"}

@@ -10,8 +10,8 @@ from redis import Redis
 from . import scripts
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
 
-CHUNK = 50
-"""Tasks a call: a list of 200,000 is gone through once for them, which takes a few ms."""
+CHUNK = 20
+"""Tasks a call. Redis goes through the list to take them out: from the middle of 200,000, that takes 10 to 30 ms."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """One task, found by its id or the beginning of it, and explained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from morag_queue.broker.client import translated
@@ -19,6 +20,14 @@ from morag_queue.settings import Settings
 
 WINDOW_S = 3600.0
 """Run times of the last hour tell how long a run takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A name that is no task's, or of several."""
+
+    name: str
+    error: NotFound | UsageError
 
 
 class Scored(Frozen):
@@ -79,6 +88,20 @@ class Look:
         if found is None:
             raise NotFound(f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them")
         return found
+
+    def find_all(self, names: Iterable[str]) -> Iterator[Found | Problem]:
+        """Each of these, in their order; many whole ids cost one way through the lanes."""
+        wanted = list(dict.fromkeys(names))
+        with translated(self.settings.redis_url):
+            known = self.locate.tasks(wanted)
+        for name in wanted:
+            if name in known:
+                yield known[name]
+                continue
+            try:
+                yield self.find(name)
+            except (NotFound, UsageError) as error:
+                yield Problem(name, error)
 
     def grave(self, task_id: str) -> Grave | None:
         """Its entry in `dead`, as it is now."""

@@ -7,6 +7,7 @@ written down. A task that was taken or moved meanwhile is looked up and decided 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any, assert_never
 
 from pydantic import Field
@@ -19,16 +20,18 @@ from morag_queue.broker.steering import Change, Steering
 from morag_queue.core.model import Frozen, TaskState
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import Filter
-from morag_queue.errors import ExitStatus, NotFound, UsageError
+from morag_queue.errors import ExitStatus
 from morag_queue.ports import Outgoing
 from morag_queue.settings import Settings
 
-from .look import Look
-from .tasks import Tasks
+from .look import Look, Problem
+from .tasks import Chosen, Tasks
 
 NOTED = 1000
 """Tasks of one change that the journal names, and that it can undo; of the others it keeps the count."""
 _TRIES = 3
+_PAGE = 500
+"""Tasks whose ledger entries are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +166,15 @@ class Steer:
         """The tasks that a filter means: waiting ones; those in workers' hands where the filter asks for them."""
         tasks = Tasks(self._broker, self._settings)
         if wanted.state in (TaskState.RUNNING, TaskState.FAILED, TaskState.QUARANTINED):
-            look = Look(self._broker, self._settings)
-            return [look.find(task.task_id) for task in tasks.all(wanted)]
-        waiting = list(tasks.waiting(wanted))
-        records = self._broker.records(one.task.task_id for one in waiting)
-        return [Found(one.task, one.waiting.raw.decode(), records.get(one.task.task_id)) for one in waiting]
+            found = Look(self._broker, self._settings).find_all(task.task_id for task in tasks.all(wanted))
+            return [one for one in found if isinstance(one, Found)]
+        return list(self._with_records(tasks.waiting(wanted)))
+
+    def _with_records(self, waiting: Iterator[Chosen]) -> Iterator[Found]:
+        while page := list(islice(waiting, _PAGE)):
+            records = self._broker.records(one.task.task_id for one in page)
+            for one in page:
+                yield Found(one.task, one.waiting.raw.decode(), records.get(one.task.task_id))
 
     def all(self, found: Sequence[Found], decide: Decide) -> SteerReport:
         """These tasks."""
@@ -196,15 +203,12 @@ class Steer:
 
     def _found(self, report: SteerReport, look: Look, ids: Iterable[str]) -> Iterator[Found]:
         seen = set()
-        for name in ids:
-            try:
-                found = look.find(name)
-            except (NotFound, UsageError) as error:
-                self._refuse(report, name, Refuse(str(error), error.exit_status))
-                continue
-            if found.task.task_id not in seen:
-                seen.add(found.task.task_id)
-                yield found
+        for one in look.find_all(ids):
+            if isinstance(one, Problem):
+                self._refuse(report, one.name, Refuse(str(one.error), one.error.exit_status))
+            elif one.task.task_id not in seen:
+                seen.add(one.task.task_id)
+                yield one
 
     def _carry_out(self, report: SteerReport, steps: Sequence[tuple[Found, Step]]) -> list[Found]:
         """Gives back the tasks that were no longer where they had been read."""

@@ -29,6 +29,7 @@ class Stage:
         self.broker = RedisBroker(self.settings)
         self.client, self.keys = self.broker.client, self.broker.keys
         self._wire: Wire | None = None
+        self._filled = 0.0
 
     def join(self, name: str, capability: str = "cpu", *, slots: int = 1, **info: Any) -> WorkerInfo:
         """Registers a worker that beats once."""
@@ -57,7 +58,7 @@ class Stage:
 
     def fill(self, task_ids: Iterable[str], *, level: int = 4, queue: QueueType = QueueType.CPU_STANDARD) -> None:
         """Queues very many, without probe and routing."""
-        now = self.broker.now()
+        now = self._filled = max(self.broker.now(), self._filled)
         batch = []
         for n, one in enumerate(task_ids):
             entry = TaskQueueEntry(
@@ -67,6 +68,7 @@ class Stage:
             text, record = self.wire.message(entry)
             batch.append(Outgoing(one, text, record, queue.value, queue.value, level, False))
         self.broker.submit(batch)
+        self._filled += len(batch) / 1e4
 
     def send(self, task_id: str, lane: str = "cpu_standard", level: int = 4, **options: Any) -> None:
         """One task by plain Celery: no header of ours, no ledger entry."""
