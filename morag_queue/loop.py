@@ -104,7 +104,7 @@ class Watch:
     def once(self) -> Report:
         """One turn and one part of the sweep, now. Raises LeaseHeld where another one leads."""
         if not self._dry_run:
-            self._lead(lead(self._broker, self._who, "watch --once", holder=self._holder, seconds=self._lease_s))
+            self._take("watch --once")
         try:
             glance = self._glance()
             infos = {view.worker: view.info for view in self._broker.observe()[0].workers}
@@ -199,10 +199,11 @@ class Watch:
                 self._other = other.holder
                 self._tell(Event.STANDING_BY, leader=other.who, verb=other.verb, term=other.term)
             return False
-        self._lead(lead(self._broker, self._who, "watch", holder=self._holder, seconds=self._lease_s))
+        self._take("watch")
         return True
 
-    def _lead(self, leader: Leader) -> None:
+    def _take(self, verb: str) -> None:
+        leader = lead(self._broker, self._who, verb, holder=self._holder, seconds=self._lease_s, clock=self._clock)
         self._leader, self._other = leader, ""
         self._begin()
         with self._broker.translated():
@@ -230,6 +231,7 @@ class Watch:
     def _look(self) -> tuple[Item, ...]:
         self._watched, news = look(self._watched, self._glance(), self._infos, self._settings.policy)
         tell_news(self._tell, news, self._watched)
+        self._stalls.ended(self._watched, self._tell)
         return news
 
     def _turn(self, trigger: str, news: Iterable[Item], lag: float = 0.0) -> Report:

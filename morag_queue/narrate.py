@@ -91,12 +91,15 @@ class Stalls:
         self._marks: dict[str, tuple[float, int]] = {}  # since when it is idle, and how many tasks had ended then
         self.workers: set[str] = set()
 
-    def look(self, picture: Snapshot, watched: Watched, tell: Tell) -> None:
-        """After a turn, on its picture."""
-        now = watched.last.at if watched.last is not None else 0.0
+    def ended(self, watched: Watched, tell: Tell) -> None:
+        """After a look: who is no longer idle, or has nothing to wait for it any more."""
         for worker in sorted(self.workers - watched.idle.keys()):
             tell(Event.MOVING_AGAIN, worker=worker)
         self.workers &= watched.idle.keys()
+
+    def look(self, picture: Snapshot, watched: Watched, tell: Tell) -> None:
+        """After a turn, on its picture."""
+        now = watched.last.at if watched.last is not None else 0.0
         marks = self._marks
         self._marks = {}
         for worker, since in watched.idle.items():
