@@ -209,6 +209,7 @@ class Watch:
         with self._broker.translated():
             self._memory = self._broker.memories.load()
         self._tell(Event.LEADING, term=leader.lease.term)
+        self._hooks.alive(True)
 
     @property
     def _term(self) -> str:

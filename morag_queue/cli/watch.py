@@ -13,6 +13,7 @@ from morag_queue.events import Event as Told
 
 from .context import CliContext
 from .options import verb
+from .systemd import Notifier
 
 if TYPE_CHECKING:
     from morag_queue.broker.redis import RedisBroker
@@ -58,7 +59,8 @@ def command(
     is_json = ctx.json or not ctx.stdout.isatty()
     log = Log(ctx.stdout, json=is_json, quiet=ctx.quiet, debug=ctx.options.debug)
     ctx.world.answered = True
-    tell, hooks = _outlets(ctx, broker, log, metrics_port, metrics_address)
+    notifier = Notifier(ctx.world.env)
+    tell, hooks = _outlets(notifier, broker, log, metrics_port, metrics_address)
     watch = Watch(
         broker, who=ctx.who, tell=tell, monitor_interval=_seconds(monitor_interval, "--monitor-interval"),
         dry_run=dry_run, hooks=hooks,
@@ -66,7 +68,7 @@ def command(
     if once:
         watch.once()
         return ExitStatus.OK
-    with _until_signal() as (stop, received):
+    with _until_signal(notifier) as (stop, received):
         watch.run(stop)
     return ExitStatus.INTERRUPTED if signal.SIGINT in received else ExitStatus.OK
 
@@ -96,14 +98,10 @@ def _seconds(text: str, option: str) -> float:
 
 
 def _outlets(
-    ctx: CliContext, broker: "RedisBroker", log: "Log", port: int | None, address: str
+    notifier: Notifier, broker: "RedisBroker", log: "Log", port: int | None, address: str
 ) -> "tuple[Tell, Hooks]":
     """Where the loop's events go, and who else hears of it: systemd, and Prometheus where a port was given."""
     from morag_queue.loop import Hooks
-
-    from .systemd import Notifier
-
-    notifier = Notifier(ctx.world.env)
 
     def alive(leads: bool) -> None:
         notifier.alive("leading the fleet" if leads else "standing by")
@@ -135,7 +133,7 @@ def _metrics(broker: "RedisBroker", port: int, address: str) -> "tuple[LoopMetri
 
 
 @contextmanager
-def _until_signal() -> Iterator[tuple[Event, list[int]]]:
+def _until_signal(notifier: Notifier) -> Iterator[tuple[Event, list[int]]]:
     """An event that SIGTERM and SIGINT set, and which of them came. A second one is not waited for."""
     stop, received = Event(), list[int]()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -143,6 +141,7 @@ def _until_signal() -> Iterator[tuple[Event, list[int]]]:
     def on_signal(number: int, _: object) -> None:
         received.append(number)
         stop.set()
+        notifier.stopping()
         for each, handler in before.items():
             signal.signal(each, handler)
 

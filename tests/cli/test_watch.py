@@ -1,0 +1,168 @@
+"""`watch` on the command line: its log, its signals, its exit statuses, what systemd hears of it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from morag_queue.local.waiting import until
+
+
+class Process:
+    """`morag-queue watch` as a process; its lines are JSON, for stdout is no terminal."""
+
+    def __init__(self, url: str, tmp_path: Any, *args: str, **env: str) -> None:
+        self._out = open(tmp_path / f"{len(list(tmp_path.iterdir()))}.log", "w+b")  # noqa: SIM115  closed by `close`
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "morag_queue", "watch", *args], stdout=self._out, stderr=subprocess.STDOUT,
+            cwd=tmp_path, env={**_clean(os.environ), "REDIS_URL": url, **env},
+        )  # fmt: skip
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        self._out.seek(0)
+        text = self._out.read().decode()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["event"] == event]
+
+    def until(self, event: str, seconds: float = 20) -> dict[str, Any]:
+        until(lambda: self.of(event), seconds, lambda: f"no {event}: {self.lines}")
+        return self.of(event)[0]
+
+    def end(self, sig: signal.Signals) -> int:
+        self.process.send_signal(sig)
+        return self.process.wait(10)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._out.close()
+
+
+def _clean(env: Any) -> dict[str, str]:
+    return {name: value for name, value in env.items() if not name.startswith("MORAG_QUEUE_")}
+
+
+@pytest.fixture
+def watch(valkey, tmp_path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(*args: str, **env: str) -> Process:
+        started.append(Process(valkey, tmp_path, *args, **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.mark.parametrize(("sig", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_in_good_order(stage, watch, sig, status):
+    process = watch()
+    process.until("fleet_looked_at")
+    assert stage.broker.leases.current() is not None
+    assert process.end(sig) == status
+    assert stage.broker.leases.current() is None
+    assert [line["event"] for line in process.lines][-2:] == ["lease_given_up", "watch_stopped"]
+
+
+def test_of_two_one_leads_and_the_other_takes_over_within_seconds_of_its_end(stage, watch):
+    first = watch()
+    first.until("leading")
+    second = watch()
+    second.until("standing_by")
+    assert first.end(signal.SIGTERM) == 0
+    second.until("leading", seconds=5)
+
+
+def test_once_makes_one_turn_and_ends(stage, mq):
+    stage.join("worker-cpu-1")
+    stage.submit("a", worker="worker-cpu-1")
+    stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
+    answer = mq("watch", "--once", "--json", env={"REDIS_URL": stage.url})
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    (turn,) = [line for line in lines if line["event"] == "turn"]
+    assert (turn["moved"], turn["rules"], turn["trigger"]) == (1, {"evacuation": 1}, "once")
+    assert stage.ids("cpu_standard", 4) == ["a"]
+    assert stage.broker.leases.current() is None
+
+
+def test_once_under_someone_elses_lease_ends_with_7_and_says_whose(stage, mq):
+    stage.broker.leases.take("x", "bob@there", "watch", 30)
+    answer = mq("watch", "--once", status=7, env={"REDIS_URL": stage.url})
+    assert "bob@there leads the fleet" in answer.err
+
+
+def test_a_dry_run_needs_no_lease_and_changes_nothing(stage, mq):
+    stage.broker.leases.take("x", "bob@there", "watch", 30)
+    stage.join("worker-cpu-1")
+    stage.submit("a", worker="worker-cpu-1")
+    stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
+    answer = mq("watch", "--once", "--dry-run", "--json", env={"REDIS_URL": stage.url})
+    (planned,) = [one for one in map(json.loads, answer.out.splitlines()) if one["event"] == "turn_planned"]
+    assert "cpu_standard.worker-cpu-1" in planned["decisions"][0]
+    assert stage.ids("cpu_standard.worker-cpu-1", 4) == ["a"]
+
+
+def test_a_person_at_a_terminal_reads_key_equals_value(stage, mq):
+    answer = mq("watch", "--once", env={"REDIS_URL": stage.url}, terminal=True)
+    assert re.search(r"level=info event=fleet_looked_at pending=0 ", answer.out)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "says"),
+    [
+        (["--interval", "soon"], 2, "--interval 'soon' is not a duration"),
+        (["--interval", "10ms"], 2, "1s at least"),
+        (["--monitor-interval", "0s"], 2, "--monitor-interval"),
+        (["--metrics-port", "99999"], 2, "metrics-port"),
+    ],
+)
+def test_wrong_options_are_told(stage, mq, args, status, says):
+    assert says in mq("watch", *args, status=status, env={"REDIS_URL": stage.url}).err
+
+
+def test_a_broker_that_is_not_there_at_the_start_is_told_at_once(mq):
+    answer = mq("watch", status=69, env={"REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"})
+    assert "127.0.0.1:1" in answer.err
+    assert "hunter2" not in answer.err
+
+
+def test_metrics_are_served_on_this_machine_only_and_a_port_that_is_taken_is_told(stage, watch, mq):
+    process = watch("--metrics-port", "0")
+    url = process.until("metrics_served")["url"]
+    process.until("fleet_looked_at")
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text = answer.read().decode()
+    assert url.startswith("http://127.0.0.1:")
+    assert "morag_queue_leading 1.0" in text
+    assert 'morag_queue_events_total{event="leading"} 1.0' in text
+    port = url.rpartition(":")[2].removesuffix("/metrics")
+    answer = mq("watch", "--once", "--metrics-port", port, status=2, env={"REDIS_URL": stage.url})
+    assert f"127.0.0.1:{port}" in answer.err
+
+
+def test_systemd_hears_that_it_is_ready_that_it_lives_and_that_it_ends(stage, watch, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(20)
+        process = watch(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="10000000")
+        first = heard.recv(4096).decode().split("\n")
+        assert first[:2] == ["READY=1", "WATCHDOG=1"]
+        words = set(first)
+        while not any("leading" in word for word in words):
+            words |= set(heard.recv(4096).decode().split("\n"))
+        assert process.end(signal.SIGTERM) == 0
+        while "STOPPING=1" not in words:
+            words |= set(heard.recv(4096).decode().split("\n"))
