@@ -15,7 +15,14 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The task's id, or an unam
 
 @verb()
 def why(ctx: CliContext, task_id: Id) -> None:
-    """Tell why a task waits (one reason of a closed list), who could take it, and when it is expected to start."""
+    """Tell why a task is where it is, who could take it, and when it is expected to start.
+
+    The reason is one of a closed list, the first that holds. Ended: COMPLETED, FAILED, CANCELLED, QUARANTINED. In a
+    worker's hands: RUNNING, RESERVED (others run first there), HOLDER_OFFLINE (a failover takes it back). Nowhere:
+    NOT_ON_BROKER (a sweep sends it again). Waiting: QUEUE_PAUSED, ETA_NOT_REACHED, NO_CAPABLE_WORKER, LANE_CORDONED
+    (all who could take it are out of service), ALL_CAPABLE_OFFLINE, LEVEL_NOT_POLLED (nobody looks at its level),
+    BEHIND_PRIORITY (more urgent work is first), BEHIND_EARLIER, ALL_CAPABLE_BUSY (it is the next), ABOUT_TO_START.
+    """
     from morag_queue.verbs.look import Look
 
     look = Look(ctx.broker, ctx.settings)

@@ -9,7 +9,7 @@ from morag_queue.broker.dead import Grave
 from morag_queue.broker.locate import Found, Locate
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.expect import RunTime
-from morag_queue.core.explain import Explanation, explain
+from morag_queue.core.explain import Explanation, ReasonCode, explain
 from morag_queue.core.figures import Window
 from morag_queue.core.model import Frozen, QueueType, TaskState
 from morag_queue.core.snapshot import Snapshot, Totals
@@ -55,7 +55,7 @@ class Why(Frozen):
     state: TaskState
     lane: str
     position: int | None
-    reason_code: str
+    reason_code: ReasonCode
     reason: str
     workers: tuple[Scored, ...]
     expected_start: float | None
@@ -128,7 +128,7 @@ class Look:
             state=task.state,
             lane=task.lane,
             position=task.position,
-            reason_code=explanation.code.value,
+            reason_code=explanation.code,
             reason=explanation.reason,
             workers=tuple(Scored(**dict(one)) for one in explanation.workers),
             expected_start=expected.start if expected else None,

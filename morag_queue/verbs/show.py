@@ -7,6 +7,7 @@ from typing import Any
 from morag_queue.broker.client import translated
 from morag_queue.broker.message import decoded
 from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.explain import ReasonCode
 from morag_queue.core.model import Frozen
 from morag_queue.core.task import Task
 from morag_queue.settings import Settings
@@ -23,7 +24,7 @@ class Shown(Frozen):
 
     now_at: float
     task: Task
-    reason_code: str
+    reason_code: ReasonCode
     reason: str
     args: Any = None
     kwargs: Any = None
@@ -47,7 +48,7 @@ def shown(broker: RedisBroker, settings: Settings, name: str) -> Shown:
     return Shown(
         now_at=look.picture.taken_at,
         task=found.task,
-        reason_code=explanation.code.value,
+        reason_code=explanation.code,
         reason=explanation.reason,
         args=args,
         kwargs=kwargs,

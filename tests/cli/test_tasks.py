@@ -5,6 +5,8 @@ import unicodedata
 
 import pytest
 
+from morag_queue.core.explain import ReasonCode
+
 HOSTILE = "\x1b[2J[bold red]x[/] \u202etxt\r\n\x07\u200b" + "y" * 10_000
 
 
@@ -137,6 +139,12 @@ def test_task_why_answers_as_the_contract_has_it(stage, fleet):
     shown = fleet("task", "why", "b").out
     assert "BEHIND_EARLIER: 1 task is of its own level before it" in shown
     assert "starts     in about" in shown
+
+
+def test_the_reasons_are_a_closed_list_that_help_and_schema_name(mq):
+    shown = " ".join(mq("task", "why", "--help").out.split())
+    assert all(code in shown for code in ReasonCode)
+    assert set(ReasonCode) == set(mq("task", "why", "--json-schema").json["$defs"]["ReasonCode"]["enum"])
 
 
 def test_task_show_has_a_line_a_fact(stage, fleet):

@@ -114,3 +114,18 @@ def test_show_gives_what_the_result_backend_says(stage):
     stage.submit("a")
     stage.client.set("celery-task-meta-a", '{"status": "STARTED", "result": null, "traceback": "long"}')
     assert shown(stage.broker, stage.settings, "a").result == {"status": "STARTED", "result": None, "date_done": None}
+
+
+def test_a_task_with_an_eta_waits_for_it_and_says_how_long(stage, look):
+    stage.send("later", countdown=600)
+    why = look().why("later")
+    assert (why.reason_code, "in 10 min" in why.reason) == ("ETA_NOT_REACHED", True)
+
+
+def test_why_of_a_task_of_plain_celery_has_all_but_the_decision(stage, look):
+    stage.join("cpu-1")
+    stage.send("foreign-1")
+    stage.send("foreign-2")
+    why = look().why("foreign-2")
+    assert (why.reason_code, why.position, why.ahead, why.decisions) == ("BEHIND_EARLIER", 2, 1, ())
+    assert why.expected_start is not None
