@@ -256,6 +256,8 @@ class Agent:
 
     def _withdraw(self) -> None:
         """Takes nothing any more and gives back what it has not begun."""
+        if self._consumer.task_consumer is None:
+            return  # reconnecting: the next beat tells it again
         if not self.identity.draining:
             logger.info("%s is being drained: it takes no more tasks", self.identity.worker)
         self.identity.draining = True

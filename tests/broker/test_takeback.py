@@ -157,6 +157,6 @@ def test_out_of_memory_it_is_refused_whole(bench: Bench, takebacks: TakeBacks, o
     taken = bench.claim()
     before = bench.everything()
     out_of_memory()
-    with pytest.raises(ResponseError, match="OOM"):
+    with pytest.raises(ResponseError, match="maxmemory"):
         takebacks.apply([back(taken, max_deaths=2)])
     assert bench.everything() == before
