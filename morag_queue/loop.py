@@ -24,6 +24,7 @@ from .core.model import FleetStats, WorkerInfo
 from .errors import BrokerUnreachable, LeaseHeld, LeaseLost
 from .events import Event, Tell
 from .narrate import Stalls, called_by, tell_fleet, tell_news, tell_report
+from .stock import StockCare
 from .verbs.lead import LEASE_S, Leader, lead
 from .verbs.stats import stats
 from .verbs.sweep import LOOK_AGAIN_SECONDS, Sweep
@@ -75,6 +76,7 @@ class Watch:
         self._leader: Leader | None = None
         self._other = ""
         self._stop = Signal()
+        self._stock: StockCare | None = None
         self._turns = self._failures = 0
         self._failure, self._foreign = "", 0
         self._lost_at: float | None = None
@@ -158,6 +160,8 @@ class Watch:
         if now >= self._monitor_at:
             self._monitor_at = now + self._monitor_interval
             self._monitor()
+            if not self._dry_run:
+                self._care_for_stock()
         return LOOK_S
 
     def _after_loss(self, error: BrokerUnreachable) -> float:
@@ -221,6 +225,8 @@ class Watch:
             with suppress(BrokerUnreachable):  # then it runs out by itself
                 if leader.step_down():
                     self._tell(Event.LEASE_GIVEN_UP, term=leader.lease.term)
+        if self._stock is not None:
+            self._stock.end()
         self._tell(Event.STOPPED, turns=self._turns)
 
     # -- look, turn, sweep, monitor
@@ -260,6 +266,14 @@ class Watch:
         self._sweep_at = self._clock() + (LOOK_AGAIN_SECONDS if self._sweep.must_look_again else SWEEP_S)
         tell_report(self._tell, report, {}, 0.0)
         self._hooks.reported(report, 0.0)
+
+    def _care_for_stock(self) -> None:
+        """Workers without the agent are looked after by threads, from the first time that some are seen."""
+        with self._broker.translated():
+            strangers = self._broker.evidence.connected().strangers
+        if strangers and self._stock is None:
+            self._stock = StockCare(self._broker, self._tell, lambda: self._leader is not None)
+            self._stock.begin()
 
     def _monitor(self) -> None:
         if not self._dry_run:

@@ -40,7 +40,8 @@ class Control:
         self._settings = settings
 
     @cached_property
-    def _app(self) -> "Celery":
+    def app(self) -> "Celery":
+        """A Celery app that speaks to this fleet as its workers do."""
         from celery import Celery
 
         broker, url = self._settings.broker, self._settings.redis_url
@@ -59,23 +60,23 @@ class Control:
     def ping(self, nodes: Sequence[str] | None = None) -> list[str]:
         """The nodes that answer; of all nodes where none are named, which takes a whole second."""
         limit = {} if nodes is None else {"limit": len(nodes)}
-        answers = self._app.control.ping(destination=nodes, timeout=ANSWER_SECONDS, **limit)
+        answers = self.app.control.ping(destination=nodes, timeout=ANSWER_SECONDS, **limit)
         return [node for answer in answers for node in answer]
 
     def look(self, nodes: Sequence[str]) -> None:
         """Tells workers with the agent to look at their cordons."""
-        self._app.control.broadcast(LOOK, destination=list(nodes))
+        self.app.control.broadcast(LOOK, destination=list(nodes))
 
     def shut_down(self, nodes: Sequence[str]) -> None:
         """A warm shutdown: what runs is finished first."""
-        self._app.control.shutdown(destination=list(nodes))
+        self.app.control.shutdown(destination=list(nodes))
 
     def revoke(self, node: str, task_id: str, *, terminate: bool) -> None:
         """It is dropped when its turn comes; with `terminate` the process that runs it is killed as well.
 
         A worker keeps this in memory: one that restarts has forgotten it.
         """
-        self._app.control.revoke(task_id, destination=[node], terminate=terminate)
+        self.app.control.revoke(task_id, destination=[node], terminate=terminate)
 
     def queues(self, node: str) -> list[str] | None:
         """The queues that a node reads; None without an answer."""
@@ -84,11 +85,11 @@ class Control:
 
     def cancel_consumer(self, node: str, queues: Iterable[str]) -> None:
         for queue in queues:
-            self._app.control.cancel_consumer(queue, destination=[node])
+            self.app.control.cancel_consumer(queue, destination=[node])
 
     def add_consumer(self, node: str, queues: Iterable[str]) -> None:
         for queue in queues:
-            self._app.control.add_consumer(queue, destination=[node])
+            self.app.control.add_consumer(queue, destination=[node])
 
     def busy(self, node: str) -> Busy | None:
         """What a node has in hand; None where it does not answer to each of the questions."""
@@ -99,7 +100,7 @@ class Control:
         return Busy(*(len(answer[node]) for answer in answers))
 
     def _ask(self, node: str) -> Any:
-        return self._app.control.inspect(destination=[node], timeout=ANSWER_SECONDS, limit=1)
+        return self.app.control.inspect(destination=[node], timeout=ANSWER_SECONDS, limit=1)
 
 
 def _as_kombu_writes(url: str) -> str:

@@ -1,0 +1,80 @@
+"""Workers without the agent: found by their control mailboxes, asked what they have, kept from running it twice.
+
+What they answer is less than an agent says. A task that waits for its rate limit is in no answer, so its message is not
+kept alive; and no answer means nothing at all.
+"""
+
+import json
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from redis import Redis
+
+from . import scripts
+from .control import ANSWER_SECONDS, Control
+from .keys import Keys
+
+VISIBILITY_S = 3600.0
+"""kombu's default visibility timeout."""
+_A_CALL = 500
+
+
+class StockWorkers:
+    """Of one fleet. Each question waits for its answers, a second at most."""
+
+    def __init__(self, client: Redis, keys: Keys, control: Control) -> None:
+        self._client, self._keys, self._control = client, keys, control
+        self._touch = scripts.script(client, "touch")
+
+    def nodes(self, registered: Collection[str]) -> list[str]:
+        """Node names that answer and are not `registered` with an agent."""
+        bound: Any = self._client.smembers(f"{self._keys.prefix}_kombu.binding.celery.pidbox")
+        known = {one.decode(errors="replace").rpartition(self._keys.sep)[2] for one in bound}
+        asked = sorted({one.removesuffix(".celery.pidbox") for one in known} - set(registered))
+        return sorted(self._control.ping(asked)) if asked else []
+
+    def visibility_seconds(self, nodes: Sequence[str]) -> float:
+        """The shortest visibility timeout of these."""
+        found = [VISIBILITY_S]
+        for conf in self._ask(nodes, "conf").values():
+            options = (conf or {}).get("broker_transport_options") or {}
+            found.append(float(options.get("visibility_timeout", VISIBILITY_S)))
+        return min(found)
+
+    def in_hand(self, nodes: Sequence[str]) -> set[str]:
+        """The ids of the tasks that they say they have: running, prefetched, and with an eta."""
+        ids = set()
+        for question in ("active", "reserved", "scheduled"):
+            for tasks in self._ask(nodes, question).values():
+                ids |= {str((one.get("request") or one).get("id")) for one in tasks or ()}
+        return ids
+
+    def keep_alive(self, task_ids: Collection[str]) -> int:
+        """Touches the messages of these tasks; how many. What a worker with the agent has, it touches itself."""
+        tags = [tag for tag, task_id in self._taken() if task_id in task_ids]
+        keys = [self._keys.unacked, self._keys.unacked_index]
+        parts = (tags[start : start + _A_CALL] for start in range(0, len(tags), _A_CALL))
+        return sum(int(self._touch(keys=keys, args=part)) for part in parts)
+
+    def enable_events(self, nodes: Iterable[str]) -> None:
+        """Tells them to send task events, as with -E."""
+        self._control.app.control.enable_events(destination=list(nodes))
+
+    def _taken(self) -> Iterator[tuple[str, str]]:
+        """Delivery tags and task ids of the messages in `unacked` that have no owner."""
+        owned: Any = set(self._client.hkeys(self._keys.held))
+        for tag, record in self._client.hscan_iter(self._keys.unacked, count=_A_CALL):
+            if tag not in owned:
+                try:
+                    yield tag.decode(), str(json.loads(record)[0]["headers"]["id"])
+                except (ValueError, TypeError, KeyError, IndexError):
+                    continue  # foreign
+
+    def _ask(self, nodes: Sequence[str], question: str) -> dict[str, Any]:
+        from celery.exceptions import CeleryWarning
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CeleryWarning)  # two of one name: `doctor` says it better
+            asked = self._control.app.control.inspect(destination=list(nodes), timeout=ANSWER_SECONDS, limit=len(nodes))
+            return dict(getattr(asked, question)() or {})

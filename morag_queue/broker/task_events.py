@@ -1,0 +1,75 @@
+"""Celery's task events as the ends of tasks, for workers without the agent: they write nothing down themselves."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from redis import Redis
+
+from .control import Control
+from .keys import Keys
+from .lost import Lost
+from .outside import Outside, Told
+
+_REMEMBERED = 10_000
+"""Starts that are kept in mind; of a task whose start is forgotten the wait is not known."""
+_OUTCOMES = {"task-succeeded": "completed", "task-failed": "failed", "task-revoked": "cancelled"}
+
+
+class TaskEvents:
+    """Reads events and closes the ledger's entries. `is_wanted` says whether a node's are to be read now."""
+
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float, is_wanted: Callable[[str], bool]) -> None:
+        self._lost = Lost(client, keys, retention_seconds)
+        self._outside = Outside(client, keys, retention_seconds)
+        self._is_wanted = is_wanted
+        self._started: OrderedDict[str, float] = OrderedDict()
+        self._receiver: Any = None
+
+    def read(self, control: Control) -> None:
+        """Reads until `stop`. Raises the errors of kombu's connections."""
+        app = control.app
+        with app.connection_for_read() as connection:
+            self._receiver = app.events.Receiver(connection, handlers={"*": self.on_event}, app=app)
+            self._receiver.capture(limit=None, timeout=None, wakeup=False)
+
+    def stop(self) -> None:
+        """From another thread; it is heard within a second."""
+        if self._receiver is not None:
+            self._receiver.should_stop = True
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """One event as Celery sends it; what is not a task's, or not wanted, is passed over."""
+        kind, task_id, node = (str(event.get(name) or "") for name in ("type", "uuid", "hostname"))
+        if not task_id or not self._is_wanted(node):
+            return
+        if kind == "task-started":
+            self._started[task_id] = float(event.get("timestamp") or 0.0)
+            if len(self._started) > _REMEMBERED:
+                self._started.popitem(last=False)
+        elif kind in _OUTCOMES:
+            self._end(_OUTCOMES[kind], task_id, node.partition("@")[0], event)
+
+    def _end(self, outcome: str, task_id: str, worker: str, event: Mapping[str, Any]) -> None:
+        started = self._started.pop(task_id, None)
+        seen = self._lost.records([task_id]).get(task_id)
+        if seen is None:
+            return
+        runtime = event.get("runtime")
+        told = Told(
+            task_id, outcome, worker,
+            wait_seconds=self._waited(seen, started),
+            run_seconds=float(runtime) if isinstance(runtime, int | float) else None,
+        )  # fmt: skip
+        self._outside.end(told, seen)
+
+    def _waited(self, seen: str, started: float | None) -> float | None:
+        enqueued_at = _enqueued_at(seen)
+        return None if started is None or not enqueued_at else max(started - enqueued_at, 0.0)
+
+
+def _enqueued_at(record: str) -> float:
+    """When the task of a ledger record was queued; 0 where it does not say."""
+    at = json.loads(record).get("enqueued_at")
+    return float(at) if isinstance(at, int | float) else 0.0
