@@ -83,7 +83,7 @@ class Undo:
                 return self._tasks(entry, _only("queued", _unqueued(self._reason)))
             case "task prio" | "task move" | "rebalance" | "watch" | "journal undo":
                 return self._tasks(entry, _moved_back)
-        raise Refused(f"{entry.verb} of {entry.subject} cannot be taken back: what it changed is not kept")
+        raise _not_kept(entry)
 
     def _by(self, entry: JournalEntry) -> dict[str, Any]:
         reason = self._reason or f"undo of {entry.entry_id}"
@@ -108,6 +108,8 @@ class Undo:
     def _tasks(self, entry: JournalEntry, decide: "Callable[[Any, Look, Found], Step]") -> Undone:
         noted = entry.changes.get("tasks")
         tasks: Mapping[str, Any] = noted if isinstance(noted, dict) else {}
+        if not tasks and not entry.changes.get("lanes"):
+            raise _not_kept(entry)
         options = self._by(entry)
         steer = Steer(self._broker, self._settings, _VERB, **options)
         report = steer.named(tasks, _each(tasks, decide))
@@ -124,6 +126,10 @@ class Undo:
             unchanged=len(report.tasks) - changed - len(report.refused), not_undone=tuple(not_undone),
             dry_run=self._dry_run,
         )  # fmt: skip
+
+
+def _not_kept(entry: JournalEntry) -> Refused:
+    return Refused(f"{entry.verb} of {entry.subject} cannot be taken back: how it was before is not kept")
 
 
 def _each(tasks: Mapping[str, Any], decide: Callable[[Any, Look, Found], Step]) -> Decide:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from morag_queue.broker.takeback import Return
+from morag_queue.core.plan import MoveTask
 
 LIMIT = 3
 
@@ -263,6 +264,8 @@ def test_what_cannot_be_taken_back_is_said(stage, fleet, fail):
     fail("f-1")
     fleet("dead", "drop", "f-1")
     assert "cannot be taken back" in fleet("journal", "undo", last(stage), status=5).err
+    swept = stage.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
+    assert "how it was before is not kept" in fleet("journal", "undo", swept, status=5).err
     assert "no journal entry '17'" in fleet("journal", "undo", "17-99", status=8).err.replace("17-99", "17")
 
 
@@ -278,3 +281,21 @@ def test_a_dry_run_of_undo_changes_nothing(stage, fleet):
     fleet("task", "cancel", "a")
     assert fleet("journal", "undo", last(stage), "--dry-run").out == "task cancel: 1 would be taken back\n"
     assert stage.ids("cpu_standard", 4) == []
+
+
+def test_undo_of_a_balancing_turn_moves_its_tasks_back_and_tells_what_went_as_a_whole(stage, fleet):
+    stage.submit("a", "b")
+    move = MoveTask(
+        task_id="a", source="cpu_standard", target="cpu_batch", level=4, to_level=1, reason="starving"
+    )  # fmt: skip
+    assert stage.broker.moves.tasks([move]) == ["moved"]
+    changes = {
+        "moved": 1,
+        "tasks": {"a": ["cpu_standard", 4, "cpu_batch", 1, "starving"]},
+        "lanes": [["cpu_batch.cpu-9", 3, "cpu_batch", 7, "its worker is dead"]],
+    }
+    entry = stage.broker.journal.write("watch", "rebalance", "fleet", changes=changes)
+    assert fleet("task", "why", "a", "--json").json["decisions"][-1]["reason"] == "starving"
+    result = fleet("journal", "undo", entry, status=3)
+    assert "not taken back: cpu_batch.cpu-9, level 3: 7 went to cpu_batch as a whole" in result.err
+    assert stage.ids("cpu_standard", 4) == ["b", "a"]
