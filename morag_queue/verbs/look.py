@@ -78,13 +78,14 @@ class Look:
     def find(self, name: str) -> Found:
         """By an id or its beginning. Raises NotFound, or UsageError that lists the candidates."""
         with translated(self.settings.redis_url):
-            found = self.locate.task(name)
+            found = self.locate.task(name, known_only=True)
             if found is not None:
                 return found
             ids = self.locate.ids(name) if name else []
-            if len(ids) > 1:
+            whole = ids[0] if len(ids) == 1 else name
+            found = self.locate.task(whole) if ids else None
+            if found is None and len(ids) > 1:
                 raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}; give more of the id")
-            found = self.locate.task(ids[0]) if ids else None
         if found is None:
             raise NotFound(f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them")
         return found
