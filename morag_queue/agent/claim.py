@@ -15,25 +15,26 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty
+from random import uniform
 from time import monotonic
 from typing import Any
 
 import redis
+from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from kombu.utils.uuid import uuid
 from redis._parsers import _RESP3Parser
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from morag_queue.broker import scripts
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.takeback import Return, TakeBacks
 from morag_queue.core import lanes
-from morag_queue.core.model import QueueType
 
 from .hands import HandsQoS, claim_of, ending
 from .identity import Claim, Identity, Outcome
+from .question import Question
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -42,8 +43,10 @@ RECHECK_SECONDS = 5.0
 POLL_SECONDS = 0.1
 """The same where the server refuses CLIENT TRACKING (a proxy, an ACL)."""
 
+SPREAD_SECONDS = 0.01
+"""At most so long a worker waits after it was woken, if others were faster the last times."""
+
 _WAKE = object()
-_QUEUES = {queue.value: place for place, queue in enumerate(QueueType)}
 
 
 class FencedError(redis.ConnectionError):
@@ -60,13 +63,18 @@ def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, A
     return message if isinstance(message["headers"], dict) else None
 
 
+def _tick() -> None:
+    """Nothing to do: that the loop turns is enough."""
+
+
 class ClaimChannelMixin:
     """What the claim changes in kombu's channel; see the module."""
 
     QoS = HandsQoS
     morag_queue: Identity
     _waiting = False
-    _asked_again_at = 0.0
+    _ask_at = 0.0
+    _spread_seconds = 0.0
     _stock = False  # consumes without acknowledgement (replies to remote control): kombu's own way is right there
     _tracking: Any = None  # the socket on which tracking was asked for
     _recheck_seconds = RECHECK_SECONDS
@@ -75,7 +83,8 @@ class ClaimChannelMixin:
     _loaded = False
     _tag = ""
     _refusal = ""
-    _plan: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
+    _made: Question
+    _made_for: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,39 +121,19 @@ class ClaimChannelMixin:
             return
         connection = self.client.connection  # type: ignore[attr-defined]
         self._track(connection)
-        keys, arguments = self._claim(queues)
-        command = ("EVALSHA", self._sha) if self._loaded else ("EVAL", scripts.source("claim"))
         self._in_poll, self._waiting, self._brpop_sent_at = connection, False, monotonic()
-        # No health check here: its PING would swallow an invalidation.
-        connection.send_command(*command, len(keys), *keys, *arguments, check_health=False)
-
-    def _claim(self, queues: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-        me = self.morag_queue
-        if self._plan[0] != queues:
-            self._plan = (queues, *self._lay_out(queues))
-        _, keys, fixed = self._plan
         self._tag = uuid()
-        return keys, [me.worker, me.incarnation, self._tag, *fixed]
+        # No health check here: its PING would swallow an invalidation.
+        question = self._question(queues)
+        connection.send_packed_command([question.asked(self._tag, is_loaded=self._loaded)], check_health=False)
 
-    def _lay_out(self, queues: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The script's keys and the arguments that stay the same while the lanes do."""
-        me, steps = self.morag_queue, tuple(self.priority_steps)  # type: ignore[attr-defined]
-        keys = self._keys
-        ordered = []
-        for name in queues:
-            queue, worker = lanes.split(name)
-            own = worker == me.worker and queue in _QUEUES
-            ordered.append((not own, _QUEUES.get(queue, len(_QUEUES)), name, queue if queue in _QUEUES else name, own))
-        ordered.sort()
-        names = [name for _, _, name, _, _ in ordered]
-        described = [word for _, _, name, queue, own in ordered for word in (name, queue, "1" if own else "")]
-        fixed = (keys.unacked, keys.unacked_index, keys.held, keys.cordons, keys.paused, keys.incarnations)
-        lists = tuple(keys.list(name, step) for step in steps for name in names)
-        return fixed + lists, (str(len(names)), *described, *map(str, steps))
-
-    @property
-    def _sha(self) -> str:
-        return scripts.sha("claim")
+    def _question(self, queues: tuple[str, ...]) -> Question:
+        me = self.morag_queue
+        made_for = (queues, me.incarnation)
+        if self._made_for != made_for:
+            self._made_for = made_for
+            self._made = Question(me.worker, me.incarnation, queues, self.priority_steps, self._keys)  # type: ignore[attr-defined]
+        return self._made
 
     def _track(self, connection: Any) -> None:
         if connection._sock is None:
@@ -168,9 +157,9 @@ class ClaimChannelMixin:
             return read
         connection = self.client.connection  # type: ignore[attr-defined]
         try:
-            if self._waiting:
+            if self._waiting or not self._in_poll:
                 connection.read_response(push_request=True)
-                self._idle()
+                self._wake()
                 raise Empty
             reply = self._reply(connection)
         except self.connection_errors:  # type: ignore[attr-defined]
@@ -183,12 +172,31 @@ class ClaimChannelMixin:
                 connection.read_response(push_request=True)
                 self._idle()
             else:
-                self._waiting, self._asked_again_at = True, monotonic()
+                self._waiting, self._ask_at = True, monotonic() + self._recheck_seconds
                 self._brpop_sent_at = None  # nothing is overdue: kombu's health check has nothing to look for
             raise Empty
         self._idle()
+        self._spread_seconds = 0.0
         self._hand_over(*reply)
         return True
+
+    def _wake(self) -> None:
+        """Something was pushed. A worker that is often too late is one of many: a push would wake them all at once.
+
+        The server would be busy with their questions, and the one that gets the message be served among them.
+        """
+        if self._waiting and self._spread_seconds and (loop := get_event_loop()) is not None:
+            delay = uniform(0, self._spread_seconds)
+            self._ask_at = min(self._ask_at, monotonic() + delay)
+            loop.call_later(delay, _tick)
+        else:
+            self._idle()
+        self._spread_seconds = min(2 * self._spread_seconds or SPREAD_SECONDS / 8, SPREAD_SECONDS)
+
+    @property
+    def hears_only(self) -> bool:
+        """Whether no answer is due: all that can come is word of a push."""
+        return not self._stock and not self._in_poll
 
     def _idle(self) -> None:
         self._in_poll, self._waiting, self._brpop_sent_at = None, False, None
@@ -276,7 +284,7 @@ class ClaimChannelMixin:
 
     def ask_again(self, now: float) -> None:
         """Ends a wait that lasts for long, so that the next poll asks."""
-        if self._waiting and now - self._asked_again_at >= self._recheck_seconds and self.qos.can_consume():  # type: ignore[attr-defined]
+        if self._waiting and now >= self._ask_at and self.qos.can_consume():  # type: ignore[attr-defined]
             self._idle()
 
     def _on_connection_disconnect(self, connection: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from kombu.transport import redis as stock
 from redis._parsers import _RESP3Parser
 
-from .claim import ClaimChannelMixin
+from .claim import ClaimChannelMixin, _tick
 
 
 class ClaimChannel(ClaimChannelMixin, stock.Channel):
@@ -28,6 +28,13 @@ class _Poller(stock.MultiChannelPoller):
             channel.ask_again(now)
         super().on_poll_start()
 
+    def on_readable(self, fileno: int) -> Any:
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        if channel is not None and kind == "BRPOP" and channel.hears_only:
+            # A worker whose hands are full still hears of pushes; kombu would take that for a closed connection.
+            return channel._brpop_read()
+        return super().on_readable(fileno)
+
 
 class _ClaimTransportMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,10 +45,6 @@ class _ClaimTransportMixin:
         super().register_with_event_loop(connection, loop)  # type: ignore[misc]
         # The loop sleeps until its next timer: without one, a waiting channel would not look at the clock.
         loop.call_repeatedly(1.0, _tick)
-
-
-def _tick() -> None:
-    """Nothing to do: that the loop turns is enough."""
 
 
 class Transport(_ClaimTransportMixin, stock.Transport):

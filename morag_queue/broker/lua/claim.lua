@@ -18,7 +18,7 @@
 -- Errors: FENCED when another incarnation acts in this worker's name.
 -- Invariant: a message is in a lane, or in unacked with a holder; never in neither.
 
-local FIRST_LANE, DEEPEST = 6, 1000
+local FIRST_LIST, DEEPEST = 7, 1000
 local worker, incarnation, tag, lanes = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 -- With its new tag, and its id; nil for what is not Celery's: that is left where it is, and looked past.
@@ -60,28 +60,35 @@ if cordon then
     if not over and cordon.state ~= 'cordoned' then return end
     own_only = not over
 end
+-- One look at all the lists: an idle worker asks at every push to any of them, and there may be many idle ones.
+if redis.call('EXISTS', unpack(KEYS, FIRST_LIST)) == 0 then return end
 local paused = {}
 for _, queue in ipairs(redis.call('SMEMBERS', KEYS[5])) do paused[queue] = true end
 
-for i = FIRST_LANE + 1, #KEYS do
-    local place = (i - FIRST_LANE - 1) % lanes
-    local lane, queue, own = ARGV[5 + 3 * place], ARGV[6 + 3 * place], ARGV[7 + 3 * place] == '1'
-    local length = redis.pcall('LLEN', KEYS[i])
-    if type(length) ~= 'number' then length = 0 end  -- a key of another type: `doctor` names it
-    if (own or not own_only) and not paused[queue] and length > 0 then
-        -- They change nothing, but fail where a key has another type: before the message is taken, not after.
-        redis.call('HDEL', KEYS[1], tag)
-        redis.call('ZREM', KEYS[2], tag)
-        redis.call('HDEL', KEYS[3], tag)
-        local message, id = take(KEYS[i])
-        if message then
-            local level = tonumber(ARGV[5 + 3 * lanes + math.floor((i - FIRST_LANE - 1) / lanes)])
-            local time = redis.call('TIME')
-            local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-            redis.call('HSET', KEYS[1], tag, '[' .. message .. ', "", ' .. quoted(lane) .. ']')
-            redis.call('ZADD', KEYS[2], time[1] .. '.' .. string.format('%06d', time[2]), tag)
-            redis.call('HSET', KEYS[3], tag, cjson.encode({worker, incarnation, id, lane, level, tonumber(ms)}))
-            return {lane, message, ms}
+local function claim(key, lane, level)
+    local length = redis.pcall('LLEN', key)
+    if type(length) ~= 'number' or length == 0 then return end  -- a key of another type: `doctor` names it
+    -- They change nothing, but fail where a key has another type: before the message is taken, not after.
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('HDEL', KEYS[3], tag)
+    local message, id = take(key)
+    if not message then return end
+    local time = redis.call('TIME')
+    local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+    redis.call('HSET', KEYS[1], tag, '[' .. message .. ', "", ' .. quoted(lane) .. ']')
+    redis.call('ZADD', KEYS[2], time[1] .. '.' .. string.format('%06d', time[2]), tag)
+    redis.call('HSET', KEYS[3], tag, cjson.encode({worker, incarnation, id, lane, level, tonumber(ms)}))
+    return {lane, message, ms}
+end
+
+for group = 0, (#KEYS - FIRST_LIST + 1) / lanes - 1 do
+    local first, level = FIRST_LIST + group * lanes, tonumber(ARGV[5 + 3 * lanes + group])
+    if redis.call('EXISTS', unpack(KEYS, first, first + lanes - 1)) > 0 then
+        for place = 0, lanes - 1 do
+            local lane, queue, own = ARGV[5 + 3 * place], ARGV[6 + 3 * place], ARGV[7 + 3 * place] == '1'
+            local taken = (own or not own_only) and not paused[queue] and claim(KEYS[first + place], lane, level)
+            if taken then return taken end
         end
     end
 end
