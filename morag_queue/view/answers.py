@@ -170,8 +170,8 @@ ANSWERS = {
     "completion": f"{_HERE}:Completion",
 }
 """The words of a verb -> where the model of its document is, or of each line, for `watch` and `stats --live`."""
-WITHOUT = frozenset({"worker"})
-"""Verbs that print no document: Celery takes the place of the process."""
+WITHOUT = frozenset({"worker", "dashboard"})
+"""Verbs that print no document of ours: Celery takes the place of the process; a dashboard is Grafana's."""
 
 
 def answer_of(words: str) -> type[BaseModel] | None:
