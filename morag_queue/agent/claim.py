@@ -12,7 +12,7 @@ It overrides private methods of kombu's, which `transport.check_kombu` verifies.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty
 from random import uniform
@@ -22,7 +22,6 @@ from typing import Any
 import redis
 from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 from kombu.utils.uuid import uuid
 from redis._parsers import _RESP3Parser
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
@@ -32,7 +31,7 @@ from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.takeback import Return, TakeBacks
 from morag_queue.core import lanes
 
-from .hands import HandsQoS, claim_of, ending
+from .hands import HandsQoS, claim_of, ending, readable
 from .identity import Claim, Identity, Outcome
 from .question import Question
 
@@ -53,17 +52,11 @@ class FencedError(redis.ConnectionError):
     """Someone took this worker's name. It is a connection error to Celery: all that was in hand is given up."""
 
 
-def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, Any] | None:
-    """A message that kombu can read; None for another, which would end the worker: the script's JSON is a lax one."""
-    try:
-        message: dict[str, Any] = loads(bytes_to_str(text))
-        decode_body(message["body"], message["properties"].get("body_encoding"))
-    except Exception:  # noqa: BLE001 - whatever a stranger's message may raise
-        return None
-    return message if isinstance(message["headers"], dict) else None
+TICK_SECONDS = 1.0
+"""How often the event loop turns at least."""
 
 
-def _tick() -> None:
+def tick() -> None:
     """Nothing to do: that the loop turns is enough."""
 
 
@@ -172,8 +165,7 @@ class ClaimChannelMixin:
                 connection.read_response(push_request=True)
                 self._idle()
             else:
-                self._waiting, self._ask_at = True, monotonic() + self._recheck_seconds
-                self._brpop_sent_at = None  # nothing is overdue: kombu's health check has nothing to look for
+                self._wait(self._recheck_seconds)
             raise Empty
         self._idle()
         self._spread_seconds = 0.0
@@ -185,13 +177,21 @@ class ClaimChannelMixin:
 
         The server would be busy with their questions, and the one that gets the message be served among them.
         """
-        if self._waiting and self._spread_seconds and (loop := get_event_loop()) is not None:
-            delay = uniform(0, self._spread_seconds)
-            self._ask_at = min(self._ask_at, monotonic() + delay)
-            loop.call_later(delay, _tick)
+        if not self._waiting:
+            return  # its hands are full
+        if self._spread_seconds:
+            self._wait(uniform(0, self._spread_seconds))
         else:
             self._idle()
         self._spread_seconds = min(2 * self._spread_seconds or SPREAD_SECONDS / 8, SPREAD_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        """Asks again after so long, if not before."""
+        ask_at = monotonic() + seconds
+        self._ask_at = min(self._ask_at, ask_at) if self._waiting else ask_at
+        self._waiting, self._brpop_sent_at = True, None  # nothing is overdue: kombu's health check has nothing to find
+        if seconds < TICK_SECONDS and (loop := get_event_loop()) is not None:
+            loop.call_later(seconds, tick)
 
     @property
     def hears_only(self) -> bool:

@@ -8,12 +8,14 @@ it stays in hand (`Identity.hands`), and its end is written down whichever chann
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import time
 from typing import Any
 
 from kombu.transport import redis as stock
 from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
 
 from morag_queue.broker.header import HEADER
 from morag_queue.broker.ledger import Ending
@@ -28,6 +30,16 @@ ACCEPTED = Outcome("accepted")
 """Early acknowledgement: the message is given up, the task goes on without protection."""
 _UNREAD = Outcome("failed", error="acknowledged before it ran: the worker could not read it")
 _REJECTED = Outcome("failed", error="rejected by the worker")
+
+
+def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, Any] | None:
+    """A message that kombu can read; None for another, which would end the worker: the script's JSON is a lax one."""
+    try:
+        message: dict[str, Any] = loads(bytes_to_str(text))
+        decode_body(message["body"], message["properties"].get("body_encoding"))
+    except Exception:  # noqa: BLE001 - whatever a stranger's message may raise
+        return None
+    return message if isinstance(message["headers"], dict) else None
 
 
 def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:

@@ -6,7 +6,7 @@ from typing import Any
 from kombu.transport import redis as stock
 from redis._parsers import _RESP3Parser
 
-from .claim import ClaimChannelMixin, _tick
+from .claim import TICK_SECONDS, ClaimChannelMixin, tick
 
 
 class ClaimChannel(ClaimChannelMixin, stock.Channel):
@@ -44,7 +44,7 @@ class _ClaimTransportMixin:
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)  # type: ignore[misc]
         # The loop sleeps until its next timer: without one, a waiting channel would not look at the clock.
-        loop.call_repeatedly(1.0, _tick)
+        loop.call_repeatedly(TICK_SECONDS, tick)
 
 
 class Transport(_ClaimTransportMixin, stock.Transport):

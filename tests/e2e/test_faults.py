@@ -170,6 +170,20 @@ def test_scripts_flushed_and_connections_cut_under_load_lose_nothing(make_agents
     nothing_is_lost(fleet, sent, may_run_twice=set(sent))
 
 
+def test_where_the_server_grants_no_tracking_an_idle_worker_asks_often(make_agents: Make) -> None:
+    fleet = make_agents()
+    fleet.redis.acl_setuser("default", enabled=True, nopass=True, commands=["-client|tracking"])
+    fleet.start_worker(WORKER)
+    sent = [fleet.submit("t.add", 1, 1)]
+    fleet.until_ran(sent)
+    fleet.until_empty()
+
+    sent.append(fleet.submit("t.add", 1, 1))
+
+    nothing_is_lost(fleet, sent)
+    assert "Unrecoverable" not in fleet.log(WORKER)
+
+
 def test_a_worker_waits_for_a_server_that_is_down_and_registers_then(make_agents: Make) -> None:
     fleet = make_agents(persist=True)
     fleet.server.kill()
