@@ -1,17 +1,19 @@
 """What is learned of run times: workers add up surprises as tasks end (settle.lua), the leader folds them in."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
 from morag_queue.core.estimate import Correction, learn_many
 from morag_queue.core.model import ContentType, Requires
-from morag_queue.core.table import Corrections
 
 from . import scripts
 from .client import fenced
 from .keys import Keys
+
+if TYPE_CHECKING:
+    from morag_queue.core.table import Corrections
 
 
 class Learning:
@@ -46,7 +48,7 @@ class Learning:
         return runs, kinds
 
 
-def corrections(text: bytes | str) -> Corrections:
+def corrections(text: bytes | str) -> "Corrections":
     """As `fold` has written them; of another version's nothing, as if nothing had been learned."""
     try:
         fields = json.loads(text) if text else {}
@@ -56,7 +58,7 @@ def corrections(text: bytes | str) -> Corrections:
     return {kind: one for kind, one in read.items() if kind is not None}
 
 
-def _text(known: Corrections) -> str:
+def _text(known: "Corrections") -> str:
     return json.dumps(
         {f"{kind}|{needs}|{int(on_gpu)}": [one.n, round(one.m, 6)] for (kind, needs, on_gpu), one in known.items()}
     )

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
@@ -12,31 +12,37 @@ from morag_queue.core.figures import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
-from morag_queue.ports import Outgoing
 from morag_queue.settings import Settings
 
 from . import picture, scripts
 from .client import connect, translated
-from .control import Control
-from .cordons import Cordons
-from .dead import Dead
-from .evidence import Evidence
-from .journal import Journal
 from .keys import Keys
-from .lease import Leases
-from .ledger import BATCH, Ledger
-from .lost import Lost
-from .memories import Memories
-from .moves import Moves
-from .registry import Registry
-from .takeback import TakeBacks
+
+if TYPE_CHECKING:
+    from morag_queue.ports import Outgoing
+
+    from .control import Control
+    from .cordons import Cordons
+    from .dead import Dead
+    from .evidence import Evidence
+    from .journal import Journal
+    from .lease import Leases
+    from .ledger import Ledger
+    from .lost import Lost
+    from .memories import Memories
+    from .moves import Moves
+    from .registry import Registry
+    from .takeback import TakeBacks
 
 _COARSE = 6 * 3600.0
 """Seconds from which on a window is added up from hours instead of minutes: at most 360 hashes are read."""
 
 
 class RedisBroker:
-    """One fleet on one Redis. Each method raises BrokerUnreachable or BrokerError, with a message for the user."""
+    """One fleet on one Redis. Each method raises BrokerUnreachable or BrokerError, with a message for the user.
+
+    Its parts are imported when they are first used: `stats` needs none of them, and its start is part of the contract.
+    """
 
     def __init__(self, settings: Settings, client: Redis | None = None) -> None:
         self.settings = settings
@@ -58,51 +64,75 @@ class RedisBroker:
         return translated(self.settings.redis_url)
 
     @cached_property
-    def registry(self) -> Registry:
+    def registry(self) -> "Registry":
+        from .registry import Registry
+
         return Registry(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> "Ledger":
+        from .ledger import Ledger
+
         return Ledger(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
-    def moves(self) -> Moves:
+    def moves(self) -> "Moves":
+        from .moves import Moves
+
         return Moves(self.client, self.keys)
 
     @cached_property
-    def dead(self) -> Dead:
+    def dead(self) -> "Dead":
+        from .dead import Dead
+
         return Dead(self.client, self.keys)
 
     @cached_property
-    def takebacks(self) -> TakeBacks:
+    def takebacks(self) -> "TakeBacks":
+        from .takeback import TakeBacks
+
         return TakeBacks(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
-    def lost(self) -> Lost:
+    def lost(self) -> "Lost":
+        from .lost import Lost
+
         return Lost(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
-    def evidence(self) -> Evidence:
+    def evidence(self) -> "Evidence":
+        from .evidence import Evidence
+
         return Evidence(self.client, self.keys)
 
     @cached_property
-    def cordons(self) -> Cordons:
+    def cordons(self) -> "Cordons":
+        from .cordons import Cordons
+
         return Cordons(self.client, self.keys)
 
     @cached_property
-    def control(self) -> Control:
+    def control(self) -> "Control":
+        from .control import Control
+
         return Control(self.settings)
 
     @cached_property
-    def leases(self) -> Leases:
+    def leases(self) -> "Leases":
+        from .lease import Leases
+
         return Leases(self.client, self.keys)
 
     @cached_property
-    def memories(self) -> Memories:
+    def memories(self) -> "Memories":
+        from .memories import Memories
+
         return Memories(self.client, self.keys)
 
     @cached_property
-    def journal(self) -> Journal:
+    def journal(self) -> "Journal":
+        from .journal import Journal
+
         return Journal(self.client, self.keys)
 
     @cached_property
@@ -146,8 +176,10 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return [_windows([fields], 60.0) for fields in pipe.execute()]
 
-    def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
+    def submit(self, messages: Sequence["Outgoing"]) -> list[bool]:
         """Queues messages in order, `BATCH` a call; False for an id that is still open."""
+        from .ledger import BATCH
+
         answer: list[bool] = []
         for start in range(0, len(messages), BATCH):
             with translated(self.settings.redis_url):
