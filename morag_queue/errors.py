@@ -70,5 +70,11 @@ class BrokerUnreachable(MoragQueueError):
     exit_status = ExitStatus.UNREACHABLE
 
 
+class Interrupted(MoragQueueError):
+    """The user ended it on the way; the message says what was done until then."""
+
+    exit_status = ExitStatus.INTERRUPTED
+
+
 class BrokerError(MoragQueueError):
     """The broker answered, but refused: out of memory, read-only, no permission, a key of the wrong type."""

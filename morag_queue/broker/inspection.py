@@ -68,7 +68,7 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
             unowned=read("unacked", lambda: _unowned(client, keys), 0),
             longest_run_s=read("figures", lambda: _longest_run(broker, picture.taken_at), 0.0),
             clock_offset=offset,
-            leader_expected=read("the journal", lambda: _was_led(broker), False),
+            leader_expected=read("the lease", broker.leases.was_led, False),
             unread=unread,
         )
 
@@ -91,11 +91,6 @@ def _unowned(client: redis.Redis, keys: Keys) -> int:
     pipe.hlen(keys.held)
     unacked, held = pipe.execute()
     return int(unacked) - int(held)
-
-
-def _was_led(broker: RedisBroker) -> bool:
-    """Whether a loop has changed something lately: then somebody counts on it."""
-    return any(one.verb == "watch" for one in broker.journal.latest(100))
 
 
 def _clock_offset(client: redis.Redis) -> float:

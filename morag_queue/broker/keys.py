@@ -108,6 +108,11 @@ class Keys:
         return self._own("terms")
 
     @property
+    def watched(self) -> str:
+        """string: who ran `watch` last; it expires a day after that one last led"""
+        return self._own("watched")
+
+    @property
     def memory(self) -> str:
         """string: what the balancing loop keeps between two turns (JSON)"""
         return self._own("memory")

@@ -38,8 +38,12 @@ class Leases:
         text: Any = self._client.get(self._keys.lease)
         return None if text is None else Lease.model_validate_json(text)
 
+    def was_led(self) -> bool:
+        """Whether a `watch` has led within the last day: then somebody counts on it."""
+        return bool(self._client.exists(self._keys.watched))
+
     def _call(
         self, does: str, holder: str, term: int | str, seconds: float = 0.0, who: str = "", verb: str = ""
     ) -> Any:
         arguments = [does, holder, term, max(1, round(seconds * 1000)), who, verb]
-        return self._script(keys=[self._keys.lease, self._keys.terms], args=arguments)
+        return self._script(keys=[self._keys.lease, self._keys.terms, self._keys.watched], args=arguments)

@@ -61,7 +61,7 @@ def command(
     With --from, flags hold for the lines that do not say otherwise. An id that is still open is refused, so a bulk with
     ids of its own can be sent again.
     """
-    from morag_queue.verbs.submit import Submitter
+    from morag_queue.verbs.submit import Submitter, note_submit
 
     _check(sources, from_file, task_id)
     fields = said(
@@ -83,6 +83,7 @@ def command(
         else:
             with ctx.progress("submitting", total) as advance:
                 report = submitter.submit(given, details=wait or not ctx.quiet, on_progress=advance)
+            note_submit(ctx.broker, report, ctx.who, ctx.options.reason)
     states = _wait(ctx, report) if wait and report.tasks and not ctx.options.dry_run else {}
     _answer(ctx, report, states)
     return _status(report, states)

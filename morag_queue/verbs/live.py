@@ -72,8 +72,7 @@ class Watcher:
         self._read_minutes(picture.taken_at)
         policy = self._settings.policy
         with self._broker.translated():
-            journal = tuple(self._broker.journal.latest(_JOURNAL))
-        led = any(one.verb == "watch" for one in journal)
+            journal, led = tuple(self._broker.journal.latest(_JOURNAL)), self._broker.leases.was_led()
         return LiveFrame(
             stats=fleet_stats(picture, self._windows(picture.taken_at), totals, policy, window_seconds=self._window_s),
             fleet=self._broker.fleet,

@@ -1,7 +1,7 @@
 """submit → probe → classify → route → lane: a row becomes a message, and its ledger entry with it."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -13,7 +13,7 @@ from morag_queue.core.classify import counting
 from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision
 from morag_queue.core.route import Router
 from morag_queue.core.routed import Refusal
-from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, Refused
+from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, Interrupted, MoragQueueError, Refused
 from morag_queue.ports import Broker, Outgoing
 from morag_queue.probe import probe_many
 from morag_queue.settings import Settings
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 8 * BATCH
 """Rows that are probed together before they are queued: a reader of stdin sees progress, a probe pool has work."""
+_NOTED = 20
+"""Ids of a bulk that its journal entry names."""
 
 
 class SubmittedTask(Frozen):
@@ -104,25 +106,21 @@ class Submitter:
         """Queues the rows in order; one that cannot be queued stops nothing. `on_progress` hears of how many."""
         report = SubmitReport()
         prepared = self.prepare(rows)
-        while batch := list(islice(prepared, BATCH)):
-            ready = [one for one in batch if isinstance(one, Prepared)]
-            report.failed += [one for one in batch if isinstance(one, Failure)]
-            try:
+        ready: list[Prepared] = []
+        try:
+            while batch := list(islice(prepared, BATCH)):
+                report.failed += [one for one in batch if isinstance(one, Failure)]
+                ready = [one for one in batch if isinstance(one, Prepared)]
                 answers = self._broker.submit([outgoing(one, self._wire) for one in ready])
-            except BrokerUnreachable as error:
-                report.broken, report.uncertain = error, [one.entry.task_id for one in ready]
-                return report
-            except BrokerError as error:  # refused as a whole: none of this batch was queued
-                report.broken = error
-                return report
-            for one, queued in zip(ready, answers, strict=True):
-                if queued:
-                    report.submitted += 1
-                    if details:
-                        report.tasks.append(submitted(one))
-                else:
-                    report.failed.append(_still_open(one))
-            on_progress(len(batch))
+                _note_answers(report, ready, answers, details)
+                ready = []
+                on_progress(len(batch))
+        except BrokerError as error:  # refused as a whole: none of this batch was queued
+            report.broken = error
+        except BrokerUnreachable as error:
+            report.broken, report.uncertain = error, [one.entry.task_id for one in ready]
+        except KeyboardInterrupt:
+            report.broken, report.uncertain = Interrupted("interrupted"), [one.entry.task_id for one in ready]
         return report
 
     def _probe(self, rows: Iterable[Row]) -> None:
@@ -154,6 +152,29 @@ class Submitter:
         if found is None:
             found = self._found[key] = classified(row, facts, self._settings)
         return found
+
+
+def _note_answers(report: SubmitReport, ready: Sequence[Prepared], answers: Sequence[bool], details: bool) -> None:
+    for one, queued in zip(ready, answers, strict=True):
+        if not queued:
+            report.failed.append(_still_open(one))
+            continue
+        report.submitted += 1
+        if details:
+            report.tasks.append(submitted(one))
+
+
+def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
+    """Leaves a journal entry: how many, and the first ids. None where nothing was queued or the broker is in trouble."""
+    if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
+        subject = report.tasks[0].source if len(report.tasks) == 1 else f"{report.submitted} tasks"
+        changes = {
+            "submitted": report.submitted,
+            "failed": len(report.failed),
+            "task_ids": [task.task_id for task in report.tasks[:_NOTED]],
+        }
+        with broker.translated():
+            broker.journal.write(who, "submit", subject, reason=reason, changes=changes)
 
 
 def outgoing(one: Prepared, wire: "Wire") -> Outgoing:

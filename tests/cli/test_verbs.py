@@ -210,3 +210,16 @@ def test_ctrl_c_while_waiting_detaches_and_says_how_to_look_again(fleet, here, m
 def test_an_unusable_key_of_someone_else_is_said_in_words(fleet, client: redis.Redis):
     client.set("mq:workers", "not a hash")
     assert "refused" in fleet("stats", status=1).err
+
+
+def test_submit_leaves_a_journal_entry_with_who_and_why(fleet, here, client):
+    task_id = fleet("submit", "report.txt", "--reason", "the board asked", "--json").json["tasks"][0]["task_id"]
+    ((_, fields),) = client.xrange("mq:journal")
+    entry = json.loads(fields[b"entry"])
+    assert (entry["verb"], entry["subject"], entry["reason"]) == ("submit", "report.txt", "the board asked")
+    assert entry["changes"] == {"submitted": 1, "failed": 0, "task_ids": [task_id]}
+
+
+def test_a_submit_that_queued_nothing_leaves_none(fleet, here, client):
+    fleet("submit", "nothing-here.txt", status=1)
+    assert client.xlen("mq:journal") == 0

@@ -3,6 +3,7 @@
 --
 -- KEYS[1] lease  string, JSON {"holder", "term", "who", "verb", "since", "until"}; it expires with the lease
 -- KEYS[2] terms  string, the last term that was given; it never expires, or a term could come back
+-- KEYS[3] watched  string, who ran `watch` last; a fleet that was looked after is expected to be
 -- ARGV[1] take | renew | give_up   [2] holder  [3] the holder's term ('' to take)  [4] ms to live  [5] who  [6] verb
 -- Returns take: the lease that stands now, the holder's or another's;  renew: the lease, or nil when it is lost;
 --         give_up: 1, or 0 when it was lost.
@@ -21,4 +22,5 @@ if not is_own then lease = {holder = holder, term = redis.call('INCR', KEYS[2]),
 lease['until'] = now + ARGV[4] / 1000
 text = cjson.encode(lease)
 redis.call('SET', KEYS[1], text, 'PX', ARGV[4])
+if lease.verb == 'watch' then redis.call('SET', KEYS[3], lease.who, 'EX', 86400) end
 return text
