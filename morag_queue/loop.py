@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event as Signal
-from time import monotonic
+from time import monotonic, perf_counter
 from uuid import uuid4
 
 from .broker.corrections import Learning
@@ -33,7 +33,11 @@ from .verbs.turn import Evidence, Report, Stepped, step, sweep_step
 __all__ = ["Evidence", "Hooks", "Report", "Stepped", "Watch", "step"]
 
 LOOK_S = 0.5
+_ANXIOUS_LOOK_S = 0.2
+"""While somebody is away: what it held waits."""
 STANDBY_S = 1.0
+_LOOK_SHARE = 20.0
+"""A look is followed by a rest of so many times its own length, so that it never takes more than a twentieth."""
 MONITOR_S = 60.0
 SWEEP_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
@@ -108,14 +112,13 @@ class Watch:
         if not self._dry_run:
             self._take("watch --once")
         try:
-            glance = self._glance()
             infos = {view.worker: view.info for view in self._broker.observe()[0].workers}
+            first = self._glance()
             # Who is not connected now has been so since the server started, as far as is known.
-            self._watched = Watched(since=glance.up_since)
-            for _ in range(2):
-                self._watched, news = look(self._watched, self._glance(), infos, self._settings.policy)
-                tell_news(self._tell, news, self._watched)
-                self._stop.wait(LOOK_S)
+            self._watched, _ = look(Watched(since=first.up_since), first, infos, self._settings.policy)
+            self._stop.wait(LOOK_S)
+            self._watched, news = look(self._watched, self._glance(), infos, self._settings.policy)
+            tell_news(self._tell, news, self._watched)
             self._infos = infos
             report = self._turn("once", news)
             self._sweep_once()
@@ -147,7 +150,10 @@ class Watch:
         self._hooks.alive(self._leader is not None)
         if not self._dry_run and not self._leads():
             return STANDBY_S
+        began = perf_counter()
         news = self._look()
+        rest = _ANXIOUS_LOOK_S if self._watched.absent else LOOK_S
+        pause = min(max(rest, _LOOK_SHARE * (perf_counter() - began)), STANDBY_S)
         now = self._clock()
         calls = [one for one in news if one.kind in _CALLS_FOR_A_TURN]
         if now >= self._tick_at:
@@ -162,7 +168,7 @@ class Watch:
             self._monitor()
             if not self._dry_run:
                 self._care_for_stock()
-        return LOOK_S
+        return pause
 
     def _after_loss(self, error: BrokerUnreachable) -> float:
         if self._lost_at is None:

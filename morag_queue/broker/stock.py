@@ -14,6 +14,7 @@ from redis import Redis
 from . import scripts
 from .control import ANSWER_SECONDS, Control
 from .keys import Keys
+from .listeners import listening
 
 VISIBILITY_S = 3600.0
 """kombu's default visibility timeout."""
@@ -49,6 +50,12 @@ class StockWorkers:
             for tasks in self._ask(nodes, question).values():
                 ids |= {str((one.get("request") or one).get("id")) for one in tasks or ()}
         return ids
+
+    def running(self, registered: Collection[str]) -> tuple[set[str], int]:
+        """The ids of what they have, and how many of them did not answer and may have anything."""
+        nodes = self.nodes(registered)
+        ids = self.in_hand(nodes) if nodes else set()
+        return ids, max(listening(self._client.client_list()) - len(nodes), 0)
 
     def keep_alive(self, task_ids: Collection[str]) -> int:
         """Touches the messages of these tasks; how many. What a worker with the agent has, it touches itself."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from morag_queue.broker.redis import RedisBroker
+from morag_queue.broker.stock import StockWorkers
 from morag_queue.core.plan import Declined, Plan, Resend, Step
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.sweep import (
@@ -102,7 +103,7 @@ class Sweep:
             if one.task_id not in absent:
                 self._found_at[one.task_id] = now
         self._missing = waiting | {one.task_id: (one, now) for one in new if one.task_id in absent}
-        return self._sure([one for one in again if one.task_id in absent])
+        return self._sure([one for one in again if one.task_id in absent], snapshot)
 
     def _opened(self, now: float, whole: bool) -> list[Open]:
         before = now - self.broker.settings.policy.recovery.lost_after_seconds
@@ -122,8 +123,11 @@ class Sweep:
         ids -= self.broker.lost.present(ids, lists) if ids else set()
         return ids - self.broker.lost.in_hands() if ids else set()
 
-    def _sure(self, missing: list[Open]) -> tuple[list[Resend], list[Declined]]:
-        """Without those of which a result says that they have run: a worker without the agent tells nobody else."""
+    def _sure(self, missing: list[Open], snapshot: Snapshot) -> tuple[list[Resend], list[Declined]]:
+        """Without those of which a result says that they have run, and those that a worker without the agent runs.
+
+        Such a worker tells nobody else; one that acknowledges early has its task in no key while it runs.
+        """
         if not missing:
             return [], []
         lost = self.broker.lost
@@ -133,8 +137,14 @@ class Sweep:
             if task_id in records and not self.dry_run:
                 lost.close(task_id, records[task_id], state)
         left = [one for one in missing if one.task_id in records and one.task_id not in ended]
-        if not left or lost.keeps_results() or not self.broker.evidence.connected().strangers:
+        if not left or not self.broker.evidence.connected().strangers:
             return resends(left), []
+        if lost.keeps_results():
+            stock = StockWorkers(self.broker.client, self.broker.keys, self.broker.control)
+            running, silent = stock.running([view.info.node for view in snapshot.workers])
+            left = [one for one in left if one.task_id not in running]
+            if not silent:
+                return resends(left), []
         few = ", ".join(one.task_id for one in left[:3])
-        reason = "a worker without the agent may have run them, and no results are kept here that would say so"
-        return [], [Declined(subject=f"{len(left)} open tasks that are nowhere ({few})", reason=reason)]
+        reason = "a worker without the agent may have run them, or runs them, and there is no answer that would say so"
+        return [], [Declined(subject=f"{len(left)} open tasks that are nowhere ({few})", reason=reason)] if left else []

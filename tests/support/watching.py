@@ -1,0 +1,78 @@
+"""`morag-queue watch` beside a fleet, as a process that can be stopped, woken and killed; and one with a short lease.
+
+    python -m tests.support.watching LEASE_SECONDS CLOCK_OFFSET_SECONDS
+
+is a loop with a short lease on a machine whose clock goes wrong.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from morag_queue.local.cluster import Cluster
+from morag_queue.local.waiting import until
+
+
+class Watching:
+    """One loop in the nest of a fleet; its lines are JSON."""
+
+    def __init__(self, fleet: Cluster, name: str, argv: list[str], env: dict[str, str] | None = None) -> None:
+        self.fleet, self.name = fleet, name
+        self.process: subprocess.Popen[bytes] = fleet.nest.spawn(name, argv, {**fleet.env, **(env or {})})
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        text = self.fleet.nest.log(self.name).read_text("utf-8", "replace")
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        return [json.loads(line) for line in whole if line.startswith("{")]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["event"] == event]
+
+    def until(self, event: str, count: int = 1, seconds: float = 30) -> dict[str, Any]:
+        until(
+            lambda: len(self.of(event)) >= count, seconds,
+            lambda: f"{self.name}: no {event}: {self.fleet.nest.last_lines(self.name, 30)}",
+        )  # fmt: skip
+        return self.of(event)[count - 1]
+
+    def signal(self, sig: signal.Signals) -> None:
+        self.process.send_signal(sig)
+        if sig in (signal.SIGKILL, signal.SIGTERM):
+            self.process.wait(20)
+
+
+def watch(fleet: Cluster, *args: str, name: str = "watch", env: dict[str, str] | None = None) -> Watching:
+    """The command itself."""
+    return Watching(fleet, name, [sys.executable, "-m", "morag_queue", "watch", *args], env)
+
+
+def short_watch(fleet: Cluster, name: str, *, lease_seconds: float = 15.0, clock_offset: float = 0.0) -> Watching:
+    """A loop with that lease, whose wall clock is wrong by so many seconds."""
+    argv = [sys.executable, "-m", "tests.support.watching", repr(lease_seconds), repr(clock_offset)]
+    return Watching(fleet, name, argv, {"PYTHONUNBUFFERED": "1"})
+
+
+def main(lease_seconds: float, clock_offset: float) -> None:
+    right = time.time
+    time.time = lambda: right() + clock_offset
+    from pathlib import Path
+    from threading import Event
+
+    from morag_queue.broker.redis import RedisBroker
+    from morag_queue.log import Log
+    from morag_queue.loop import Watch
+    from morag_queue.settings import load
+
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    broker = RedisBroker(load({}, os.environ, Path.cwd()).settings)
+    Watch(broker, who="ann@here", tell=Log(sys.stdout, json=True), lease_seconds=lease_seconds).run(stop)
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:]))

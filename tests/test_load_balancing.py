@@ -1,0 +1,227 @@
+"""Load balancing on a real broker, turn by turn: who gets what, what is moved and why, and that it comes to rest."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from morag_queue.core.memory import Memory
+from morag_queue.core.model import QueueType
+from morag_queue.core.policy import Balancing, Policy
+from morag_queue.loop import Evidence, Report, step
+from tests.support.stage import Stage
+
+TUBE = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
+AUDIO = {"source": TUBE, "content_type": "youtube", "requires": "gpu_preferred", "estimated_duration": 10.0}
+AT_ONCE = Policy(balancing=Balancing(settle_seconds=0.0, rest_seconds=0.0, return_ticks=0))
+
+
+class Balanced:
+    """A fleet of words and the turns that are made over it; what one turn remembers, the next one knows."""
+
+    def __init__(self, url: str, policy: Policy | None = None) -> None:
+        self.stage = Stage(url, **({"policy": policy} if policy else {}))
+        self.memory = Memory()
+
+    def turn(self, **evidence: Any) -> Report:
+        done = step(self.stage.broker, self.memory, Evidence(**evidence), term="", who="test", pause=lambda _: None)
+        self.memory = done.memory
+        return done.report
+
+    def waiting(self) -> dict[str, int]:
+        return {view.lane: view.length for view in self.stage.broker.observe()[0].lanes if view.length}
+
+    def pull(self, *workers: str, rounds: int = 1) -> Counter[str]:
+        """Each takes and ends one task a round; how many each got."""
+        got: Counter[str] = Counter()
+        for _ in range(rounds):
+            for name in workers:
+                if (task := self.stage.claim(name)) is not None:
+                    self.stage.end(task)
+                    got[name] += 1
+        return got
+
+
+@pytest.fixture
+def balanced(valkey):
+    made = Balanced(valkey)
+    yield made
+    made.stage.client.close()
+
+
+@pytest.fixture
+def at_once(valkey):
+    """Without the pauses in which a real fleet pulls."""
+    made = Balanced(valkey, AT_ONCE)
+    yield made
+    made.stage.client.close()
+
+
+def ids(count: int, name: str = "t") -> list[str]:
+    return [f"{name}-{n:03d}" for n in range(count)]
+
+
+# -- shares
+
+
+def test_equal_workers_get_equal_shares(balanced):
+    workers = [f"worker-cpu-{n}" for n in range(1, 4)]
+    for name in workers:
+        balanced.stage.join(name)
+    balanced.stage.submit(*ids(30))
+    balanced.turn()
+    assert balanced.pull(*workers, rounds=10) == dict.fromkeys(workers, 10)
+
+
+def test_a_worker_that_joins_late_gets_work_without_a_move(balanced):
+    balanced.stage.join("worker-cpu-1")
+    balanced.stage.submit(*ids(20))
+    balanced.pull("worker-cpu-1", rounds=5)
+    balanced.stage.join("worker-cpu-2")
+    assert not balanced.turn().has_changed
+    assert balanced.pull("worker-cpu-1", "worker-cpu-2", rounds=5) == {"worker-cpu-1": 5, "worker-cpu-2": 5}
+
+
+def test_a_balanced_fleet_is_left_alone_however_often_it_is_looked_at(balanced):
+    balanced.stage.join("worker-gpu-1", "gpu")
+    balanced.stage.join("worker-cpu-1")
+    balanced.stage.submit(*ids(10))
+    before = balanced.waiting()
+    assert not any(balanced.turn().has_changed for _ in range(20))
+    assert balanced.waiting() == before
+
+
+# -- redistribution
+
+
+def test_work_of_a_draining_worker_goes_to_everybody_in_its_order(balanced):
+    balanced.stage.join("worker-cpu-1")
+    balanced.stage.join("worker-cpu-2")
+    balanced.stage.submit(*ids(5), worker="worker-cpu-1")
+    balanced.stage.client.hset(balanced.stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
+    report = balanced.turn()
+    assert (report.moved, report.rules) == (5, {"evacuation": 5})
+    assert balanced.stage.ids("cpu_standard", 4) == ids(5)
+    assert balanced.pull("worker-cpu-1", "worker-cpu-2", rounds=5) == {"worker-cpu-2": 5}
+
+
+def test_gpu_work_that_may_go_spills_to_idle_cpus_when_the_gpus_have_too_much(at_once):
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=8)
+    at_once.stage.submit(*ids(40), **AUDIO)
+    report = at_once.turn()
+    assert report.rules.get("spill", 0) > 0
+    assert at_once.waiting()["cpu_standard"] == report.rules["spill"]
+    assert at_once.pull("worker-cpu-1", rounds=2)["worker-cpu-1"] == 2
+
+
+def test_what_spills_is_what_would_wait_longest_the_newest(at_once):
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=8)
+    at_once.stage.submit(*ids(40), **AUDIO)
+    at_once.turn()
+    spilled = [one for level in range(10) for one in at_once.stage.ids("cpu_standard", level)]
+    assert set(spilled) == set(ids(40)[-len(spilled) :])
+
+
+def test_what_needs_a_gpu_never_spills_whatever_the_pressure(at_once):
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=50)
+    at_once.stage.submit(*ids(200), source=TUBE, content_type="video", requires="gpu", estimated_duration=30.0)
+    for _ in range(10):
+        at_once.turn()
+    assert at_once.waiting() == {"gpu_priority": 200}
+    assert at_once.pull("worker-cpu-1", rounds=3) == {}
+
+
+def test_nothing_spills_while_cpu_work_waits(at_once):
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=8)
+    at_once.stage.submit(*ids(40), **AUDIO)
+    at_once.stage.submit("cpu-work")
+    assert "spill" not in at_once.turn().rules
+
+
+def test_what_was_spilled_and_still_waits_goes_back_when_the_gpus_are_free(at_once):
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=8)
+    at_once.stage.submit(*ids(40), **AUDIO)
+    spilled = at_once.turn().rules["spill"]
+    at_once.pull("worker-gpu-1", rounds=40)
+    at_once.stage.client.hset(at_once.stage.keys.cordons, "worker-cpu-1", '{"state": "cordoned"}')
+    returned = at_once.turn().rules.get("return", 0)
+    assert 0 < returned <= spilled
+    assert at_once.waiting().get("gpu_fallback", 0) == returned
+
+
+def test_it_comes_to_rest_no_task_is_moved_more_than_twice_in_its_life(at_once):
+    """Idle CPUs and free GPUs in turn, forty times: what would ping-pong does it here."""
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=8)
+    at_once.stage.submit(*ids(30), **AUDIO)
+    moves = 0
+    for n in range(40):
+        busy = n % 2
+        gone = "worker-cpu-1" if busy else "worker-gpu-1"
+        at_once.stage.client.delete(at_once.stage.keys.cordons)
+        at_once.stage.client.hset(at_once.stage.keys.cordons, gone, '{"state": "cordoned"}')
+        moves += at_once.turn().moved
+    assert moves <= 2 * 30
+    assert sum(at_once.waiting().values()) == 30
+
+
+def test_a_turn_moves_no_more_than_its_budget(valkey):
+    few = Policy(balancing=Balancing(moves_min=3, settle_seconds=0.0))
+    made = Balanced(valkey, few)
+    made.stage.join("worker-gpu-1", "gpu", slots=1)
+    made.stage.join("worker-cpu-1", slots=50)
+    made.stage.submit(*ids(100), **AUDIO)
+    assert made.turn().moved == 3
+    assert made.turn().moved == 0  # of the same tick
+    made.stage.client.close()
+
+
+def test_what_has_waited_too_long_is_brought_forward_and_says_why(balanced):
+    balanced.stage.join("worker-cpu-1")
+    balanced.stage.submit("old", priority="BATCH")
+    text = balanced.stage.client.rpop("cpu_batch\x06\x168")
+    long_ago = balanced.stage.broker.now() - 5 * 3600
+    header = text.decode().partition('"enqueued_at": ')
+    at, comma, rest = header[2].partition(",")
+    assert float(at)
+    balanced.stage.client.rpush("cpu_batch\x06\x168", f"{header[0]}{header[1]}{long_ago:.3f}{comma}{rest}")
+    report = balanced.turn()
+    assert report.rules == {"starvation guard": 1}
+    assert balanced.stage.ids("cpu_batch", 1) == ["old"]
+    (entry,) = balanced.stage.broker.journal.latest(1)
+    assert "it has waited 300 min" in entry.changes["tasks"]["old"][4]
+
+
+def test_a_queue_that_is_paused_keeps_what_it_has(at_once):
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=8)
+    at_once.stage.submit(*ids(40), **AUDIO)
+    at_once.stage.client.sadd(at_once.stage.keys.paused, QueueType.GPU_FALLBACK.value)
+    assert not at_once.turn().has_changed
+
+
+def test_what_a_worker_takes_between_plan_and_move_is_refused_alone_and_told(at_once, monkeypatch):
+    at_once.stage.join("worker-gpu-1", "gpu", slots=1)
+    at_once.stage.join("worker-cpu-1", slots=8)
+    at_once.stage.submit(*ids(40), **AUDIO)
+    moves = at_once.stage.broker.moves
+    real = moves.tasks
+
+    def meanwhile(steps, *args, **more):
+        stolen = steps[0]
+        key = at_once.stage.keys.list(stolen.source, stolen.level)
+        texts = at_once.stage.client.lrange(key, 0, -1)
+        text = next(one for one in texts if stolen.task_id.encode() in one)
+        at_once.stage.client.lrem(key, 1, text)
+        return real(steps, *args, **more)
+
+    monkeypatch.setattr(moves, "tasks", meanwhile)
+    report = at_once.turn()
+    assert len(report.rejected) == 1
+    assert "no longer in gpu_fallback" in report.rejected[0].reason
+    assert report.moved == report.rules["spill"] > 0
