@@ -95,6 +95,10 @@ class Cluster:
             self.wait_for(name)
         return process
 
+    def start_watch(self, *options: str) -> None:
+        """Starts `morag-queue watch`, which looks after the fleet until the end; its log is `watch.log`."""
+        self.nest.spawn("watch", [sys.executable, "-m", "morag_queue", "watch", *options], {**self.env})
+
     def wait_for(self, *names: str) -> None:
         """Until these workers, just started, are registered and beating."""
         for name in names:

@@ -47,7 +47,7 @@ _PICTURE_SECONDS = 0.5
 _WINDOW_SECONDS = 120.0
 _KILL_AFTER = 0.25
 """The share of the tasks that has ended when the worker is killed."""
-_AWAY_SECONDS = 3.0
+_AWAY_SECONDS = 6.0
 _PATIENCE_SECONDS = 90.0
 """How long no task may end before the demo gives up on the rest. More than any simulated task takes."""
 
@@ -142,7 +142,9 @@ class Demo:
         sources = self._sources()
         for worker, capability in WORKERS.items():
             self.cluster.start_worker(worker, capability, wait=False)
-        yield Said(f"Valkey runs on port {self.cluster.server.port}; starting {len(WORKERS)} Celery workers …")
+        self.cluster.start_watch()
+        port = self.cluster.server.port
+        yield Said(f"Valkey runs on port {port}; starting {len(WORKERS)} Celery workers, and a watch over them …")
         self.cluster.wait_for(*WORKERS)
         self._submit(sources)
         yield Said(f"Submitted {len(self._tasks)} tasks of all priorities from {self._origin()}.")
@@ -200,7 +202,7 @@ class Demo:
 
     def _watch(self) -> Iterator[Moment]:
         total, told = len(self._tasks), self._progress
-        killed_at, is_back = float("inf"), False
+        killed_at, is_back, is_told = float("inf"), False, False
         ended, last_end, last_picture = 0, time.monotonic(), 0.0
         while True:
             told.look()
@@ -213,10 +215,13 @@ class Demo:
             elif not is_back and now - killed_at >= _AWAY_SECONDS:
                 is_back = True
                 self.cluster.start_worker(VICTIM, WORKERS[VICTIM], wait=False)
-                yield Said(f"{VICTIM} starts again; its agent takes back what the dead one held.")
+                yield Said(f"{VICTIM} starts again.")
             is_over = (ended == total and is_back is self._is_killed) or now - last_end > _PATIENCE_SECONDS
             if is_over or now - last_picture >= _PICTURE_SECONDS:
                 last_picture = now
+                if self._is_killed and not is_told and (told_of := self._failover()):
+                    is_told = True
+                    yield Said(told_of)
                 fleet = stats(self._broker, self._settings, window_seconds=_WINDOW_SECONDS)
                 yield Picture(fleet, ended, total)
             if is_over:
@@ -237,6 +242,11 @@ class Demo:
         held = self._broker.observe()[0].held
         self._interrupted = tuple(sorted(one.task_id for one in held if one.worker == VICTIM))
         return f"Killed {VICTIM} (SIGKILL); it had {len(self._interrupted)} task(s) in hand."
+
+    def _failover(self) -> str:
+        """What the watch did about the killed worker, by its journal; nothing before it has."""
+        found = (one for one in self._broker.journal.latest(10) if (one.verb, one.subject) == ("failover", VICTIM))
+        return next((f"The watch found {VICTIM} dead and gave what it had to the others." for _ in found), "")
 
     def _settle(self) -> None:
         """The last acknowledgement comes a moment after the last end."""
