@@ -9,10 +9,14 @@ The map; a row imports from rows below it only (import-linter holds the rule)::
 
     cli/            one verb a file: reads the command line, calls a verb, hands its model to view
     view/  local/   models → Rich renderables or JSON, pure;  the embedded cluster of `demo` and the tests
+    manager.py      PriorityQueueManager for asyncio services, over registry.py and classifier.py
+    loop.py         `step`, one turn; `Watch`, turns under the lease (narrate.py tells of it, stock.py cares for plain
+                    Celery workers, metrics.py counts)
     verbs/          one verb a file: observe → decide → apply
     agent/          the worker's side: install, claim, heartbeat, keep-alive, figures
     producer.py     the producer's side: `route_task` sends `.delay()` calls through the same routing core
     broker/ probe/  the only place that knows Redis, kombu and Celery's wire format;  reads files: facts, no judgement
+    log.py          events as lines;  events.py  the table of all that the loop tells
     settings.py     what can be configured, where each value came from
     errors.py       what a user is told, and the exit code that goes with it
     core/           PURE: model, policy, classify, estimate, levels, route, figures, status

@@ -1,7 +1,9 @@
 """IntelligentTaskClassifier: what a source needs and where it would go, for an asyncio service."""
 
 import asyncio
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .broker.redis import RedisBroker
@@ -10,6 +12,7 @@ from .core.model import Classification, ContentType, Frozen, LoadBalancingDecisi
 from .core.readers import fallbacks
 from .errors import SourceError
 from .registry import WorkerRegistry
+from .settings import load
 from .verbs.prepare import Prepared
 from .verbs.rows import Row
 from .verbs.submit import Submitter
@@ -38,11 +41,19 @@ class TaskClassification(Frozen):
 
 
 class IntelligentTaskClassifier:
-    """Reads sources and scores workers; it submits nothing."""
+    """Reads sources and scores workers; it submits nothing.
 
-    def __init__(self, worker_registry: WorkerRegistry, *, broker: RedisBroker | None = None) -> None:
-        self.settings = worker_registry.settings
-        self._broker = broker or RedisBroker(self.settings, worker_registry.client)
+    Its fleet is that of the registry; without one, of the manager that it is given to, else of the environment.
+    """
+
+    def __init__(self, worker_registry: WorkerRegistry | None = None, *, broker: RedisBroker | None = None) -> None:
+        self._broker = broker
+        if worker_registry is not None:
+            self.belong_to(RedisBroker(worker_registry.settings, worker_registry.client))
+
+    def belong_to(self, broker: RedisBroker) -> None:
+        """Takes this fleet, where it has none yet."""
+        self._broker = self._broker or broker
 
     async def classify_task(
         self,
@@ -61,7 +72,11 @@ class IntelligentTaskClassifier:
         return await asyncio.to_thread(self._classify, row)
 
     def _classify(self, row: Row) -> TaskClassification:
-        found = next(Submitter(self._broker, self.settings).prepare([(0, row)], explain=True))
+        if self._broker is None:
+            self.belong_to(RedisBroker(load({}, os.environ, Path.cwd()).settings))
+        assert self._broker is not None
+        settings = self._broker.settings
+        found = next(Submitter(self._broker, settings).prepare([(0, row)], explain=True))
         if not isinstance(found, Prepared):
             raise SourceError(found.error, source=found.source)
         routed = found.routed
@@ -77,5 +92,5 @@ class IntelligentTaskClassifier:
                 for one in routed.scores
                 if one.verdict in _TAKES_IT and one.worker != routed.decision.worker_id
             ),
-            fallback=fallbacks(routed.queue, self.settings.queues)[1:],
+            fallback=fallbacks(routed.queue, settings.queues)[1:],
         )

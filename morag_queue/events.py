@@ -96,7 +96,7 @@ EVENTS: Mapping[Event, Kind] = {
     Event.FOREIGN: Kind("warning", "messages that are not Celery's lie in the lanes; they are left there", ("count",)),
     Event.BROKER_LOST: Kind("error", "the broker cannot be reached; trying again", ("error",)),
     Event.BROKER_BACK: Kind("info", "the broker answers again", ("seconds",)),
-    Event.TURN_FAILED: Kind("error", "a turn ended with an error; the next one goes on", ("error", "trigger")),
+    Event.TURN_FAILED: Kind("error", "a turn ended with an error; the next one goes on", ("error", "where")),
     Event.TURN_WORKS_AGAIN: Kind("info", "a turn has ended well after some that did not", ("failed_turns",)),
     Event.LEARNED: Kind("debug", "measured run times were learned from", ("runs", "estimates")),
     Event.AGENTLESS: Kind(

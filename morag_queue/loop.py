@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event as Signal
 from time import monotonic, perf_counter
+from traceback import extract_tb
 from uuid import uuid4
 
 from .broker.corrections import Learning
@@ -181,7 +182,9 @@ class Watch:
         said = str(error) or type(error).__name__
         if said != self._failure:
             self._failure = said
-            self._tell(Event.TURN_FAILED, error=f"{type(error).__name__}: {said}", trigger="round")
+            last = extract_tb(error.__traceback__)[-1]
+            where = f"{last.name} in {last.filename}:{last.lineno}"
+            self._tell(Event.TURN_FAILED, error=f"{type(error).__name__}: {said}", where=where)
         self._tick_at = min(self._tick_at, self._clock() + _BACKOFF_S[1])
         return self._backoff()
 

@@ -74,7 +74,8 @@ class PriorityQueueManager:
         client = own(redis_client, self.settings.broker) if redis_client is not None else None
         self._broker = RedisBroker(self.settings, client)
         self.worker_registry = worker_registry or WorkerRegistry(redis_client, self.settings, broker=self._broker)
-        self.task_classifier = task_classifier or IntelligentTaskClassifier(self.worker_registry, broker=self._broker)
+        self.task_classifier = task_classifier or IntelligentTaskClassifier()
+        self.task_classifier.belong_to(self._broker)
         self._tell = tell or ServiceLog()
         self._routing = Lock()
         self._router: Router | None = None

@@ -5,7 +5,9 @@ kind can be in the registry too.
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -18,7 +20,7 @@ from .core.snapshot import Snapshot, WorkerView
 from .core.stats import worker_stats
 from .core.status import SERVING
 from .errors import NotFound, Refused
-from .settings import Settings
+from .settings import Settings, load
 
 
 class RegisteredWorker(Frozen):
@@ -39,12 +41,15 @@ class RegisteredWorker(Frozen):
 
 
 class WorkerRegistry:
-    """The registry of one fleet, on a redis-py client (of its asyncio or of its blocking kind)."""
+    """The registry of one fleet, on a redis-py client (of its asyncio or of its blocking kind).
+
+    Settings are by default those of the environment and the TOML file.
+    """
 
     def __init__(
         self, redis_client: Any, settings: Settings | None = None, *, broker: RedisBroker | None = None
     ) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or load({}, os.environ, Path.cwd()).settings
         self._broker = broker or RedisBroker(self.settings, own(redis_client, self.settings.broker))
 
     @property

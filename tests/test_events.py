@@ -49,7 +49,7 @@ def test_lists_and_tables_are_flat_for_a_person():
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_what_others_wrote_is_harmless_and_stays_on_its_line(as_json):
-    line = written(Event.TURN_FAILED, json=as_json, error="x\n\x1b[2Jy redis://:hunter2@h/0", trigger="tick")
+    line = written(Event.TURN_FAILED, json=as_json, error="x\n\x1b[2Jy redis://:hunter2@h/0", where="f in x.py:1")
     assert line.count("\n") == 1
     assert "\x1b" not in line
     assert "hunter2" not in line

@@ -393,3 +393,12 @@ def test_a_classification_says_what_the_task_needs(service, stage):
     assert (found.requires, found.estimated_minutes) == (Requires.GPU_PREFERRED, 5.0)
     assert found.complexity is TaskComplexity.MEDIUM
     assert found.memory_gb == 1.0
+
+
+def test_a_classifier_of_no_fleet_takes_that_of_the_manager_it_is_given_to(valkey, stage):
+    app = Celery("service", broker=valkey, set_as_current=False)
+    with redis.Redis.from_url(valkey) as client:
+        classifier = IntelligentTaskClassifier()
+        PriorityQueueManager(app, client, WorkerRegistry(client), classifier, settings=Settings(redis_url=valkey))
+        stage.join("worker-cpu-1")
+        assert run(classifier.classify_task(PAGE)).decision.worker_id == "worker-cpu-1"
