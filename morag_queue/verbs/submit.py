@@ -165,7 +165,7 @@ def _note_answers(report: SubmitReport, ready: Sequence[Prepared], answers: Sequ
 
 
 def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
-    """Leaves a journal entry: how many, and the first ids. None where nothing was queued or the broker is in trouble."""
+    """Leaves a journal entry: how many, and the first ids. None where nothing was queued, or the broker is away."""
     if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
         subject = report.tasks[0].source if len(report.tasks) == 1 else f"{report.submitted} tasks"
         changes = {

@@ -120,8 +120,7 @@ def test_clocks_that_are_apart_are_named_with_the_difference(examine, register, 
 
 def test_a_leader_that_was_there_and_is_gone_is_missed(examine, client):
     assert Code.LEADER_MISSING not in examine()
-    entry = {"who": "root@host", "verb": "watch", "subject": "fleet", "changes": {}}
-    client.xadd("mq:journal", {"entry": json.dumps(entry)})
+    client.set("mq:watched", "root@host")
     assert "nobody leads" in examine()[Code.LEADER_MISSING].message
     client.set("mq:lease", json.dumps({"holder": "me"}))
     assert Code.LEADER_MISSING not in examine()
