@@ -18,6 +18,7 @@ from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.errors import NotFound, Refused
 
 from .apply import apply
+from .finish import finish
 from .names import resolve
 from .sweep import LOOK_AGAIN_SECONDS, Sweep
 
@@ -36,7 +37,7 @@ class Judged(Frozen):
 
 
 class FailedOver(Frozen):
-    """The answer; scripts rely on the counts."""
+    """The answer; scripts rely on the counts. `finished_tasks` had ended, and only their acknowledgement lacked."""
 
     plan_id: str
     workers: tuple[Judged, ...] = ()
@@ -44,6 +45,7 @@ class FailedOver(Frozen):
     moved_tasks: int = 0
     recovered_tasks: int = 0
     quarantined_tasks: int = 0
+    finished_tasks: int = 0
     seconds: float = 0.0
     rejected: tuple[Rejected, ...] = ()
     declined: tuple[Declined, ...] = ()
@@ -143,6 +145,7 @@ class Failover:
     ) -> FailedOver:
         judged = [_judged(one.judgement, "left alone") for one in others]
         gone: list[str] = []
+        finished: list[str] = []
         for target in targets:
             came_back = "" if dry_run else self._fence(target)
             judged.append(_judged(target.judgement, came_back or "failed over"))
@@ -150,9 +153,12 @@ class Failover:
                 gone.append(target.judgement.worker)
         if targets and not dry_run:
             picture, _ = self._broker.observe()  # what it took until it was fenced
+            finished = finish(self._broker, picture, gone)
+            if finished:
+                picture, _ = self._broker.observe()
         plan = self._plan(picture, gone)
         applied = Applied(plan_id=plan.plan_id) if dry_run else apply(self._broker, plan, term=self._term)
-        done = FailedOver(plan_id=self._plan_id, workers=tuple(judged), dry_run=dry_run)
+        done = FailedOver(plan_id=self._plan_id, workers=tuple(judged), dry_run=dry_run, finished_tasks=len(finished))
         return self._counted(done, plan, applied)
 
     def _fence(self, target: _Target) -> str:
@@ -197,8 +203,11 @@ class Failover:
         }
         if done.dry_run:
             changes = _planned(plan)
-        elif any(changes.values()):
-            self._note(done, plan, changes)
+        else:
+            finished = done.finished_tasks if plan.verb == "failover" else 0
+            noted = {**changes, "finished_tasks": finished} if finished else changes
+            if any(noted.values()):
+                self._note(done, plan, noted)
         return done.model_copy(
             update={
                 **{name: getattr(done, name) + count for name, count in changes.items()},

@@ -1,0 +1,78 @@
+"""A worker that died between the end of a task and its acknowledgement: done is done, if the result says so."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from morag_queue.broker.results import succeeded
+from morag_queue.core.memory import Memory
+from morag_queue.loop import Evidence, step
+from morag_queue.verbs.finish import finish
+
+WORKER = "worker-cpu-1"
+
+
+@pytest.fixture
+def dead(stage):
+    """A worker that has taken two tasks, and whose connections are gone."""
+    stage.join(WORKER, client_name=f"mq.{WORKER}", slots=2)
+    stage.submit("done", "not-done")
+    assert [stage.claim(WORKER), stage.claim(WORKER)] == ["done", "not-done"]
+    return stage
+
+
+def result(stage, task_id, *, status="SUCCESS", at=None, zone=UTC):
+    done = datetime.fromtimestamp(stage.broker.now() + 1.0 if at is None else at, UTC)
+    text = json.dumps({"status": status, "result": None, "date_done": done.replace(tzinfo=zone).isoformat()})
+    stage.client.set(f"celery-task-meta-{task_id}", text)
+
+
+def fail_over(stage):
+    return step(
+        stage.broker, Memory(), Evidence(absent=frozenset({WORKER})), term="", who="ann", pause=lambda _: None
+    ).report  # fmt: skip
+
+
+@pytest.mark.parametrize("zone", [UTC, None])
+def test_what_has_a_result_is_ended_and_only_the_rest_runs_again(dead, zone):
+    result(dead, "done", zone=zone)
+    report = fail_over(dead)
+    assert (report.taken_back, report.failed_over.finished_tasks) == (1, 1)
+    assert dead.ids("cpu_standard", 4) == ["not-done"]
+    record = dead.broker.records(["done"])["done"]
+    assert (record["state"], record["worker"], record["task"]) == (
+        "completed", WORKER, "morag.worker.process_web_page_task",
+    )  # fmt: skip
+    assert dead.client.hlen(dead.keys.unacked) == dead.client.hlen(dead.keys.held) == 0
+    assert dead.client.hget(dead.keys.totals, "completed||cpu_standard") == b"1"
+    assert dead.broker.journal.latest(1)[0].changes["finished_tasks"] == 1
+
+
+@pytest.mark.parametrize("status", ["FAILURE", "RETRY", "STARTED", "REVOKED"])
+def test_only_a_success_is_an_end(dead, status):
+    result(dead, "done", status=status)
+    assert fail_over(dead).taken_back == 2
+    assert dead.ids("cpu_standard", 4) == ["done", "not-done"]
+
+
+def test_a_result_of_an_earlier_run_of_that_id_says_nothing_of_this_one(dead):
+    result(dead, "done", at=dead.broker.now() - 3600)
+    assert fail_over(dead).taken_back == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "not JSON", "[]", '{"status": "SUCCESS"}', '{"status": "SUCCESS", "date_done": 3}']
+)
+def test_a_result_that_cannot_be_read_says_nothing(dead, text):
+    dead.client.set("celery-task-meta-done", text)
+    held = dead.broker.observe()[0].held
+    assert succeeded(dead.client, dead.keys, held) == []
+
+
+def test_twice_or_late_it_changes_nothing(dead):
+    result(dead, "done")
+    picture, _ = dead.broker.observe()
+    assert finish(dead.broker, picture, [WORKER]) == ["done"]
+    assert finish(dead.broker, picture, [WORKER]) == []
+    assert dead.client.hget(dead.keys.totals, "completed||cpu_standard") == b"1"
