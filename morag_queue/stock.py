@@ -32,7 +32,7 @@ class StockCare:
         self._broker = RedisBroker(settings, connect(settings.redis_url, settings.broker, name="mq.watch"))
         self._tell, self._leads = tell, leads
         self._workers = StockWorkers(self._broker.client, self._broker.keys, Control(settings))
-        self._stop = Signal()
+        self._stop, self._found = Signal(), Signal()
         self._threads: list[Thread] = []
         self._nodes: frozenset[str] = frozenset()
         self._visibility = VISIBILITY_S
@@ -50,6 +50,7 @@ class StockCare:
 
     def end(self) -> None:
         self._stop.set()
+        self._found.set()
         self._events.stop()
         for thread in self._threads:
             thread.join(_ENDS_WITHIN_S)
@@ -73,6 +74,8 @@ class StockCare:
             self._tell(Event.AGENTLESS, nodes=sorted(nodes))
             if nodes:
                 self._visibility = self._workers.visibility_seconds(sorted(nodes))
+                self._found.set()
+                self._events.ready.wait(_ENDS_WITHIN_S)  # or the first of them would not be heard
                 self._workers.enable_events(nodes)
                 self._tell(Event.EVENTS_ENABLED, nodes=sorted(nodes))
         if not nodes:
@@ -84,8 +87,8 @@ class StockCare:
 
     def _read_events(self) -> None:
         control = Control(self._broker.settings)
+        self._found.wait()
         while not self._stop.is_set():
-            if self._nodes:
-                with suppress(Exception):
-                    self._events.read(control)
+            with suppress(Exception):
+                self._events.read(control)
             self._stop.wait(_AGAIN_S)

@@ -3,6 +3,7 @@
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from threading import Event as Signal
 from typing import Any
 
 from redis import Redis
@@ -18,7 +19,10 @@ _OUTCOMES = {"task-succeeded": "completed", "task-failed": "failed", "task-revok
 
 
 class TaskEvents:
-    """Reads events and closes the ledger's entries. `is_wanted` says whether a node's are to be read now."""
+    """Reads events and closes the ledger's entries. `is_wanted` says whether a node's are to be read now.
+
+    `ready` is set once events are heard: what was sent before is not.
+    """
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float, is_wanted: Callable[[str], bool]) -> None:
         self._lost = Lost(client, keys, retention_seconds)
@@ -26,12 +30,14 @@ class TaskEvents:
         self._is_wanted = is_wanted
         self._started: OrderedDict[str, float] = OrderedDict()
         self._receiver: Any = None
+        self.ready = Signal()
 
     def read(self, control: Control) -> None:
         """Reads until `stop`. Raises the errors of kombu's connections."""
         app = control.app
         with app.connection_for_read() as connection:
             self._receiver = app.events.Receiver(connection, handlers={"*": self.on_event}, app=app)
+            self._receiver.on_consume_ready = lambda *_, **__: self.ready.set()
             self._receiver.capture(limit=None, timeout=None, wakeup=False)
 
     def stop(self) -> None:
