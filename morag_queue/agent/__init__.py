@@ -90,7 +90,9 @@ def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str,
     from .agent import Agent
     from .identity import Identity
 
-    settings = load(flags, os.environ, Path.cwd()).settings
+    # The agent works on the app's own broker; Celery may write its URL in ways that the command does not know.
+    env = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    settings = load(flags, env, Path.cwd()).settings
     capability = hardware.capability(worker_type, os.environ)
     identity = Identity(
         node.partition("@")[0], settings.namespace, settings.ledger.retention_seconds, settings.agent.claim,
