@@ -96,6 +96,7 @@ class Agent:
                 "reject_on_worker_lost": bool(conf.task_reject_on_worker_lost),
                 "cancel_on_connection_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
                 "prefetch_multiplier": conf.worker_prefetch_multiplier,
+                "disable_prefetch": bool(conf.worker_disable_prefetch),
                 "visibility_timeout": options.get("visibility_timeout", 3600),
                 "sep": options.get("sep", ""),
             },
@@ -220,6 +221,8 @@ class Agent:
                 logger.warning("heartbeat: the broker cannot be reached (%s); trying again", error)
             except redis.ResponseError as error:
                 logger.error("heartbeat: the broker refused: %s", error)
+            except Exception:  # a worker that went on without a beat would look dead, and its messages would go stale
+                logger.exception("heartbeat: an unexpected error; trying again")
             self._stop.wait(self._beat_seconds)
 
     def _beat(self, stopped: bool = False) -> None:
@@ -230,6 +233,7 @@ class Agent:
             "active": len(state.active_requests),
             "reserved": len(state.reserved_requests),
             "stopped": stopped,
+            "clock": time.time(),
         }
         tags = list(self.identity.hands)
         pulse = self._connect().beat(self.identity.worker, self.identity.incarnation, figures, tags)

@@ -101,3 +101,11 @@ def test_cordoned_paused_and_back_an_idle_worker_hears_of_it(make_agents: Make) 
     fleet.redis.srem(fleet.keys.paused, "cpu_batch")
     fleet.until_ran(kept)
     until(lambda: fleet.in_hands() == (0, 0, 0), 10, lambda: str(fleet.where()))
+
+
+def test_a_beat_carries_the_workers_clock_and_its_record_whether_it_prefetches(make_agents: Make) -> None:
+    fleet = make_agents(conf={"worker_disable_prefetch": True})
+    fleet.start_worker(WORKER)
+    beat = json.loads(fleet.redis.hget("mq:beats", WORKER))
+    assert beat["clock"] == pytest.approx(beat["at"], abs=60)
+    assert json.loads(fleet.redis.hget("mq:workers", WORKER))["settings"]["disable_prefetch"] is True

@@ -1,3 +1,4 @@
+--#include figures
 -- Ends a task that ran on a worker without the agent, as somebody else tells it: its ledger entry is closed and it counts.
 --
 -- KEYS[1] the task's ledger key  string   [2] totals  [3] this minute  [4] this hour  [5] figures   as in settle.lua
@@ -16,15 +17,7 @@ if worker ~= '' then
 end
 redis.call('HINCRBY', KEYS[2], outcome .. '||' .. queue, 1)
 for i = 3, 5 do
-    redis.call('HINCRBY', KEYS[i], queue .. '|' .. outcome, 1)
-    if ARGV[7] ~= '' then
-        redis.call('HINCRBY', KEYS[i], queue .. '|wait_ms', ARGV[7])
-        redis.call('HINCRBY', KEYS[i], queue .. '|wait|' .. ARGV[8], 1)
-    end
-    if ARGV[9] ~= '' and outcome == 'completed' then
-        redis.call('HINCRBY', KEYS[i], queue .. '|run_ms', ARGV[9])
-        redis.call('HINCRBY', KEYS[i], queue .. '|run|' .. ARGV[10], 1)
-    end
+    count_end(KEYS[i], queue, outcome, ARGV[7], ARGV[8], ARGV[9], ARGV[10])
     if i < 5 then redis.call('EXPIRE', KEYS[i], ARGV[i + 8]) end
 end
 return 1

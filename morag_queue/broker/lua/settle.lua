@@ -1,3 +1,4 @@
+--#include figures
 -- Ends one message: out of the worker's hands, out of the open ledger, into the figures; all or nothing.
 --
 -- The ledger and the broker can then never disagree: a worker killed between "done" and "noted" would make a finished
@@ -109,15 +110,7 @@ end
 if queue == '' then return 1 end
 redis.call('HINCRBY', KEYS[5], outcome .. '||' .. queue, 1)
 for _, i in ipairs({6, 7, 13}) do
-    redis.call('HINCRBY', KEYS[i], queue .. '|' .. outcome, 1)
-    if ARGV[7] ~= '' then
-        redis.call('HINCRBY', KEYS[i], queue .. '|wait_ms', ARGV[7])
-        redis.call('HINCRBY', KEYS[i], queue .. '|wait|' .. ARGV[8], 1)
-    end
-    if ARGV[9] ~= '' and outcome == 'completed' then
-        redis.call('HINCRBY', KEYS[i], queue .. '|run_ms', ARGV[9])
-        redis.call('HINCRBY', KEYS[i], queue .. '|run|' .. ARGV[10], 1)
-    end
+    count_end(KEYS[i], queue, outcome, ARGV[7], ARGV[8], ARGV[9], ARGV[10])
     if i ~= 13 then redis.call('EXPIRE', KEYS[i], ARGV[i + 5]) end
 end
 return 1
