@@ -69,6 +69,7 @@ class Nest:
             return
         guard.sweep(self.token)
         for process in self._spawned:
+            process.kill()  # one that wrote its title over its environment is not found by it
             process.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
         self._guard.stdin.close()

@@ -1,0 +1,49 @@
+"""Workers on a Unix socket and behind a sentinel."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from morag_queue.local.server import _binary, _free_port
+from morag_queue.local.waiting import until
+from tests.e2e.conftest import AgentFleet
+
+WORKER = "worker-cpu-1"
+Make = Callable[..., AgentFleet]
+
+
+def runs_and_comes_back(fleet: AgentFleet) -> None:
+    sent = [fleet.submit("t.add", 1, 1) for _ in range(5)]
+    fleet.until_ran(sent)
+    assert fleet.cut(WORKER) > 0
+    sent += [fleet.submit("t.add", 1, 1) for _ in range(5)]
+    fleet.until_ran(sent)
+    fleet.until_empty()
+    assert not fleet.account(sent).lost
+
+
+def test_a_worker_on_a_unix_socket(make_agents: Make) -> None:
+    with tempfile.TemporaryDirectory() as short:  # a socket's path must not be long
+        socket = Path(short, "valkey.sock")
+        fleet = make_agents(config={"unixsocket": str(socket)})
+        fleet.start_worker(WORKER, env={"REDIS_URL": f"redis+socket://{socket}"})
+
+        runs_and_comes_back(fleet)
+
+
+def test_a_worker_behind_a_sentinel(make_agents: Make) -> None:
+    fleet = make_agents()
+    port = _free_port()
+    conf = fleet.dir / "sentinel.conf"
+    conf.write_text(
+        f"port {port}\nbind 127.0.0.1\nset-proc-title no\nsentinel monitor first 127.0.0.1 {fleet.server.port} 1\n"
+    )
+    fleet.nest.spawn("sentinel", [str(_binary()), str(conf), "--sentinel"])
+    until(lambda: "+monitor" in fleet.log("sentinel"), 10, lambda: fleet.log("sentinel"))
+    app_conf = {"broker_transport_options": {"master_name": "first"}, "result_backend": fleet.url}
+    url = f"sentinel://127.0.0.1:{port}/0"
+
+    fleet.start_worker(WORKER, env={"REDIS_URL": url, "TEST_APP_CONF": json.dumps(app_conf)})
+
+    runs_and_comes_back(fleet)
