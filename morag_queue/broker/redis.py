@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .memories import Memories
     from .moves import Moves
     from .registry import Registry
+    from .results import Results
     from .takeback import TakeBacks
 
 _COARSE = 6 * 3600.0
@@ -74,6 +75,12 @@ class RedisBroker:
         from .ledger import Ledger
 
         return Ledger(self.client, self.keys, self.settings.ledger.retention_seconds)
+
+    @cached_property
+    def results(self) -> "Results":
+        from .results import Results
+
+        return Results(self.client, self.keys, self.ledger)
 
     @cached_property
     def moves(self) -> "Moves":

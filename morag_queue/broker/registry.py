@@ -1,18 +1,20 @@
 """The registry: who works in which name, their heartbeats, and the proof that one is dead."""
 
 import json
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, Literal
 
 from redis import Redis
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Heartbeat, WorkerInfo
+from morag_queue.core.model import Heartbeat, Held, WorkerInfo
 
 from . import scripts
 from .keys import Keys
+from .ledger import Ledger
+from .results import Results
 from .takeback import Return, TakeBacks
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
@@ -34,6 +36,7 @@ class Registry:
         self._client, self._keys = client, keys
         self._register = scripts.script(client, "register")
         self._beat = scripts.script(client, "beat")
+        self._results = Results(client, keys, Ledger(client, keys, retention_seconds))
         self._takebacks = TakeBacks(client, keys, retention_seconds)
 
     def now(self) -> float:
@@ -80,27 +83,31 @@ class Registry:
         """Puts what an incarnation held first in the lanes it came from, but for the tags to `keep`.
 
         Where the worker takes nothing any more, it goes to the shared lanes. `max_deaths` as of `Return`: None where
-        the worker did not die over it. Returns how many messages.
+        the worker did not die over it; where it did, what had succeeded is ended instead. Returns how many messages.
         """
-        held = [
-            (tag, task_id, lane, level, ms)
-            for tag, record in ((tag.decode(), record) for tag, record in self._all_held())
-            for owner, run, task_id, lane, level, ms in [json.loads(record)]
-            if (owner, run) == (worker, incarnation) and tag not in keep
-        ]
+        held = [one for one in self._held(worker, incarnation) if one.tag not in keep]
+        if max_deaths is not None:
+            done = set(self._results.finish(held))
+            held = [one for one in held if one.task_id not in done]
         if not held:
             return 0
         out_of_service = self._client.hexists(self._keys.cordons, worker)
         # Each goes before what waits: the one that was taken first goes last, and is the first again.
         returns = [
             Return(
-                tag, incarnation, task_id, lanes.split(lane)[0] if out_of_service else lane, level,
+                one.tag, incarnation, one.task_id, lanes.split(one.lane)[0] if out_of_service else one.lane, one.level,
                 why=f"{worker} ({incarnation}) ended", max_deaths=max_deaths,
             )
-            for tag, task_id, lane, level, _ in sorted(held, key=itemgetter(4), reverse=True)
+            for one in sorted(held, key=attrgetter("claimed_at"), reverse=True)
         ]  # fmt: skip
         return sum(outcome == "moved" for outcome in self._takebacks.apply(returns))
 
-    def _all_held(self) -> Iterator[tuple[bytes, bytes]]:
-        found: Iterator[tuple[bytes, bytes]] = self._client.hscan_iter(self._keys.held, count=1000)
-        return found
+    def _held(self, worker: str, incarnation: str) -> list[Held]:
+        """What an incarnation has in its hands."""
+        return [
+            Held(tag=tag.decode(), worker=owner, incarnation=run, task_id=task_id, lane=lane, level=level,
+                 claimed_at=ms / 1000)
+            for tag, record in self._client.hscan_iter(self._keys.held, count=1000)
+            for owner, run, task_id, lane, level, ms in [json.loads(record)]
+            if (owner, run) == (worker, incarnation)
+        ]  # fmt: skip

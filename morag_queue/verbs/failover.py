@@ -18,7 +18,6 @@ from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.errors import NotFound, Refused
 
 from .apply import apply
-from .finish import finish
 from .names import resolve
 from .sweep import LOOK_AGAIN_SECONDS, Sweep
 
@@ -153,7 +152,9 @@ class Failover:
                 gone.append(target.judgement.worker)
         if targets and not dry_run:
             picture, _ = self._broker.observe()  # what it took until it was fenced
-            finished = finish(self._broker, picture, gone)
+            with self._broker.translated():
+                held = [one for worker in gone for one in picture.held_by_worker.get(worker, ())]
+                finished = self._broker.results.finish(held)
             if finished:
                 picture, _ = self._broker.observe()
         plan = self._plan(picture, gone)

@@ -66,8 +66,11 @@ class Sweep:
         )  # fmt: skip
 
     def _hands(self, snapshot: Snapshot) -> Iterable[Step]:
-        attempts = self.broker.evidence.attempts(one.task_id for one in of_former_runs(snapshot))
-        return former_runs(snapshot, self.broker.settings.policy, attempts)
+        held = of_former_runs(snapshot)
+        attempts = self.broker.evidence.attempts(one.task_id for one in held)
+        done = set() if self.dry_run else set(self.broker.results.finish(held))
+        found = former_runs(snapshot, self.broker.settings.policy, attempts)
+        return [step for step in found if step.task_id not in done]
 
     def _orphans(self, snapshot: Snapshot) -> tuple[list[Step], list[Declined]]:
         before = snapshot.taken_at - orphan_after(snapshot, self.broker.settings.policy)

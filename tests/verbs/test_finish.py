@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from morag_queue.broker.results import succeeded
 from morag_queue.core.memory import Memory
 from morag_queue.loop import Evidence, step
-from morag_queue.verbs.finish import finish
+from morag_queue.verbs.apply import apply
+from morag_queue.verbs.sweep import Sweep
 
 WORKER = "worker-cpu-1"
 
@@ -67,12 +67,30 @@ def test_a_result_of_an_earlier_run_of_that_id_says_nothing_of_this_one(dead):
 def test_a_result_that_cannot_be_read_says_nothing(dead, text):
     dead.client.set("celery-task-meta-done", text)
     held = dead.broker.observe()[0].held
-    assert succeeded(dead.client, dead.keys, held) == []
+    assert dead.broker.results.finish(held) == []
 
 
 def test_twice_or_late_it_changes_nothing(dead):
     result(dead, "done")
     picture, _ = dead.broker.observe()
-    assert finish(dead.broker, picture, [WORKER]) == ["done"]
-    assert finish(dead.broker, picture, [WORKER]) == []
+    assert dead.broker.results.finish(picture.held) == ["done"]
+    assert dead.broker.results.finish(picture.held) == []
     assert dead.client.hget(dead.keys.totals, "completed||cpu_standard") == b"1"
+
+
+def test_a_worker_that_begins_anew_under_its_name_does_not_run_again_what_its_dead_run_had_ended(dead):
+    result(dead, "done")
+    (incarnation,) = {one.incarnation for one in dead.broker.observe()[0].held}
+    assert dead.broker.registry.take_back(WORKER, incarnation, max_deaths=3) == 1
+    assert dead.ids("cpu_standard", 4) == ["not-done"]
+    assert dead.broker.records(["done"])["done"]["state"] == "completed"
+
+
+def test_the_sweep_does_not_run_again_what_had_ended_and_nobody_had_taken_back(dead):
+    result(dead, "done")
+    dead.client.hset(dead.keys.incarnations, WORKER, "fenced")  # and then the failover was cut off
+    sweep = Sweep(dead.broker)
+    done = apply(dead.broker, sweep.turn(dead.broker.observe()[0]))
+    assert done.taken_back == 1
+    assert dead.ids("cpu_standard", 4) == ["not-done"]
+    assert dead.broker.records(["done"])["done"]["state"] == "completed"
