@@ -34,6 +34,7 @@ def nothing_is_lost(fleet: Fleet, sent: list[str], may_run_twice: set[str] = fro
 def test_what_a_killed_worker_had_runs_elsewhere_soon_and_nothing_else_runs_twice(make_fleet: Make):
     fleet = make_fleet(conf={"worker_prefetch_multiplier": 3})
     looking = watch(fleet)
+    looking.until("fleet_looked_at")
     fleet.start_worker("worker-1")
     looking.until("worker_joined")
     first = fleet.send("cpu_standard", sleep=4)
