@@ -1,7 +1,6 @@
 """The dead: tasks that are not run again unasked. Failed for good, or taken back from dead workers too often.
 
-Failed ones are kept up to the latest 10,000, see settle.lua; quarantined ones until a person decides: each has cost
-several workers their lives.
+The latest 10,000 are kept, see grave.lua; a person decides what becomes of them.
 """
 
 import json
@@ -56,14 +55,14 @@ class Dead:
     ) -> bool:
         """Queues it again; `story` is what its attempts go on from. False when somebody else has been here first."""
         k = self._keys
-        keys = [k.dead, k.failed, k.attempts, k.list(lane, level), k.task(grave.task_id), k.lanes]
+        keys = [k.dead, k.graves, k.attempts, k.list(lane, level), k.task(grave.task_id), k.lanes]
         told = json.dumps(list(story)) if story else ""
         to = lane if is_worker_lane else ""
         return bool(self._revive(keys=keys, args=[grave.task_id, grave.text, text, record, len(story), told, to]))
 
     def drop(self, task_ids: Sequence[str]) -> int:
         """Forgets them; how many there were. The ledger forgets them too, after the retention time."""
-        keys = [self._keys.dead, self._keys.failed, *map(self._keys.task, task_ids)]
+        keys = [self._keys.dead, self._keys.graves, *map(self._keys.task, task_ids)]
         return int(self._drop(keys=keys, args=[self._retention, *task_ids]))
 
 

@@ -129,9 +129,9 @@ class Keys:
         return self._own("dead")
 
     @property
-    def failed(self) -> str:
-        """zset: task id -> when it failed (seconds): those of `dead` that are dropped again, the oldest first"""
-        return self._own("failed")
+    def graves(self) -> str:
+        """zset: task id -> since when it is in `dead` (seconds): there are so many at most, the oldest goes"""
+        return self._own("graves")
 
     def task(self, task_id: str) -> str:
         """string: a task's ledger entry (JSON); it expires once the task has ended"""

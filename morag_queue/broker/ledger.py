@@ -66,7 +66,7 @@ class Ledger:
         record = json.dumps({**ending.record, "ended_at": round(now, 3)})
         keys = [
             k.unacked, k.unacked_index, k.held, k.task(ending.task_id), k.totals, k.minute(now), k.hour(now),
-            k.attempts, k.cordons, k.journal, k.dead, k.failed, k.figures, k.surprises, k.workers,
+            k.attempts, k.cordons, k.journal, k.dead, k.graves, k.figures, k.surprises, k.workers,
         ]  # fmt: skip
         arguments = [
             ending.tag, ending.outcome, ending.worker, ending.queue, record, self._retention,

@@ -122,9 +122,10 @@ class Lost:
     def resend(self, again: Again, max_losses: int, *, term: str = "") -> str:
         """Queues it first in its lane: 'resent', 'quarantined' or 'changed', see resend.lua."""
         k = self._keys
-        keys = [k.task(again.task_id), k.list(again.lane, again.level), k.attempts, k.dead, k.lease]
+        keys = [k.task(again.task_id), k.list(again.lane, again.level), k.attempts, k.dead, k.lease, k.graves]
         args: list[str | int] = [
             again.seen, again.record, again.text, again.task_id, max_losses, again.why, again.lane, again.level, term,
+            self._retention,
         ]  # fmt: skip
         answer: bytes = self._resend(keys=keys, args=args)
         return answer.decode()

@@ -15,7 +15,9 @@ def source(name: str) -> str:
     """The text of `lua/<name>.lua`, with what its first line includes put before it."""
     text = files(__package__).joinpath("lua", f"{name}.lua").read_text("utf-8")
     first, _, rest = text.partition("\n")
-    return source(first.removeprefix(_INCLUDE)) + rest if first.startswith(_INCLUDE) else text
+    if not first.startswith(_INCLUDE):
+        return text
+    return "".join(map(source, first.removeprefix(_INCLUDE).split())) + rest
 
 
 @cache

@@ -57,7 +57,7 @@ class TakeBacks:
         k = self._keys
         return [
             k.unacked, k.unacked_index, k.held, k.attempts, k.list(one.lane, one.level), k.task(one.task_id), k.dead,
-            k.lease,
+            k.lease, k.graves,
         ]  # fmt: skip
 
     def _arguments(self, one: Return, term: str) -> list[str | int]:

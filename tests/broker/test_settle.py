@@ -176,7 +176,7 @@ def test_the_owner_of_a_message_that_kombu_took_is_written_in_the_form_of_the_cl
 
 
 @pytest.mark.parametrize(
-    "which", ["unacked", "unacked_index", "held", "totals", "minute", "hour", "attempts", "cordons", "dead", "failed"]
+    "which", ["unacked", "unacked_index", "held", "totals", "minute", "hour", "attempts", "cordons", "dead", "graves"]
 )
 def test_a_key_of_another_type_refuses_an_end_whole(which: str, ledger: Ledger, bench: Bench, taken: Taken) -> None:
     key = getattr(bench.keys, which)

@@ -112,6 +112,31 @@ def test_a_task_that_its_workers_die_over_is_quarantined_with_its_story(bench: B
     assert bench.unacked(taken.tag) is None
 
 
+def test_the_oldest_grave_goes_for_one_too_many_and_the_ledger_forgets_it_in_its_time(
+    bench: Bench, takebacks: TakeBacks
+):
+    bench.client.zadd(bench.keys.graves, {"old": 1} | {f"x-{n}": 2 for n in range(9_999)})
+    bench.client.hset(bench.keys.dead, "old", "{}")
+    bench.client.set(bench.keys.task("old"), '{"state": "quarantined"}')
+    task_id = bench.send()
+    assert takebacks.apply([back(bench.claim(), max_deaths=0)]) == ["quarantined"]
+    assert bench.client.hkeys(bench.keys.dead) == [task_id.encode()]
+    assert bench.client.zcard(bench.keys.graves) == 10_000
+    assert 0 < bench.client.ttl(bench.keys.task("old")) <= 60
+
+
+def test_where_the_graves_are_of_another_type_nothing_is_changed(bench: Bench, takebacks: TakeBacks):
+    from redis.exceptions import ResponseError
+
+    bench.client.set(bench.keys.graves, "somebody's")
+    bench.send()
+    taken = bench.claim()
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        takebacks.apply([back(taken, max_deaths=0)])
+    assert bench.unacked(taken.tag) is not None
+    assert not bench.client.exists(bench.keys.dead)
+
+
 def test_given_back_is_not_died_over(bench: Bench, takebacks: TakeBacks):
     bench.send()
     for _ in range(5):

@@ -183,9 +183,9 @@ def test_a_task_that_runs_well_after_all_leaves_its_grave(stage, fleet, fail):
     assert fleet("dead", "ls", "--json").json["total"] == 0
 
 
-def test_only_so_many_failed_tasks_are_kept_the_oldest_goes(stage, fail):
+def test_only_so_many_dead_tasks_are_kept_the_oldest_goes(stage, fail):
     fail("first")
-    stage.client.zadd(stage.keys.failed, {"first": 1} | {f"x-{n}": 2 for n in range(9_999)})
+    stage.client.zadd(stage.keys.graves, {"first": 1} | {f"x-{n}": 2 for n in range(9_999)})
     fail("last")
     assert [grave.task_id for grave in stage.broker.dead.all()] == ["last"]
 

@@ -1,6 +1,6 @@
 -- Forgets tasks in `dead`.
 --
--- KEYS[1] dead  hash  [2] failed  zset   see keys.py   KEYS[2+i] the ledger key of ARGV[1+i]
+-- KEYS[1] dead  hash  [2] graves  zset   see keys.py   KEYS[2+i] the ledger key of ARGV[1+i]
 -- ARGV[1] seconds until the ledger forgets a quarantined one too  [2…] task ids
 -- Returns how many there were.
 

@@ -1,4 +1,4 @@
--- Shared by the scripts that count how a task of ours ended; put before one whose first line is `--#include figures`.
+-- Shared by the scripts that count how a task of ours ended; named in the first line of such a script.
 --
 -- `figures` is a hash of one queue's fields: of a minute, of an hour, or of all time. Times are ms, '' = not known.
 

@@ -1,4 +1,4 @@
--- Shared by the scripts that handle message texts; put before a script whose first line is `--#include message`.
+-- Shared by the scripts that handle message texts; named in the first line of such a script.
 --
 -- A message is never decoded and encoded again: cjson makes `{}` and `[]` one. It is read with cjson, and changed as text.
 

@@ -1,6 +1,6 @@
 -- Takes a task out of `dead` and queues it again, in one step.
 --
--- KEYS[1] dead  hash  [2] failed  zset   see keys.py   [3] attempts  hash, as in takeback.lua
+-- KEYS[1] dead  hash  [2] graves  zset   see keys.py   [3] attempts  hash, as in takeback.lua
 -- KEYS[4] the list it goes to  [5] the task's ledger key  [6] lanes  set of the worker lanes that were ever used
 -- ARGV[1] task id  [2] its grave, exactly as it was read  [3] the message  [4] its new ledger record, '' = it has none
 -- ARGV[5] how many workers died over it, for the attempts  [6] their story (JSON), '' = forgotten

@@ -1,4 +1,4 @@
---#include figures
+--#include figures grave
 -- Ends one message: out of the worker's hands, out of the open ledger, into the figures; all or nothing.
 --
 -- The ledger and the broker can then never disagree: a worker killed between "done" and "noted" would make a finished
@@ -10,7 +10,7 @@
 -- KEYS[6] this minute  [7] this hour  hashes, expire
 -- KEYS[8] attempts                   hash, as in takeback.lua
 -- KEYS[9] cordons                    hash  worker -> JSON   [10] journal  stream, capped
--- KEYS[11] dead                      hash, see keys.py   [12] failed  zset  task id -> when, see keys.py
+-- KEYS[11] dead                      hash, see keys.py   [12] graves  zset, see keys.py
 -- KEYS[13] figures                   hash, for ever   [14] surprises  hash, see keys.py
 -- KEYS[15] workers                   hash  worker -> what it said of itself (JSON)
 -- ARGV[1] tag  [2] outcome: accepted (early ack: runs on, unprotected) | retry | completed | failed | cancelled
@@ -57,20 +57,15 @@ local function count_streak(totals, outcome, worker, queue)
 end
 
 -- A failed task is kept with its message (of one acknowledged before it ran: with its entry), so that it can run again.
-local FAILED_KEPT = 10000
-local function bury(unacked, held, entry)
+local function bury_failed(unacked, held, entry)
     local now, id = tonumber(redis.call('TIME')[1]), ARGV[13]
     local holder, ended = held and cjson.decode(held) or {}, cjson.decode(ARGV[5])
     local why = type(ended.error) == 'string' and ended.error or ''
     local message = unacked and unacked:match('^%[%s*(.*})%s*,%s*"?[^"]*"?%s*,%s*"?[^"]*"?%s*%]$')
-    redis.call('HSET', KEYS[11], id, cjson.encode({
+    bury(KEYS[11], KEYS[12], KEYS[4], ARGV[6], id, {
         message = message or nil, entry = not message and entry or nil, lane = holder[4], level = holder[5],
         state = 'failed', at = now, reason = why, story = {{now, ARGV[3], why}},
-    }))
-    redis.call('ZADD', KEYS[12], now, id)
-    if redis.call('ZCARD', KEYS[12]) > FAILED_KEPT then
-        redis.call('HDEL', KEYS[11], redis.call('ZPOPMIN', KEYS[12])[1])
-    end
+    })
 end
 
 local tag, outcome, worker, queue = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -93,7 +88,7 @@ if entry then
     redis.call('SET', KEYS[4], ARGV[5]:sub(1, -2) .. ', "entry": ' .. entry .. '}', 'EX', ARGV[6])
 end
 if redis.call('HDEL', KEYS[11], ARGV[13]) == 1 then redis.call('ZREM', KEYS[12], ARGV[13]) end
-if outcome == 'failed' and ARGV[13] ~= '' then bury(unacked, held, entry) end
+if outcome == 'failed' and ARGV[13] ~= '' then bury_failed(unacked, held, entry) end
 redis.call('HINCRBY', KEYS[5], outcome .. '|' .. worker, 1)
 if ARGV[9] ~= '' then redis.call('HINCRBY', KEYS[5], 'run_ms|' .. worker, ARGV[9]) end
 count_streak(KEYS[5], outcome, worker, queue)

@@ -1,4 +1,4 @@
---#include message
+--#include message grave
 -- Takes one message out of a worker's hands (it is dead, or fenced, or gives it back) and puts it first in a lane, as if
 -- it had just not been taken.
 --
@@ -7,7 +7,7 @@
 --
 -- KEYS[1] unacked  [2] unacked_index  [3] held   as in claim.lua
 -- KEYS[4] attempts  hash  task id -> how many workers died over it, `story|<task id>` -> [[at, worker, why]…]
--- KEYS[5] the list to put it in   [6] the task's ledger key   [7] dead  hash, see keys.py   [8] lease
+-- KEYS[5] the list to put it in   [6] the task's ledger key   [7] dead  hash   [8] lease   [9] graves  zset, see keys.py
 -- ARGV[1] tag  [2] the incarnation that holds it, '' for nobody  [3] new tag  [4] the lane  [5] its level
 -- ARGV[6] how many owners may die over it, '' when this is not to be counted  [7] why
 -- ARGV[8] '' or: not if it was touched at this time or later (seconds)  [9] '' or an eta for one that has none
@@ -62,10 +62,10 @@ if id ~= '' and ARGV[6] ~= '' then
     redis.call('HSET', KEYS[4], id, #story, 'story|' .. id, cjson.encode(story))
 end
 if story and #story > tonumber(ARGV[6]) then
-    redis.call('HSET', KEYS[7], id, cjson.encode({
+    bury(KEYS[7], KEYS[9], KEYS[6], ARGV[10], id, {
         message = text, lane = ARGV[4], level = tonumber(ARGV[5]), state = 'quarantined', story = story,
         at = story[#story][1], reason = 'its workers died over it ' .. #story .. ' times',
-    }))
+    })
     redis.call('HDEL', KEYS[4], id, 'story|' .. id)
     ledger_says('quarantined')
 else
