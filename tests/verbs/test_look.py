@@ -49,6 +49,15 @@ def test_a_beginning_is_enough_while_only_one_task_has_it(stage, look):
         look().find("report")
 
 
+def test_eight_signs_of_a_random_id_are_enough_and_two_that_share_them_are_ambiguous(stage, look):
+    first, second = "3f2a91c0-0000-4000-8000-000000000001", "3f2a91c0-0000-4000-8000-000000000002"
+    stage.submit(first)
+    assert look().find("3f2a91c0").task.task_id == first
+    stage.submit(second)
+    with pytest.raises(UsageError, match=f"'3f2a91c0' is ambiguous: {first}, {second};"):
+        look().find("3f2a91c0")
+
+
 @pytest.mark.parametrize("name", ["re*", "report?1", "[r]eport-1", "\\report-1", ""])
 def test_a_beginning_is_no_pattern(stage, look, name):
     stage.submit("report-1")
