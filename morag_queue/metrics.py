@@ -57,8 +57,8 @@ class FleetCollector(Collector):
         yield from _queues(found, picture)
         yield from _workers(found, picture, grown)
         yield from _all_time(grown)
-        leader = found.leader or {}
-        yield _gauge("leader_term", "The term of who leads the fleet; 0 while nobody does.", leader.get("term", 0))
+        term = found.leader.term if found.leader else 0
+        yield _gauge("leader_term", "The term of who leads the fleet; 0 while nobody does.", term)
         yield _gauge("foreign_messages", "Messages in the lanes that are not Celery's.", found.foreign_messages)
 
 

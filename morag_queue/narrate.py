@@ -76,7 +76,7 @@ def tell_fleet(tell: Tell, found: FleetStats, turns: int) -> None:
         backlog_minutes=max((queue.backlog_time for queue in found.queues), default=0.0),
         oldest_minutes=max((queue.oldest_wait_time for queue in found.queues), default=0.0),
         turns=turns,
-        leader=str((found.leader or {}).get("who", "")),
+        leader=found.leader.who if found.leader else "",
     )
     for queue in found.queues:
         if queue.pending_tasks and not queue.worker_count:

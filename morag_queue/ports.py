@@ -14,7 +14,7 @@ from pydantic import Field
 
 from morag_queue.core.figures import Window
 from morag_queue.core.memory import Memory
-from morag_queue.core.model import Frozen, QueueType
+from morag_queue.core.model import Frozen, Lease, QueueType
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
@@ -49,17 +49,6 @@ class TaskMove(StrEnum):
     GONE = "gone"
     FOREIGN = "foreign"
     GPU = "gpu"
-
-
-class Lease(Frozen):
-    """Who leads. `term` grows with every taking and is never given twice; times are the server's clock, seconds."""
-
-    holder: str = Field(description="one process: nobody else has this word")
-    term: int
-    who: str
-    verb: str
-    since: float
-    until: float
 
 
 class JournalEntry(Frozen):

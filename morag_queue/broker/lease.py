@@ -4,7 +4,7 @@ from typing import Any
 
 from redis import Redis
 
-from morag_queue.ports import Lease
+from morag_queue.core.model import Lease
 
 from . import scripts
 from .keys import Keys

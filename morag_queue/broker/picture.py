@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Cordon, Heartbeat, Held, QueueType, WorkerInfo
+from morag_queue.core.model import Cordon, Heartbeat, Held, Lease, QueueType, WorkerInfo
 from morag_queue.core.snapshot import NO_HEADS, Head, LaneView, Snapshot, Totals, WorkerView
 
 from .corrections import corrections
@@ -37,7 +37,7 @@ def snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapsho
         lanes=tuple(view for one in found if (view := _lane(one, depth)) is not None),
         held=tuple(_held(tag, record) for tag, record in _pairs(held)),
         paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
-        leader=json.loads(lease) if lease else None,
+        leader=Lease.model_validate_json(lease) if lease else None,
         corrections=corrections(learned) if learned else {},
         fleet=fleet,
     )

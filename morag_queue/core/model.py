@@ -283,10 +283,21 @@ class WorkerStats(Frozen):
     failures_in_a_row: int = 0
 
 
+class Lease(Frozen):
+    """Who leads. `term` grows with every taking and is never given twice; times are the server's clock, seconds."""
+
+    holder: str = Field(description="one process: nobody else has this word")
+    term: int
+    who: str
+    verb: str
+    since: float
+    until: float
+
+
 class FleetStats(Frozen):
     taken_at: float
     window_seconds: float
     queues: tuple[QueueStats, ...]
     workers: tuple[WorkerStats, ...]
-    leader: dict[str, Any] | None = None
+    leader: Lease | None = None
     foreign_messages: int = 0

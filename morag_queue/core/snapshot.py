@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 from .estimate import Correction
-from .model import ContentType, Cordon, Heartbeat, Held, QueuePriority, QueueType, Requires, WorkerInfo
+from .model import ContentType, Cordon, Heartbeat, Held, Lease, QueuePriority, QueueType, Requires, WorkerInfo
 
 NOTHING_QUEUED = (0,) * 10
 NOBODY_WAITS: tuple[float | None, ...] = (None,) * 10
@@ -119,7 +118,7 @@ class Snapshot:
     lanes: tuple[LaneView, ...] = ()
     held: tuple[Held, ...] = ()
     paused: frozenset[QueueType] = frozenset()
-    leader: Mapping[str, Any] | None = field(default=None, hash=False)
+    leader: Lease | None = None
     fleet: str = ""
     corrections: Mapping[tuple[ContentType, Requires, bool], Correction] = field(default_factory=dict, hash=False)
 

@@ -99,7 +99,7 @@ def fleet_stats(
         workers=tuple(
             worker_stats(view, snapshot, policy) for view in sorted(snapshot.workers, key=lambda view: view.info.worker)
         ),
-        leader=None if snapshot.leader is None else dict(snapshot.leader),
+        leader=snapshot.leader,
         foreign_messages=sum(view.foreign for view in snapshot.lanes),
     )
 

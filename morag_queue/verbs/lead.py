@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from time import monotonic
 from uuid import uuid4
 
+from morag_queue.core.model import Lease
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
-from morag_queue.ports import Broker, Lease
+from morag_queue.ports import Broker
 
 LEASE_S = 15.0
 """How long a lease lives: so long the fleet is without a leader when one dies."""

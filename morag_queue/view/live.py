@@ -38,7 +38,7 @@ def render(frame: LiveFrame, width: int, height: int, state: LiveState) -> Scree
 
 def _header(frame: LiveFrame, width: int, state: LiveState) -> Line:
     leader = frame.stats.leader
-    who = safe(leader.get("who") or leader.get("holder", "?"), 40) if leader else "nobody"
+    who = safe(leader.who, 40) if leader else "nobody"
     parts = [
         text("morag-queue ", "bold"),
         text(f"{safe(frame.fleet.replace('redis://', ''), 60)}  ", "dim"),

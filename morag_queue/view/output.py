@@ -18,7 +18,7 @@ from morag_queue.core.model import QueuePriority
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_TIMES = {"at", "deadline", "until", "expected_start"}
+_TIMES = {"at", "since", "until", "deadline", "expected_start"}
 _YEAR_9999_S = 253_370_764_800.0  # what datetime can still write
 
 

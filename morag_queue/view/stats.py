@@ -24,9 +24,8 @@ def stats_view(stats: FleetStats) -> RenderableType:
     """Queues, workers, who leads, and what does not belong here."""
     parts: list[RenderableType] = [queues_table(stats.queues), Text()]
     parts.append(workers_table(stats.workers) if stats.workers else Text("No worker has registered.", style="yellow"))
-    if stats.leader:
-        lease = stats.leader
-        parts += [Text(), cell(f"Leader: {lease.get('who')} by {lease.get('verb')}, term {lease.get('term')}")]
+    if lease := stats.leader:
+        parts += [Text(), cell(f"Leader: {lease.who} by {lease.verb}, term {lease.term}")]
     if stats.foreign_messages:
         parts += [Text(), Text(f"{stats.foreign_messages} messages are not Celery's; left alone.", style="yellow")]
     return Group(*parts)

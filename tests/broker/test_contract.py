@@ -347,7 +347,7 @@ def test_the_picture_names_the_leader(rig):
     assert rig.broker.observe()[0].leader is None
     rig.broker.leases.take("me", "ann", "watch", 60)
     leader = rig.broker.observe()[0].leader
-    assert (leader["holder"], leader["term"], leader["who"]) == ("me", 1, "ann")
+    assert (leader.holder, leader.term, leader.who) == ("me", 1, "ann")
 
 
 def test_a_term_that_is_over_changes_nothing(rig):

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,15 @@ def test_stats_counts_what_waits_and_reads_the_window(fleet, here):
     assert {"queue_type", "pending_tasks", "backlog_time", "oldest_wait_time"} <= set(answer["queues"][0])
     assert (answer["workers"], answer["leader"]) == ([], None)
     assert "cpu_standard        1" in fleet("stats").out
+
+
+def test_stats_says_who_leads_and_until_when_in_utc(stage, fleet):
+    lease = stage.broker.leases.take("me", "ann@here", "watch", 15)
+    leader = fleet("stats", "--json").json["leader"]
+    assert (leader["who"], leader["verb"], leader["term"]) == ("ann@here", "watch", lease.term)
+    since, until = (datetime.fromisoformat(leader[name]).timestamp() for name in ("since", "until"))
+    assert until - since == pytest.approx(15, abs=0.01)
+    assert "Leader: ann@here by watch" in fleet("stats").out
     assert "error: --window 'soon' is not a duration" in fleet("stats", "--window", "soon", status=2).err
 
 

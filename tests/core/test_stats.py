@@ -1,7 +1,7 @@
 import pytest
 
 from morag_queue.core.figures import Window, bucket
-from morag_queue.core.model import QueueType, WorkerStatus
+from morag_queue.core.model import Lease, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Totals
 from morag_queue.core.stats import fleet_stats, queue_stats, serving_workers, worker_stats
@@ -9,6 +9,7 @@ from tests.core.fleets import fleet, held, queued, usual_fleet, worker
 
 POLICY = Policy()
 GPU = QueueType.GPU_PRIORITY
+LEASE = Lease(holder="x", term=7, who="ann", verb="watch", since=1.0, until=16.0)
 NO_WINDOW, NO_TOTALS = Window(), Totals()
 
 
@@ -69,9 +70,9 @@ def test_a_worker_that_is_gone_runs_nothing_whatever_it_said_last(gone):
 
 
 def test_the_fleet_shows_all_four_queues_and_the_workers_by_name():
-    snapshot = fleet(worker("b"), worker("a"), leader={"holder": "x"})
+    snapshot = fleet(worker("b"), worker("a"), leader=LEASE)
     stats = fleet_stats(snapshot, {}, {}, POLICY, window_seconds=3600)
     assert [one.queue_type for one in stats.queues] == list(QueueType)
     assert [one.worker for one in stats.workers] == ["a", "b"]
-    assert stats.leader == {"holder": "x"}
+    assert stats.leader == LEASE
     assert stats.model_dump_json()

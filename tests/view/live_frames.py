@@ -6,6 +6,7 @@ from morag_queue.core.doctor import Code, Finding, Severity
 from morag_queue.core.model import (
     Capability,
     FleetStats,
+    Lease,
     QueuePriority,
     QueueStats,
     QueueType,
@@ -76,7 +77,7 @@ def fleet(count: int = 8) -> LiveFrame:
                 queue(QueueType.CPU_BATCH, 12_400, 600.0, 2900.0, BATCH=12_400),
             ),
             workers=tuple(workers),
-            leader={"holder": "x", "who": "watch@node-1", "verb": "watch"},
+            leader=Lease(holder="x", term=1, who="watch@node-1", verb="watch", since=NOON - 60, until=NOON + 15),
         ),
         fleet="mq@redis.example:6379/0",
         flows=flows,

@@ -160,7 +160,7 @@ def test_text_of_others_is_harmless():
     stats = fleet().stats.model_copy(
         update={
             "workers": (worker(0, WorkerStatus.CORDONED, HOSTILE, worker=HOSTILE), worker(1, worker="x" * 10_000)),
-            "leader": {"who": HOSTILE},
+            "leader": fleet().stats.leader.model_copy(update={"who": HOSTILE}),
         }
     )
     entry = fleet().journal[0].model_copy(update={"subject": HOSTILE, "reason": HOSTILE, "who": HOSTILE})

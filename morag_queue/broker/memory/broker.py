@@ -68,7 +68,7 @@ class MemoryBroker:
             lanes=tuple(self._lane(name, depth) for name in (*self._lists.worker_lanes, *QueueType)),
             held=tuple(held for held, _ in self._held.values()),
             paused=frozenset(self.paused),
-            leader=None if lease is None else lease.model_dump(),
+            leader=lease,
             fleet=self._fleet,
         )
         return picture, {queue: self._figures.totals[f"|{queue}"] for queue in QueueType}

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from morag_queue.core.memory import Memory
+from morag_queue.core.model import Lease
 from morag_queue.errors import LeaseLost
-from morag_queue.ports import JournalEntry, Lease
+from morag_queue.ports import JournalEntry
 
 _ENTRIES = 10_000
 
