@@ -12,7 +12,7 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.registry import Predecessor, Registry
+from morag_queue.broker.registry import Registry
 from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueueType, WorkerInfo
 from morag_queue.settings import Settings
@@ -21,11 +21,10 @@ from . import handover, hardware
 from .claim import FencedError
 from .hands import HandsQoS
 from .identity import Identity, new_incarnation
+from .succession import is_dead, name_taken
 
 logger = logging.getLogger("morag_queue.agent")
 
-PROOF_SECONDS = 5.0
-"""How long the name of a silent predecessor is waited for: more than two of its beats."""
 _LOST = (redis.ConnectionError, redis.TimeoutError, OperationalError, OSError)
 
 
@@ -42,6 +41,7 @@ class Agent:
         self._stop = Event()
         self._thread: Thread | None = None
         self._consumer: Any = None
+        self._complaint = ""
 
     # -- lanes
 
@@ -115,8 +115,8 @@ class Agent:
         registry, info = self._connect(), self._info
         assert info is not None, "describe() comes first"
         predecessor = registry.acting(info.worker)
-        if predecessor is not None and not self._is_dead(registry, predecessor):
-            raise SystemExit(_name_taken(info.worker, predecessor))
+        if predecessor is not None and not is_dead(registry, predecessor, self.identity):
+            raise SystemExit(name_taken(info.worker, predecessor))
         replaces = predecessor.incarnation if predecessor else ""
         taken_by = registry.register(info, replaces)
         if taken_by:
@@ -136,29 +136,6 @@ class Agent:
             keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
             self._registry = Registry(client, keys, self.settings.ledger.retention_seconds)
         return self._registry
-
-    def _is_dead(self, registry: Registry, before: Predecessor) -> bool:
-        """Waits for a proof: a goodbye, or no connection in its name and no process (on another host: no beat)."""
-        info = before.info
-        if info is None or before.incarnation == "fenced" or (before.beat is not None and before.beat.stopped):
-            return True
-        if info.client_name == self.identity.client_name:
-            return True  # an earlier registration of this very process
-        is_here = info.host == self.identity.host
-        if is_here and hardware.is_same_process(info.pid, info.started_at):
-            return False
-        beat = before.beat.at if before.beat else info.started_at
-        deadline = time.monotonic() + PROOF_SECONDS
-        while time.monotonic() < deadline:
-            if not registry.is_connected(info.client_name) and (is_here or registry.now() - beat > PROOF_SECONDS):
-                return True
-            time.sleep(0.2)
-            latest = registry.acting(info.worker)
-            if latest is None or latest.incarnation != before.incarnation:
-                return latest is None
-            if latest.beat is not None and latest.beat.at > beat:
-                return False
-        return not registry.is_connected(info.client_name)
 
     # -- the beat
 
@@ -198,7 +175,7 @@ class Agent:
                 self._beat(stopped=True)
                 # A task that a cold shutdown has ended.
                 self._connect().take_back(self.identity.worker, self.identity.incarnation)
-            except _LOST as error:
+            except (*_LOST, redis.ResponseError) as error:
                 logger.warning("could not say goodbye to the broker: %s", error)
 
     def _register_again(self) -> None:
@@ -218,12 +195,20 @@ class Agent:
             try:
                 self._beat()
             except _LOST as error:
-                logger.warning("heartbeat: the broker cannot be reached (%s); trying again", error)
+                self._complain("the broker cannot be reached (%s); trying again", error)
             except redis.ResponseError as error:
-                logger.error("heartbeat: the broker refused: %s", error)
+                self._complain("the broker refuses it (%s); trying again", error)
             except Exception:  # a worker that went on without a beat would look dead, and its messages would go stale
                 logger.exception("heartbeat: an unexpected error; trying again")
+            else:
+                self._complaint = ""
             self._stop.wait(self._beat_seconds)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Once, not at every beat."""
+        if what != self._complaint:
+            self._complaint = what
+            logger.error(f"heartbeat: {what}", error)
 
     def _beat(self, stopped: bool = False) -> None:
         if not self.identity.registered and not stopped:
@@ -248,8 +233,10 @@ class Agent:
             self._consumer.timer.call_after(0, self._withdraw)
         elif pulse == "ok" and self.identity.draining:
             self._consumer.timer.call_after(0, self._serve_again)
+        if pulse != "fenced" and not stopped and any(one.unwritten for one in list(self.identity.hands.values())):
+            self._consumer.timer.call_after(0, self._write_late)
 
-    # -- out of service, in the worker's event loop
+    # -- what the beat calls for, in the worker's event loop
 
     def look(self) -> None:
         """Someone has changed this worker's cordon and does not want to wait for the next beat."""
@@ -257,6 +244,13 @@ class Agent:
             self._beat()
         except (*_LOST, redis.ResponseError) as error:
             logger.warning("told to look at its cordon, but could not: %s", error)
+
+    def _write_late(self) -> None:
+        """The ends of tasks that the broker refused a while ago, as a replica for example."""
+        if self._consumer.task_consumer is not None:
+            qos = self._consumer.task_consumer.channel.qos
+            for claim in [one for one in self.identity.hands.values() if one.unwritten]:
+                qos.settle(claim)
 
     def _withdraw(self) -> None:
         """Takes nothing any more and gives back what it has not begun."""
@@ -285,11 +279,3 @@ class Agent:
 def _raise_fenced() -> None:
     """In the worker's event loop a connection error is what makes Celery drop all that it holds, and start anew."""
     raise FencedError("fenced")
-
-
-def _name_taken(worker: str, other: Predecessor) -> str:
-    where = f"on {other.info.host} (process {other.info.pid})" if other.info else other.incarnation
-    return (
-        f"a live worker named {worker} runs {where}: start this one under another name (-n), "
-        f"or stop the other one first"
-    )

@@ -224,7 +224,7 @@ class ClaimChannelMixin:
             self.morag_queue.registered = False
             raise FencedError(f"{error}; giving up what it had in hand") from error
         if isinstance(error, ReadOnlyError):
-            raise redis.ConnectionError(f"this broker is a replica now: {error}") from error
+            raise error
         if str(error) != self._refusal:
             self._refusal = str(error)
             logger.error("the broker refuses to hand out work: %s; asking again every few seconds", error)
@@ -262,10 +262,7 @@ class ClaimChannelMixin:
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         """Writes the end of a task, together with its acknowledgement."""
-        try:
-            self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
-        except ReadOnlyError as error:  # the primary was demoted: to be written after the reconnect
-            raise redis.ConnectionError(str(error)) from error
+        self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
 
     def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
         """Puts messages first in the lanes they came from (or the `shared` ones), the last of these foremost."""

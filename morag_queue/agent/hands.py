@@ -145,7 +145,8 @@ class HandsQoS(stock.QoS):
             self.finish(delivery_tag)  # in a pool of threads it may have ended meanwhile
         else:
             claim.outcome = claim.outcome or _UNREAD
-            self.settle(claim)
+            self._end(claim)
+            return
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -161,8 +162,13 @@ class HandsQoS(stock.QoS):
             super().reject(delivery_tag, requeue=requeue)
             return
         claim.outcome = claim.outcome or _REJECTED
-        self.settle(claim)
-        virtual.QoS.ack(self, delivery_tag)
+        self._end(claim)
+
+    def _end(self, claim: Claim) -> None:
+        try:
+            self.settle(claim)
+        finally:  # also where it is to be written later: the place in the hands is free
+            virtual.QoS.ack(self, claim.tag)
 
     def give_back(self, tags: Iterable[str]) -> int:
         """Gives back what was not begun to the shared lanes, the first that was taken as the first again."""
@@ -173,8 +179,9 @@ class HandsQoS(stock.QoS):
         return len(claims)
 
     def settle(self, claim: Claim) -> None:
-        """Writes down how it ended. Where that fails it stays in hand, to be written at the reconnect."""
+        """Writes down how it ended. Where that fails it stays in hand, to be written at a beat or at the reconnect."""
         assert claim.outcome is not None, claim.tag
+        claim.unwritten = True
         self.channel.settle(claim, claim.outcome)
         self._hands.pop(claim.tag, None)
 

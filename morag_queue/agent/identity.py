@@ -31,7 +31,7 @@ class Claim:
     """One message in hand. `claimed_at` is the server's clock, in seconds.
 
     `running`: a pool process has it, so it must not be given to anybody else while this worker lives. `accepted`: it
-    was acknowledged before it ran. `outcome`: it has ended, whether or not that could be written down.
+    was acknowledged before it ran. `outcome`: it has ended; `unwritten`: that could not be written down yet.
     """
 
     tag: str
@@ -44,6 +44,7 @@ class Claim:
     running: bool = False
     accepted: bool = False
     outcome: Outcome | None = None
+    unwritten: bool = False
 
     def held(self, worker: str, incarnation: str) -> Held:
         """The record of who has it."""

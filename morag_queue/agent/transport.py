@@ -5,6 +5,7 @@ from typing import Any
 
 from kombu.transport import redis as stock
 from redis._parsers import _RESP3Parser
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 from .claim import TICK_SECONDS, ClaimChannelMixin, tick
 
@@ -37,6 +38,10 @@ class _Poller(stock.MultiChannelPoller):
 
 
 class _ClaimTransportMixin:
+    # Out of memory, or a replica: to Celery an error like that is the end of the worker. It passes, or a new connection
+    # mends it, as after the loss of one.
+    connection_errors: Any = (*stock.Transport.connection_errors, OutOfMemoryError, ReadOnlyError)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle: Any = _Poller()

@@ -75,9 +75,11 @@ _BY_NAME = {
     "TimeoutError": FailureKind.NETWORK,
     "URLError": FailureKind.NETWORK,
     "gaierror": FailureKind.NETWORK,
+    "ReadOnlyError": FailureKind.NETWORK,
 }
 # Libraries raise these as a RuntimeError or an OSError: only the words tell.
 _BY_WORDS = {
+    "used memory > 'maxmemory'": FailureKind.NETWORK,  # of a Redis server: the result could not be stored
     "out of memory": FailureKind.RESOURCE_EXHAUSTION,
     "no space left on device": FailureKind.RESOURCE_EXHAUSTION,
     "too many open files": FailureKind.RESOURCE_EXHAUSTION,
@@ -89,11 +91,9 @@ _BLAME = {FailureKind.NETWORK: Blame.NONE, FailureKind.RESOURCE_EXHAUSTION: Blam
 
 def kind_of(error: str) -> FailureKind:
     """The kind of an error as the ledger keeps it: `Name: text`. What is not known is a processing error."""
-    name = error.partition(":")[0].strip()
-    if (kind := _BY_NAME.get(name)) is not None:
-        return kind
-    said = error.lower()
-    return next((kind for words, kind in _BY_WORDS.items() if words in said), FailureKind.PROCESSING_ERROR)
+    said, name = error.lower(), error.partition(":")[0].strip()
+    by_name = _BY_NAME.get(name, FailureKind.PROCESSING_ERROR)
+    return next((kind for words, kind in _BY_WORDS.items() if words in said), by_name)
 
 
 def blame(kind: FailureKind) -> Blame:

@@ -16,6 +16,9 @@ from morag_queue.core.failure import Blame, FailureKind, Recovery, Strategy, bla
         ("SystemExit: 1", FailureKind.WORKER_OFFLINE),
         ("hard time limit of 60 s", FailureKind.TIMEOUT),
         ("ConnectionRefusedError: [Errno 111]", FailureKind.NETWORK),
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", FailureKind.RESOURCE_EXHAUSTION),
+        ("OutOfMemoryError: Command # 1 (SETEX x) … not allowed when used memory > 'maxmemory'.", FailureKind.NETWORK),
+        ("ReadOnlyError: You can't write against a read only replica.", FailureKind.NETWORK),
         ("", FailureKind.PROCESSING_ERROR),
     ],
 )

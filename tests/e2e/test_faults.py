@@ -259,3 +259,37 @@ def test_hostile_messages_do_not_stop_a_worker(make_agents: Make) -> None:
     fleet.until_ran(sent)
     assert process.poll() is None, fleet.log(WORKER)
     assert not fleet.account(sent).duplicated
+
+
+def out_of_memory(fleet: AgentFleet) -> Callable[[], Any]:
+    fleet.redis.config_set("maxmemory-policy", "noeviction")
+    fleet.redis.config_set("maxmemory", "1mb")
+    return lambda: fleet.redis.config_set("maxmemory", "0")
+
+
+def read_only(fleet: AgentFleet) -> Callable[[], Any]:
+    fleet.redis.replicaof("127.0.0.1", "1")
+    return lambda: fleet.redis.replicaof("no", "one")
+
+
+@pytest.mark.parametrize("waiting", [0, 20])
+@pytest.mark.parametrize("fault", [out_of_memory, read_only])
+def test_a_server_that_refuses_to_write_costs_no_message_and_no_worker(
+    fault: Any, waiting: int, make_agents: Make
+) -> None:
+    fleet = make_agents(persist=True)
+    process = fleet.start_worker(WORKER)
+    sent = [fleet.submit("t.hold", str(fleet.gate()), level=0), *(fleet.submit("t.add", 1, 1) for _ in range(waiting))]
+    fleet.until_started(sent[0])
+
+    cure = fault(fleet)
+    fleet.gate().touch()
+    if fault is out_of_memory:
+        fleet.until_ran(sent)
+    else:
+        until(lambda: "Couldn't ack" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
+    cure()
+
+    nothing_is_lost(fleet, sent, may_run_twice={sent[0]})
+    assert process.poll() is None, fleet.log(WORKER)
+    assert not fleet.redis.hlen(fleet.keys.cordons), "it is no fault of the worker's"
