@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -95,10 +94,6 @@ class AgentFleet(Fleet):
     def close(self) -> None:
         self.redis_bytes.close()
         super().close()
-
-    def gate(self, name: str = "gate") -> Path:
-        """A file that tasks wait for; `touch()` lets them go on."""
-        return self.dir / name
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def fleet(make_fleet: Callable[..., Fleet]) -> Fleet:
 
 
 def test_what_is_reserved_and_what_waits_for_its_time_is_given_back_and_nothing_starts_any_more(fleet: Fleet):
-    running = fleet.send("cpu_standard", sleep=2)
+    running = fleet.send("cpu_standard", gate=str(fleet.gate()))
     until_started(fleet, running)
     eta = fleet.producer.send_task(
         "morag.worker.process_file_task", ("/dev/null", "document", {}), queue="cpu_standard", priority=4,
@@ -51,6 +51,7 @@ def test_what_is_reserved_and_what_waits_for_its_time_is_given_back_and_nothing_
 
     assert done["state"] == "drained"
     assert fleet.counts("start").keys() == {running}
+    fleet.gate().touch()
     fleet.start_worker("worker-2")
     fleet.until_ran([running, eta, *reserved])
     assert {one["worker"].partition("@")[0] for one in fleet.events("start") if one["task"] != running} == {"worker-2"}
@@ -110,7 +111,7 @@ def test_with_shutdown_its_process_ends_after_the_drain(fleet: Fleet):
 
 
 def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
-    running = fleet.send("cpu_standard", sleep=3)
+    running = fleet.send("cpu_standard", gate=str(fleet.gate()))
     until_started(fleet, running)
     command = subprocess.Popen(
         [*COMMAND, "drain", "worker-1"], env=fleet.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -122,6 +123,7 @@ def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
     _, told = command.communicate(timeout=20)
     assert command.returncode == 130
     assert "Look again with: morag-queue drain worker-1" in told
+    fleet.gate().touch()
     assert answer(fleet, "drain", "worker-1", "--deadline", "20s")["state"] == "drained"
     assert fleet.counts() == {running: 1}
 

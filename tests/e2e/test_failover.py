@@ -64,7 +64,7 @@ def test_what_a_killed_worker_had_runs_elsewhere_once_and_on_time(make_fleet: Ca
 def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_of_it(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet(conf={"worker_prefetch_multiplier": 3})
     fleet.start_worker("worker-1")
-    running = fleet.send("cpu_standard", sleep=3)
+    running = fleet.send("cpu_standard", gate=str(fleet.gate()))
     until_started(fleet, running)
     reserved = [fleet.send("cpu_standard") for _ in range(2)]
     until(lambda: fleet.redis.hlen(fleet.keys.held) == 3, 20, lambda: f"not taken: {fleet.where()}")
@@ -73,6 +73,7 @@ def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_
     fleet.start_worker("worker-2")
 
     assert counts(mq(fleet, "failover", "worker-1", "--force", "--yes")) == (3, 0, 0, 0)
+    fleet.gate().touch()
 
     fleet.until_ran([running, *reserved])
     fleet.kill("worker-1", signal.SIGCONT)

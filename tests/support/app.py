@@ -29,10 +29,12 @@ def note(event: str, request: Context, **fields: Any) -> None:
 
 
 def work(request: Context, source: str, options: Mapping[str, Any] | None) -> str:
-    """Options: `sleep` seconds, `tag` for the notes, `fail` the text of an exception."""
+    """Options: `sleep` seconds, `gate` a file to wait for, `tag` for the notes, `fail` the text of an exception."""
     options = options or {}
     note("start", request, source=source, tag=options.get("tag"))
     time.sleep(float(options.get("sleep", 0)))
+    while "gate" in options and not os.path.exists(options["gate"]):
+        time.sleep(0.02)
     if options.get("fail"):
         note("fail", request, source=source, tag=options.get("tag"))
         raise RuntimeError(str(options["fail"]))

@@ -66,6 +66,10 @@ class Fleet(Cluster):
         )
         return str(sent.id)
 
+    def gate(self, name: str = "gate") -> Path:
+        """A file that tasks wait for; `touch()` lets them go on."""
+        return self.dir / name
+
     # -- what ran
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
