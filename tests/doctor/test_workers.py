@@ -1,10 +1,10 @@
 """Findings about workers: registry records of real shape, and real workers without the agent."""
 
-import json
-
 import pytest
 import redis
 
+from morag_queue.broker.keys import Keys
+from morag_queue.broker.lease import Leases
 from morag_queue.core.doctor import Code, Severity
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.waiting import until
@@ -122,7 +122,7 @@ def test_a_leader_that_was_there_and_is_gone_is_missed(examine, client):
     assert Code.LEADER_MISSING not in examine()
     client.set("mq:watched", "root@host")
     assert "nobody leads" in examine()[Code.LEADER_MISSING].message
-    client.set("mq:lease", json.dumps({"holder": "me"}))
+    Leases(client, Keys()).take("me", "root@host", "watch", 15)
     assert Code.LEADER_MISSING not in examine()
 
 
