@@ -14,7 +14,7 @@ from pydantic import Field
 
 from morag_queue.core.figures import Window
 from morag_queue.core.memory import Memory
-from morag_queue.core.model import Frozen, Lease, QueueType
+from morag_queue.core.model import Kept, Lease, QueueType
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
@@ -51,7 +51,7 @@ class TaskMove(StrEnum):
     GPU = "gpu"
 
 
-class JournalEntry(Frozen):
+class JournalEntry(Kept):
     """One change. `entry_id` orders the entries; `at` is the server's clock, seconds since the epoch."""
 
     entry_id: str

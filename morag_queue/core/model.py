@@ -110,6 +110,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Kept(Frozen):
+    """A value that is kept on the broker: other versions read it as well, and pass over what they do not know."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class Facts(Frozen):
     """What a probe read of a source, without judgement. `None` is "not known", never "none"."""
 
@@ -176,7 +182,7 @@ class TaskQueueEntry(Frozen):
     attempts: int = 0
 
 
-class WorkerInfo(Frozen):
+class WorkerInfo(Kept):
     """What a worker says of itself once, when it registers."""
 
     worker: str
@@ -205,7 +211,7 @@ class WorkerInfo(Frozen):
     started_at: float = 0.0
 
 
-class Heartbeat(Frozen):
+class Heartbeat(Kept):
     """What a worker says of itself every few seconds. Percentages are 0–100."""
 
     at: float = Field(description="seconds since the epoch, the server's clock")
@@ -230,7 +236,7 @@ class Held(Frozen):
     claimed_at: float
 
 
-class Cordon(Frozen):
+class Cordon(Kept):
     """A worker taken out of service: who did it, when and why. Times are seconds since the epoch."""
 
     state: WorkerStatus
@@ -283,7 +289,7 @@ class WorkerStats(Frozen):
     failures_in_a_row: int = 0
 
 
-class Lease(Frozen):
+class Lease(Kept):
     """Who leads. `term` grows with every taking and is never given twice; times are the server's clock, seconds."""
 
     holder: str = Field(description="one process: nobody else has this word")

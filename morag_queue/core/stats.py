@@ -14,7 +14,7 @@ from .policy import Policy
 from .snapshot import Snapshot, Totals, WorkerView
 from .status import SERVING, in_hands, status_in
 
-# What a task of a queue counts as in the backlog before any has ended there: the estimate of a web page.
+# What a task counts as in the backlog where none has ended and none says how long it will take: as a web page.
 ASSUMED_RUN_S = 60.0
 
 
@@ -24,13 +24,13 @@ def queue_stats(
     """One queue. `serving` are the workers in service that read it, see `serving_workers`.
 
     `processing_tasks` are the messages in workers' hands. `backlog_time` is pending tasks × their mean run time ÷
-    serving slots: the mean of the window, else of all time, else `ASSUMED_RUN_S`; as if by one slot while nobody
-    serves the queue.
+    serving slots: the mean of the window, else of all time, else of the estimates, else `ASSUMED_RUN_S`; as if by one
+    slot while nobody serves the queue.
     """
     pending = snapshot.pending[queue]
     processing = sum(queue_of(one.lane) is queue for one in snapshot.held)
     slots = sum(max(view.info.slots, 1) for view in serving)
-    mean_run_s = window.mean_run_seconds or totals.mean_run_seconds or ASSUMED_RUN_S
+    mean_run_s = window.mean_run_seconds or totals.mean_run_seconds or _estimated_run_s(queue, snapshot)
     return QueueStats(
         queue_type=queue,
         total_tasks=pending + processing + totals.completed + totals.failed,
@@ -56,12 +56,12 @@ def worker_stats(view: WorkerView, snapshot: Snapshot, policy: Policy) -> Worker
     info, beat = view.info, view.beat
     word, reason = status_in(snapshot, view, policy)
     silence = None if beat is None else max(snapshot.taken_at - beat.at, 0.0)
-    alive = beat is not None and not beat.stopped and beat.at >= snapshot.taken_at - policy.offline_after_seconds
+    fresh = beat is not None and not beat.stopped and beat.at >= snapshot.taken_at - policy.offline_after_seconds
     return WorkerStats(
         worker=info.worker,
         capability=info.capability,
         status=word,
-        active_tasks=beat.active if beat and alive else 0,
+        active_tasks=beat.active if beat and fresh and not view.fenced else 0,
         assigned_tasks=in_hands(view, snapshot.held_count(view)) + snapshot.waiting_count(info.worker),
         max_concurrent_tasks=info.slots,
         completed_tasks=view.totals.completed,
@@ -113,6 +113,17 @@ def serving_workers(snapshot: Snapshot, policy: Policy) -> Mapping[QueueType, tu
 def _oldest_wait_s(queue: QueueType, snapshot: Snapshot) -> float:
     since = min((view.oldest for view in snapshot.lanes_by_queue[queue] if view.oldest is not None), default=None)
     return 0.0 if since is None else max(snapshot.taken_at - since, 0.0)
+
+
+def _estimated_run_s(queue: QueueType, snapshot: Snapshot) -> float:
+    """The mean estimate at the ends of its lists, each for as many tasks as wait there."""
+    seconds = count = 0.0
+    for view in snapshot.lanes_by_queue[queue]:
+        for length, *ends in zip(view.lengths, view.heads, view.tails, strict=True):
+            known = [one.minutes * 60 for end in ends for one in end if one.minutes]
+            if known:
+                seconds, count = seconds + length * sum(known) / len(known), count + length
+    return seconds / count if count else ASSUMED_RUN_S
 
 
 def _pending_by_priority(queue: QueueType, snapshot: Snapshot) -> dict[str, int]:

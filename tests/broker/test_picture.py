@@ -7,7 +7,7 @@ import pytest
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.wire import Wire
-from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
+from morag_queue.core.model import ContentType, Cordon, QueuePriority, QueueType, Requires, TaskQueueEntry, WorkerStatus
 from morag_queue.core.snapshot import Head, LaneView
 from morag_queue.ports import Outgoing
 from morag_queue.settings import Settings
@@ -48,6 +48,19 @@ def test_both_ends_are_seen_as_deep_as_asked_the_oldest_and_the_newest_first(bro
     assert ids(view.heads[4]) == names[:depth]
     assert ids(view.tails[4]) == names[::-1][:depth]
     assert view.length == 5
+
+
+def test_what_another_version_adds_to_what_is_kept_is_passed_over(broker, stage):
+    stage.join("w")
+    broker.leases.take("me", "ann", "watch", 15)
+    broker.cordons.put("w", Cordon(state=WorkerStatus.CORDONED, reason="new disk"), (None,))
+    keys = stage.keys
+    for key in (keys.workers, keys.beats, keys.cordons):
+        stage.client.hset(key, "w", json.dumps(json.loads(stage.client.hget(key, "w")) | {"new": [1]}))
+    stage.client.set(keys.lease, json.dumps(json.loads(stage.client.get(keys.lease)) | {"new": [1]}))
+    picture, _ = broker.observe()
+    (view,) = picture.workers
+    assert (view.worker, view.cordon.reason, view.beat.active, picture.leader.who) == ("w", "new disk", 0, "ann")
 
 
 def test_an_entry_tells_what_its_header_says(broker):

@@ -20,6 +20,7 @@ def worker(
     active: int = 0,
     cordon: str | None = None,
     cordon_reason: str = "",
+    fenced: bool = False,
     **info: Any,
 ) -> WorkerView:
     kind = Capability(capability)
@@ -28,6 +29,7 @@ def worker(
         info=WorkerInfo(worker=name, incarnation=f"{name}.now", capability=kind, **(known | info)),
         beat=None if beat_age is None else Heartbeat(at=NOW - beat_age, stopped=stopped, active=active),
         cordon=None if cordon is None else Cordon(state=WorkerStatus(cordon), reason=cordon_reason, who="ann"),
+        fenced=fenced,
     )
 
 

@@ -6,6 +6,7 @@ from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Totals
 from morag_queue.core.stats import fleet_stats, queue_stats, serving_workers, worker_stats
 from tests.core.fleets import fleet, held, queued, usual_fleet, worker
+from tests.core.lanes_in_words import entry, waiting
 
 POLICY = Policy()
 GPU = QueueType.GPU_PRIORITY
@@ -41,6 +42,13 @@ def test_backlog_is_the_queued_work_over_the_slots_that_serve_it(window, totals,
     assert stats_of(usual_fleet(lanes=(queued(GPU, 70),)), window, totals).backlog_time == pytest.approx(minutes)
 
 
+def test_backlog_before_anything_has_ended_is_of_the_estimates_each_for_as_many_as_wait_there():
+    lanes = (waiting(GPU, {2: [entry("a", minutes=4)], 5: [entry("b", minutes=10)] * 2}),)
+    assert stats_of(usual_fleet(lanes=lanes)).backlog_time == pytest.approx((4 + 10 + 10) / 7)
+    measured = stats_of(usual_fleet(lanes=lanes), Window(600, completed=1, run_seconds=60, runs={1: 1}))
+    assert measured.backlog_time == pytest.approx(3 / 7)
+
+
 def test_backlog_without_any_worker_is_finite_and_shows_that_nobody_serves_it():
     stats = stats_of(fleet(worker("g", "gpu", beat_age=99), lanes=(queued(GPU, 3),)))
     assert (stats.worker_count, stats.backlog_time) == (0, 3.0)
@@ -62,7 +70,7 @@ def test_a_worker_shows_what_it_runs_what_it_was_given_and_how_long_ago_it_beat(
     assert (stats.status, stats.last_heartbeat_seconds) == (WorkerStatus.BUSY, 3.0)
 
 
-@pytest.mark.parametrize("gone", [{"beat_age": 61}, {"stopped": True}, {"beat_age": None}])
+@pytest.mark.parametrize("gone", [{"beat_age": 61}, {"stopped": True}, {"beat_age": None}, {"fenced": True}])
 def test_a_worker_that_is_gone_runs_nothing_whatever_it_said_last(gone):
     snapshot = fleet(worker("g", "gpu", active=2, **gone))
     stats = worker_stats(snapshot.workers[0], snapshot, POLICY)
