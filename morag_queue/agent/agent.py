@@ -216,7 +216,7 @@ class Agent:
         figures = {
             **hardware.load(self.capability.has_gpu),
             "active": len(state.active_requests),
-            "reserved": len(state.reserved_requests),
+            "reserved": max(len(state.reserved_requests) - len(state.active_requests), 0),
             "stopped": stopped,
             "clock": time.time(),
         }

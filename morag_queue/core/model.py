@@ -220,7 +220,7 @@ class Heartbeat(Kept):
     memory_percent: float = 0.0
     gpu_percent: float | None = None
     active: int = 0
-    reserved: int = 0
+    reserved: int = Field(0, description="taken and not begun")
     stopped: bool = Field(False, description="it said goodbye: a clean shutdown")
 
 

@@ -52,17 +52,17 @@ def queue_stats(
 
 
 def worker_stats(view: WorkerView, snapshot: Snapshot, policy: Policy) -> WorkerStats:
-    """One worker. `active_tasks` is what its last beat said, 0 of one that is gone."""
+    """One worker. `active_tasks` runs: what is in its hands, but for what its last beat said was only reserved."""
     info, beat = view.info, view.beat
     word, reason = status_in(snapshot, view, policy)
     silence = None if beat is None else max(snapshot.taken_at - beat.at, 0.0)
-    fresh = beat is not None and not beat.stopped and beat.at >= snapshot.taken_at - policy.offline_after_seconds
+    hands = in_hands(view, snapshot.held_count(view))
     return WorkerStats(
         worker=info.worker,
         capability=info.capability,
         status=word,
-        active_tasks=beat.active if beat and fresh and not view.fenced else 0,
-        assigned_tasks=in_hands(view, snapshot.held_count(view)) + snapshot.waiting_count(info.worker),
+        active_tasks=_active(view, hands, snapshot.taken_at - policy.offline_after_seconds),
+        assigned_tasks=hands + snapshot.waiting_count(info.worker),
         max_concurrent_tasks=info.slots,
         completed_tasks=view.totals.completed,
         failed_tasks=view.totals.failed,
@@ -108,6 +108,13 @@ def serving_workers(snapshot: Snapshot, policy: Policy) -> Mapping[QueueType, tu
     """For each queue the workers that read it and are in service: online or busy."""
     serving = [view for view in snapshot.workers if status_in(snapshot, view, policy)[0] in SERVING]
     return {queue: tuple(view for view in serving if queue.value in view.info.queues) for queue in QueueType}
+
+
+def _active(view: WorkerView, hands: int, alive_since: float) -> int:
+    beat = view.beat
+    if beat is None or beat.stopped or beat.at < alive_since or view.fenced:
+        return 0
+    return min(max(hands - beat.reserved, 0), view.info.slots)
 
 
 def _oldest_wait_s(queue: QueueType, snapshot: Snapshot) -> float:

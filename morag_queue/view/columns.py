@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -12,13 +13,17 @@ _GAP = 2
 
 @dataclass(frozen=True)
 class Column:
-    """`rank` says when it may go: the highest first, 0 never; `least` how far it may be cut, if at all."""
+    """`rank` says when it may go: the highest first, 0 never; `least` how far it may be cut, if at all.
+
+    One that `keeps_end` is cut at its beginning: the end of a path says more.
+    """
 
     title: str
     cells: Sequence[Text]
     right: bool = False
     rank: int = 0
     least: int | None = None
+    keeps_end: bool = False
 
     @property
     def natural(self) -> int:
@@ -52,16 +57,25 @@ def _kept(columns: Sequence[Column], width: int) -> Iterator[Column]:
 def _table(columns: Sequence[Column], width: int) -> Table:
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     spare = width - sum(column.minimum + _GAP for column in columns) + _GAP
+    shown: list[Sequence[Text]] = []
     for column in columns:
         extra = min(spare, column.natural - column.minimum)
         spare -= extra
+        size = column.minimum + extra
         table.add_column(
-            Text(column.title),
-            justify="right" if column.right else "left",
-            width=column.minimum + extra,
-            no_wrap=True,
+            Text(column.title), justify="right" if column.right else "left", width=size, no_wrap=True,
             overflow="ellipsis",
-        )
-    for row in zip(*(column.cells for column in columns), strict=True):
+        )  # fmt: skip
+        shown.append([_end_of(cell, size) for cell in column.cells] if column.keeps_end else column.cells)
+    for row in zip(*shown, strict=True):
         table.add_row(*row)
     return table
+
+
+def _end_of(cell: Text, size: int) -> Text:
+    words = cell.plain
+    if cell_len(words) <= size:
+        return cell
+    while cell_len(words) >= size:
+        words = words[max((cell_len(words) - size) // 2, 1) :]  # a sign may be two cells wide
+    return Text(f"…{words}", style=cell.style)

@@ -33,7 +33,7 @@ def _table(tasks: Sequence[SubmittedTask], states: Mapping[str, str]) -> Fitting
 
     return Fitting(
         [
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], least=36),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], least=36, keeps_end=True),
             Column("TYPE", [cell(task.content_type.value) for task in tasks], rank=2),
             Column("PRIORITY", [cell(task.priority) for task in tasks]),
             Column("LANE", [cell(task.lane, "", 200) for task in tasks], least=12),

@@ -48,7 +48,7 @@ def _table(tasks: Sequence[Task], now: float) -> Fitting:
             Column("TAKES", [cell(format_minutes(task.estimated_duration)) for task in tasks], right=True, rank=5),
             Column("WORKER", [cell(task.worker or task.pinned_to or "–", "", 200) for task in tasks], rank=3, least=12),
             Column("NAME", [cell(task.task, "", 200) for task in tasks], rank=6, least=16),
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, least=20),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, least=20, keeps_end=True),
         ]
     )
 
@@ -64,7 +64,7 @@ def graves_table(tasks: Sequence[Task], now: float) -> Fitting:
             Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=3, least=12),
             Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=2, least=12),
             Column("REASON", [cell(task.error, "", 400) for task in tasks], least=16),
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, least=20),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, least=20, keeps_end=True),
         ]
     )
 

@@ -18,16 +18,18 @@ def worker(
     beat_age: float | None = 1.0,
     stopped: bool = False,
     active: int = 0,
+    reserved: int = 0,
     cordon: str | None = None,
     cordon_reason: str = "",
     fenced: bool = False,
     **info: Any,
 ) -> WorkerView:
     kind = Capability(capability)
+    at = NOW - (beat_age or 0.0)
     known: dict[str, Any] = {"queues": Queues().served_by(kind), "slots": SLOTS[kind], "host": "host", "pid": 1}
     return WorkerView(
         info=WorkerInfo(worker=name, incarnation=f"{name}.now", capability=kind, **(known | info)),
-        beat=None if beat_age is None else Heartbeat(at=NOW - beat_age, stopped=stopped, active=active),
+        beat=None if beat_age is None else Heartbeat(at=at, stopped=stopped, active=active, reserved=reserved),
         cordon=None if cordon is None else Cordon(state=WorkerStatus(cordon), reason=cordon_reason, who="ann"),
         fenced=fenced,
     )

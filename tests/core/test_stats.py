@@ -64,10 +64,21 @@ def test_waits_are_minutes_of_the_window_and_the_oldest_is_read_from_the_heads()
 
 
 def test_a_worker_shows_what_it_runs_what_it_was_given_and_how_long_ago_it_beat():
-    snapshot = fleet(worker("g", "gpu", active=1, beat_age=3), held=held("g", GPU, 2), lanes=(queued(GPU, 1, "g"),))
+    g = worker("g", "gpu", active=1, reserved=1, beat_age=3)
+    snapshot = fleet(g, held=held("g", GPU, 2), lanes=(queued(GPU, 1, "g"),))
     stats = worker_stats(snapshot.workers[0], snapshot, POLICY)
     assert (stats.active_tasks, stats.assigned_tasks, stats.max_concurrent_tasks) == (1, 3, 2)
     assert (stats.status, stats.last_heartbeat_seconds) == (WorkerStatus.BUSY, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("active", "reserved", "in_hand", "runs"),
+    [(0, 0, 1, 1), (1, 0, 0, 0), (0, 1, 1, 0), (1, 1, 2, 1), (2, 0, 9, 2)],
+    ids=["taken since", "ended since", "waits for its time", "one of two", "prefetched since"],
+)
+def test_what_runs_is_in_hand_and_was_not_only_reserved_at_the_last_beat(active, reserved, in_hand, runs):
+    snapshot = fleet(worker("g", "gpu", active=active, reserved=reserved), held=held("g", GPU, in_hand))
+    assert worker_stats(snapshot.workers[0], snapshot, POLICY).active_tasks == runs
 
 
 @pytest.mark.parametrize("gone", [{"beat_age": 61}, {"stopped": True}, {"beat_age": None}, {"fenced": True}])

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from morag_queue.core.fleet import Score, Verdict
@@ -160,6 +161,14 @@ def test_submitted_tasks_are_a_table_cut_at_the_limit_with_the_summary_below():
         "\n"
         "5 submitted"
     )
+
+
+def test_of_a_long_path_the_end_is_shown():
+    long = task(1).model_copy(update={"source": "/data/" + "very-long/" * 9 + "日本語/report-27.pdf"})
+    line = drawn(submitted_view([long], "1 submitted", {}, None), 80).splitlines()[1]
+    assert line.startswith("…")
+    assert "日本語/report-27.pdf  audio" in line
+    assert cell_len(line) <= 80
 
 
 def test_the_states_of_waiting_have_a_column_of_their_own():
