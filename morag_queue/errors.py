@@ -20,9 +20,15 @@ class ExitStatus(IntEnum):
 
 
 class MoragQueueError(Exception):
-    """Base: `str(error)` is the message for the user, `exit_status` what the command ends with."""
+    """Base: its arguments are the lines of the message, `exit_status` is what the command ends with.
+
+    A line break inside an argument is somebody's text (a worker's name, say), and is shown as one.
+    """
 
     exit_status = ExitStatus.FAILED
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class UsageError(MoragQueueError):

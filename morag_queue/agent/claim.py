@@ -68,7 +68,7 @@ class ClaimChannelMixin:
     _waiting = False
     _ask_at = 0.0
     _spread_seconds = 0.0
-    _stock = False  # consumes without acknowledgement (replies to remote control): kombu's own way is right there
+    _popping = False  # the question that is out is kombu's BRPOP
     _tracking: Any = None  # the socket on which tracking was asked for
     _recheck_seconds = RECHECK_SECONDS
     _in_poll: Any
@@ -87,6 +87,9 @@ class ClaimChannelMixin:
         me = self.morag_queue
         self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
         self._takebacks = TakeBacks(client, self._keys, me.retention_seconds)
+        # Consumers of replies to remote control, which acknowledge nothing: kombu's own way is right there. A worker
+        # has one at its start, on the channel of its tasks, while it greets the others.
+        self._of_replies: set[str] = set()
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
@@ -99,14 +102,20 @@ class ClaimChannelMixin:
             params.update(protocol=3, parser_class=_RESP3Parser)
         return params
 
-    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        self._stock = self._stock or not self.morag_queue.claims or (no_ack and queue not in self._fanout_queues)  # type: ignore[attr-defined]
-        return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
+        if no_ack and queue not in self._fanout_queues:  # type: ignore[attr-defined]
+            self._of_replies.add(consumer_tag)
+        return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)  # type: ignore[misc]
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        self._of_replies.discard(consumer_tag)
+        return super()._basic_cancel(consumer_tag)  # type: ignore[misc]
 
     # -- asking
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if self._stock:
+        self._popping = not self.morag_queue.claims or bool(self._of_replies)
+        if self._popping:
             super()._brpop_start(timeout)  # type: ignore[misc]
             return
         queues = tuple(self.active_queues)  # type: ignore[attr-defined]
@@ -145,7 +154,7 @@ class ClaimChannelMixin:
     # -- hearing
 
     def _brpop_read(self, **options: Any) -> bool:
-        if self._stock:
+        if self._popping:
             read: bool = super()._brpop_read(**options)  # type: ignore[misc]
             return read
         connection = self.client.connection  # type: ignore[attr-defined]
@@ -196,7 +205,7 @@ class ClaimChannelMixin:
     @property
     def hears_only(self) -> bool:
         """Whether no answer is due: all that can come is word of a push."""
-        return not self._stock and not self._in_poll
+        return not self._popping and not self._in_poll
 
     def _idle(self) -> None:
         self._in_poll, self._waiting, self._brpop_sent_at = None, False, None

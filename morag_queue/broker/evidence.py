@@ -62,6 +62,8 @@ class Evidence:
 
     def kill(self, client_name: str) -> int:
         """Closes every connection of that name. Returns how many there were."""
+        if not client_name:
+            return 0  # all that have no name would go
         ids = [one["id"] for one in self._client.client_list() if one["name"] == client_name]
         pipe = self._client.pipeline(transaction=False)
         for number in ids:

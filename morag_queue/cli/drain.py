@@ -56,6 +56,9 @@ def command(
             flag for flag, given in {"--allow-last": allow_last, "--allow-pinned": allow_pinned}.items() if given
         ),
     )  # fmt: skip
+    asks = force and not (ctx.options.dry_run or ctx.options.yes) and ctx.world.stdin.isatty()
+    if asks and not ctx.confirm(f"{worker}: what runs there is taken back and runs again elsewhere. Go on?"):
+        raise Refused("nothing was changed; --yes does it without a question")
     with _ears(ctx, worker) as ears:
         try:
             drain = Drain(ctx.broker, worker, wish, ears)
@@ -85,7 +88,7 @@ def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
 
     show(ctx, drain.preview(), "drained")
     if against := drain.verdicts():
-        raise Refused(refusal(against))
+        raise Refused(*refusal(against))
     return ExitStatus.OK
 
 

@@ -42,10 +42,10 @@ def command(
     if not dead and not workers:
         raise UsageError("say which workers: morag-queue failover W…, or --dead for all that are dead")
     dry_run = ctx.options.dry_run
-    if force and not dry_run and not ctx.options.yes and ctx.world.stdin.isatty():
-        question = f"{', '.join(workers or ())}: what runs there runs again elsewhere if it is alive. Go on?"
-        if not ctx.confirm(question):
-            raise Refused("nothing was changed; --yes does it without a question")
+    asks = force and not (dry_run or ctx.options.yes) and ctx.world.stdin.isatty()
+    question = f"{', '.join(workers or ())}: what runs there runs again elsewhere if it is alive. Go on?"
+    if asks and not ctx.confirm(question):
+        raise Refused("nothing was changed; --yes does it without a question")
     failover = Failover(ctx.broker, who=ctx.who, reason=ctx.options.reason, pause=sleep)
     if dead:
         done = failover.dead(Sweep(ctx.broker, dry_run=dry_run), dry_run=dry_run)

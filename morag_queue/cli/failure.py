@@ -25,10 +25,11 @@ def report(error: BaseException, args: list[str], world: World) -> int:
     given = args[: args.index("--")] if "--" in args else args
     message, status = explain(error, world)
     message = mask_url(message)
+    lines = map(str, error.args) if isinstance(error, MoragQueueError) else message.split("\n")
     if "--debug" in given:
         world.stderr.write(mask_url("".join(traceback.format_exception(error))))
     if message:
-        world.stderr.write("error: " + "\n".join(safe(line) for line in message.split("\n")) + "\n")
+        world.stderr.write("error: " + "\n".join(safe(mask_url(line)) for line in lines) + "\n")
     if "--json" in given and not world.answered:
         world.stdout.write(json.dumps({"error": message or "interrupted", "exit": int(status)}) + "\n")
         world.stdout.flush()

@@ -17,9 +17,12 @@ def show(ctx: CliContext, answer: "Standing", word: str) -> None:
 
 def sentence(answer: "Standing", word: str) -> str:
     """One line for a person."""
+    from morag_queue.view.text import safe
+
+    worker = safe(answer.worker, 80)
     if answer.dry_run:
-        return f"{answer.worker} would be {word}" if answer.changed else f"{answer.worker} is {word} already"
-    told = f"{answer.worker} {'is' if answer.changed else 'is already'} {word}"
+        return f"{worker} would be {word}" if answer.changed else f"{worker} is {word} already"
+    told = f"{worker} {'is' if answer.changed else 'is already'} {word}"
     details = [f"{answer.moved_tasks} moved"] if answer.moved_tasks else []
     details += [f"{answer.taken_back_tasks} taken back"] if answer.taken_back_tasks else []
     details += [f"{answer.running_tasks} still running"] if answer.running_tasks else []

@@ -87,7 +87,8 @@ def explain(
     if task.has_ended:
         return _ended(task)
     if not task.is_on_broker:
-        return Explanation(ReasonCode.NOT_ON_BROKER, f"{MEANING[ReasonCode.NOT_ON_BROKER]}; see `sweep`")
+        reason = f"{MEANING[ReasonCode.NOT_ON_BROKER]}; `morag-queue failover --dead` sends it again"
+        return Explanation(ReasonCode.NOT_ON_BROKER, reason)
     if task.claimed_at is not None:
         return _held(task, snapshot, policy)
     workers = _scores(task, snapshot, policy, queues)

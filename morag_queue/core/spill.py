@@ -114,7 +114,11 @@ def _no_room(ground: Ground) -> str:
     census = ground.census
     if _TARGET in ground.snapshot.paused:
         return f"{_TARGET} is paused"
-    waiting = sum(ground.snapshot.pending[queue] for queue in ground.of_pool(Pool.CPU))
+    there = {None, *ground.snapshot.worker_by_id}  # who is pinned to a worker that is not there would not be taken
+    waiting = sum(
+        view.length for queue in ground.of_pool(Pool.CPU) for view in ground.snapshot.lanes_by_queue[queue]
+        if view.worker in there
+    )  # fmt: skip
     if waiting:
         return f"{waiting} tasks wait in the CPU lanes already"
     share = ground.policy.balancing.spill_idle_share

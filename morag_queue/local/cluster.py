@@ -77,9 +77,12 @@ class Cluster:
         app: str = APP,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
+        gossips: bool = False,
         wait: bool = True,
     ) -> "subprocess.Popen[bytes]":
         """Starts `celery -A app worker -n name@%h`; with `wait`, returns once it is registered and beating.
+
+        Unless it `gossips` it does not talk to the others at its start, which takes a second.
 
         Raises MoragQueueError with the end of its log when it ends before that. Its log is `<name>.log` in `dir`.
         """
@@ -87,7 +90,7 @@ class Cluster:
             raise MoragQueueError(f"{name} runs already in this cluster: stop() or kill() it first")
         argv = [
             *(sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-c", str(concurrency)),
-            *("-l", "INFO", "--without-gossip", "--without-mingle", *options),
+            *("-l", "INFO", *(() if gossips else ("--without-gossip", "--without-mingle")), *options),
         ]
         own = {"MORAG_WORKER_TYPE": str(capability)}
         self.workers[name] = process = self.nest.spawn(name, argv, {**self.env, **own, **(env or {})})
@@ -131,7 +134,9 @@ class Cluster:
     def _is_ready(self, name: str) -> bool:
         process = self.workers[name]
         if process.poll() is not None:
-            raise MoragQueueError(f"{name} ended at its start with {process.returncode}:\n{self.nest.last_lines(name)}")
+            raise MoragQueueError(
+                f"{name} ended at its start with {process.returncode}:", *self.nest.last_lines(name).splitlines()
+            )
         record, beat = (self.redis.hget(key, name) for key in (self._keys.workers, self._keys.beats))
         return record is not None and beat is not None and _pid(record) == process.pid
 

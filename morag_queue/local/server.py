@@ -37,7 +37,7 @@ class Server:
             if self._try_to_start():
                 return
             nest.log("valkey").rename(nest.log(f"valkey-failed-{attempt}"))
-        raise MoragQueueError(f"Valkey did not start on 127.0.0.1: {nest.last_lines('valkey-failed-9')}")
+        raise MoragQueueError("Valkey did not start on 127.0.0.1:", *nest.last_lines("valkey-failed-9").splitlines())
 
     @property
     def url(self) -> str:
@@ -49,7 +49,9 @@ class Server:
     def start(self) -> None:
         """Starts it again on its port, with the data it had on disk."""
         if self._process is None and not self._try_to_start():
-            raise MoragQueueError(f"Valkey did not start again on port {self.port}: {self._nest.last_lines('valkey')}")
+            raise MoragQueueError(
+                f"Valkey did not start again on port {self.port}:", *self._nest.last_lines("valkey").splitlines()
+            )
 
     def kill(self) -> None:
         """SIGKILL: what was not on disk is gone."""

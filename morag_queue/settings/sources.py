@@ -166,7 +166,7 @@ def _validated(given: Mapping[str, _Given]) -> Settings:
     try:
         return Settings.model_validate(_over(Settings(), tree))
     except ValidationError as error:
-        raise SettingsError("\n".join(_complaints(error, given))) from None
+        raise SettingsError(*_complaints(error, given)) from None
 
 
 def _over(default: BaseModel, tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,10 +89,9 @@ def drop(
 
 
 def _was_known(broker: RedisBroker, settings: Settings, name: str) -> bool:
-    """A second drop is quiet: the task is still in the ledger, or the journal knows of the first one."""
+    """A second drop is quiet: the ledger still has the task as ended, or the journal knows of the first one."""
     try:
-        Look(broker, settings).find(name)
+        return Look(broker, settings).find(name).task.has_ended
     except MoragQueueError:
         with translated(settings.redis_url):
             return any(entry.verb == _VERB for entry in broker.journal.about(name))
-    return True

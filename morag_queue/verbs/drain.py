@@ -118,7 +118,7 @@ class Drain:
     def _begin(self) -> bool:
         """False when someone else has begun in this very moment."""
         if against := self.verdicts():
-            raise Refused(refusal(against))
+            raise Refused(*refusal(against))
         wish, now = self._wish, self._began
         deadline = None if wish.deadline_seconds is None else now + wish.deadline_seconds
         cordon = Cordon(state=WorkerStatus.DRAINING, reason=wish.reason, who=wish.who, at=now, deadline=deadline)
@@ -264,10 +264,10 @@ class Drain:
         self._ears.say(line)
 
 
-def refusal(against: tuple[Verdict, ...]) -> str:
+def refusal(against: tuple[Verdict, ...]) -> list[str]:
     """All obstacles at once, each with what helps and the flag that goes on in spite of it."""
     lines = [f"{one.subject}: {one.reason}; {one.remedy}, or add {one.overridden_by}" for one in against]
-    return "\n".join([*lines, "nothing was changed; --force overrides all of this, and takes back what is running"])
+    return [*lines, "nothing was changed; --force overrides all of this, and takes back what is running"]
 
 
 def tasks(count: int) -> str:

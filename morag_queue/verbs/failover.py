@@ -72,6 +72,7 @@ class Failover:
         self._broker, self._who, self._reason, self._pause, self._term = broker, who, reason, pause, term
         self._plan_id = str(uuid4())
         self._began = monotonic()
+        self._has_fenced = False
 
     def named(self, given: Sequence[str], *, force: bool = False, dry_run: bool = False) -> FailedOver:
         """Fails over the workers that are named. Raises NotFound, UsageError, and Refused where one is not dead."""
@@ -80,7 +81,7 @@ class Failover:
         targets = self._judge(picture, dict.fromkeys(names), asking=True)
         alive = [one.judgement for one in targets if one.judgement.life is not Life.DEAD]
         if alive and not force:
-            raise Refused(_not_dead(alive))
+            raise Refused(*_not_dead(alive))
         return self._fail_over(picture, targets, dry_run)
 
     def dead(self, sweep: Sweep, *, dry_run: bool = False) -> FailedOver:
@@ -150,6 +151,7 @@ class Failover:
             judged.append(_judged(target.judgement, came_back or "failed over"))
             if not came_back:
                 gone.append(target.judgement.worker)
+                self._has_fenced |= target.incarnation not in ("", "fenced")
         if targets and not dry_run:
             picture, _ = self._broker.observe()  # what it took until it was fenced
             with self._broker.translated():
@@ -207,7 +209,7 @@ class Failover:
         else:
             finished = done.finished_tasks if plan.verb == "failover" else 0
             noted = {**changes, "finished_tasks": finished} if finished else changes
-            if any(noted.values()):
+            if any(noted.values()) or (self._has_fenced and plan.verb == "failover"):
                 self._note(done, plan, noted)
         return done.model_copy(
             update={
@@ -248,11 +250,12 @@ def _judged(judgement: Judgement, done: str) -> Judged:
     return Judged(worker=judgement.worker, verdict=judgement.life, evidence=judgement.evidence, done=done)
 
 
-def _not_dead(alive: Sequence[Judgement]) -> str:
+def _not_dead(alive: Sequence[Judgement]) -> list[str]:
     lines = [f"{one.worker} is {_WORDS[one.life]}: {'; '.join(one.evidence)}" for one in alive]
-    return "\n".join(
-        [*lines, "nothing was changed; --force fences it: its connections are closed, what it has is given to others"]
-    )
+    return [
+        *lines,
+        "nothing was changed; --force fences it: its connections are closed, what it has is given to others",
+    ]
 
 
 _WORDS = {

@@ -10,10 +10,15 @@ from typing import Any
 from uuid import uuid4
 
 from morag_queue.core.decisions import TaskDecision, decisions
+from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.memory import Memory, remembered
 from morag_queue.core.model import Frozen, QueueType
-from morag_queue.core.plan import Applied, Declined, MoveLane, MoveTask, Plan, Rejected
+from morag_queue.core.plan import Applied, Declined, MoveLane, MoveTask, Plan, Rejected, Step
+from morag_queue.core.policy import Queues
+from morag_queue.core.readers import is_unsafe
 from morag_queue.core.rebalance import Turn, rebalance, window_seconds
+from morag_queue.core.snapshot import Snapshot
+from morag_queue.errors import Refused
 from morag_queue.ports import Broker
 from morag_queue.settings import Settings
 
@@ -116,8 +121,26 @@ def run_once(
 
 
 def run_plan(broker: Broker, settings: Settings, plan: Plan, *, who: str, reason: str = "") -> Rebalanced:
-    """Applies a plan that was made before; what no longer fits is refused, message by message. Raises LeaseHeld."""
-    return _under_lease(broker, settings, lambda memory: Turn(plan, memory), who, reason)
+    """Applies a plan that was made before; what no longer fits is refused, message by message.
+
+    Raises LeaseHeld; Refused where it moves to a worker that is not there.
+    """
+    picture, _ = broker.observe()
+    steps = tuple(_checked(step, picture, broker.queues) for step in plan.steps)
+    checked = plan.model_copy(update={"steps": steps})
+    return _under_lease(broker, settings, lambda memory: Turn(checked, memory), who, reason)
+
+
+def _checked(step: Step, picture: Snapshot, queues: Queues) -> Step:
+    """Whoever wrote the file: nothing that needs a GPU enters a lane that a worker without one reads."""
+    if not isinstance(step, MoveLane | MoveTask):
+        return step
+    worker, queue = split(step.target)[1], queue_of(step.target)
+    if worker is not None and worker not in picture.worker_by_id:
+        raise Refused(f"the plan moves to {step.target}, and there is no worker {worker}: nothing was changed")
+    if isinstance(step, MoveTask) or queue is None:
+        return step
+    return step.model_copy(update={"keeps_gpu": step.keeps_gpu or is_unsafe(picture, queue, queues)})
 
 
 def _under_lease(

@@ -23,7 +23,7 @@ RAISES = {
     "no-redis": redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400 Bad Request'"),
     "file": FileNotFoundError(2, "No such file or directory", "/etc/nothing"),
     "bug": ZeroDivisionError("division by zero"),
-    "hostile": Refused("the file \x1b[2J\u202etxt [bold]is[/bold]\nof nobody"),
+    "hostile": Refused("the file \x1b[2J\u202etxt [bold]is[/bold]\nerror: forged", "of nobody"),
     "ctrl-c": KeyboardInterrupt(),
     "closed-pipe": BrokenPipeError(32, "Broken pipe"),
 }

@@ -4,8 +4,12 @@ import json
 
 import pytest
 
+from morag_queue.cli import VERBS
+from morag_queue.cli.context import World
+from morag_queue.cli.run import run
 from morag_queue.core.model import Cordon, WorkerStatus
 from morag_queue.verbs import drain as drain_verb
+from tests.cli.conftest import Terminal
 
 
 @pytest.fixture
@@ -37,6 +41,15 @@ def test_a_cordoned_worker_is_left_out_and_an_uncordoned_one_comes_back(stage, f
     assert fleet("uncordon", "cpu-1", "--json").json["state"] == "online"
     assert stage.claim("cpu-1") == "t"
     assert verbs_in_journal(stage) == [("cordon", "cpu-1"), ("uncordon", "cpu-1")]
+
+
+def test_force_asks_on_a_terminal_and_a_no_changes_nothing(stage, tmp_path):
+    stage.join("cpu-1")
+    out, err = Terminal(), Terminal()
+    world = World(Terminal("n\n"), out, err, {"HOME": str(tmp_path), "REDIS_URL": stage.url}, tmp_path)
+    assert run(VERBS, ["drain", "cpu-1", "--force"], world) == 5
+    assert "cpu-1: what runs there is taken back and runs again elsewhere. Go on? [y/N]" in err.getvalue()
+    assert cordon_of(stage, "cpu-1") is None
 
 
 def test_a_second_cordon_and_a_second_uncordon_are_quiet(stage, fleet):

@@ -63,7 +63,7 @@ def test_json_stays_one_document_when_the_error_comes_after_the_answer(fail):
 
 def test_the_text_of_others_is_harmless_in_a_message_and_markup_is_shown_as_written(fail):
     err = fail("hostile", status=5).err
-    assert err == "error: the file \\x1b[2J\\u202etxt [bold]is[/bold]\nof nobody\n"
+    assert err == "error: the file \\x1b[2J\\u202etxt [bold]is[/bold]\\nerror: forged\nof nobody\n"
 
 
 def test_debug_shows_the_traceback_without_the_password(fail):

@@ -174,6 +174,11 @@ def test_drop_forgets_for_good_and_the_second_time_is_quiet(stage, fleet, fail):
     assert (entry.verb, entry.changes["dropped"]) == ("dead drop", ["f-1", "q-1"])
 
 
+def test_a_task_that_waits_is_not_in_dead_and_is_not_called_dropped(stage, fleet):
+    stage.submit("waits")
+    assert "no task in dead 'waits'" in fleet("dead", "drop", "waits", status=8).err
+
+
 def test_a_task_that_runs_well_after_all_leaves_its_grave(stage, fleet, fail):
     fail("f-1")
     stage.submit("f-1")

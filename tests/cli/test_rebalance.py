@@ -209,6 +209,22 @@ def test_no_plan_brings_what_needs_a_gpu_to_a_worker_without_one(stage, mq_on, t
     assert stage.ids("gpu_priority", 4) == ["film"]
 
 
+def test_no_lane_is_moved_by_a_plan_to_where_its_gpu_work_may_not_be_nor_to_a_worker_that_is_not_there(
+    stage, mq_on, tmp_path
+):
+    starve(stage, "a")
+    stage.submit("film", content_type="video", requires="gpu", priority="NORMAL")
+    mq_on("rebalance", "--plan", "p.json")
+    plan = json.loads((tmp_path / "p.json").read_text())
+    lane = {"kind": "move_lane", "source": "gpu_priority", "target": CPU, "level": 4, "count": 1, "reason": "forged"}
+    (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane]}))
+    assert "1 in gpu_priority need a GPU" in mq_on("rebalance", "--apply", "p.json", "--json", status=5).out
+    assert stage.ids("gpu_priority", 4) == ["film"]
+    (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane | {"target": "cpu_batch.ghost"}]}))
+    told = mq_on("rebalance", "--apply", "p.json", status=5).err
+    assert "moves to cpu_batch.ghost, and there is no worker ghost: nothing was changed" in told
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -55,6 +55,11 @@ def test_what_needs_a_gpu_is_never_spilled():
     assert moves(turn(small_fleet(waiting(PRIORITY, {4: films})), FRESH, windows=WINDOWS).plan) == []
 
 
+def test_what_is_pinned_to_a_worker_that_is_not_there_keeps_nothing_from_being_spilled():
+    lanes = (waiting(FALLBACK, {4: images(100)}), waiting(CPU, {4: [entry("c")]}, "gone"))
+    assert moves(turn(small_fleet(*lanes), FRESH, windows=WINDOWS).plan)
+
+
 def test_nothing_is_spilled_while_cpu_work_waits():
     lanes = (waiting(FALLBACK, {4: images(100)}), waiting(CPU, {4: [entry("c")]}))
     plan = turn(small_fleet(*lanes), FRESH, windows=WINDOWS).plan

@@ -1,0 +1,47 @@
+"""Workers as a person starts them: with Celery's own flags, and `morag-queue worker`."""
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from morag_queue.local.waiting import until
+from tests.e2e.conftest import AgentFleet
+from tests.support.fleet import Fleet
+
+WORKER = "worker-cpu-1"
+
+
+def pops(fleet: Fleet) -> list[str]:
+    """Connections of workers that wait in a BRPOP: what they take is in no key until it is written down."""
+    return [one["cmd"] for one in fleet.redis.client_list() if one["name"].startswith("mq.") and one["cmd"] == "brpop"]
+
+
+def start_by_celery(fleet: AgentFleet) -> None:
+    fleet.start_worker("worker-cpu-2", gossips=True)  # somebody to talk to at the start
+    fleet.start_worker(WORKER, gossips=True)
+    fleet.stop("worker-cpu-2")
+
+
+def start_by_the_verb(fleet: AgentFleet) -> None:
+    argv = [sys.executable, "-m", "morag_queue", "worker", "--type", "cpu", "--name", WORKER]
+    fleet.workers[WORKER] = fleet.nest.spawn(WORKER, argv, dict(fleet.env))
+    fleet.wait_for(WORKER)
+
+
+@pytest.mark.parametrize("start", [start_by_celery, start_by_the_verb])
+def test_it_claims_and_takes_nothing_from_a_paused_queue(
+    start: Callable[[AgentFleet], None], make_agents: Callable[..., AgentFleet]
+) -> None:
+    fleet = make_agents()
+    start(fleet)
+    ran = fleet.send("cpu_standard", level=0)
+    until(lambda: not fleet.redis.llen(fleet.keys.list("cpu_standard", 0)), 20, lambda: f"{ran}: {fleet.where()}")
+
+    fleet.redis.sadd(fleet.keys.paused, "cpu_standard")
+    fleet.send("cpu_standard", level=0)
+    other = fleet.send("cpu_batch", level=0)
+    until(lambda: not fleet.redis.llen(fleet.keys.list("cpu_batch", 0)), 20, lambda: f"{other}: {fleet.where()}")
+
+    assert fleet.redis.llen(fleet.keys.list("cpu_standard", 0)) == 1
+    assert pops(fleet) == []
