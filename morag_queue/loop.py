@@ -82,7 +82,7 @@ class Watch:
         self._other = ""
         self._stop = Signal()
         self._stock: StockCare | None = None
-        self._turns = self._failures = 0
+        self._turns = self._failures = self._failed_turn = 0
         self._failure, self._foreign = "", 0
         self._lost_at: float | None = None
         self._begin()
@@ -179,7 +179,7 @@ class Watch:
         return self._backoff()
 
     def _after_failure(self, error: Exception) -> float:
-        said = str(error) or type(error).__name__
+        said, self._failed_turn = str(error) or type(error).__name__, self._turns
         if said != self._failure:
             self._failure = said
             last = extract_tb(error.__traceback__)[-1]
@@ -195,6 +195,8 @@ class Watch:
     def _works(self) -> None:
         if self._lost_at is not None:
             self._tell(Event.BROKER_BACK, seconds=self._clock() - self._lost_at)
+        elif self._failures and self._turns == self._failed_turn:
+            return  # it only looked: what failed was not tried again
         elif self._failures:
             self._tell(Event.TURN_WORKS_AGAIN, failed_turns=self._failures)
         self._lost_at, self._failures, self._failure = None, 0, ""

@@ -332,6 +332,18 @@ def test_an_error_of_one_turn_is_told_once_and_the_next_one_goes_on(stage, start
     assert running.until(Event.TURN_WORKS_AGAIN)["failed_turns"] >= 3
 
 
+def test_an_error_that_only_turns_meet_is_told_once_however_often_the_loop_looks_between(stage, start):
+    running = start(Policy(balancing=Balancing(interval_seconds=1.0)))
+    running.until(Event.FLEET)
+    stage.client.set(stage.keys.totals, "a key of the wrong type")
+    running.until(Event.TURN_FAILED)
+    until(lambda: running.watch._failures >= 3, 25, "no further turn")
+    assert len(running.told.of(Event.TURN_FAILED)) == 1
+    assert not running.told.of(Event.TURN_WORKS_AGAIN)
+    stage.client.delete(stage.keys.totals)
+    running.until(Event.TURN_WORKS_AGAIN, seconds=30)
+
+
 def test_a_server_that_is_read_only_for_a_while_is_told_and_survived(stage, start):
     running = start(Policy(balancing=Balancing(interval_seconds=1.0)))
     running.until(Event.FLEET)

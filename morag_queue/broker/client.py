@@ -7,6 +7,7 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
 from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost
 from morag_queue.settings import BrokerSettings, mask_url
@@ -52,6 +53,9 @@ def _common(options: BrokerSettings, name: str) -> dict[str, Any]:
     }
 
 
+_ONCE = Retry(NoBackoff(), 0)
+
+
 def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any]) -> redis.Redis:
     from kombu.utils.url import parse_url
     from redis.sentinel import Sentinel
@@ -59,7 +63,9 @@ def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any])
     nodes = [parse_url(part) for part in url.split(";")]
     hosts = [(node["hostname"] or "127.0.0.1", node["port"] or 26379) for node in nodes]
     database = int((nodes[-1]["virtual_host"] or "0").strip("/") or 0)
-    sentinel = Sentinel(hosts, sentinel_kwargs=options.sentinel_kwargs, **common)
+    # All are asked, one after the other and twice, before the fleet counts as unreachable.
+    patience = {"socket_connect_timeout": options.connect_timeout_seconds / (2 * len(hosts)), "retry": _ONCE}
+    sentinel = Sentinel(hosts, sentinel_kwargs={**patience, **options.sentinel_kwargs}, **common)
     master: redis.Redis = sentinel.master_for(
         options.master_name, db=database, username=nodes[0]["userid"], password=nodes[0]["password"]
     )
@@ -103,4 +109,6 @@ def _is_stale(error: redis.ResponseError) -> bool:
 
 
 def _plain(error: BaseException) -> str:
+    if isinstance(error, MasterNotFoundError):
+        return str(error).partition(":")[0].rstrip(" .")  # what follows are objects of the client's
     return str(error).rstrip(".") or type(error).__name__

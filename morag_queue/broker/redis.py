@@ -12,7 +12,7 @@ from morag_queue.core.figures import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
-from morag_queue.settings import Settings
+from morag_queue.settings import Settings, mask_url
 
 from . import picture, scripts
 from .client import connect, translated
@@ -54,7 +54,7 @@ class RedisBroker:
     @property
     def fleet(self) -> str:
         """What a plan names its fleet by: the namespace and the server, without the password."""
-        return f"{self.settings.namespace}@{self.settings.redis_url.rpartition('@')[2]}"
+        return f"{self.settings.namespace}@{mask_url(self.settings.redis_url.rpartition('@')[2])}"
 
     @property
     def queues(self) -> Queues:

@@ -9,7 +9,7 @@ import typer
 from morag_queue.core.levels import parse_priority
 from morag_queue.core.model import ContentType, QueuePriority, QueueType
 from morag_queue.errors import SourceError, UsageError
-from morag_queue.verbs.rows import Failure, Row
+from morag_queue.verbs.rows import Failure, Row, row_of
 
 from .context import CliContext
 
@@ -53,16 +53,27 @@ def said(**flags: Any) -> dict[str, Any]:
 
 
 def rows(sources: Iterable[str], recursive: bool, fields: dict[str, Any]) -> Iterator[tuple[int, Row | Failure]]:
-    """One row a source; a directory becomes the files in it."""
+    """One row a source; a directory becomes the files in it. Raises UsageError for what the flags say."""
     from morag_queue.probe import expand
 
+    row_of("-", fields)
     for source in expand(sources, recursive):
         if isinstance(source, SourceError):
             yield 0, Failure.of(0, source.source, source)
         elif not source:
             yield 0, Failure.of(0, source, SourceError("an empty source: give a path or a URL"))
+        elif _is_utf_8(source):
+            yield 0, row_of(source, fields)
         else:
-            yield 0, Row(source=source, **fields)
+            error = SourceError(f"{source}: its name is no UTF-8, and a message has to be: rename it", source=source)
+            yield 0, Failure.of(0, source, error)
+
+
+def _is_utf_8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def tell_failures(ctx: CliContext, failed: list[Failure]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from morag_queue.core.model import TaskState
 from morag_queue.errors import ExitStatus, UsageError
-from morag_queue.verbs.rows import Failure, Row, parse_lines
+from morag_queue.verbs.rows import Failure, Row, parse_lines, row_of
 
 from .context import CliContext
 from .options import verb
@@ -59,7 +59,7 @@ def command(
     """Send files and URLs to the fleet: each is read, classified, routed and queued.
 
     With --from, flags hold for the lines that do not say otherwise. An id that is still open is refused, so a bulk with
-    ids of its own can be sent again.
+    ids of its own can be sent again while it has not ended.
     """
     from morag_queue.verbs.submit import Submitter, note_submit
 
@@ -75,7 +75,7 @@ def command(
             if task_id is not None and len(given) != 1:
                 raise UsageError(f"--id names one task, and these are {len(given)} sources")
         else:
-            given = parse_lines(lines, Row(source=from_file, **fields))
+            given = parse_lines(lines, row_of(from_file, fields))
         submitter = Submitter(ctx.broker, ctx.settings, force=force)
         total = len(given) if isinstance(given, list) else None
         if ctx.options.dry_run:
@@ -84,7 +84,11 @@ def command(
             with ctx.progress("submitting", total) as advance:
                 report = submitter.submit(given, details=wait or not ctx.quiet, on_progress=advance)
             note_submit(ctx.broker, report, ctx.who, ctx.options.reason)
-    states = _wait(ctx, report) if wait and report.tasks and not ctx.options.dry_run else {}
+    try:
+        states = _wait(ctx, report) if wait and report.tasks and not ctx.options.dry_run else {}
+    except KeyboardInterrupt:
+        _answer(ctx, report, {})  # the ids, by which to look again
+        raise
     _answer(ctx, report, states)
     return _status(report, states)
 
@@ -130,7 +134,8 @@ def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
         with ctx.progress("waiting", len(ids)) as advance:
             ended = wait_for(ctx.broker, ids, lambda: sleep(_LOOK_EVERY_S), advance)
     except KeyboardInterrupt:
-        ctx.warn(f"Detached: {len(ids)} tasks were submitted and go on. Look again with: morag-queue stats")
+        again = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
+        ctx.warn(f"Detached: {len(ids)} tasks were submitted and go on. Look again with: morag-queue {again}")
         raise
     return {task_id: str(record.get("state", "unknown")) for task_id, record in ended.items()}
 
@@ -159,7 +164,7 @@ def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) 
         ctx.warn(f"error: {report.broken}")
         ctx.warn(
             f"{report.submitted} were queued before that; of the next {len(report.uncertain)} it is not known (--json "
-            "names them). Rows with a task_id can all be sent again: what is queued is refused, never doubled"
+            "names them). Rows with a task_id can all be sent again: what is open is refused; what has ended runs again"
         )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from morag_queue.core.levels import parse_priority
 from morag_queue.core.model import ContentType, Frozen, QueuePriority, QueueType, Requires
-from morag_queue.errors import ExitStatus, MoragQueueError
+from morag_queue.errors import ExitStatus, MoragQueueError, UsageError
 
 
 class Row(Frozen):
@@ -32,6 +32,14 @@ class Row(Frozen):
     @classmethod
     def _in_words(cls, word: Any) -> Any:
         return parse_priority(word) if isinstance(word, str) else word
+
+
+def row_of(source: str, fields: dict[str, Any]) -> Row:
+    """A row of what the flags say. Raises UsageError, which names the fields that are wrong."""
+    try:
+        return Row(source=source, **fields)
+    except ValidationError as error:
+        raise UsageError(_complaint(error)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,21 @@ from morag_queue.core.classify import counting
 from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision
 from morag_queue.core.route import Router
 from morag_queue.core.routed import Refusal
-from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, Interrupted, MoragQueueError, Refused
+from morag_queue.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    ExitStatus,
+    Interrupted,
+    MoragQueueError,
+    NotFound,
+    Refused,
+    UsageError,
+)
 from morag_queue.ports import Broker, Outgoing
 from morag_queue.probe import probe_many
 from morag_queue.settings import Settings
 
+from .names import resolve
 from .prepare import Prepared, classified, prepare
 from .rows import Failure, Row
 
@@ -74,6 +84,7 @@ class Submitter:
         self._broker, self._settings, self._force = broker, settings, force
         picture, _ = broker.observe()
         self._router = Router(picture, settings.policy, settings.queues)
+        self._workers = picture.worker_by_id
         self._clock_offset = picture.taken_at - monotonic()
         self._facts: dict[tuple[str, ContentType | None], Facts | MoragQueueError] = {}
         self._found: dict[tuple[Any, ...], Classification] = {}
@@ -138,11 +149,24 @@ class Submitter:
         facts = self._facts[row.source, row.content_type]
         if isinstance(facts, MoragQueueError):
             return Failure.of(line, row.source, facts)
+        try:
+            named = self._with_whole_name(row)
+        except UsageError as error:
+            return Failure.of(line, row.source, error)
         prepared = prepare(
-            row, self._classified(row, facts), self._router, self._settings,
+            named, self._classified(row, facts), self._router, self._settings,
             enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
         )  # fmt: skip
         return Failure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
+
+    def _with_whole_name(self, row: Row) -> Row:
+        """Of the worker that it is pinned to. Raises UsageError where several begin so."""
+        if row.worker is None or row.worker in self._workers:
+            return row
+        try:
+            return row.model_copy(update={"worker": resolve("worker", row.worker, self._workers)})
+        except NotFound:
+            return row  # the pin is refused, unless it is forced
 
     def _classified(self, row: Row, facts: Facts) -> Classification:
         """Rows that say the same of the same source need the same: ten thousand of them are classified once."""

@@ -71,6 +71,19 @@ def test_the_same_call_again_after_a_lost_answer_is_a_success_and_queues_nothing
     assert bench.everything() == before
 
 
+def test_the_same_call_again_queues_nothing_either_when_the_task_has_ended_meanwhile(
+    ledger: Ledger, bench: Bench
+) -> None:
+    call = [outgoing("a")]
+    ledger.submit(call)
+    entry = bench.client.get(bench.keys.task("a")) or b""
+    bench.client.delete(bench.keys.list("cpu_standard", 4))
+    bench.client.set(bench.keys.task("a"), b'{"state": "completed", "entry": ' + entry + b"}", ex=60)
+
+    assert ledger.submit(call) == [True]
+    assert bench.waiting() == []
+
+
 def test_the_id_of_an_ended_task_may_be_used_again(ledger: Ledger, bench: Bench) -> None:
     ledger.submit([outgoing("a", attempt=1)])
     bench.client.set(bench.keys.task("a"), '{"state": "completed"}', ex=60)

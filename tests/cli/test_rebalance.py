@@ -183,6 +183,16 @@ def test_a_plan_of_another_fleet_version_or_form_is_refused(stage, mq_on, tmp_pa
     assert stage.ids(CPU, 4) == ["a"]
 
 
+def test_a_plan_file_holds_no_password(stage, mq, tmp_path):
+    stage.join("cpu-1")
+    url = f"{stage.url}?password=hunter2"
+    stage.client.acl_setuser("default", enabled=True, nopass=True)
+    mq("rebalance", "--plan", "p.json", env={"REDIS_URL": url})
+    text = (tmp_path / "p.json").read_text()
+    assert "hunter2" not in text
+    assert "password=***" in json.loads(text)["fleet"]
+
+
 def test_a_plan_that_names_a_foreign_lane_is_refused(stage, mq_on, tmp_path):
     starve(stage, "a")
     mq_on("rebalance", "--plan", "p.json")

@@ -1,6 +1,7 @@
 """submit, classify and stats on a real server: flags, JSON of the contract, failures, and what a terminal sees."""
 
 import json
+import os
 from base64 import b64decode
 from datetime import datetime
 from pathlib import Path
@@ -212,9 +213,51 @@ def test_ctrl_c_while_waiting_detaches_and_says_how_to_look_again(fleet, here, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr("morag_queue.cli.submit.sleep", interrupted)
-    result = fleet("submit", "report.txt", "--wait", status=130)
-    assert "Detached: 1 tasks were submitted and go on. Look again with: morag-queue stats" in result.err
+    result = fleet("submit", "report.txt", "--wait", "--json", status=130)
+    (task,) = result.json["tasks"]
+    again = f"morag-queue task show {task['task_id']}"
+    assert f"Detached: 1 tasks were submitted and go on. Look again with: {again}" in result.err
     assert pending(fleet) == 1
+
+
+def test_a_name_that_is_no_utf_8_stops_none_of_the_others(fleet, here):
+    bad = os.fsdecode(b"bad\xff.txt")
+    (here / bad).write_text("MoRAG " * 300)
+    result = fleet("submit", "--recursive", ".", "--json", status=3)
+    assert result.json["submitted"] == 1
+    (failed,) = result.json["failed"]
+    assert "its name is no UTF-8, and a message has to be: rename it" in failed["error"]
+    assert "bad\\udcff.txt: its name is no UTF-8" in fleet("classify", bad, status=1).err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--id", "", "task_id: String should have at least 1 character"),
+        ("--id", "x" * 300, "task_id: String should have at most 255 characters"),
+        ("--worker", "", "worker: String should have at least 1 character"),
+        ("--task", "", "task: String should have at least 1 character"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_wrong_usage(fleet, here, flag, value, message):
+    assert message in fleet("submit", "report.txt", flag, value, status=2).err
+    assert pending(fleet) == 0
+
+
+def test_a_worker_is_pinned_to_by_the_beginning_of_its_name(stage, fleet, here):
+    stage.join("worker-cpu-1")
+    (task,) = fleet("submit", "report.txt", "--worker", "worker-c", "--json").json["tasks"]
+    assert task["lane"] == "cpu_standard.worker-cpu-1"
+    stage.join("worker-cpu-2")
+    told = fleet("submit", "report.txt", "--worker", "worker-c", status=2).err
+    assert "worker 'worker-c' is ambiguous: worker-cpu-1, worker-cpu-2" in told
+    assert "is not registered" in fleet("submit", "report.txt", "--worker", "nobody", status=5).err
+
+
+def test_sentinels_that_are_not_there_are_unreachable_in_few_words(fleet):
+    told = fleet("stats", "--redis-url", "sentinel://127.0.0.1:1;sentinel://127.0.0.1:2/0", status=69).err
+    assert "No master found for" in told
+    assert "Redis<" not in told
 
 
 def test_an_unusable_key_of_someone_else_is_said_in_words(fleet, client: redis.Redis):

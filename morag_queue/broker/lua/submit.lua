@@ -7,7 +7,7 @@
 -- ARGV[3+4i] message  [4+4i] ledger entry (JSON, differs for each attempt at submitting)  [5+4i] queue
 -- ARGV[6+4i] the lane, when it is a worker's, else ''
 -- Returns for each message 1 (queued) or 0 (that id is still open: nothing was changed). A message that this very call
--- queued before (its answer was lost on the way) counts as queued and is not pushed again.
+-- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended since.
 
 -- They change nothing, but fail where a key has another type: before the first message is queued, not half way.
 redis.call('SCARD', KEYS[1])
@@ -23,7 +23,9 @@ for i = 0, (#KEYS - 3) / 2 - 1 do
     local message, entry, queue, lane = ARGV[3 + 4 * i], ARGV[4 + 4 * i], ARGV[5 + 4 * i], ARGV[6 + 4 * i]
     -- An ended task's record expires, an open one's does not: an ended id may be used again.
     local fresh = redis.call('SET', task, entry, 'NX')
-    if not fresh and redis.call('TTL', task) >= 0 then
+    local known = not fresh and redis.pcall('GET', task)
+    local is_ours = type(known) == 'string' and (known == entry or known:sub(-#entry - 1) == entry .. '}')
+    if not fresh and not is_ours and redis.call('TTL', task) >= 0 then
         fresh = redis.call('SET', task, entry)
     end
     if fresh then
@@ -32,7 +34,7 @@ for i = 0, (#KEYS - 3) / 2 - 1 do
         queued[queue] = (queued[queue] or 0) + 1
         answer[i + 1] = 1
     else
-        answer[i + 1] = redis.pcall('GET', task) == entry and 1 or 0
+        answer[i + 1] = is_ours and 1 or 0
     end
 end
 for queue, count in pairs(queued) do
