@@ -129,6 +129,11 @@ class Keys:
         return self._own("dead")
 
     @property
+    def revoked(self) -> str:
+        """zset: delivery tag -> when it was cancelled in a worker's hands (seconds): nobody else is to get it"""
+        return self._own("revoked")
+
+    @property
     def graves(self) -> str:
         """zset: task id -> since when it is in `dead` (seconds): there are so many at most, the oldest goes"""
         return self._own("graves")

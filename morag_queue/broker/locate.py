@@ -35,13 +35,17 @@ _ENOUGH = 8
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One task and what is known of it. `raw` is its message's text, where there is one; `tag` where it is held."""
+    """One task and what is known of it. `raw` is its message's text, where there is one; `tag` where it is held.
+
+    `is_revoked`: its worker was told to drop it.
+    """
 
     task: Task
     raw: str | None = None
     record: dict[str, Any] | None = None
     tag: str | None = None
     grave: dict[str, Any] | None = None
+    is_revoked: bool = False
 
 
 class Locate:
@@ -177,7 +181,8 @@ class Locate:
             "state": TaskState.RUNNING, "worker": held.worker, "claimed_at": held.claimed_at,
             "attempts": written.taken_back,
         }  # fmt: skip
-        return Found(_with(task, record, more), raw, record, held.tag)
+        is_revoked = self._client.zscore(self._keys.revoked, held.tag) is not None
+        return Found(_with(task, record, more), raw, record, held.tag, is_revoked=is_revoked)
 
     def _missing(self, task_id: str, written: "_Written") -> Found | None:
         """Not where it was in the picture: taken or ended meanwhile, or lost."""

@@ -1,5 +1,6 @@
 """Messages out of a worker's hands, back to a lane: for failover, for the sweep, and for a worker that gives back."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -10,7 +11,9 @@ from redis import Redis
 from . import scripts
 from .keys import Keys
 
-Outcome: TypeAlias = Literal["moved", "gone", "early", "foreign", "quarantined"]
+Outcome: TypeAlias = Literal["moved", "gone", "early", "foreign", "quarantined", "cancelled"]
+REVOKED_S = 3 * 3600
+"""How long a cancelled tag is remembered: as long as a worker of Celery's remembers what was revoked."""
 _BURST = 250
 """Calls on their way at once."""
 
@@ -53,11 +56,19 @@ class TakeBacks:
             outcomes += (answer.decode() for answer in pipe.execute())
         return outcomes
 
+    def revoke(self, tag: str) -> None:
+        """Whoever takes it back ends it as cancelled, instead of giving it to somebody else."""
+        now = time.time()
+        pipe = self._client.pipeline(transaction=False)
+        pipe.zremrangebyscore(self._keys.revoked, "-inf", now - REVOKED_S)
+        pipe.zadd(self._keys.revoked, {tag: now})
+        pipe.execute()
+
     def _names(self, one: Return) -> list[str]:
         k = self._keys
         return [
             k.unacked, k.unacked_index, k.held, k.attempts, k.list(one.lane, one.level), k.task(one.task_id), k.dead,
-            k.lease, k.graves,
+            k.lease, k.graves, k.revoked,
         ]  # fmt: skip
 
     def _arguments(self, one: Return, term: str) -> list[str | int]:

@@ -60,11 +60,13 @@ def _in_hands(look: Look, found: Found, terminate: bool) -> Step:
     task = found.task
     view = look.picture.worker_by_id.get(str(task.worker))
     explained = look.explain(task)
+    if found.is_revoked and not (terminate and explained.code is ReasonCode.RUNNING):
+        return Leave(f"is cancelled already: {task.worker} was told to drop it")
     if view is None or explained.code is ReasonCode.HOLDER_OFFLINE:
         return Refuse(f"{explained.reason}; then it can be cancelled")
     node = view.info.node or f"{view.info.worker}@{view.info.host}"
     if explained.code is not ReasonCode.RUNNING:
-        detail = f"{task.worker} was told to drop it: it will not run, unless that worker restarts before its turn"
+        detail = f"{task.worker} was told to drop it: it will not run, there or elsewhere"
         return Revoke(node, view.worker, terminate, detail)
     if terminate:
         if view.info.pool != "prefork":

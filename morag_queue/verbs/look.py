@@ -130,7 +130,7 @@ class Look:
             lane=task.lane,
             position=task.position,
             reason_code=explanation.code,
-            reason=explanation.reason,
+            reason=explanation.reason + (_REVOKED if found.is_revoked else ""),
             workers=tuple(Scored(**dict(one)) for one in explanation.workers),
             expected_start=expected.start if expected else None,
             earliest_start_at=expected.earliest if expected else None,
@@ -147,6 +147,9 @@ class Look:
             entries = self._broker.journal.about(found.task.task_id)
         later = [_from_journal(entry, found.task.task_id) for entry in reversed(entries)]
         return (*first, *later)
+
+
+_REVOKED = "; it was cancelled: its worker was told to drop it"
 
 
 def _submitted(decision: Mapping[str, Any], task: Task) -> Decided:

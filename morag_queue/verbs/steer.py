@@ -230,6 +230,8 @@ class Steer:
         match step:
             case Revoke():
                 if not self._dry_run:
+                    if one.tag is not None:
+                        self._broker.takebacks.revoke(one.tag)
                     self._broker.control.revoke(step.node, one.task.task_id, terminate=step.terminate)
                 self._note(report, one, "revoked", step.detail, {"worker": step.worker}, {})
             case Revive():

@@ -67,6 +67,17 @@ def test_a_dry_run_of_a_cordon_changes_nothing(stage, fleet):
     assert cordon_of(stage, "cpu-1") is None
 
 
+def test_a_name_with_a_line_break_forges_no_line(stage, fleet):
+    name = "e\x1b[2Jv\nerror: forged"
+    stage.join(name)
+    for verb in ("cordon", "uncordon", "drain"):
+        assert fleet(verb, name).out.count("\n") == 1
+    told = fleet("cordon", name, status=5).err
+    assert told.count("\n") == 1
+    assert "\x1b" not in told
+    assert "e\\x1b[2Jv\\nerror: forged is drained" in told
+
+
 def test_cordon_does_not_turn_a_drain_back(stage, fleet):
     stage.join("cpu-1")
     fleet("drain", "cpu-1")

@@ -91,17 +91,6 @@ def test_to_fence_one_that_held_nothing_is_written_down_once_with_its_reason(sta
     assert (entry.verb, entry.subject, entry.reason) == ("failover", "cpu-1", "rack fire")
 
 
-def test_a_name_with_a_line_break_forges_no_line(stage, join, fleet):
-    name = "e\x1b[2Jv\nerror: forged"
-    join(name, alive=True)
-    for args in (("failover", name), ("cordon", "nobody")):
-        told = fleet(*args, status=5 if args[1] == name else 8).err
-        assert "\x1b" not in told
-        assert "\nerror: forged" not in told
-    for verb in ("cordon", "uncordon"):
-        assert fleet(verb, name).out.count("\n") == 1
-
-
 def test_a_dead_worker_shows_as_offline_at_once(stage, join, fleet):
     join("cpu-1", alive=False)
     fleet("failover", "cpu-1")

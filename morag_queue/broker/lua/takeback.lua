@@ -7,14 +7,14 @@
 --
 -- KEYS[1] unacked  [2] unacked_index  [3] held   as in claim.lua
 -- KEYS[4] attempts  hash  task id -> how many workers died over it, `story|<task id>` -> [[at, worker, why]…]
--- KEYS[5] the list to put it in   [6] the task's ledger key   [7] dead  hash   [8] lease   [9] graves  zset, see keys.py
+-- KEYS[5] the list to put it in   [6] the task's ledger key   [7] dead  hash   [8] lease   [9] graves  [10] revoked  zsets, see keys.py
 -- ARGV[1] tag  [2] the incarnation that holds it, '' for nobody  [3] new tag  [4] the lane  [5] its level
 -- ARGV[6] how many owners may die over it, '' when this is not to be counted  [7] why
 -- ARGV[8] '' or: not if it was touched at this time or later (seconds)  [9] '' or an eta for one that has none
 -- ARGV[10] seconds to keep the record of an ended task  [11] the term of the caller's lease, or ''
 -- Returns 'moved'; 'gone' when that one does not hold it any more; 'early' when the task had been acknowledged before it
 -- ran (its message is gone by its own choice; the ledger says so); 'foreign' when the text is not of the expected form
--- (left there); 'quarantined' when too many owners died over it (it is in `dead`, and no longer in the lanes).
+-- (left there); 'cancelled' when a person had cancelled it there (it is gone, the ledger says so); 'quarantined' when too many owners died over it (it is in `dead`, and no longer in the lanes).
 -- Errors: STALE when the lease has another term.
 -- Invariant: the message is in unacked, or in the list, or in dead; in exactly one of them.
 
@@ -46,6 +46,14 @@ if not record then
     redis.call('HDEL', KEYS[3], tag)
     if ledger_says('failed') then redis.call('EXPIRE', KEYS[6], ARGV[10]) end
     return 'early'
+end
+if redis.call('ZSCORE', KEYS[10], tag) then
+    redis.call('ZREM', KEYS[10], tag)
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('HDEL', KEYS[3], tag)
+    if ledger_says('cancelled') then redis.call('EXPIRE', KEYS[6], ARGV[10]) end
+    return 'cancelled'
 end
 local raw = record:match('^%[%s*(.*})%s*,%s*"?[^"]*"?%s*,%s*"?[^"]*"?%s*%]$')
 local message = raw and parse(raw)
