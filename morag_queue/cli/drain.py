@@ -78,9 +78,14 @@ def _stock(ctx: CliContext, worker: str, wish: "Wish", ears: "Ears") -> ExitStat
     from morag_queue.verbs.drain_stock import StockDrain, stock_node
 
     node = stock_node(ctx.broker, worker)
+    if wish.force or wish.overrides:
+        flags = ", ".join([*(["--force"] if wish.force else []), *sorted(wish.overrides)])
+        raise UsageError(f"{node} runs without the agent: nothing can be taken back from it, so {flags} does nothing")
+    drain = StockDrain(ctx.broker, node, wish, ears)
     if ctx.options.dry_run:
-        raise UsageError(f"{node} runs without the agent: what a drain of it would do cannot be told before")
-    return _answer(ctx, StockDrain(ctx.broker, node, wish, ears).run(), wish.detach)
+        show(ctx, drain.preview(), "drained")
+        return ExitStatus.OK
+    return _answer(ctx, drain.run(), wish.detach)
 
 
 def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
@@ -93,6 +98,8 @@ def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
 
 
 def _answer(ctx: CliContext, answer: "Standing", detached: bool) -> ExitStatus:
+    from morag_queue.verbs.drain_stock import NOT_KNOWN
+
     show(ctx, answer, answer.state)
     if answer.state == "drained":
         return ExitStatus.OK if answer.shut_down is not False else ExitStatus.DEADLINE
@@ -100,9 +107,10 @@ def _answer(ctx: CliContext, answer: "Standing", detached: bool) -> ExitStatus:
     if detached:
         ctx.note(f"It goes on draining. Look again with: {again}")
         return ExitStatus.OK
+    back = "" if NOT_KNOWN in " ".join(answer.warnings) else f", or take them back with: {again} --force"
     ctx.warn(
         f"The deadline has passed and {answer.running_tasks} still run there. It takes nothing new. "
-        f"Wait on with: {again}, or take them back with: {again} --force"
+        f"Wait on with: {again}{back}"
     )
     return ExitStatus.DEADLINE
 

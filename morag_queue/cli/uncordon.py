@@ -14,7 +14,8 @@ def command(
     ctx: CliContext, worker: Annotated[str, typer.Argument(metavar="W", help="Its id, or how that begins.")]
 ) -> None:
     """Put a worker back into service that was cordoned or drained, or whose circuit breaker has opened."""
-    from morag_queue.verbs.cordon import uncordon
+    from morag_queue.verbs.cordon_stock import uncordon_any
 
     options = ctx.options
-    show(ctx, uncordon(ctx.broker, worker, who=ctx.who, reason=options.reason, dry_run=options.dry_run), "in service")
+    done = uncordon_any(ctx.broker, worker, who=ctx.who, reason=options.reason, dry_run=options.dry_run)
+    show(ctx, done, "in service")

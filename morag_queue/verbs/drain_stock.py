@@ -62,7 +62,17 @@ class StockDrain:
                 self._ears.say(f"{self.worker}: {_SILENT if running is None else f'{tasks(running)} left'}")
             self._ears.pause(BRPOP_SECONDS / 2)
         self._write(Cordon(state=WorkerStatus.DRAINED, reason=self._wish.reason, who=self._wish.who, at=now))
+        if self._wish.shutdown:
+            self._broker.control.shut_down([self._node])
+            self._ears.say(f"{self.worker}: told to end its process")
         return self._answer(WorkerStatus.DRAINED, running, now - began, changed)
+
+    def preview(self) -> Standing:
+        """What it would do: whether it consumes anything, and what it has in hand."""
+        busy = self._broker.control.busy(self._node)
+        changed = self._broker.control.queues(self._node) != []
+        running = None if busy is None else busy.total
+        return self._answer(WorkerStatus.DRAINED, running, 0.0, changed).model_copy(update={"dry_run": True})
 
     def _stop_consuming(self, now: float, deadline: float | None) -> bool:
         queues = self._broker.control.queues(self._node)

@@ -22,7 +22,7 @@ from morag_queue.ports import JournalEntry
 from morag_queue.settings import Settings
 
 from .cancel import cancelling
-from .cordon import cordon, uncordon
+from .cordon_stock import cordon_any, uncordon_any
 from .look import Look
 from .pause import pause, resume
 from .place import routed
@@ -100,7 +100,7 @@ class Undo:
         state = before.get("state") if isinstance(before, dict) else None
         if state in (WorkerStatus.DRAINING, WorkerStatus.DRAINED) and entry.verb != "drain":
             raise Refused(f"{entry.subject} was {state} before: morag-queue drain {entry.subject} does that again")
-        turn = cordon if state == WorkerStatus.CORDONED and entry.verb == "uncordon" else uncordon
+        turn = cordon_any if state == WorkerStatus.CORDONED and entry.verb == "uncordon" else uncordon_any
         changed = turn(self._broker, entry.subject, **self._by(entry)).changed
         stays = [NotUndone(subject=entry.subject, reason="tasks that were moved stay where they are")]
         return self._answer(entry, changed, *(stays if entry.changes.get("moved_tasks") else []))

@@ -157,3 +157,26 @@ def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet
     sent = fleet.send("cpu_standard", level=3)
     assert json.loads(mq(fleet, "drain", "stock", "--json").stdout)["moved_tasks"] == 0
     assert sent not in fleet.counts("start")
+    assert "--force does nothing" in mq(fleet, "drain", "stock-1", "--force", status=2).stderr
+    again = mq(fleet, "uncordon", "stock-1")
+    assert again.stdout == "stock-1 is in service\n"
+    assert "after a restart it consumes again" in again.stderr
+    fleet.until_ran([sent])
+    assert mq(fleet, "uncordon", "stock-1").stdout == "stock-1 is already in service\n"
+    assert answer(fleet, "drain", "stock-1", "--dry-run")["changed"] is True
+
+
+def test_a_worker_without_the_agent_is_cordoned_but_for_its_own_lane_and_undo_takes_it_back(
+    make_fleet: Callable[..., Fleet],
+):
+    fleet = make_fleet(agent=False)
+    fleet.start_worker("stock-1", options=("-Q", "cpu_standard,cpu_standard.stock-1"), wait=False)
+    until(lambda: " ready." in fleet.log("stock-1"), 40, "not ready")
+    assert answer(fleet, "cordon", "stock-1", "--reason", "noise")["state"] == "cordoned"
+    shared, own = fleet.send("cpu_standard", level=3), fleet.send("cpu_standard.stock-1", level=3)
+    fleet.until_ran([own])
+    assert shared not in fleet.counts("start")
+    entry = answer(fleet, "journal", "ls")["entries"][0]
+    assert (entry["verb"], entry["reason"], entry["changes"]["queues"]) == ("cordon", "noise", ["cpu_standard"])
+    mq(fleet, "journal", "undo", entry["entry_id"])
+    fleet.until_ran([shared])
