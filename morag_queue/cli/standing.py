@@ -17,11 +17,13 @@ def show(ctx: CliContext, answer: "Standing", word: str) -> None:
 
 def sentence(answer: "Standing", word: str) -> str:
     """One line for a person."""
+    from morag_queue.view.steps import step_lines
     from morag_queue.view.text import safe
 
     worker = safe(answer.worker, 80)
     if answer.dry_run:
-        return f"{worker} would be {word}" if answer.changed else f"{worker} is {word} already"
+        told = f"{worker} would be {word}" if answer.changed else f"{worker} is {word} already"
+        return "\n".join([told, *step_lines(answer.steps)])
     told = f"{worker} {'is' if answer.changed else 'is already'} {word}"
     details = [f"{answer.moved_tasks} moved"] if answer.moved_tasks else []
     details += [f"{answer.taken_back_tasks} taken back"] if answer.taken_back_tasks else []

@@ -1,10 +1,11 @@
 """A plan in the words of LoadBalancingDecision: what a script reads, and where each task would go."""
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from .lanes import split
 from .model import DecisionAction, LoadBalancingDecision, QueueType
-from .plan import MoveLane, MoveTask, Step
+from .plan import MoveLane, MoveTask, Resend, Step, TakeBack
 from .spill import SPILL
 
 
@@ -23,6 +24,21 @@ class TaskDecision(LoadBalancingDecision):
 def decisions(steps: Iterable[Step]) -> tuple[TaskDecision, ...]:
     """One for each move, in the order in which they are made. Work is bound late, so no worker is named."""
     return tuple(_decision(step) for step in steps if isinstance(step, MoveTask | MoveLane))
+
+
+def in_words(step: Step) -> str:
+    """What a step does, in a line."""
+    match step:
+        case MoveLane():
+            return f"{step.count} of {step.source} at level {step.level} → {step.target}"
+        case MoveTask():
+            return f"{step.task_id} in {step.source} → {step.target} at level {step.to_level}"
+        case TakeBack():
+            return f"{step.task_id} in the hands of {step.worker or 'nobody'} → {step.target} at level {step.level}"
+        case Resend():
+            return f"{step.task_id}, which is nowhere on the broker, sent again"
+        case unknown:
+            assert_never(unknown)
 
 
 def _decision(step: MoveTask | MoveLane) -> TaskDecision:

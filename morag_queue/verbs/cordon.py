@@ -6,6 +6,7 @@ from pydantic import Field
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Cordon, Frozen, WorkerStatus
+from morag_queue.core.plan import Step
 from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.core.status import status_in
 from morag_queue.errors import Refused
@@ -30,6 +31,7 @@ class Standing(Frozen):
     taken_back_tasks: int = 0
     shut_down: bool | None = Field(None, description="whether its process has ended; None where nobody asked for it")
     dry_run: bool = False
+    steps: tuple[Step, ...] = Field((), description="of a dry run: which tasks would go where")
     warnings: tuple[str, ...] = ()
 
 

@@ -94,7 +94,13 @@ class Drain:
         """The answer of a dry run."""
         count = self._picture.waiting_count(self.worker)
         would = standing(self._picture, self._view, state=self._state, dry_run=True)
-        return would.model_copy(update={"moved_tasks": count, "changed": self._state is not WorkerStatus.DRAINED})
+        back = plan_force(self._picture, self.worker, plan_id=self._plan_id).steps if self._wish.force else ()
+        return would.model_copy(
+            update={
+                "moved_tasks": count, "taken_back_tasks": len(back), "steps": (*self.plan().steps, *back),
+                "changed": self._state is not WorkerStatus.DRAINED,
+            }
+        )  # fmt: skip
 
     def run(self) -> Standing:
         """Raises Refused where a verdict stands against it, or where someone lifts the cordon meanwhile."""

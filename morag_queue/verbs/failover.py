@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from time import monotonic
 from uuid import uuid4
 
+from pydantic import Field
+
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.failover import Judgement, Life, Signs, is_due, judge, plan_failover
 from morag_queue.core.model import Frozen
-from morag_queue.core.plan import Applied, Declined, Plan, Rejected
+from morag_queue.core.plan import Applied, Declined, Plan, Rejected, Step
 from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.errors import NotFound, Refused
 
@@ -49,6 +51,7 @@ class FailedOver(Frozen):
     rejected: tuple[Rejected, ...] = ()
     declined: tuple[Declined, ...] = ()
     dry_run: bool = False
+    steps: tuple[Step, ...] = Field((), description="of a dry run: what would be done, in this order")
 
     @property
     def has_changed(self) -> bool:
@@ -206,6 +209,7 @@ class Failover:
         }
         if done.dry_run:
             changes = _planned(plan)
+            done = done.model_copy(update={"steps": (*done.steps, *plan.steps)})
         else:
             finished = done.finished_tasks if plan.verb == "failover" else 0
             noted = {**changes, "finished_tasks": finished} if finished else changes

@@ -87,7 +87,11 @@ class Look:
             if found is None and len(ids) > 1:
                 raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}; give more of the id")
         if found is None:
-            raise NotFound(f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them")
+            blind = not_seen(self._broker)
+            raise NotFound(
+                f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them"
+                + (f"; {blind}" if blind else "")
+            )
         return found
 
     def find_all(self, names: Iterable[str]) -> Iterator[Found | Problem]:
@@ -147,6 +151,15 @@ class Look:
             entries = self._broker.journal.about(found.task.task_id)
         later = [_from_journal(entry, found.task.task_id) for entry in reversed(entries)]
         return (*first, *later)
+
+
+def not_seen(broker: RedisBroker) -> str:
+    """What nobody can tell of workers without the agent; '' where there are none."""
+    with broker.translated():
+        strangers = broker.evidence.connected().strangers
+    if not strangers:
+        return ""
+    return f"{strangers} connections are of workers without the agent, and what these have in hand is not seen"
 
 
 _REVOKED = "; it was cancelled: its worker was told to drop it"

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from .steps import step_lines
 from .text import safe
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ def failover_view(done: "FailedOver") -> str:
         f"{safe(one.worker)}: {one.verdict.value}, {one.done} ({safe('; '.join(one.evidence))})" for one in done.workers
     ]
     lines += [f"not done: {safe(one.subject)}: {safe(one.reason)}" for one in done.declined]
+    lines += step_lines(done.steps)
     counts = {
         "taken back": done.requeued_tasks,
         "moved": done.moved_tasks,

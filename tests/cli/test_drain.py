@@ -78,6 +78,23 @@ def test_a_name_with_a_line_break_forges_no_line(stage, fleet):
     assert "e\\x1b[2Jv\\nerror: forged is drained" in told
 
 
+def test_a_dry_run_of_a_drain_shows_where_each_task_would_go(stage, fleet):
+    stage.join("cpu-1")
+    stage.join("cpu-2")
+    stage.submit("runs")
+    stage.claim("cpu-1")
+    stage.submit("pinned", worker="cpu-1")
+    assert fleet("drain", "cpu-1", "--force", "--dry-run").out == (
+        "cpu-1 would be drained\n"
+        "  1 of cpu_standard.cpu-1 at level 4 → cpu_standard\n"
+        "  runs in the hands of cpu-1 → cpu_standard at level 4\n"
+    )
+    answer = fleet("drain", "cpu-1", "--force", "--dry-run", "--json").json
+    assert (answer["moved_tasks"], answer["taken_back_tasks"]) == (1, 1)
+    assert [step["kind"] for step in answer["steps"]] == ["move_lane", "take_back"]
+    assert len(stage.broker.observe()[0].held) == 1
+
+
 def test_cordon_does_not_turn_a_drain_back(stage, fleet):
     stage.join("cpu-1")
     fleet("drain", "cpu-1")

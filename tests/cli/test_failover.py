@@ -91,6 +91,18 @@ def test_to_fence_one_that_held_nothing_is_written_down_once_with_its_reason(sta
     assert (entry.verb, entry.subject, entry.reason) == ("failover", "cpu-1", "rack fire")
 
 
+def test_a_dry_run_shows_where_each_task_would_go(stage, join, fleet):
+    join("cpu-1", alive=False)
+    stage.submit("held")
+    stage.claim("cpu-1")
+    stage.submit("pinned", worker="cpu-1")
+    told = fleet("failover", "cpu-1", "--dry-run").out
+    assert "  held in the hands of cpu-1 → cpu_standard at level 4\n" in told
+    assert "  1 of cpu_standard.cpu-1 at level 4 → cpu_standard\n" in told
+    assert told.endswith("would be 1 taken back, 1 moved\n")
+    assert len(stage.broker.observe()[0].held) == 1
+
+
 def test_a_dead_worker_shows_as_offline_at_once(stage, join, fleet):
     join("cpu-1", alive=False)
     fleet("failover", "cpu-1")
