@@ -6,6 +6,7 @@ from typing import Any
 
 from redis import Redis
 
+from morag_queue.core.failure import eta
 from morag_queue.ports import JournalEntry
 
 from .keys import Keys
@@ -56,5 +57,16 @@ class Journal:
 
 
 def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry:
-    name = entry_id.decode()
-    return JournalEntry(entry_id=name, at=int(name.partition("-")[0]) / 1000, **json.loads(fields[b"entry"]))
+    name, entry = entry_id.decode(), json.loads(fields[b"entry"])
+    entry["changes"] = {key: _in_words(key, value) for key, value in entry.get("changes", {}).items()}
+    return JournalEntry(entry_id=name, at=int(name.partition("-")[0]) / 1000, **entry)
+
+
+def _in_words(name: str, value: Any) -> Any:
+    """Times of a cordon as ISO 8601: what an entry says has no types by which a view would know them."""
+    if isinstance(value, dict) and name == "before":
+        return {key: _in_words(key, item) for key, item in value.items()}
+    return eta(value) if name in _TIMES and isinstance(value, int | float) else value
+
+
+_TIMES = {"at", "deadline", "until"}

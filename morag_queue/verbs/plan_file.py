@@ -29,7 +29,7 @@ def read(path: Path, fleet: str, verb: str) -> Plan:
         fields = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise MoragQueueError(f"cannot read the plan {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"{path} is no plan: {error}; write one with `morag-queue {verb} --plan FILE`") from error
     found: Any = fields.get("version") if isinstance(fields, dict) else None
     if found != PLAN_VERSION:

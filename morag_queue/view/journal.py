@@ -15,7 +15,7 @@ from .text import cell, safe
 
 def journal_view(entries: Sequence[JournalEntry]) -> RenderableType:
     if not entries:
-        return Text("No change was made yet.")
+        return Text("No such change is in the journal.")
     return Fitting(
         [
             Column("WHEN", [cell(iso(one.at) or "–") for one in entries]),
@@ -37,9 +37,11 @@ def entry_view(one: JournalEntry) -> RenderableType:
 
 
 def _what(changes: Mapping[str, Any]) -> str:
-    """The counts of an entry in a line."""
-    counts = {name: value for name, value in changes.items() if isinstance(value, int) and value}
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "–"
+    """The counts of an entry in a line, and the state that it led to."""
+    state = [str(changes["state"])] if isinstance(changes.get("state"), str) else []
+    counts = {name: value for name, value in changes.items() if isinstance(value, int) and value and value is not True}
+    told = [str(count) if name == "count" else f"{count} {name.replace('_', ' ')}" for name, count in counts.items()]
+    return ", ".join([*state, *told]) or "–"
 
 
 def _told(changes: Mapping[str, Any]) -> list[str]:

@@ -61,6 +61,16 @@ def test_a_second_cordon_and_a_second_uncordon_are_quiet(stage, fleet):
         assert len(stage.broker.journal.latest(50)) == entries
 
 
+def test_the_journal_tells_what_was_before_with_its_times_in_utc(stage, fleet):
+    stage.join("cpu-1")
+    fleet("cordon", "cpu-1")
+    fleet("uncordon", "cpu-1")
+    entry = fleet("journal", "ls", "--json").json["entries"][0]
+    assert entry["changes"]["before"]["at"].startswith("20")
+    assert entry["changes"]["before"]["at"].endswith("+00:00")
+    assert "in service" in fleet("journal", "ls").out
+
+
 def test_a_dry_run_of_a_cordon_changes_nothing(stage, fleet):
     stage.join("cpu-1")
     assert fleet("cordon", "cpu-1", "--dry-run").out == "cpu-1 would be cordoned\n"
