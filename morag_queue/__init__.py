@@ -17,7 +17,7 @@ The map; a row imports from rows below it only (import-linter holds the rule)::
     producer.py     the producer's side: `route_task` sends `.delay()` calls through the same routing core
     broker/ probe/  the only place that knows Redis, kombu and Celery's wire format;  reads files: facts, no judgement
     log.py          events as lines;  events.py  the table of all that the loop tells
-    settings.py     what can be configured, where each value came from
+    settings/       what can be configured, where each value came from
     errors.py       what a user is told, and the exit code that goes with it
     core/           PURE: model, policy, classify, estimate, levels, route, figures, status
 
