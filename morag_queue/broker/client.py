@@ -89,7 +89,8 @@ def translated(url: str) -> Iterator[None]:
     except redis.ResponseError as error:
         if _is_stale(error):
             raise LeaseLost from error
-        raise BrokerError(f"the broker {shown} refused: {error}; nothing was changed by this step") from error
+        said = f"{_plain(error)}{remedy(str(error))}"
+        raise BrokerError(f"the broker {shown} refused: {said}; nothing was changed by this step") from error
 
 
 @contextmanager
@@ -106,6 +107,22 @@ def fenced() -> Iterator[None]:
 def _is_stale(error: redis.ResponseError) -> bool:
     """Of a pipeline the client puts the command before the server's words."""
     return "STALE term" in str(error)
+
+
+_REMEDIES = {
+    "OOM": "it is out of memory: raise maxmemory, or let the queues shrink first",
+    "READONLY": "it is a replica: use the URL of the primary",
+    "NOPERM": "the user of the URL lacks a right: see ACL SETUSER",
+    "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`, and ask "
+    "`morag-queue doctor` which it is",
+    "MISCONF": "it cannot save to its disk: free some space there",
+    "LOADING": "it is still loading its data: try again in a moment",
+}
+
+
+def remedy(answer: str) -> str:
+    """`; what to do` about what a server refused, or nothing."""
+    return next((f"; {remedy}" for code, remedy in _REMEDIES.items() if code.lower() in answer.lower()), "")
 
 
 def _plain(error: BaseException) -> str:

@@ -68,21 +68,9 @@ def _of_redis(error: BaseException, world: World) -> tuple[str, int] | None:
         return f"cannot reach {where}: {error}; is it running, and is --redis-url right?", ExitStatus.UNREACHABLE
     if isinstance(error, redis.InvalidResponse):
         return f"what answers at {where} is no Redis: {error}; check its host and port", ExitStatus.UNREACHABLE
-    return f"{where} refused: {error}{_remedy(str(error))}", ExitStatus.FAILED
+    from morag_queue.broker.client import remedy
 
-
-_REMEDIES = {
-    "OOM": "it is out of memory: raise maxmemory, or let the queues shrink first",
-    "READONLY": "it is a replica: use the URL of the primary",
-    "NOPERM": "the user of the URL lacks a right: see ACL SETUSER",
-    "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`",
-    "MISCONF": "it cannot save to its disk: free some space there",
-    "LOADING": "it is still loading its data: try again in a moment",
-}
-
-
-def _remedy(answer: str) -> str:
-    return next((f"; {remedy}" for code, remedy in _REMEDIES.items() if code.lower() in answer.lower()), "")
+    return f"{where} refused: {error}{remedy(str(error))}", ExitStatus.FAILED
 
 
 def _unexpected(error: BaseException) -> tuple[str, int]:

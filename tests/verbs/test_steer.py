@@ -53,7 +53,7 @@ def test_two_operators_at_once_cancel_each_task_once(stage, steer):
 def test_a_target_of_the_wrong_type_is_refused_with_nothing_done(stage, steer):
     stage.submit("a", "b")
     stage.client.set(stage.keys.list("cpu_standard", 0), "not a list")
-    with pytest.raises(BrokerError, match="nothing was changed by this step"):
+    with pytest.raises(BrokerError, match="which it is; nothing was changed by this step"):
         steer.named(["a"], reprioritising(QueuePriority.URGENT))
     assert stage.ids("cpu_standard", 4) == ["a", "b"]
 
