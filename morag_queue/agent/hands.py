@@ -172,8 +172,9 @@ class HandsQoS(stock.QoS):
 
     def give_back(self, tags: Iterable[str]) -> int:
         """Gives back what was not begun to the shared lanes, the first that was taken as the first again."""
-        claims = [self._hands.pop(tag) for tag in tags if tag in self._hands]
-        self.channel.give_back(sorted(claims, key=lambda claim: claim.claimed_at, reverse=True), shared=True)
+        given = set(tags)
+        claims = [self._hands.pop(tag) for tag in list(self._hands) if tag in given]  # in the order in which they came
+        self.channel.give_back(claims[::-1], shared=True)
         for claim in claims:
             virtual.QoS.ack(self, claim.tag)
         return len(claims)

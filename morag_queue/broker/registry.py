@@ -98,7 +98,7 @@ class Registry:
                 one.tag, incarnation, one.task_id, lanes.split(one.lane)[0] if out_of_service else one.lane, one.level,
                 why=f"{worker} ({incarnation}) ended", max_deaths=max_deaths,
             )
-            for one in sorted(held, key=attrgetter("claimed_at"), reverse=True)
+            for one in sorted(held, key=attrgetter("claimed_at"))[::-1]
         ]  # fmt: skip
         return sum(outcome == "moved" for outcome in self._takebacks.apply(returns))
 

@@ -30,7 +30,7 @@ def plan_drain(snapshot: Snapshot, worker: str, queues: Queues, *, plan_id: str)
 
 def plan_force(snapshot: Snapshot, worker: str, *, plan_id: str) -> Plan:
     """What it has in its hands, begun or not, back to the shared lanes. What runs there runs again: at least once."""
-    held = sorted(snapshot.held_by_worker.get(worker, ()), key=lambda one: one.claimed_at, reverse=True)
+    held = sorted(snapshot.held_by_worker.get(worker, ()), key=lambda one: one.claimed_at)[::-1]
     steps = tuple(
         TakeBack(
             task_id=one.task_id, tag=one.tag, worker=worker, incarnation=one.incarnation,

@@ -119,7 +119,7 @@ def take_backs(
     reason: str,
 ) -> Iterator[TakeBack]:
     """Each goes before what waits, so the one that was taken first comes last here, and is the first again."""
-    for one in sorted(held, key=lambda one: one.claimed_at, reverse=True):
+    for one in sorted(held, key=lambda one: one.claimed_at)[::-1]:  # a tie is in the order of taking
         before = attempts.get(one.task_id, 0)
         queue = queue_of(one.lane)
         delayed = remedy(before, policy.max_retries) is Strategy.RETRY_WITH_DELAY

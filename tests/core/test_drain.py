@@ -51,6 +51,8 @@ def test_force_takes_back_everything_the_first_taken_last_so_that_it_is_first_ag
     later = tuple(one.model_copy(update={"claimed_at": one.claimed_at + n}) for n, one in enumerate(hands))
     plan = plan_force(fleet(worker("cpu-1"), held=later), "cpu-1", plan_id="p")
     assert [step.task_id for step in plan.steps] == ["cpu-1-1", "cpu-1-0"]
+    at_once = plan_force(fleet(worker("cpu-1"), held=hands), "cpu-1", plan_id="p")
+    assert [step.task_id for step in at_once.steps] == ["cpu-1-1", "cpu-1-0"], "taken in one millisecond"
     assert {step.target for step in plan.steps} == {"cpu_standard"}
     assert {step.max_deaths for step in plan.steps} == {None}, "a drain is nobody's death"
 

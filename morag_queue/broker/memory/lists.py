@@ -81,7 +81,8 @@ class MemoryMoves:
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
     ) -> Moved:
-        self._check(term)
+        if count:
+            self._check(term)
         waiting = self._lists.of(source, level)
         kept: list[Message] = []
         moved = left = need_gpu = 0
