@@ -91,12 +91,12 @@ def test_directories_may_be_nested_deeper_than_calls() -> None:
         subprocess.run(["rm", "-rf", "m"], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights, so it needs them")
 def test_a_directory_that_cannot_be_read_is_reported_and_the_rest_is_taken(tmp_path: Path) -> None:
     make("m/a.mp3", "m/closed/b.mp3", "m/d.mp3")
     Path("m/closed").chmod(0)
     tmp_path.chmod(0o755)
-    code = "import os; from morag_queue.probe import expand; os.setuid(65534); print(*expand(['m'], True), sep='\\n')"
+    code = "import os; from morag_queue.probe import expand; os.geteuid() or os.setuid(65534); "
+    code += "print(*expand(['m'], True), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "m/a.mp3",
