@@ -29,10 +29,10 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "route_task": "producer",
-    "PriorityQueueManager": "manager",
-    "WorkerRegistry": "registry",
-    "IntelligentTaskClassifier": "classifier",
+    "route_task": "service.producer",
+    "PriorityQueueManager": "service.manager",
+    "WorkerRegistry": "service.registry",
+    "IntelligentTaskClassifier": "service.classifier",
 }
 """What users import from the package itself, and where it lives."""
 

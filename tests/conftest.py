@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
 from tests.support.fleet import Fleet
 from tests.support.stage import Stage

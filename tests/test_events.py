@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from morag_queue.events import EVENTS, Event
-from morag_queue.log import Log
+from morag_queue.watch.events import EVENTS, Event
+from morag_queue.watch.log import Log
 
 
 def written(event: Event, *, json: bool = False, quiet: bool = False, debug: bool = False, **fields: object) -> str:

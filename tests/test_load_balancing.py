@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from morag_queue.core.memory import Memory
+from morag_queue.core.balancing.state import Memory
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Balancing, Policy
-from morag_queue.loop import Evidence, Report, step
+from morag_queue.watch.loop import Evidence, Report, step
 from tests.support.stage import Stage
 
 TUBE = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"

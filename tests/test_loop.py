@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import redis
 
-from morag_queue.broker.client import connect
+from morag_queue.broker.connection import connect
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.memory import Memory
+from morag_queue.core.balancing.state import Memory
 from morag_queue.core.policy import Balancing, Policy, Recovery
 from morag_queue.errors import LeaseHeld, LeaseLost
-from morag_queue.events import EVENTS, Event
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
 from morag_queue.local.waiting import until
-from morag_queue.loop import Evidence, Watch, step
 from morag_queue.settings import Settings
+from morag_queue.watch.events import EVENTS, Event
+from morag_queue.watch.loop import Evidence, Watch, step
 from tests.support.stage import Stage
 
 
@@ -272,7 +272,7 @@ def test_a_dead_workers_tasks_are_taken_back_without_waiting_for_a_tick(stage, s
 
 
 def test_a_worker_that_beats_and_takes_nothing_is_reported_as_stalled(valkey, stage, start, monkeypatch):
-    for module in ("core.glance", "narrate"):
+    for module in ("core.fleet_poll", "watch.report"):
         monkeypatch.setattr(f"morag_queue.{module}.STALLED_AFTER_S", 2.0)
     with connected(valkey, "mq.worker-cpu-1"):
         stage.join("worker-cpu-1", client_name="mq.worker-cpu-1")

@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.plan import Rejected
-from morag_queue.events import Event
-from morag_queue.metrics import FleetCollector, LoopMetrics, serve
 from morag_queue.settings import Settings
-from morag_queue.verbs.turn import Report
+from morag_queue.watch.events import Event
+from morag_queue.watch.metrics import FleetCollector, LoopMetrics, serve
+from morag_queue.watch.turn import Report
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from morag_queue.core.model import (
 )
 from morag_queue.core.policy import Binding, Policy
 from morag_queue.errors import NotFound, Refused, SourceError
-from morag_queue.events import Event
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
+from morag_queue.watch.events import Event
 from tests.support.stage import Stage
 
 PAGE = "https://example.org/page.html"

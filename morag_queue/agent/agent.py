@@ -12,16 +12,15 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.registry import Registry
+from morag_queue.broker.workers import Registry
 from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueueType, WorkerInfo
 from morag_queue.settings import Settings
 
 from . import handover, hardware
 from .claim import FencedError
-from .hands import HandsQoS
-from .identity import Identity, new_incarnation
-from .succession import is_dead, name_taken
+from .identity import Identity, is_dead, name_taken, new_incarnation
+from .unacked import HandsQoS
 
 logger = logging.getLogger("morag_queue.agent")
 

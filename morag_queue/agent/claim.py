@@ -28,12 +28,12 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.takeback import Return, TakeBacks
+from morag_queue.broker.recovery import Return, TakeBacks
 from morag_queue.core import lanes
 
-from .hands import HandsQoS, claim_of, ending, readable
+from .claim_request import Question
 from .identity import Claim, Identity, Outcome
-from .question import Question
+from .unacked import HandsQoS, claim_of, ending, readable
 
 logger = logging.getLogger("morag_queue.agent")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from celery.worker import state
 
-from .hands import HandsQoS
+from .unacked import HandsQoS
 
 
 def hand_over(consumer: Any, qos: HandsQoS) -> int:

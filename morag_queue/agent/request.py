@@ -9,8 +9,8 @@ from typing import Any
 from celery.exceptions import Ignore, InvalidTaskError, Retry
 from celery.worker.request import Request as CeleryRequest
 
-from .hands import HandsQoS
 from .identity import Outcome
+from .unacked import HandsQoS
 
 
 class RequestMixin:

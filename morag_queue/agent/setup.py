@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.worker.control import control_command
 
-from morag_queue.broker.control import LOOK
+from morag_queue.broker.celery_control import LOOK
 
 from .agent import Agent
 from .identity import Identity

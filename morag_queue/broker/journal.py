@@ -7,8 +7,8 @@ from typing import Any
 from redis import Redis
 
 from morag_queue.core.failure import eta
-from morag_queue.ports import JournalEntry
 
+from .contract import JournalEntry
 from .keys import Keys
 
 LENGTH = 10_000

@@ -14,11 +14,11 @@ from redis import Redis
 
 from morag_queue.core.estimate import estimate, surprise
 from morag_queue.core.failure import Blame, Recovery
-from morag_queue.core.figures import bucket
+from morag_queue.core.histogram import bucket
 from morag_queue.core.model import Capability, ContentType, Held, QueueType, Requires
-from morag_queue.ports import Outgoing
 
 from . import scripts
+from .contract import Outgoing
 from .journal import LENGTH as JOURNAL_LENGTH
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
 

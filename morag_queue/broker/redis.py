@@ -8,32 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
-from morag_queue.core.figures import Window
+from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
-from . import picture, scripts
-from .client import connect, translated
+from . import scripts
+from . import snapshot as picture
+from .connection import connect, translated
 from .keys import Keys
 
 if TYPE_CHECKING:
-    from morag_queue.ports import Outgoing
-
-    from .control import Control
-    from .cordons import Cordons
-    from .dead import Dead
-    from .evidence import Evidence
+    from .celery_control import Control
+    from .contract import Outgoing
+    from .dead_letters import Dead
     from .journal import Journal
-    from .lease import Leases
+    from .lanes import Moves
+    from .leader import Leases, Memories
     from .ledger import Ledger
-    from .lost import Lost
-    from .memories import Memories
-    from .moves import Moves
-    from .registry import Registry
+    from .recovery import Lost, TakeBacks
     from .results import Results
-    from .takeback import TakeBacks
+    from .workers import Cordons, Evidence, Registry
 
 _COARSE = 6 * 3600.0
 """Seconds from which on a window is added up from hours instead of minutes: at most 360 hashes are read."""
@@ -66,7 +62,7 @@ class RedisBroker:
 
     @cached_property
     def registry(self) -> "Registry":
-        from .registry import Registry
+        from .workers import Registry
 
         return Registry(self.client, self.keys, self.settings.ledger.retention_seconds)
 
@@ -84,55 +80,55 @@ class RedisBroker:
 
     @cached_property
     def moves(self) -> "Moves":
-        from .moves import Moves
+        from .lanes import Moves
 
         return Moves(self.client, self.keys)
 
     @cached_property
     def dead(self) -> "Dead":
-        from .dead import Dead
+        from .dead_letters import Dead
 
         return Dead(self.client, self.keys)
 
     @cached_property
     def takebacks(self) -> "TakeBacks":
-        from .takeback import TakeBacks
+        from .recovery import TakeBacks
 
         return TakeBacks(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def lost(self) -> "Lost":
-        from .lost import Lost
+        from .recovery import Lost
 
         return Lost(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def evidence(self) -> "Evidence":
-        from .evidence import Evidence
+        from .workers import Evidence
 
         return Evidence(self.client, self.keys)
 
     @cached_property
     def cordons(self) -> "Cordons":
-        from .cordons import Cordons
+        from .workers import Cordons
 
         return Cordons(self.client, self.keys)
 
     @cached_property
     def control(self) -> "Control":
-        from .control import Control
+        from .celery_control import Control
 
         return Control(self.settings)
 
     @cached_property
     def leases(self) -> "Leases":
-        from .lease import Leases
+        from .leader import Leases
 
         return Leases(self.client, self.keys)
 
     @cached_property
     def memories(self) -> "Memories":
-        from .memories import Memories
+        from .leader import Memories
 
         return Memories(self.client, self.keys)
 

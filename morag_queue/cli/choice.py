@@ -43,7 +43,7 @@ def chosen(
 ) -> "Filter":
     """The filter that the options make. Names may be given by their beginnings. Raises UsageError, NotFound."""
     from morag_queue.core.task import Filter
-    from morag_queue.verbs.names import resolve, resolve_queue
+    from morag_queue.operations.names import resolve, resolve_queue
     from morag_queue.view.durations import parse_duration
 
     lanes = [view.lane for view in picture.lanes]

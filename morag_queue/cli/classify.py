@@ -24,9 +24,8 @@ def command(
     worker: Worker = None,
 ) -> ExitStatus:
     """Show what files and URLs would need, where they would go, and how every worker scores. Nothing is submitted."""
-    from morag_queue.verbs.prepare import Prepared
-    from morag_queue.verbs.rows import Failure
-    from morag_queue.verbs.submit import SubmitReport, Submitter
+    from morag_queue.operations.submit import SubmitReport, Submitter
+    from morag_queue.operations.submit_rows import Failure, Prepared
 
     if not sources:
         raise UsageError("nothing to classify: morag-queue classify PATH|URL…")

@@ -17,7 +17,7 @@ def command(
 
     It stays so over a restart, until `uncordon`. To empty it as well, use `drain`.
     """
-    from morag_queue.verbs.cordon_stock import cordon_any
+    from morag_queue.operations.agentless import cordon_any
 
     options = ctx.options
     show(ctx, cordon_any(ctx.broker, worker, who=ctx.who, reason=options.reason, dry_run=options.dry_run), "cordoned")

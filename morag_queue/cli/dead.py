@@ -31,7 +31,7 @@ def ls(
     limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most so many; 0 is all.")] = 50,
 ) -> None:
     """List the tasks that are not run again unasked, the latest first: failed for good, or quarantined."""
-    from morag_queue.verbs.dead import page
+    from morag_queue.operations.dead_letters import page
 
     answer = page(ctx.broker, _wanted(state, age, name), limit or None)
     now = ctx.broker.now()
@@ -50,7 +50,7 @@ def show(
     task_id: Annotated[str, typer.Argument(metavar="ID", help="The task's id, or an unambiguous beginning of it.")],
 ) -> None:
     """Show one of them: its entry, its message, and how each worker died over it or failed it."""
-    from morag_queue.verbs.dead import show as whole
+    from morag_queue.operations.dead_letters import show as whole
 
     answer = whole(ctx.broker, ctx.settings, task_id)
 
@@ -75,8 +75,8 @@ def requeue(
     ] = False,
 ) -> ExitStatus:
     """Queue them again. Without --reset a quarantined one that costs one more worker is back here at once."""
-    from morag_queue.verbs.retry import retrying
-    from morag_queue.verbs.steer import Steer
+    from morag_queue.operations.retry import retrying
+    from morag_queue.operations.task_editor import Steer
 
     chosen = _chosen(ctx, ids or [], all_, _wanted(state, age, name), "requeue")
     options = ctx.options
@@ -96,7 +96,7 @@ def drop(
     name: OfName = None,
 ) -> ExitStatus:
     """Forget them for good, messages and all. This cannot be undone."""
-    from morag_queue.verbs.dead import drop as forget
+    from morag_queue.operations.dead_letters import drop as forget
 
     chosen = _chosen(ctx, ids or [], all_, _wanted(state, age, name), "drop")
     options = ctx.options
@@ -124,7 +124,7 @@ def _wanted(state: TaskState | None, age: str | None, name: str | None) -> "Filt
 
 def _chosen(ctx: CliContext, ids: list[str], all_: bool, wanted: "Filter", word: str) -> list[str]:
     """The ids, or all that the filter means once somebody has said yes to them."""
-    from morag_queue.verbs.dead import buried
+    from morag_queue.operations.dead_letters import buried
 
     if bool(ids) + (all_ or not wanted.is_empty) != 1:
         raise UsageError(f"{word} which tasks? give ids, or a filter such as --state, --age or --all")

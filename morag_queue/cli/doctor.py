@@ -24,7 +24,7 @@ def command(
     done. Each finding has a code that does not change, and says what to do.
     """
     from morag_queue.core.doctor import Severity
-    from morag_queue.verbs.doctor import doctor
+    from morag_queue.operations.doctor import doctor
 
     answer = doctor(ctx.broker)
 

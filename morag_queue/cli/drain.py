@@ -14,8 +14,8 @@ from .options import verb
 from .standing import show
 
 if TYPE_CHECKING:
-    from morag_queue.verbs.cordon import Standing
-    from morag_queue.verbs.drain import Drain, Ears, Wish
+    from morag_queue.operations.cordon import Standing
+    from morag_queue.operations.drain import Drain, Ears, Wish
 
 
 @verb(changes=True)
@@ -43,7 +43,7 @@ def command(
     It stays drained over a restart, until `uncordon`. Ctrl-C detaches: the drain goes on, and `drain W` looks again.
     Ends with 6 when the deadline has passed and something still runs; nothing of that is undone.
     """
-    from morag_queue.verbs.drain import DEADLINE_SECONDS, Drain, Wish
+    from morag_queue.operations.drain import DEADLINE_SECONDS, Drain, Wish
     from morag_queue.view.durations import parse_duration
 
     if deadline is not None and no_deadline:
@@ -75,7 +75,7 @@ def command(
 
 
 def _stock(ctx: CliContext, worker: str, wish: "Wish", ears: "Ears") -> ExitStatus:
-    from morag_queue.verbs.drain_stock import StockDrain, stock_node
+    from morag_queue.operations.agentless import StockDrain, stock_node
 
     node = stock_node(ctx.broker, worker)
     if wish.force or wish.overrides:
@@ -89,7 +89,7 @@ def _stock(ctx: CliContext, worker: str, wish: "Wish", ears: "Ears") -> ExitStat
 
 
 def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
-    from morag_queue.verbs.drain import refusal
+    from morag_queue.operations.drain import refusal
 
     show(ctx, drain.preview(), "drained")
     if against := drain.verdicts():
@@ -98,7 +98,7 @@ def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
 
 
 def _answer(ctx: CliContext, answer: "Standing", detached: bool) -> ExitStatus:
-    from morag_queue.verbs.drain_stock import NOT_KNOWN
+    from morag_queue.operations.agentless import NOT_KNOWN
 
     show(ctx, answer, answer.state)
     if answer.state == "drained":
@@ -118,7 +118,7 @@ def _answer(ctx: CliContext, answer: "Standing", detached: bool) -> ExitStatus:
 @contextmanager
 def _ears(ctx: CliContext, worker: str) -> Iterator["Ears"]:
     """A line for each event, with the time since the beginning, and a bar on a terminal."""
-    from morag_queue.verbs.drain import Ears
+    from morag_queue.operations.drain import Ears
 
     began = monotonic()
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ from .options import verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.verbs.failover import FailedOver
+    from morag_queue.operations.failover import FailedOver
 
 
 @verb(changes=True)
@@ -34,8 +34,8 @@ def command(
     That a worker is dead is proved by its connections, never guessed from its silence; the evidence is shown, and a
     live one is refused. With --dead, tasks that the ledger knows and that are nowhere on the broker are sent again.
     """
-    from morag_queue.verbs.failover import Failover
-    from morag_queue.verbs.sweep import Sweep
+    from morag_queue.operations.failover import Failover
+    from morag_queue.operations.sweep import Sweep
 
     if dead and (workers or force):
         raise UsageError("failover takes workers (and --force) or --dead, not both")

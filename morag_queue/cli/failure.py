@@ -68,7 +68,7 @@ def _of_redis(error: BaseException, world: World) -> tuple[str, int] | None:
         return f"cannot reach {where}: {error}; is it running, and is --redis-url right?", ExitStatus.UNREACHABLE
     if isinstance(error, redis.InvalidResponse):
         return f"what answers at {where} is no Redis: {error}; check its host and port", ExitStatus.UNREACHABLE
-    from morag_queue.broker.client import remedy
+    from morag_queue.broker.connection import remedy
 
     return f"{where} refused: {error}{remedy(str(error))}", ExitStatus.FAILED
 

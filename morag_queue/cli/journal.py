@@ -21,7 +21,7 @@ def ls(
     verb_name: Annotated[str | None, typer.Option("--verb", metavar="VERB", help="Only of this verb.")] = None,
 ) -> None:
     """List the latest changes, the newest first."""
-    from morag_queue.verbs.journal import latest
+    from morag_queue.operations.journal import latest
 
     entries = latest(ctx.broker, limit, verb_name)
 
@@ -39,7 +39,7 @@ def show(
     entry_id: Annotated[str, typer.Argument(metavar="ENTRY", help="Its id, or how that begins.")],
 ) -> None:
     """Show one change: what was done, task by task."""
-    from morag_queue.verbs.journal import entry
+    from morag_queue.operations.journal import entry
 
     found = entry(ctx.broker, entry_id)
     if found is None:

@@ -8,7 +8,7 @@ from .context import CliContext
 from .options import verb
 
 if TYPE_CHECKING:
-    from morag_queue.verbs.pause import Paused
+    from morag_queue.operations.pause import Paused
 
 Queue = Annotated[str, typer.Argument(metavar="Q", help="The queue, or an unambiguous beginning of its name.")]
 
@@ -16,7 +16,7 @@ Queue = Annotated[str, typer.Argument(metavar="Q", help="The queue, or an unambi
 @verb(changes=True)
 def command(ctx: CliContext, queue: Queue) -> None:
     """Hand out nothing of a queue until `resume`: what runs goes on, what is submitted waits. It survives restarts."""
-    from morag_queue.verbs.pause import pause
+    from morag_queue.operations.pause import pause
 
     options = ctx.options
     tell(ctx, pause(ctx.broker, queue, who=ctx.who, reason=options.reason, dry_run=options.dry_run))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from morag_queue.core.model import QueueType
-    from morag_queue.verbs.rebalance import Rebalanced
+    from morag_queue.operations.rebalance import Rebalanced
 
 
 @verb(changes=True)
@@ -38,8 +38,8 @@ def command(
     Lanes of dead and draining workers are emptied, what would starve is brought forward, GPU-preferred work goes to
     idle CPUs and back. It ends with 7 when someone else leads the fleet.
     """
-    from morag_queue.verbs import plan_file as files
-    from morag_queue.verbs.rebalance import preview, run_once, run_plan
+    from morag_queue.operations import plan_file as files
+    from morag_queue.operations.rebalance import preview, run_once, run_plan
 
     _check(plan_file, apply_file, max_moves, queue)
     only = _queue(queue)
@@ -70,7 +70,7 @@ def _check(plan_file: str | None, apply_file: str | None, max_moves: int | None,
 
 
 def _queue(name: str | None) -> "QueueType | None":
-    from morag_queue.verbs.names import resolve_queue
+    from morag_queue.operations.names import resolve_queue
 
     return None if name is None else resolve_queue(name)
 

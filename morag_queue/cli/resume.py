@@ -8,7 +8,7 @@ from .pause import Queue, tell
 @verb(changes=True)
 def command(ctx: CliContext, queue: Queue) -> None:
     """Let a paused queue hand out its tasks again."""
-    from morag_queue.verbs.pause import resume
+    from morag_queue.operations.pause import resume
 
     options = ctx.options
     tell(ctx, resume(ctx.broker, queue, who=ctx.who, reason=options.reason, dry_run=options.dry_run))

@@ -9,7 +9,7 @@ import typer
 from morag_queue.core.levels import parse_priority
 from morag_queue.core.model import ContentType, QueuePriority, QueueType
 from morag_queue.errors import SourceError, UsageError
-from morag_queue.verbs.rows import Failure, Row, row_of
+from morag_queue.operations.submit_rows import Failure, Row, row_of
 
 from .context import CliContext
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from .context import CliContext
 
 if TYPE_CHECKING:
-    from morag_queue.verbs.cordon import Standing
+    from morag_queue.operations.cordon import Standing
 
 
 def show(ctx: CliContext, answer: "Standing", word: str) -> None:

@@ -40,7 +40,7 @@ def command(
 
     window_seconds = parse_duration(window, "--window")
     if live:
-        from morag_queue.verbs.live import Watcher
+        from morag_queue.operations.stats import Watcher
 
         from .live import Wanted
         from .live import live as show
@@ -54,7 +54,7 @@ def command(
 
 
 def _once(ctx: CliContext, window_seconds: float, svg: Path | None) -> None:
-    from morag_queue.verbs.stats import stats
+    from morag_queue.operations.stats import stats
 
     answer = stats(ctx.broker, ctx.settings, window_seconds=window_seconds)
 

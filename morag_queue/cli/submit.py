@@ -9,7 +9,7 @@ import typer
 
 from morag_queue.core.model import TaskState
 from morag_queue.errors import ExitStatus, UsageError
-from morag_queue.verbs.rows import Failure, Row, parse_lines, row_of
+from morag_queue.operations.submit_rows import Failure, Row, parse_lines, row_of
 
 from .context import CliContext
 from .options import verb
@@ -26,12 +26,12 @@ from .sources import (
     rows,
     said,
     tell_failures,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.verbs.submit import SubmitReport
+    from morag_queue.operations.submit import SubmitReport
 
 _LOOK_EVERY_S = 0.25
 _SHOWN_TASKS = 50
@@ -61,7 +61,7 @@ def command(
     With --from, flags hold for the lines that do not say otherwise. An id that is still open is refused, so a bulk with
     ids of its own can be sent again while it has not ended.
     """
-    from morag_queue.verbs.submit import Submitter, note_submit
+    from morag_queue.operations.submit import Submitter, note_submit
 
     _check(sources, from_file, task_id)
     fields = said(
@@ -113,7 +113,7 @@ def _lines(ctx: CliContext, from_file: str | None) -> Iterator[TextIO | BinaryIO
 
 
 def _would(prepared: Iterable[Any]) -> "SubmitReport":
-    from morag_queue.verbs.submit import SubmitReport, submitted
+    from morag_queue.operations.submit import SubmitReport, submitted
 
     report = SubmitReport()
     for one in prepared:
@@ -127,7 +127,7 @@ def _would(prepared: Iterable[Any]) -> "SubmitReport":
 
 def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
     """The last state of each task. Ctrl-C detaches: the tasks go on."""
-    from morag_queue.verbs.submit import wait_for
+    from morag_queue.operations.submit import wait_for
 
     ids = [task.task_id for task in report.tasks]
     try:

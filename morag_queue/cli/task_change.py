@@ -14,12 +14,12 @@ from .options import verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.broker.locate import Found
-    from morag_queue.broker.wire import Wire
+    from morag_queue.broker.celery_message import Wire
+    from morag_queue.broker.task_lookup import Found
     from morag_queue.core.snapshot import Snapshot
     from morag_queue.core.task import Filter
-    from morag_queue.verbs.move import Target
-    from morag_queue.verbs.steer import Decide, Steer, SteerReport
+    from morag_queue.operations.task_editor import Decide, Steer, SteerReport
+    from morag_queue.operations.task_edits import Target
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)]
 _PREVIEWED = 10
@@ -45,7 +45,7 @@ def cancel(
     One that a worker has taken but not begun is dropped when its turn comes (Celery's revoke; a worker that restarts
     before that has forgotten it). One that runs goes on to its end unless --terminate kills its process.
     """
-    from morag_queue.verbs.cancel import cancelling
+    from morag_queue.operations.task_edits import cancelling
 
     decide = cancelling(ctx.options.reason, terminate=terminate)
     steer = _steer(ctx, "task cancel")
@@ -72,7 +72,7 @@ def move(
 
     What needs a GPU is never moved into a lane that a worker without one reads.
     """
-    from morag_queue.verbs.move import moving
+    from morag_queue.operations.task_edits import moving
 
     steer = _steer(ctx, "task move")
     target = _target(steer.picture, to_queue, to_worker, to_lane)
@@ -92,7 +92,7 @@ def prio(
     name: OfName = None,
 ) -> ExitStatus:
     """Give waiting tasks another priority: URGENT, HIGH, NORMAL, LOW or BATCH, the last word of the line."""
-    from morag_queue.verbs.prio import reprioritising
+    from morag_queue.operations.task_edits import reprioritising
 
     *ids, word = words
     to = priority_of(word)
@@ -108,7 +108,7 @@ def retry(
     keep: Annotated[bool, typer.Option("--keep", help="Go on counting its retries and the workers it cost.")] = False,
 ) -> ExitStatus:
     """Run ended tasks again under their ids, as they were: failed, cancelled, quarantined or completed ones."""
-    from morag_queue.verbs.retry import retrying
+    from morag_queue.operations.retry import retrying
 
     steer = _steer(ctx, "task retry")
     return tell(ctx, steer.named(ids, retrying(wire, reset=not keep)))
@@ -116,21 +116,21 @@ def retry(
 
 def wire() -> "Wire":
     """Writes new messages."""
-    from morag_queue.broker.wire import Wire  # imports Celery: not before there is something to write
+    from morag_queue.broker.celery_message import Wire
 
     return Wire()
 
 
 def _steer(ctx: CliContext, name: str) -> "Steer":
-    from morag_queue.verbs.steer import Steer
+    from morag_queue.operations.task_editor import Steer
 
     options = ctx.options
     return Steer(ctx.broker, ctx.settings, name, who=ctx.who, reason=options.reason, dry_run=options.dry_run)
 
 
 def _target(picture: "Snapshot", queue: str | None, worker: str | None, lane: str | None) -> "Target":
-    from morag_queue.verbs.move import Target
-    from morag_queue.verbs.names import resolve, resolve_queue
+    from morag_queue.operations.names import resolve, resolve_queue
+    from morag_queue.operations.task_edits import Target
 
     if [queue, worker, lane].count(None) != 2:
         raise UsageError("move where? give one of --to-queue, --to-worker and --to-lane")

@@ -23,7 +23,7 @@ def why(ctx: CliContext, task_id: Id) -> None:
     (all who could take it are out of service), ALL_CAPABLE_OFFLINE, LEVEL_NOT_POLLED (nobody looks at its level),
     BEHIND_PRIORITY (more urgent work is first), BEHIND_EARLIER, ALL_CAPABLE_BUSY (it is the next), ABOUT_TO_START.
     """
-    from morag_queue.verbs.look import Look
+    from morag_queue.operations.task import Look
 
     look = Look(ctx.broker, ctx.settings)
     answer = look.why(task_id)
@@ -39,7 +39,7 @@ def why(ctx: CliContext, task_id: Id) -> None:
 @verb()
 def show(ctx: CliContext, task_id: Id) -> None:
     """Show a task: its entry, its message, where it is now, and what was decided about it."""
-    from morag_queue.verbs.show import shown
+    from morag_queue.operations.task import shown
 
     answer = shown(ctx.broker, ctx.settings, task_id)
 

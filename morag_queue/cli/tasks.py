@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from morag_queue.core.task import Filter
-    from morag_queue.verbs.tasks import Tasks
+    from morag_queue.operations.tasks import Tasks
 
 
 @verb()
@@ -38,8 +38,8 @@ def command(
     A page costs by its length, however many wait. With --json it is one document; --lines streams one a line, so that
     `tasks --lines --limit 0` can read out a whole backlog. Failed and quarantined ones are listed with --state.
     """
-    from morag_queue.verbs.look import not_seen
-    from morag_queue.verbs.tasks import Tasks
+    from morag_queue.operations.task import not_seen
+    from morag_queue.operations.tasks import Tasks
 
     if newest and next_first:
         raise UsageError("--newest and --next: choose one")

@@ -14,7 +14,7 @@ def command(
     ctx: CliContext, worker: Annotated[str, typer.Argument(metavar="W", help="Its id, or how that begins.")]
 ) -> None:
     """Put a worker back into service that was cordoned or drained, or whose circuit breaker has opened."""
-    from morag_queue.verbs.cordon_stock import uncordon_any
+    from morag_queue.operations.agentless import uncordon_any
 
     options = ctx.options
     done = uncordon_any(ctx.broker, worker, who=ctx.who, reason=options.reason, dry_run=options.dry_run)

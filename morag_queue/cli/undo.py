@@ -20,8 +20,7 @@ def undo(
 
     Pauses and cordons are lifted, tasks that still wait go back to where they were, cancelled ones are sent again.
     """
-    from morag_queue.verbs.journal import entry
-    from morag_queue.verbs.undo import Undo
+    from morag_queue.operations.journal import Undo, entry
 
     found = entry(ctx.broker, entry_id)
     if found is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morag_queue.errors import ExitStatus, UsageError
-from morag_queue.events import Event as Told
+from morag_queue.watch.events import Event as Told
 
 from .context import CliContext
 from .options import verb
@@ -17,10 +17,10 @@ from .systemd import Notifier
 
 if TYPE_CHECKING:
     from morag_queue.broker.redis import RedisBroker
-    from morag_queue.events import Tell
-    from morag_queue.log import Log
-    from morag_queue.loop import Hooks
-    from morag_queue.metrics import LoopMetrics
+    from morag_queue.watch.events import Tell
+    from morag_queue.watch.log import Log
+    from morag_queue.watch.loop import Hooks
+    from morag_queue.watch.metrics import LoopMetrics
 
 _SHORTEST_S = 1.0
 
@@ -51,8 +51,8 @@ def command(
     one a minute for the fleet: key=value on a terminal, JSON elsewhere and with --json. SIGTERM and Ctrl-C end it in
     good order. Under systemd it speaks Type=notify, with the watchdog.
     """
-    from morag_queue.log import Log
-    from morag_queue.loop import Watch
+    from morag_queue.watch.log import Log
+    from morag_queue.watch.loop import Watch
 
     broker = _broker(ctx, interval)
     broker.now()  # a broker that is not there, or a wrong URL, is told at once; one that goes away later is waited for
@@ -75,7 +75,7 @@ def command(
 
 def _broker(ctx: CliContext, interval: str | None) -> "RedisBroker":
     """The broker under the name of a watch, with the interval of the command line in its policy: budgets go by it."""
-    from morag_queue.broker.client import connect
+    from morag_queue.broker.connection import connect
     from morag_queue.broker.redis import RedisBroker
 
     settings = ctx.settings
@@ -101,7 +101,7 @@ def _outlets(
     notifier: Notifier, broker: "RedisBroker", log: "Log", port: int | None, address: str
 ) -> "tuple[Tell, Hooks]":
     """Where the loop's events go, and who else hears of it: systemd, and Prometheus where a port was given."""
-    from morag_queue.loop import Hooks
+    from morag_queue.watch.loop import Hooks
 
     def alive(leads: bool) -> None:
         notifier.alive("leading the fleet" if leads else "standing by")
@@ -121,7 +121,7 @@ def _outlets(
 def _metrics(broker: "RedisBroker", port: int, address: str) -> "tuple[LoopMetrics, str]":
     from prometheus_client import CollectorRegistry
 
-    from morag_queue.metrics import FleetCollector, LoopMetrics, serve
+    from morag_queue.watch.metrics import FleetCollector, LoopMetrics, serve
 
     registry = CollectorRegistry()
     registry.register(FleetCollector(broker))

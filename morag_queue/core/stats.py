@@ -6,13 +6,13 @@ models have them.
 
 from collections.abc import Mapping
 
-from .figures import Window, quantile
+from .histogram import Window, quantile
 from .lanes import queue_of
 from .levels import priority_of_level
 from .model import FleetStats, QueuePriority, QueueStats, QueueType, WorkerStats
 from .policy import Policy
 from .snapshot import Snapshot, Totals, WorkerView
-from .status import SERVING, in_hands, status_in
+from .worker_status import SERVING, in_hands, status_in
 
 # What a task counts as in the backlog where none has ended and none says how long it will take: as a web page.
 ASSUMED_RUN_S = 60.0

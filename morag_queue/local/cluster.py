@@ -23,7 +23,7 @@ from morag_queue.broker.keys import Keys
 from morag_queue.core.model import Capability
 from morag_queue.errors import MoragQueueError
 
-from .nest import Nest
+from .sandbox import Nest
 from .server import Server
 from .waiting import until
 

@@ -15,17 +15,15 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.estimate import estimate
 from morag_queue.core.model import Capability, FleetStats, QueuePriority, Requires
 from morag_queue.errors import SourceError
+from morag_queue.operations.stats import stats
+from morag_queue.operations.submit import SubmittedTask, Submitter
+from morag_queue.operations.submit_rows import Failure, Prepared, Row
 from morag_queue.probe import expand
 from morag_queue.settings import Settings
-from morag_queue.verbs.prepare import Prepared
-from morag_queue.verbs.rows import Failure, Row
-from morag_queue.verbs.stats import stats
-from morag_queue.verbs.submit import SubmittedTask, Submitter
 
-from .account import Account, account, stuck_tags
+from .account import Account, Progress, account, stuck_tags
 from .cluster import Cluster
 from .media import make_media
-from .progress import Progress
 from .waiting import DeadlineError, until
 
 WORKERS = {

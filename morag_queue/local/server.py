@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morag_queue.errors import MoragQueueError
 
-from .nest import Nest
+from .sandbox import Nest
 from .waiting import DeadlineError, until
 
 PORTS = range(20_000, 32_000)

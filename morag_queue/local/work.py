@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
-from morag_queue.core.classify import classify
 from morag_queue.core.estimate import estimate, possible
 from morag_queue.core.model import Capability, Classification, ContentType
 from morag_queue.core.policy import Content
+from morag_queue.core.routing.classify import classify
 from morag_queue.probe import probe
 
 _CHUNK = 1 << 20

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from morag_queue.core.fleet import Score
+from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.model import Classification, Frozen, LoadBalancingDecision
-from morag_queue.events import Event, Level
-from morag_queue.ports import JournalEntry
-from morag_queue.verbs.steer import TaskChange
-from morag_queue.verbs.submit import SubmittedTask
+from morag_queue.core.routing.feasibility import Score
+from morag_queue.operations.submit import SubmittedTask
+from morag_queue.operations.task_editor import TaskChange
+from morag_queue.watch.events import Event, Level
 
 from .schema import MAY_BE_MISSING
 
@@ -140,30 +140,30 @@ _HERE = __name__
 ANSWERS = {
     "submit": f"{_HERE}:Submitted",
     "classify": f"{_HERE}:Classifications",
-    "rebalance": "morag_queue.verbs.rebalance:Rebalanced",
+    "rebalance": "morag_queue.operations.rebalance:Rebalanced",
     "journal ls": f"{_HERE}:Journaled",
-    "journal show": "morag_queue.ports:JournalEntry",
-    "journal undo": "morag_queue.verbs.undo:Undone",
-    "cordon": "morag_queue.verbs.cordon:Standing",
-    "uncordon": "morag_queue.verbs.cordon:Standing",
-    "drain": "morag_queue.verbs.cordon:Standing",
-    "failover": "morag_queue.verbs.failover:FailedOver",
+    "journal show": "morag_queue.broker.contract:JournalEntry",
+    "journal undo": "morag_queue.operations.journal:Undone",
+    "cordon": "morag_queue.operations.cordon:Standing",
+    "uncordon": "morag_queue.operations.cordon:Standing",
+    "drain": "morag_queue.operations.cordon:Standing",
+    "failover": "morag_queue.operations.failover:FailedOver",
     "watch": f"{_HERE}:LogLine",
     "stats": "morag_queue.core.model:FleetStats",
-    "tasks": "morag_queue.verbs.tasks:TaskPage",
-    "task show": "morag_queue.verbs.show:Shown",
-    "task why": "morag_queue.verbs.look:Why",
+    "tasks": "morag_queue.operations.tasks:TaskPage",
+    "task show": "morag_queue.operations.task:Shown",
+    "task why": "morag_queue.operations.task:Why",
     "task cancel": f"{_HERE}:Steered",
     "task move": f"{_HERE}:Steered",
     "task prio": f"{_HERE}:Steered",
     "task retry": f"{_HERE}:Steered",
-    "pause": "morag_queue.verbs.pause:Paused",
-    "resume": "morag_queue.verbs.pause:Paused",
-    "dead ls": "morag_queue.verbs.dead:DeadPage",
-    "dead show": "morag_queue.verbs.show:Shown",
+    "pause": "morag_queue.operations.pause:Paused",
+    "resume": "morag_queue.operations.pause:Paused",
+    "dead ls": "morag_queue.operations.dead_letters:DeadPage",
+    "dead show": "morag_queue.operations.task:Shown",
     "dead requeue": f"{_HERE}:Steered",
-    "dead drop": "morag_queue.verbs.dead:Dropped",
-    "doctor": "morag_queue.verbs.doctor:Diagnosis",
+    "dead drop": "morag_queue.operations.dead_letters:Dropped",
+    "doctor": "morag_queue.operations.doctor:Diagnosis",
     "demo": f"{_HERE}:Demonstrated",
     "config show": f"{_HERE}:Configured",
     "exit-codes": f"{_HERE}:ExitCodes",

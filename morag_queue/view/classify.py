@@ -6,9 +6,9 @@ from itertools import islice
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.core.fleet import Score, Verdict
 from morag_queue.core.model import Classification
-from morag_queue.core.routed import Routed
+from morag_queue.core.routing.feasibility import Score, Verdict
+from morag_queue.core.routing.types import Routed
 
 from .columns import Column, Fitting
 from .durations import format_minutes

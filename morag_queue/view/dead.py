@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.verbs.dead import DeadPage
+from morag_queue.operations.dead_letters import DeadPage
 
 from .tasks import graves_table
 

@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from morag_queue.core.doctor import Finding, Severity
-from morag_queue.verbs.doctor import Diagnosis
+from morag_queue.operations.doctor import Diagnosis
 
 from .text import safe
 

@@ -6,7 +6,7 @@ from .steps import step_lines
 from .text import safe
 
 if TYPE_CHECKING:
-    from morag_queue.verbs.failover import FailedOver
+    from morag_queue.operations.failover import FailedOver
 
 
 def failover_view(done: "FailedOver") -> str:

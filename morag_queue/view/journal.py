@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.ports import JournalEntry
+from morag_queue.broker.contract import JournalEntry
 
 from .columns import Column, Fitting
 from .output import iso

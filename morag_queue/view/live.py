@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.segment import Segment
 
-from morag_queue.verbs.live import LiveFrame
+from morag_queue.operations.stats import LiveFrame
 
 from .durations import format_duration
 from .grid import Line, Screenful, fitted, padded, text

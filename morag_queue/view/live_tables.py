@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from rich.segment import Segment
 
+from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Severity
 from morag_queue.core.model import QueuePriority, QueueStats, WorkerStats, WorkerStatus
-from morag_queue.ports import JournalEntry
-from morag_queue.verbs.live import HISTORY, Flow, LiveFrame, Running
+from morag_queue.operations.stats import HISTORY, Flow, LiveFrame, Running
 
 from .durations import format_duration, format_minutes
 from .grid import Cell, GridColumn, Line, fitted, grid, text

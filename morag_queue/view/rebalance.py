@@ -3,8 +3,8 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.core.decisions import TaskDecision
-from morag_queue.verbs.rebalance import Rebalanced
+from morag_queue.core.explain.decisions import TaskDecision
+from morag_queue.operations.rebalance import Rebalanced
 
 from .columns import Column, Fitting
 from .durations import format_minutes

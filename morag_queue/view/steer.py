@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.verbs.steer import SteerReport
+from morag_queue.operations.task_editor import SteerReport
 
 from .columns import Column, Fitting
 from .text import cell

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from morag_queue.core.decisions import in_words
+from morag_queue.core.explain.decisions import in_words
 from morag_queue.core.plan import Step
 
 from .text import safe

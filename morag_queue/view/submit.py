@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.core.model import TaskState
-from morag_queue.verbs.submit import SubmittedTask
+from morag_queue.operations.submit import SubmittedTask
 
 from .columns import Column, Fitting
 from .durations import format_minutes

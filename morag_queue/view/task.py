@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.core.fleet import Verdict
-from morag_queue.verbs.look import Decided, Scored, Why
-from morag_queue.verbs.show import Shown
+from morag_queue.core.routing.feasibility import Verdict
+from morag_queue.operations.task import Decided, Scored, Shown, Why
 
 from .columns import Column, Fitting
 from .durations import format_duration, format_minutes

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task
-from morag_queue.verbs.tasks import TaskPage
+from morag_queue.operations.tasks import TaskPage
 
 from .columns import Column, Fitting
 from .durations import format_duration, format_minutes

@@ -3,7 +3,7 @@
 import redis
 from redis.connection import Connection
 
-from morag_queue.agent.question import Question
+from morag_queue.agent.claim_request import Question
 from morag_queue.broker.keys import Keys
 from tests.broker.conftest import Bench
 

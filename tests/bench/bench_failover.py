@@ -8,14 +8,14 @@ from time import perf_counter
 
 import redis
 
+from morag_queue.broker.celery_message import Wire
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.moves import Moves
-from morag_queue.broker.wire import Wire
-from morag_queue.core.drain import plan_drain
-from morag_queue.core.failover import plan_failover
+from morag_queue.broker.lanes import Moves
 from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.local.nest import Nest
+from morag_queue.core.recovery.drain import plan_drain
+from morag_queue.core.recovery.failover import plan_failover
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
 from tests.core.fleets import fleet, held, queued, worker
 

@@ -14,12 +14,12 @@ import redis
 from rich.console import Console
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.figures import LAST_BUCKET
+from morag_queue.core.histogram import LAST_BUCKET
 from morag_queue.core.model import Capability, QueueType
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
+from morag_queue.operations.stats import HISTORY, Watcher
 from morag_queue.settings import Settings
-from morag_queue.verbs.live import HISTORY, Watcher
 from morag_queue.view.live import render
 from morag_queue.view.live_state import LiveState
 from morag_queue.view.stats import stats_view

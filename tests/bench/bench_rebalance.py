@@ -6,14 +6,14 @@ python -m tests.bench.bench_rebalance
 from itertools import cycle, islice
 from time import perf_counter, process_time
 
-from morag_queue.core.memory import Memory
+from morag_queue.core.balancing.rebalance import rebalance
+from morag_queue.core.balancing.state import Memory
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.rebalance import rebalance
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
-from morag_queue.verbs.rebalance import DEPTH, plan_turn
+from morag_queue.operations.rebalance import DEPTH, plan_turn
 from tests.core.fleets import fleet, held, worker
 from tests.core.lanes_in_words import entry, waiting
 from tests.support.stage import Stage

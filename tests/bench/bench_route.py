@@ -8,8 +8,8 @@ from time import process_time
 
 from morag_queue.core.model import Capability, QueuePriority, Requires
 from morag_queue.core.policy import Binding, Policy, Queues
-from morag_queue.core.route import Router, route
-from morag_queue.core.routed import Work
+from morag_queue.core.routing.router import Router, route
+from morag_queue.core.routing.types import Work
 from tests.core.fleets import fleet, worker
 
 TASKS, SCANNED = 100_000, 50

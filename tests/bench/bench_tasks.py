@@ -10,7 +10,7 @@ from random import Random
 from time import perf_counter
 from uuid import UUID
 
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
 from tests.support.stage import Stage
 

@@ -11,14 +11,14 @@ from time import perf_counter
 
 import redis
 
-from morag_queue.broker.glance import Looks
+from morag_queue.broker.poll import Looks
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.glance import Watched, look
-from morag_queue.core.memory import Memory
+from morag_queue.core.balancing.state import Memory
+from morag_queue.core.fleet_poll import Watched, look
 from morag_queue.core.model import Capability, QueueType
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
-from morag_queue.loop import Evidence, step
+from morag_queue.watch.loop import Evidence, step
 from tests.support.stage import Stage
 
 WORKERS, ROUNDS, CONNECTIONS = 1_000, 15, 6

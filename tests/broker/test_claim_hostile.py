@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from morag_queue.agent.hands import readable
+from morag_queue.agent.unacked import readable
 from tests.broker.conftest import Bench
 
 MESSAGE = (

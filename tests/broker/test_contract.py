@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery
 
-from morag_queue.core.memory import Mark, Memory
+from morag_queue.broker.contract import Moved, TaskMove
+from morag_queue.core.balancing.state import Mark, Memory
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.errors import LeaseLost
-from morag_queue.ports import Moved, TaskMove
 from tests.support.rigs import MemoryRig, RedisRig, Rig, move, outgoing
 
 CPU, GPU = "cpu_standard", "gpu_priority"
@@ -280,7 +280,7 @@ def test_messages_of_any_serializer_and_compression_are_moved(rig, how):
     with Celery("producer", broker="memory://", set_as_current=False) as app:
         app.conf.task_serializer = how.get("serializer", "json")
         app.conf.task_compression = how.get("compression")
-        from morag_queue.broker.wire import Wire
+        from morag_queue.broker.celery_message import Wire
         from tests.support import rigs
 
         usual, rigs._WIRE = rigs._WIRE, Wire(app)

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from morag_queue.broker.cordons import Cordons
 from morag_queue.broker.ledger import Ending, Ledger
-from morag_queue.broker.registry import Registry
+from morag_queue.broker.workers import Cordons, Registry
 from morag_queue.core.failure import Blame, Recovery
 from morag_queue.core.model import Capability, Cordon, WorkerInfo, WorkerStatus
 from tests.broker.conftest import Bench

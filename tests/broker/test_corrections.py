@@ -4,11 +4,11 @@ from math import exp, log
 
 import pytest
 
-from morag_queue.broker.corrections import Learning, corrections
+from morag_queue.broker.counters import Learning, corrections
 from morag_queue.core.estimate import Correction, learn, learn_many
 from morag_queue.core.model import ContentType, Requires
-from morag_queue.core.route import route
-from morag_queue.core.routed import Work
+from morag_queue.core.routing.router import route
+from morag_queue.core.routing.types import Work
 from morag_queue.errors import LeaseLost
 
 AUDIO = {"source": "https://example.org/talk.mp3", "content_type": "audio", "requires": "gpu_preferred"}

@@ -7,8 +7,7 @@ import sys
 import pytest
 import redis
 
-from morag_queue.broker.evidence import Evidence
-from morag_queue.broker.registry import Registry
+from morag_queue.broker.workers import Evidence, Registry
 from morag_queue.core.model import Capability, WorkerInfo
 from tests.broker.conftest import Bench
 

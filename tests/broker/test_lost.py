@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from morag_queue.broker.lost import Again, Lost
+from morag_queue.broker.recovery import Again, Lost
 from tests.broker.conftest import Bench
 
 RECORD = (

@@ -5,9 +5,9 @@ import json
 import pytest
 import redis
 
+from morag_queue.broker.contract import TaskMove
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import QueueType
-from morag_queue.ports import TaskMove
 from morag_queue.settings import BrokerSettings, Settings
 from tests.support.rigs import RedisRig, move, outgoing
 

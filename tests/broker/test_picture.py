@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.contract import Outgoing
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.wire import Wire
 from morag_queue.core.model import ContentType, Cordon, QueuePriority, QueueType, Requires, TaskQueueEntry, WorkerStatus
 from morag_queue.core.snapshot import Head, LaneView
-from morag_queue.ports import Outgoing
 from morag_queue.settings import Settings
 
 QUEUE = QueueType.GPU_FALLBACK

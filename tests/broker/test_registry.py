@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from morag_queue.broker.registry import Registry
+from morag_queue.broker.workers import Registry
 from morag_queue.core.model import Capability, Heartbeat, WorkerInfo
 from tests.broker.conftest import Bench, MakeFull
 

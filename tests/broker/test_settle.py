@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from morag_queue.broker.ledger import Ending, Ledger
-from morag_queue.core.figures import bucket
+from morag_queue.core.histogram import bucket
 from tests.broker.conftest import Bench, MakeFull, Taken
 
 
@@ -163,7 +163,7 @@ def test_a_replica_refuses_an_end_whole(ledger: Ledger, bench: Bench, taken: Tak
 def test_the_owner_of_a_message_that_kombu_took_is_written_in_the_form_of_the_claim(
     ledger: Ledger, bench: Bench, taken: Taken
 ) -> None:
-    from morag_queue.agent.hands import claim_of
+    from morag_queue.agent.unacked import claim_of
 
     written = bench.held(taken.tag)
     assert written is not None

@@ -6,8 +6,8 @@ import time
 import pytest
 import redis
 
+from morag_queue.broker.contract import Outgoing
 from morag_queue.broker.ledger import Ledger
-from morag_queue.ports import Outgoing
 from tests.broker.conftest import Bench, MakeFull
 
 

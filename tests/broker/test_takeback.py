@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from morag_queue.broker.takeback import Return, TakeBacks
+from morag_queue.broker.recovery import Return, TakeBacks
 from tests.broker.conftest import Bench, MakeFull, Taken
 
 

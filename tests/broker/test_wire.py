@@ -17,8 +17,8 @@ from kombu.compression import decompress
 from kombu.exceptions import EncodeError
 from kombu.serialization import loads as deserialize
 
-from morag_queue.broker.header import HEADER
-from morag_queue.broker.wire import Wire
+from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.codec import HEADER
 from morag_queue.core.model import QueueType, TaskQueueEntry
 from tests.broker.conftest import Bench
 

@@ -8,7 +8,7 @@ from morag_queue.cli import VERBS
 from morag_queue.cli.context import World
 from morag_queue.cli.run import run
 from morag_queue.core.model import Cordon, WorkerStatus
-from morag_queue.verbs import drain as drain_verb
+from morag_queue.operations import drain as drain_verb
 from tests.cli.conftest import Terminal
 
 

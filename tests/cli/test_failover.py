@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 import redis
 
-from morag_queue.broker.evidence import Evidence
+from morag_queue.broker.workers import Evidence
 from morag_queue.cli import VERBS
 from morag_queue.cli.context import World
 from morag_queue.cli.run import run

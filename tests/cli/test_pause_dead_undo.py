@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from morag_queue.broker.takeback import Return
+from morag_queue.broker.recovery import Return
 from morag_queue.core.plan import MoveTask
 
 LIMIT = 3

@@ -13,7 +13,7 @@ from morag_queue.core.model import Capability
 from morag_queue.errors import SourceError
 from morag_queue.local.account import account
 from morag_queue.local.demo import Outcome
-from morag_queue.verbs.rows import Failure
+from morag_queue.operations.submit_rows import Failure
 from morag_queue.view.answers import ANSWERS, WITHOUT, answer_of
 from morag_queue.view.output import plain
 from morag_queue.view.schema import json_schema

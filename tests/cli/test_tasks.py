@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from morag_queue.core.explain import ReasonCode
+from morag_queue.core.explain.explain import ReasonCode
 
 HOSTILE = "\x1b[2J[bold red]x[/] \u202etxt\r\n\x07\u200b" + "y" * 10_000
 

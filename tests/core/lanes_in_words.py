@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from morag_queue.core.balancing.rebalance import Turn, rebalance
+from morag_queue.core.balancing.state import Memory
 from morag_queue.core.lanes import lane
-from morag_queue.core.memory import Memory
 from morag_queue.core.model import QueuePriority, QueueType, Requires
 from morag_queue.core.plan import Plan
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.rebalance import Turn, rebalance
 from morag_queue.core.snapshot import Head, LaneView, Snapshot
 from tests.core.fleets import NOW
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from morag_queue.core.classify import classify
 from morag_queue.core.model import (
     Classification,
     ContentType,
@@ -15,6 +14,7 @@ from morag_queue.core.model import (
     TaskComplexity,
 )
 from morag_queue.core.policy import Content
+from morag_queue.core.routing.classify import classify
 
 CONTENT = Content()
 MB, GB = 10**6, 10**9

@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morag_queue.core.classify import OPTIONS, classify
 from morag_queue.core.model import ContentType, Facts, QueuePriority, Requires, TaskComplexity
 from morag_queue.core.policy import Content
+from morag_queue.core.routing.classify import OPTIONS, classify
 
 CONTENT = Content()
 

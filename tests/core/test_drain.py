@@ -1,11 +1,10 @@
 """What a drain moves, and what stands against it, as pictures of before and after."""
 
-from morag_queue.core.drain import Running, obstacles, plan_drain, plan_force, unserved
 from morag_queue.core.model import QueueType
 from morag_queue.core.plan import MoveLane
 from morag_queue.core.policy import Policy, Queues
-
-from .fleets import fleet, held, queued, usual_fleet, worker
+from morag_queue.core.recovery.drain import Running, obstacles, plan_drain, plan_force, unserved
+from tests.core.fleets import fleet, held, queued, usual_fleet, worker
 
 GPU, STANDARD, BATCH = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD, QueueType.CPU_BATCH
 

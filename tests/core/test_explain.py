@@ -2,12 +2,12 @@
 
 import pytest
 
-from morag_queue.core.expect import RunTime, expected_start
-from morag_queue.core.explain import MEANING, ReasonCode, explain
-from morag_queue.core.fleet import Verdict
+from morag_queue.core.explain.eta import RunTime, expected_start
+from morag_queue.core.explain.explain import MEANING, ReasonCode, explain
 from morag_queue.core.lanes import lane
 from morag_queue.core.model import Held, QueueType, Requires, TaskState
 from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.routing.feasibility import Verdict
 from morag_queue.core.task import Task
 from tests.core.fleets import NOW, fleet, held, queued, worker
 

@@ -1,11 +1,11 @@
 """Proof of death, and what is done with what is left behind."""
 
-from morag_queue.core.failover import Life, Signs, is_due, judge, plan_failover
 from morag_queue.core.model import QueueType
 from morag_queue.core.plan import MoveLane, TakeBack
 from morag_queue.core.policy import Policy, Queues
-
-from .fleets import NOW, fleet, held, queued, worker
+from morag_queue.core.recovery.failover import plan_failover
+from morag_queue.core.recovery.liveness import Life, Signs, is_due, judge
+from tests.core.fleets import NOW, fleet, held, queued, worker
 
 GPU, STANDARD = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD
 NAMED = {"client_name": "mq.cpu-1"}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morag_queue.core.figures import (
+from morag_queue.core.histogram import (
     LARGEST_S,
     LAST_BUCKET,
     RELATIVE_ERROR,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from morag_queue.core.glance import FENCED, Glance, Item, News, Pulse, Watched, look
+from morag_queue.core.fleet_poll import FENCED, Glance, Item, News, Pulse, Watched, look
 from morag_queue.core.policy import Policy
 from tests.core.fleets import NOW, worker
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from morag_queue.core.figures import Window
-from morag_queue.core.memory import Memory, Pool
+from morag_queue.core.balancing.state import Memory, Pool
+from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Order, Policy
 from tests.core.fleets import NOW, fleet, held, usual_fleet, worker

@@ -1,11 +1,11 @@
 """What is kept between two turns: rest, refusals, budgets, and that it stays small."""
 
-from morag_queue.core.figures import Window
-from morag_queue.core.memory import REMEMBERED, Mark, Memory, remembered
+from morag_queue.core.balancing.rebalance import window_seconds
+from morag_queue.core.balancing.state import REMEMBERED, Mark, Memory, remembered
+from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.plan import Applied, MoveTask, Plan, Rejected
 from morag_queue.core.policy import Balancing, Policy
-from morag_queue.core.rebalance import window_seconds
 from tests.core.fleets import NOW, usual_fleet
 from tests.core.lanes_in_words import entry, moves, turn, waiting, why_not
 

@@ -2,8 +2,8 @@ import pytest
 
 from morag_queue.core.model import ContentType, DecisionAction, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.route import route
-from morag_queue.core.routed import Work
+from morag_queue.core.routing.router import route
+from morag_queue.core.routing.types import Work
 from tests.core.fleets import fleet, held, worker
 
 VIDEO = Work(Requires.GPU, QueuePriority.HIGH, ContentType.VIDEO, estimated_minutes=5, memory_gb=2)

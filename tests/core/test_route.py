@@ -3,11 +3,11 @@
 import pytest
 
 from morag_queue.core.estimate import Correction
-from morag_queue.core.fleet import Verdict
 from morag_queue.core.model import Capability, ContentType, DecisionAction, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding, Policy, Queues
-from morag_queue.core.route import Router, choose_queue, route
-from morag_queue.core.routed import RefusalCode, Work
+from morag_queue.core.routing.feasibility import Verdict
+from morag_queue.core.routing.router import Router, choose_queue, route
+from morag_queue.core.routing.types import RefusalCode, Work
 from tests.core.fleets import fleet, held, queued, usual_fleet, worker
 
 LATE, EARLY = Policy(), Policy(binding=Binding.EARLY)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from morag_queue.core.lanes import split
 from morag_queue.core.model import Capability, ContentType, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding, Order, Policy, QueuePolicy, Queues
-from morag_queue.core.route import Router, route
-from morag_queue.core.routed import Refusal, Work
+from morag_queue.core.routing.router import Router, route
+from morag_queue.core.routing.types import Refusal, Work
 from tests.core.fleets import fleet, held, queued, worker
 
 NAMES = ("a", "b", "c.d", "e*", "f")

@@ -1,7 +1,7 @@
 """Before → after: work that prefers a GPU between GPU and CPU lanes."""
 
-from morag_queue.core.figures import Window
-from morag_queue.core.memory import Mark, Memory
+from morag_queue.core.balancing.state import Mark, Memory
+from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from tests.core.fleets import NOW, fleet, held, worker
 from tests.core.lanes_in_words import entry, moves, turn, waiting, why_not

@@ -1,6 +1,6 @@
 import pytest
 
-from morag_queue.core.figures import Window, bucket
+from morag_queue.core.histogram import Window, bucket
 from morag_queue.core.model import Lease, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Totals

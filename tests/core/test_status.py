@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from morag_queue.core.model import WorkerStatus
 from morag_queue.core.policy import Policy
-from morag_queue.core.status import drain_state, status, status_in
+from morag_queue.core.worker_status import drain_state, status, status_in
 from tests.core.fleets import NOW, fleet, held, queued, worker
 
 POLICY = Policy()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.sweep import (
+from morag_queue.core.recovery.sweep import (
     Open,
     Untouched,
     abandoned_lanes,
@@ -14,8 +14,7 @@ from morag_queue.core.sweep import (
     resends,
     suspects,
 )
-
-from .fleets import NOW, fleet, held, queued, worker
+from tests.core.fleets import NOW, fleet, held, queued, worker
 
 STANDARD = QueueType.CPU_STANDARD
 BEFORE = NOW - 15

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import redis
 
+from morag_queue.broker.celery_message import Wire
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Outgoing
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.wire import Wire
 from morag_queue.core.doctor import Code, Finding
 from morag_queue.core.levels import priority_of_level
 from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
+from morag_queue.operations.doctor import doctor
 from morag_queue.settings import BrokerSettings, Settings
-from morag_queue.verbs.doctor import doctor
 from tests.support import records
 
 Examine = Callable[..., dict[Code, Finding]]

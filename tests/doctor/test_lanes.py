@@ -2,10 +2,10 @@
 
 from celery import Celery
 
-from morag_queue.broker import rights
+from morag_queue.broker import acl as rights
+from morag_queue.broker.acl import ARGUMENTS, used_by_scripts
+from morag_queue.broker.inspection import families, named
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.keyspace import families, named
-from morag_queue.broker.rights import ARGUMENTS, used_by_scripts
 from morag_queue.core.doctor import Code, Severity
 
 

@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.lease import Leases
+from morag_queue.broker.leader import Leases
 from morag_queue.core.doctor import Code, Severity
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.waiting import until

@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 import redis
 
+from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.contract import Outgoing
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.registry import Registry
-from morag_queue.broker.wire import Wire
+from morag_queue.broker.workers import Registry
 from morag_queue.core import lanes
 from morag_queue.core.model import TaskQueueEntry
 from morag_queue.local.waiting import until
-from morag_queue.ports import Outgoing
 from tests.support.fleet import Fleet
 
 APP = "tests.e2e.app"

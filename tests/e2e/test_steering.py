@@ -6,13 +6,13 @@ import pytest
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.local.waiting import until
+from morag_queue.operations.pause import pause, resume
+from morag_queue.operations.submit import Submitter
+from morag_queue.operations.submit_rows import Row
+from morag_queue.operations.task import Look
+from morag_queue.operations.task_editor import Steer
+from morag_queue.operations.task_edits import cancelling
 from morag_queue.settings import Settings
-from morag_queue.verbs.cancel import cancelling
-from morag_queue.verbs.look import Look
-from morag_queue.verbs.pause import pause, resume
-from morag_queue.verbs.rows import Row
-from morag_queue.verbs.steer import Steer
-from morag_queue.verbs.submit import Submitter
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from celery import Celery
 
 from morag_queue import IntelligentTaskClassifier, PriorityQueueManager, WorkerRegistry
 from morag_queue.core.model import QueuePriority, QueueType, WorkerStatus
-from morag_queue.events import Event
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
+from morag_queue.watch.events import Event
 from tests.support.fleet import Fleet
 
 

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from morag_queue.errors import MoragQueueError
-from morag_queue.local import guard
+from morag_queue.local import reaper as guard
 from morag_queue.local.cluster import Cluster
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
 from morag_queue.local.waiting import until
 from tests.support.fleet import Fleet

@@ -4,9 +4,9 @@ import filecmp
 from collections import Counter
 from pathlib import Path
 
-from morag_queue.core.classify import classify
 from morag_queue.core.model import ContentType
 from morag_queue.core.policy import Content
+from morag_queue.core.routing.classify import classify
 from morag_queue.local.media import make_media
 from morag_queue.probe import probe_many
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from morag_queue.core.classify import classify
 from morag_queue.core.model import Capability
 from morag_queue.core.policy import Content
+from morag_queue.core.routing.classify import classify
 from morag_queue.local.formats import write_wav
-from morag_queue.local.nest import Nest
+from morag_queue.local.sandbox import Nest
 from morag_queue.local.waiting import until
 from morag_queue.local.work import simulated_seconds, work_on
 from morag_queue.probe import probe

@@ -14,8 +14,7 @@ from itertools import cycle
 
 from morag_queue.local.account import Account
 from morag_queue.local.waiting import until
-
-from .fleet import Fleet
+from tests.support.fleet import Fleet
 
 BURST = 20
 """Messages that a busy worker is given before it dies."""

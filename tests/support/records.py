@@ -6,7 +6,7 @@ from typing import Any
 import redis
 
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.registry import Registry
+from morag_queue.broker.workers import Registry
 from morag_queue.core.model import Capability, WorkerInfo
 
 SETTINGS = {

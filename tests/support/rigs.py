@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
+from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.contract import Broker, Outgoing
 from morag_queue.broker.memory import MemoryBroker
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.wire import Wire
 from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueuePriority, QueueType, Requires, TaskQueueEntry, WorkerInfo
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
-from morag_queue.ports import Broker, Outgoing
 from tests.support.stage import Stage
 
 _WIRE = Wire()

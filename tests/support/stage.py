@@ -8,16 +8,16 @@ from uuid import uuid4
 from celery import Celery
 
 from morag_queue.broker import scripts
+from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.contract import Outgoing
 from morag_queue.broker.ledger import Ending
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.wire import Wire
 from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueueType, TaskQueueEntry, WorkerInfo
 from morag_queue.core.policy import Queues
-from morag_queue.ports import Outgoing
+from morag_queue.operations.submit import Submitter
+from morag_queue.operations.submit_rows import Row
 from morag_queue.settings import Settings
-from morag_queue.verbs.rows import Row
-from morag_queue.verbs.submit import Submitter
 
 SOURCE = "https://example.org/report.html"  # a URL: nothing is read from a disk
 

@@ -64,9 +64,9 @@ def main(lease_seconds: float, clock_offset: float) -> None:
     from threading import Event
 
     from morag_queue.broker.redis import RedisBroker
-    from morag_queue.log import Log
-    from morag_queue.loop import Watch
     from morag_queue.settings import load
+    from morag_queue.watch.log import Log
+    from morag_queue.watch.loop import Watch
 
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from morag_queue.core.memory import Memory
-from morag_queue.loop import Evidence, step
-from morag_queue.verbs.apply import apply
-from morag_queue.verbs.sweep import Sweep
+from morag_queue.core.balancing.state import Memory
+from morag_queue.operations.apply import apply
+from morag_queue.operations.sweep import Sweep
+from morag_queue.watch.loop import Evidence, step
 
 WORKER = "worker-cpu-1"
 

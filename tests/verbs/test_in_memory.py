@@ -1,12 +1,12 @@
 """Verbs take the port: on a broker in memory they do what they do on a real one."""
 
 from morag_queue.core.model import QueueType
+from morag_queue.operations.journal import entry, latest
+from morag_queue.operations.rebalance import run_once
+from morag_queue.operations.stats import stats
+from morag_queue.operations.submit import Submitter
+from morag_queue.operations.submit_rows import Row
 from morag_queue.settings import Settings
-from morag_queue.verbs.journal import entry, latest
-from morag_queue.verbs.rebalance import run_once
-from morag_queue.verbs.rows import Row
-from morag_queue.verbs.stats import stats
-from morag_queue.verbs.submit import Submitter
 from tests.support.rigs import MemoryRig
 
 

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.verbs.drain import Drain, Ears, Wish
-from morag_queue.verbs.failover import Failover
-from morag_queue.verbs.sweep import Sweep
+from morag_queue.operations.drain import Drain, Ears, Wish
+from morag_queue.operations.failover import Failover
+from morag_queue.operations.sweep import Sweep
 from tests.support.stage import Stage
 
 TASKS = [f"t-{n:03d}" for n in range(300)]

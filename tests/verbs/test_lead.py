@@ -3,7 +3,7 @@
 import pytest
 
 from morag_queue.errors import ExitStatus, LeaseHeld, LeaseLost
-from morag_queue.verbs.lead import lead, leading
+from morag_queue.operations.leader import lead, leading
 from tests.support.rigs import MemoryRig, move
 
 

@@ -8,8 +8,8 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Code
 from morag_queue.core.model import QueueType
 from morag_queue.errors import BrokerError
+from morag_queue.operations.stats import HISTORY, Watcher
 from morag_queue.settings import Settings
-from morag_queue.verbs.live import HISTORY, Watcher
 from tests.support.records import register
 
 

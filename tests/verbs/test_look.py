@@ -4,8 +4,7 @@ import pytest
 
 from morag_queue.core.model import TaskState
 from morag_queue.errors import NotFound, UsageError
-from morag_queue.verbs.look import Look
-from morag_queue.verbs.show import shown
+from morag_queue.operations.task import Look, shown
 
 
 @pytest.fixture

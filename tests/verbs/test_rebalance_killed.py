@@ -8,8 +8,8 @@ import redis
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.errors import LeaseHeld
+from morag_queue.operations.rebalance import run_once
 from morag_queue.settings import Settings
-from morag_queue.verbs.rebalance import run_once
 from tests.support.stage import Stage
 
 

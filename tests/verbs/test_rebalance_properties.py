@@ -7,9 +7,9 @@ from morag_queue.core.levels import level
 from morag_queue.core.model import Cordon, QueuePriority, QueueType, Requires, WorkerStatus
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Order, Policy
-from morag_queue.core.route import choose_queue
+from morag_queue.core.routing.router import choose_queue
+from morag_queue.operations.rebalance import preview, run_once
 from morag_queue.settings import Settings
-from morag_queue.verbs.rebalance import preview, run_once
 from tests.support.rigs import MemoryRig, info_of
 
 CPU_LANES = (QueueType.CPU_STANDARD, QueueType.CPU_BATCH)

@@ -2,13 +2,12 @@
 
 import pytest
 
-from morag_queue.broker.steering import Change, Steering
+from morag_queue.broker.lanes import Change, Steering
 from morag_queue.core.model import QueuePriority
 from morag_queue.core.task import Filter
 from morag_queue.errors import BrokerError
-from morag_queue.verbs.cancel import cancelling
-from morag_queue.verbs.prio import reprioritising
-from morag_queue.verbs.steer import Steer
+from morag_queue.operations.task_editor import Steer
+from morag_queue.operations.task_edits import cancelling, reprioritising
 
 
 @pytest.fixture

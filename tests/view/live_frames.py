@@ -2,6 +2,7 @@
 
 from math import sin
 
+from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Code, Finding, Severity
 from morag_queue.core.model import (
     Capability,
@@ -13,8 +14,7 @@ from morag_queue.core.model import (
     WorkerStats,
     WorkerStatus,
 )
-from morag_queue.ports import JournalEntry
-from morag_queue.verbs.live import HISTORY, Flow, LiveFrame, Running
+from morag_queue.operations.stats import HISTORY, Flow, LiveFrame, Running
 
 NOON = 1_790_000_000.0
 _MEDIA = ("lecture-07.mp4", "interview.wav", "report.pdf", "https://example.org/talks/42", "scan-0113.png", "panel.mp3")

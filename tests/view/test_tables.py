@@ -6,7 +6,6 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from morag_queue.core.fleet import Score, Verdict
 from morag_queue.core.model import (
     Capability,
     Classification,
@@ -23,8 +22,9 @@ from morag_queue.core.model import (
     WorkerStats,
     WorkerStatus,
 )
-from morag_queue.core.routed import Routed
-from morag_queue.verbs.submit import SubmittedTask
+from morag_queue.core.routing.feasibility import Score, Verdict
+from morag_queue.core.routing.types import Routed
+from morag_queue.operations.submit import SubmittedTask
 from morag_queue.view.classify import classified_view
 from morag_queue.view.stats import stats_view
 from morag_queue.view.submit import submitted_view

@@ -7,18 +7,18 @@ from itertools import count, islice
 from time import time
 from typing import Any
 
-from morag_queue.broker.heads import FOREIGN
+from morag_queue.broker.codec import FOREIGN
+from morag_queue.broker.contract import Outgoing
 from morag_queue.core import lanes
-from morag_queue.core.figures import Window
+from morag_queue.core.histogram import Window
 from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import Cordon, Heartbeat, Held, QueueType, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import NO_HEADS, Head, LaneView, Snapshot, Totals, WorkerView
-from morag_queue.ports import Outgoing
 
-from .figures import MemoryFigures
-from .lists import Lists, MemoryMoves, Message
-from .office import MemoryJournal, MemoryLeases, MemoryMemories
+from .counters import MemoryFigures
+from .lanes import Lists, MemoryMoves, Message
+from .leader import MemoryJournal, MemoryLeases, MemoryMemories
 
 RETENTION_S = 3600.0
 

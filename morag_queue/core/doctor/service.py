@@ -6,7 +6,7 @@ from morag_queue.core.levels import priority_of_level
 from morag_queue.core.model import QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import LaneView, Snapshot, WorkerView
-from morag_queue.core.status import SERVING, in_hands, status_in
+from morag_queue.core.worker_status import SERVING, in_hands, status_in
 
 from .finding import Code, Finding, count, error, some, span, warning
 

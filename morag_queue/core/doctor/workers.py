@@ -8,7 +8,7 @@ from urllib.parse import quote
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import QueueType, WorkerStatus
 from morag_queue.core.snapshot import WorkerView
-from morag_queue.core.status import status_in
+from morag_queue.core.worker_status import status_in
 
 from .facts import Facts, Listener
 from .finding import Code, Finding, count, error, info, some, span, warning

@@ -1,0 +1,94 @@
+"""Lease, memory of the loop and journal of a fleet in memory."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from morag_queue.broker.contract import JournalEntry
+from morag_queue.core.balancing.state import Memory
+from morag_queue.core.model import Lease
+from morag_queue.errors import LeaseLost
+
+_ENTRIES = 10_000
+
+
+class MemoryLeases:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now, self._term = now, 0
+        self._lease: Lease | None = None
+
+    def take(self, holder: str, who: str, verb: str, seconds: float) -> Lease:
+        lease = self.current()
+        if lease is None:
+            self._term += 1
+            now = self._now()
+            lease = Lease(holder=holder, term=self._term, who=who, verb=verb, since=now, until=now + seconds)
+        elif lease.holder == holder:
+            lease = lease.model_copy(update={"until": self._now() + seconds})
+        else:
+            return lease
+        self._lease = lease
+        return lease
+
+    def renew(self, lease: Lease, seconds: float) -> Lease | None:
+        if not self._is_current(lease):
+            return None
+        self._lease = lease.model_copy(update={"until": self._now() + seconds})
+        return self._lease
+
+    def give_up(self, lease: Lease) -> bool:
+        held = self._is_current(lease)
+        if held:
+            self._lease = None
+        return held
+
+    def current(self) -> Lease | None:
+        if self._lease is not None and self._lease.until <= self._now():
+            self._lease = None
+        return self._lease
+
+    def check(self, term: str) -> None:
+        """Raises LeaseLost where a term is named that is not the lease's."""
+        lease = self.current()
+        if term and (lease is None or str(lease.term) != term):
+            raise LeaseLost
+
+    def _is_current(self, lease: Lease) -> bool:
+        current = self.current()
+        return current is not None and (current.holder, current.term) == (lease.holder, lease.term)
+
+
+class MemoryMemories:
+    def __init__(self, leases: MemoryLeases) -> None:
+        self._leases, self._memory = leases, Memory()
+
+    def load(self) -> Memory:
+        return self._memory
+
+    def save(self, memory: Memory, *, term: str = "") -> None:
+        self._leases.check(term)
+        self._memory = memory
+
+
+class MemoryJournal:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now, self._count = now, 0
+        self._entries: deque[JournalEntry] = deque(maxlen=_ENTRIES)
+
+    def write(
+        self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
+    ) -> str:
+        now = self._now()
+        self._count += 1
+        entry = JournalEntry(
+            entry_id=f"{int(now * 1000)}-{self._count}", at=now, who=who, verb=verb, subject=subject, reason=reason,
+            plan_id=plan_id, changes=dict(changes),
+        )  # fmt: skip
+        self._entries.appendleft(entry)
+        return entry.entry_id
+
+    def latest(self, limit: int) -> list[JournalEntry]:
+        return list(self._entries)[:limit]
+
+    def get(self, entry_id: str) -> JournalEntry | None:
+        return next((one for one in self._entries if one.entry_id == entry_id), None)

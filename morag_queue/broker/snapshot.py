@@ -1,0 +1,96 @@
+"""The answer of `observe.lua` as a Snapshot. Nothing here talks to Redis."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from morag_queue.core import lanes
+from morag_queue.core.model import Cordon, Heartbeat, Held, Lease, QueueType, WorkerInfo
+from morag_queue.core.snapshot import NO_HEADS, Head, LaneView, Snapshot, Totals, WorkerView
+
+from .codec import FOREIGN, Read, head
+from .counters import corrections
+
+FENCED = b"fenced"
+"""In the place of an incarnation: nobody may act in that name, see fence.lua."""
+
+
+def snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+    """The picture, and what was ever finished in each queue. `depth` is what the script was asked for."""
+    seconds, micros, workers, beats, cordons, incarnations, held, paused, totals, *more = answer
+    lease, learned, *found = more
+    counts = {field.decode(): int(count) for field, count in _pairs(totals)}
+    beat_of = {worker: Heartbeat.model_validate_json(text) for worker, text in _pairs(beats)}
+    acting = dict(_pairs(incarnations))
+    placed = {worker: Cordon.model_validate_json(text) for worker, text in _pairs(cordons)}
+    cordon_of = {worker: one for worker, one in placed.items() if one.until is None or one.until > int(seconds)}
+    views = tuple(
+        WorkerView(
+            WorkerInfo.model_validate_json(text), beat_of.get(worker), cordon_of.get(worker),
+            _totals(counts, worker.decode()), fenced=acting.get(worker) == FENCED,
+        )
+        for worker, text in _pairs(workers)
+    )  # fmt: skip
+    picture = Snapshot(
+        taken_at=int(seconds) + int(micros) / 1e6,
+        workers=views,
+        lanes=tuple(view for one in found if (view := _lane(one, depth)) is not None),
+        held=tuple(_held(tag, record) for tag, record in _pairs(held)),
+        paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
+        leader=Lease.model_validate_json(lease) if lease else None,
+        corrections=corrections(learned) if learned else {},
+        fleet=fleet,
+    )
+    return picture, {queue: _totals(counts, f"|{queue}") for queue in QueueType}
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _totals(counts: Mapping[str, int], name: str) -> Totals:
+    return Totals(
+        completed=counts.get(f"completed|{name}", 0),
+        failed=counts.get(f"failed|{name}", 0),
+        run_seconds=counts.get(f"run_ms|{name}", 0) / 1000,
+        failures_in_a_row=counts.get(f"streak|{name}", 0),
+    )
+
+
+def _held(tag: bytes, record: bytes) -> Held:
+    worker, incarnation, task_id, lane, level, ms = json.loads(record)
+    return Held(
+        tag=tag.decode(), worker=worker, incarnation=incarnation, task_id=task_id, lane=lane, level=level,
+        claimed_at=ms / 1000,
+    )  # fmt: skip
+
+
+def _lane(answer: Sequence[Any], depth: int) -> LaneView | None:
+    name, lengths, ends = answer
+    lane = name.decode()
+    queue = lanes.queue_of(lane)
+    if queue is None:
+        return None
+    worker = lanes.split(lane)[1]
+    read = [[head(raw, level) for raw in end] for level, end in enumerate(ends)]
+    oldest = [end[0] if end else None for end in read]
+    seen = depth if worker is None else 1  # of a worker's lane the oldest alone
+    return LaneView(
+        lane=lane,
+        queue=queue,
+        worker=worker,
+        lengths=tuple(lengths),
+        oldest_enqueued_at=tuple(one.enqueued_at or None if isinstance(one, Head) else None for one in oldest),
+        foreign=sum(one is FOREIGN for end in read for one in end),
+        heads=tuple(_entries(end[:seen]) for end in read) if any(read) else NO_HEADS,
+        tails=tuple(_entries(_newest(end, depth)) for end in read) if any(read) and worker is None else NO_HEADS,
+    )
+
+
+def _newest(end: list[Read], depth: int) -> list[Read]:
+    """An end is the oldest and then the newest; where these are less than `depth`, the list goes on with the others."""
+    return [*end[depth:], *reversed(end[:depth])][:depth]
+
+
+def _entries(end: list[Read]) -> tuple[Head, ...]:
+    return tuple(one for one in end if isinstance(one, Head))

@@ -1,0 +1,193 @@
+"""What the rules of balancing stand on: one snapshot, counted once, and what a rule answers."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from math import inf
+from typing import Any, NamedTuple
+
+from morag_queue.core.histogram import Window
+from morag_queue.core.levels import LEVELS, level
+from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires
+from morag_queue.core.plan import Declined, MoveTask, Step
+from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.routing.score_table import Class, Corrections
+from morag_queue.core.snapshot import Head, LaneView, Snapshot
+from morag_queue.core.stats import ASSUMED_RUN_S
+
+from .capacity import Census, census, pool_of
+from .state import Memory, Pool, advanced, resting
+
+NEVER_S = 30 * 86_400.0
+"""How long work waits for slots that are not there: longer than any estimate, and still a number to compare with."""
+
+
+class Candidate(NamedTuple):
+    """A visible entry of a shared lane, where it lies, and how many seconds it runs on what suits it best."""
+
+    head: Head
+    lane: LaneView
+    level: int
+    seconds: float
+
+    @property
+    def tie(self) -> tuple[int, float, str]:
+        """By level, enqueue time and id, where a rule has no preference."""
+        return self.level, self.head.enqueued_at, self.head.task_id
+
+    @property
+    def where(self) -> str:
+        return f"task {self.head.task_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What a rule answers: steps, roads not taken, and the fields of the memory that it changes."""
+
+    steps: tuple[Step, ...] = ()
+    declined: tuple[Declined, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def task_ids(self) -> frozenset[str]:
+        return frozenset(step.task_id for step in self.steps if isinstance(step, MoveTask))
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Everything a rule may look at. `only` limits moves to one queue's lanes, `windows` are of the last ticks.
+
+    `before` is the memory as the last turn has left it, `memory` as it is now: with what was earned since.
+    """
+
+    snapshot: Snapshot
+    before: Memory
+    policy: Policy
+    queues: Queues
+    windows: Mapping[QueueType, Window] = field(default_factory=dict)
+    corrections: Corrections | None = None
+    only: QueueType | None = None
+
+    @property
+    def now(self) -> float:
+        return self.snapshot.taken_at
+
+    @cached_property
+    def census(self) -> Census:
+        return census(self.snapshot, self.policy, self.queues, self.pace)
+
+    @cached_property
+    def memory(self) -> Memory:
+        return advanced(self.before, self.now, self.census.slots, self.policy.balancing)
+
+    @cached_property
+    def shared(self) -> Mapping[QueueType, LaneView]:
+        """The shared lanes in which something waits."""
+        return {view.queue: view for view in self.snapshot.lanes if view.worker is None and view.length}
+
+    @cached_property
+    def queued(self) -> Mapping[Pool, tuple[float, ...]]:
+        """Seconds of work that wait for each pool, up to each level: how many wait, times the mean of the visible."""
+        sums = {pool: [0.0] * len(LEVELS) for pool in Pool}
+        for view in self.snapshot.lanes:
+            pool = self.pools[view.queue]
+            for n, length in enumerate(view.lengths):
+                if length:
+                    sums[pool][n] += length * self._mean_seconds(view, n, pool)
+        return {pool: tuple(accumulate(seconds)) for pool, seconds in sums.items()}
+
+    @cached_property
+    def pools(self) -> Mapping[QueueType, Pool]:
+        return {queue: pool_of(queue, self.queues) for queue in QueueType}
+
+    def pace(self, queue: QueueType) -> float:
+        """How many seconds a task of a queue usually runs."""
+        window = self.windows.get(queue)
+        return (window.mean_run_seconds if window else None) or ASSUMED_RUN_S
+
+    def seconds(self, head: Head, pool: Pool) -> float:
+        """How long an entry runs in a pool; infinite where it cannot."""
+        return head.minutes * self._rates(head)[0 if pool is Pool.GPU else 1]
+
+    def best_seconds(self, head: Head) -> float:
+        return head.minutes * min(self._rates(head))
+
+    def _rates(self, head: Head) -> tuple[float, float]:
+        """Seconds on a GPU and on a CPU for each minute at factor 1. Entries of a kind share them."""
+        kind = head.requires, head.content_type
+        rates = self._known_rates.get(kind)
+        if rates is None:
+            work = Class(*kind, memory_gb=0.0)
+            rates = 60.0 * work.factor(True, self.corrections), 60.0 * work.factor(False, self.corrections)
+            self._known_rates[kind] = rates
+        return rates
+
+    @cached_property
+    def _known_rates(self) -> dict[tuple[Requires, ContentType | None], tuple[float, float]]:
+        return {}
+
+    @cached_property
+    def patience(self) -> Mapping[QueuePriority, float]:
+        """Seconds of waiting from which a task counts as starved."""
+        return {one: 60.0 * self.policy.balancing.max_wait_minutes.of(one) for one in QueuePriority}
+
+    def ahead(self, pool: Pool, at_level: int, gone: float = 0.0) -> float:
+        """Seconds until a new entry of this level would be begun in a pool, when `gone` seconds of work were away."""
+        slots = self.census.slots[pool]
+        if not slots:
+            return NEVER_S
+        queued = max(self.queued[pool][at_level] - gone, 0.0)
+        if not queued and self.census.idle[pool]:
+            return 0.0
+        return min((queued + (self.census.running if pool is Pool.GPU else 0.0)) / slots, NEVER_S)
+
+    @cached_property
+    def lifted(self) -> Mapping[QueueType, int]:
+        """The level that an entry is brought forward to: the first that is polled after URGENT's own, if any is."""
+        return {
+            queue: min((one for one in polled if one >= 1), default=0) for queue, polled in self.census.polled.items()
+        }
+
+    def level(self, head: Head, queue: QueueType) -> int:
+        """The level that an entry would be given now."""
+        waited = max(self.now - head.enqueued_at, 0.0) if head.enqueued_at else 0.0
+        wanted = level(head.priority, self.best_seconds(head) / 60, self.policy.order, wait_s=waited)
+        return self.census.polled[queue][wanted]
+
+    def candidates(self, queues: Iterable[QueueType]) -> Iterator[Candidate]:
+        """The visible entries of shared lanes that are not paused, each once, by lane, level and age."""
+        for queue in queues:
+            yield from self._visible.get(queue, ())
+
+    @cached_property
+    def _visible(self) -> Mapping[QueueType, tuple[Candidate, ...]]:
+        open_lanes = {
+            queue: view
+            for queue, view in self.shared.items()
+            if queue not in self.snapshot.paused and self.only in (None, queue)
+        }
+        return {queue: tuple(self._entries(view)) for queue, view in open_lanes.items()}
+
+    def _entries(self, view: LaneView) -> Iterator[Candidate]:
+        for n in LEVELS:
+            heads, tails = view.heads[n], view.tails[n]
+            if tails and view.lengths[n] < len(heads) + len(tails):  # a short list: some are at both ends
+                seen = {head.task_id for head in heads}
+                tails = tuple(head for head in tails if head.task_id not in seen)
+            for head in (*heads, *reversed(tails)):
+                yield Candidate(head, view, n, self.best_seconds(head))
+
+    def of_pool(self, pool: Pool) -> tuple[QueueType, ...]:
+        return tuple(queue for queue, its in self.pools.items() if its is pool)
+
+    def resting(self, head: Head, chosen: Collection[str]) -> str:
+        """Why an entry is left alone; empty when it may be moved. `chosen` is who is moved already by this plan."""
+        if head.task_id in chosen:
+            return "this plan moves it already"
+        return resting(self.memory, head.task_id, self.now, self.policy.balancing)
+
+    def _mean_seconds(self, view: LaneView, at_level: int, pool: Pool) -> float:
+        seen = [self.seconds(head, pool) for head in (*view.heads[at_level], *view.tails[at_level])]
+        known = [seconds for seconds in seen if seconds < inf]
+        return sum(known) / len(known) if known else self.pace(view.queue)

@@ -1,0 +1,66 @@
+"""A plan in the words of LoadBalancingDecision: what a script reads, and where each task would go."""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from morag_queue.core.balancing.spill import SPILL
+from morag_queue.core.lanes import split
+from morag_queue.core.model import DecisionAction, LoadBalancingDecision, QueueType
+from morag_queue.core.plan import MoveLane, MoveTask, Resend, Step, TakeBack
+
+
+class TaskDecision(LoadBalancingDecision):
+    """One step. `task_id` is None for a whole lane, and `tasks` how many waited there when it was planned."""
+
+    task_id: str | None
+    tasks: int
+    rule: str
+    source_lane: str
+    target_lane: str
+    source_level: int
+    target_level: int
+
+
+def decisions(steps: Iterable[Step]) -> tuple[TaskDecision, ...]:
+    """One for each move, in the order in which they are made. Work is bound late, so no worker is named."""
+    return tuple(_decision(step) for step in steps if isinstance(step, MoveTask | MoveLane))
+
+
+def in_words(step: Step) -> str:
+    """What a step does, in a line."""
+    match step:
+        case MoveLane():
+            return f"{step.count} of {step.source} at level {step.level} → {step.target}"
+        case MoveTask():
+            return f"{step.task_id} in {step.source} → {step.target} at level {step.to_level}"
+        case TakeBack():
+            return f"{step.task_id} in the hands of {step.worker or 'nobody'} → {step.target} at level {step.level}"
+        case Resend():
+            return f"{step.task_id}, which is nowhere on the broker, sent again"
+        case unknown:
+            assert_never(unknown)
+
+
+def _decision(step: MoveTask | MoveLane) -> TaskDecision:
+    told = (
+        {
+            "confidence": step.confidence, "estimated_improvement": step.estimated_improvement,
+            "task_id": step.task_id, "tasks": 1, "target_level": step.to_level,
+        }
+        if isinstance(step, MoveTask)
+        else {"confidence": 1.0, "task_id": None, "tasks": step.count, "target_level": step.level}
+    )  # fmt: skip
+    return TaskDecision.model_validate(
+        {
+            "action": DecisionAction.FALLBACK if step.rule == SPILL else DecisionAction.REDISTRIBUTE,
+            "source_queue": QueueType(split(step.source)[0]),
+            "target_queue": QueueType(split(step.target)[0]),
+            "worker_id": None,
+            "reason": step.reason,
+            "rule": step.rule,
+            "source_lane": step.source,
+            "target_lane": step.target,
+            "source_level": step.level,
+            **told,
+        }
+    )

@@ -1,0 +1,171 @@
+"""What a user hands in: one row a source, from the command line or as a line of JSON."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from pydantic import Field, ValidationError, field_validator
+
+from morag_queue.core.levels import parse_priority
+from morag_queue.core.model import (
+    Classification,
+    ContentType,
+    Facts,
+    Frozen,
+    QueuePriority,
+    QueueType,
+    Requires,
+    TaskQueueEntry,
+)
+from morag_queue.core.routing.classify import classify
+from morag_queue.core.routing.router import Router
+from morag_queue.core.routing.types import Refusal, Routed
+from morag_queue.errors import ExitStatus, MoragQueueError, UsageError
+from morag_queue.settings import Settings, TaskNames
+
+
+class Row(Frozen):
+    """One source to submit. What is None is found out by reading the source."""
+
+    source: str = Field(min_length=1)
+    content_type: ContentType | None = None
+    priority: QueuePriority | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    queue: QueueType | None = None
+    worker: str | None = Field(None, min_length=1)
+    task_id: str | None = Field(None, min_length=1, max_length=255)
+    estimated_duration: float | None = Field(None, ge=0, description="minutes at factor 1")
+    task: str | None = Field(None, min_length=1)
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    requires: Requires | None = None
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _in_words(cls, word: Any) -> Any:
+        return parse_priority(word) if isinstance(word, str) else word
+
+
+def row_of(source: str, fields: dict[str, Any]) -> Row:
+    """A row of what the flags say. Raises UsageError, which names the fields that are wrong."""
+    try:
+        return Row(source=source, **fields)
+    except ValidationError as error:
+        raise UsageError(_complaint(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row that was not queued, and why; `line` counts from 1 (0: not of a file)."""
+
+    line: int
+    source: str
+    error: str
+    exit_status: ExitStatus = ExitStatus.FAILED
+
+    @classmethod
+    def of(cls, line: int, source: str, error: MoragQueueError) -> "Failure":
+        return cls(line, source, str(error), error.exit_status)
+
+
+def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[int, Row | Failure]]:
+    """Reads JSON lines; blank ones are passed over. `defaults` holds what the flags say for rows that do not."""
+    given = {name: getattr(defaults, name) for name in defaults.model_fields_set - {"source"}}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, _parse(number, line, given)
+
+
+def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | Failure:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        return Failure(number, "", f"not a JSON object: {error}", ExitStatus.FAILED)
+    if not isinstance(fields, dict):
+        return Failure(number, "", f'not a JSON object but {type(fields).__name__}; write {{"source": "…"}}')
+    source = fields.get("source")
+    try:
+        return Row.model_validate({**given, **fields} if given else fields)
+    except ValidationError as error:
+        return Failure(number, source if isinstance(source, str) else "", _complaint(error))
+
+
+def _complaint(error: ValidationError) -> str:
+    told = []
+    for one in error.errors():
+        name = ".".join(str(part) for part in one["loc"]) or "the row"
+        if one["type"] == "missing":
+            told.append(f"{name} is missing")
+        elif one["type"] == "extra_forbidden":
+            told.append(f"{name} is not a field of a row; there are {', '.join(Row.model_fields)}")
+        else:
+            told.append(f"{name}: {one['msg'].removeprefix('Value error, ')}")
+    return "; ".join(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A row that has found its place."""
+
+    row: Row
+    classification: Classification
+    routed: Routed
+    entry: TaskQueueEntry
+    line: int = 0
+
+
+def classified(row: Row, facts: Facts, settings: Settings) -> Classification:
+    """What a row is expected to need; what the row says wins."""
+    return classify(
+        facts, row.options, settings.content, declared=row.content_type, priority=row.priority,
+        requires=row.requires, estimated_minutes=row.estimated_duration,
+    )  # fmt: skip
+
+
+def prepare(
+    row: Row,
+    found: Classification,
+    router: Router,
+    settings: Settings,
+    *,
+    enqueued_at: float,
+    force: bool = False,
+    explain: bool = False,
+    line: int = 0,
+) -> Prepared | Refusal:
+    """Where one row goes. `enqueued_at` is the server's clock; `explain` adds the score table."""
+    routed = router.route(found, pin=row.worker, queue=row.queue, force=force, explain=explain)
+    if isinstance(routed, Refusal):
+        return routed
+    task, args = _call(row, found, settings.tasks)
+    entry = TaskQueueEntry(
+        task_id=row.task_id or str(uuid4()),
+        task=row.task or task,
+        args=args if row.args is None else row.args,
+        kwargs=row.kwargs,
+        source=row.source,
+        content_type=found.content_type,
+        priority=found.priority,
+        requires=found.requires,
+        queue=routed.queue,
+        lane=routed.lane,
+        level=routed.level,
+        estimated_duration=found.estimated_minutes,
+        enqueued_at=enqueued_at,
+        worker=row.worker,
+    )
+    return Prepared(row, found, routed, entry, line)
+
+
+def _call(row: Row, found: Classification, names: TaskNames) -> tuple[str, tuple[Any, ...]]:
+    """The Celery task and its arguments, as MoRAG's workers define them."""
+    if "://" not in row.source if found.facts is None else not found.facts.is_url:
+        return names.file, (os.path.abspath(row.source), found.content_type.value, row.options)
+    if found.content_type is ContentType.WEB:
+        return names.web, (row.source, row.options)
+    if found.content_type is ContentType.YOUTUBE:
+        return names.youtube, (row.source, row.options)
+    return names.url, (row.source, found.content_type.value, row.options)

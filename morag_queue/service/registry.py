@@ -1,0 +1,135 @@
+"""WorkerRegistry: who works in the fleet, for an asyncio service.
+
+Workers with the agent register and beat by themselves; this is how a service reads that, and how a worker of another
+kind can be in the registry too.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from morag_queue.broker.connection import own
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.model import ContentType, Frozen, QueueType, Requires, WorkerInfo, WorkerStats, WorkerStatus
+from morag_queue.core.routing.feasibility import Verdict, in_service, seats, suits
+from morag_queue.core.snapshot import Snapshot, WorkerView
+from morag_queue.core.stats import worker_stats
+from morag_queue.core.worker_status import SERVING
+from morag_queue.errors import NotFound, Refused
+from morag_queue.settings import Settings, load
+
+
+class RegisteredWorker(Frozen):
+    """`healthy`: its last heartbeat is younger than a minute. `available`: online, and below its limit."""
+
+    info: WorkerInfo
+    stats: WorkerStats
+    healthy: bool
+    available: bool
+
+    @property
+    def worker_id(self) -> str:
+        return self.info.worker
+
+    @property
+    def status(self) -> WorkerStatus:
+        return self.stats.status
+
+
+class WorkerRegistry:
+    """The registry of one fleet, on a redis-py client (of its asyncio or of its blocking kind).
+
+    Settings are by default those of the environment and the TOML file.
+    """
+
+    def __init__(
+        self, redis_client: Any, settings: Settings | None = None, *, broker: RedisBroker | None = None
+    ) -> None:
+        self.settings = settings or load({}, os.environ, Path.cwd()).settings
+        self._broker = broker or RedisBroker(self.settings, own(redis_client, self.settings.broker))
+
+    @property
+    def client(self) -> Redis:
+        return self._broker.client
+
+    async def register_worker(self, info: WorkerInfo, *, replaces: str = "") -> None:
+        """Takes the name. Raises Refused where another incarnation, not `replaces`, acts in it."""
+        holder = await asyncio.to_thread(self._register, info, replaces)
+        if holder:
+            raise Refused(
+                f"{info.worker} is registered already, by {holder}: stop that one first, or take another name"
+            )
+
+    async def update_heartbeat(self, worker_id: str, metrics: Mapping[str, Any] | None = None) -> None:
+        """One beat, with metrics of `Heartbeat`: cpu_percent, memory_percent, gpu_percent, active, reserved.
+
+        Completed, failed and mean run times are measured where tasks end, not told. Raises NotFound.
+        """
+        await asyncio.to_thread(self._beat, worker_id, {**(metrics or {})})
+
+    async def unregister_worker(self, worker_id: str) -> None:
+        """Says goodbye in its name: it is offline at once, and nobody waits for a proof. Raises NotFound."""
+        await asyncio.to_thread(self._beat, worker_id, {"active": 0, "reserved": 0, "stopped": True})
+
+    async def get_worker(self, worker_id: str) -> RegisteredWorker | None:
+        return next((one for one in await self.get_workers() if one.worker_id == worker_id), None)
+
+    async def get_workers(self) -> list[RegisteredWorker]:
+        """All that have registered, by their ids."""
+        picture, _ = await asyncio.to_thread(self._broker.observe)
+        return [self._described(picture, view) for view in sorted(picture.workers, key=lambda view: view.worker)]
+
+    async def get_available_workers(
+        self,
+        queue: QueueType | None = None,
+        *,
+        requires: Requires = Requires.CPU,
+        content_type: ContentType | None = None,
+        memory_gb: float = 0.0,
+    ) -> list[RegisteredWorker]:
+        """Those that are online and below their limit, and that can take such work (from that queue)."""
+        picture, _ = await asyncio.to_thread(self._broker.observe)
+        seated = seats(picture, self.settings.policy)
+        found = (self._described(picture, view) for view in sorted(picture.workers, key=lambda view: view.worker))
+        return [
+            one
+            for one in found
+            if one.available
+            and (queue is None or queue in seated[one.worker_id].queues)
+            and suits(seated[one.worker_id], requires, content_type, memory_gb) is Verdict.FIT
+            and in_service(seated[one.worker_id]) is Verdict.FIT
+        ]
+
+    async def is_healthy(self, worker_id: str) -> bool:
+        """Whether it has beaten in the last minute. Raises NotFound."""
+        worker = await self.get_worker(worker_id)
+        if worker is None:
+            raise _unknown(worker_id)
+        return worker.healthy
+
+    def _described(self, picture: Snapshot, view: WorkerView) -> RegisteredWorker:
+        stats = worker_stats(view, picture, self.settings.policy)
+        silence = stats.last_heartbeat_seconds
+        gone = view.fenced or (view.beat is not None and view.beat.stopped)
+        healthy = not gone and silence is not None and silence < self.settings.policy.offline_after_seconds
+        available = stats.status in SERVING and stats.assigned_tasks < stats.max_concurrent_tasks
+        return RegisteredWorker(info=view.info, stats=stats, healthy=healthy, available=available)
+
+    def _register(self, info: WorkerInfo, replaces: str) -> str:
+        with self._broker.translated():
+            return self._broker.registry.register(info, replaces)
+
+    def _beat(self, worker_id: str, figures: dict[str, Any]) -> None:
+        with self._broker.translated():
+            acting = self._broker.registry.acting(worker_id)
+            if acting is None:
+                raise _unknown(worker_id)
+            self._broker.registry.beat(worker_id, acting.incarnation, figures, [])
+
+
+def _unknown(worker_id: str) -> NotFound:
+    return NotFound(f"no worker {worker_id!r} has registered; `morag-queue stats` shows those that have")
