@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import QueueType
-from morag_queue.core.policy import Balancing, Policy
-from morag_queue.watch.loop import Evidence, Report, step
+from morag_queue.core.policy import BalancingPolicy, Policy
+from morag_queue.watch.turn import PollEvidence, TurnReport, step
 from tests.support.stage import Stage
 
 TUBE = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 AUDIO = {"source": TUBE, "content_type": "youtube", "requires": "gpu_preferred", "estimated_duration": 10.0}
-AT_ONCE = Policy(balancing=Balancing(settle_seconds=0.0, rest_seconds=0.0, return_ticks=0))
+AT_ONCE = Policy(balancing=BalancingPolicy(settle_seconds=0.0, rest_seconds=0.0, return_ticks=0))
 
 
 class Balanced:
@@ -21,10 +21,10 @@ class Balanced:
 
     def __init__(self, url: str, policy: Policy | None = None) -> None:
         self.stage = Stage(url, **({"policy": policy} if policy else {}))
-        self.memory = Memory()
+        self.memory = BalancerState()
 
-    def turn(self, **evidence: Any) -> Report:
-        done = step(self.stage.broker, self.memory, Evidence(**evidence), term="", who="test", pause=lambda _: None)
+    def turn(self, **evidence: Any) -> TurnReport:
+        done = step(self.stage.broker, self.memory, PollEvidence(**evidence), term="", who="test", pause=lambda _: None)
         self.memory = done.memory
         return done.report
 
@@ -171,7 +171,7 @@ def test_it_comes_to_rest_no_task_is_moved_more_than_twice_in_its_life(at_once):
 
 
 def test_a_turn_moves_no_more_than_its_budget(valkey):
-    few = Policy(balancing=Balancing(moves_min=3, settle_seconds=0.0))
+    few = Policy(balancing=BalancingPolicy(moves_min=3, settle_seconds=0.0))
     made = Balanced(valkey, few)
     made.stage.join("worker-gpu-1", "gpu", slots=1)
     made.stage.join("worker-cpu-1", slots=50)

@@ -11,15 +11,17 @@ import redis
 
 from morag_queue.broker.connection import connect
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.balancing.state import Memory
-from morag_queue.core.policy import Balancing, Policy, Recovery
+from morag_queue.core.balancing.state import BalancerState
+from morag_queue.core.failure import RecoveryPolicy
+from morag_queue.core.policy import BalancingPolicy, Policy
 from morag_queue.errors import LeaseHeld, LeaseLost
 from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
 from morag_queue.watch.events import EVENTS, Event
-from morag_queue.watch.loop import Evidence, Watch, step
+from morag_queue.watch.loop import Watch
+from morag_queue.watch.turn import PollEvidence, step
 from tests.support.stage import Stage
 
 
@@ -95,8 +97,8 @@ def connected(url: str, name: str) -> Iterator[redis.Redis]:
 # -- one turn
 
 
-def turn(stage: Stage, evidence: Evidence = Evidence(), term: str = "", **more: Any) -> Any:  # noqa: B008
-    return step(stage.broker, Memory(), evidence, term=term, who="ann", pause=lambda _: None, **more)
+def turn(stage: Stage, evidence: PollEvidence = PollEvidence(), term: str = "", **more: Any) -> Any:  # noqa: B008
+    return step(stage.broker, BalancerState(), evidence, term=term, who="ann", pause=lambda _: None, **more)
 
 
 def test_a_fleet_that_is_balanced_gives_an_empty_turn(stage):
@@ -112,7 +114,7 @@ def test_what_a_dead_worker_held_goes_first_in_line(stage):
     stage.join("worker-cpu-1", client_name="mq.worker-cpu-1")
     stage.submit("a", "b", "c")
     assert stage.claim("worker-cpu-1") == "a"
-    done = turn(stage, Evidence(absent=frozenset({"worker-cpu-1"})))
+    done = turn(stage, PollEvidence(absent=frozenset({"worker-cpu-1"})))
     assert (done.report.taken_back, done.report.moved) == (1, 0)
     assert stage.ids("cpu_standard", 4) == ["a", "b", "c"]
     assert [one.verb for one in stage.broker.journal.latest(5)] == ["failover"]
@@ -121,9 +123,9 @@ def test_what_a_dead_worker_held_goes_first_in_line(stage):
 
 def test_a_dead_worker_that_left_nothing_is_not_touched(stage):
     stage.join("worker-cpu-1")
-    done = turn(stage, Evidence(absent=frozenset({"worker-cpu-1"})))
+    done = turn(stage, PollEvidence(absent=frozenset({"worker-cpu-1"})))
     assert done.report.failed_over is None
-    assert not done.picture.worker_by_id["worker-cpu-1"].fenced
+    assert not done.snapshot.worker_by_id["worker-cpu-1"].fenced
 
 
 def test_one_that_came_back_does_not_keep_the_others_waiting(valkey, stage):
@@ -133,7 +135,7 @@ def test_one_that_came_back_does_not_keep_the_others_waiting(valkey, stage):
     stage.claim("worker-cpu-1")
     stage.claim("worker-cpu-2")
     with connected(valkey, "mq.worker-cpu-2"):
-        done = turn(stage, Evidence(absent=frozenset({"worker-cpu-1", "worker-cpu-2"})))
+        done = turn(stage, PollEvidence(absent=frozenset({"worker-cpu-1", "worker-cpu-2"})))
     assert done.report.taken_back == 1
     assert stage.ids("cpu_standard", 4) == ["a"]
 
@@ -144,7 +146,7 @@ def test_a_silent_worker_that_is_connected_is_fenced_first(valkey, stage):
     stage.claim("worker-cpu-1")
     stage.client.hset(stage.keys.beats, "worker-cpu-1", '{"at": 1000.0}')
     with connected(valkey, "mq.worker-cpu-1"):
-        done = turn(stage, Evidence(silent=frozenset({"worker-cpu-1"})))
+        done = turn(stage, PollEvidence(silent=frozenset({"worker-cpu-1"})))
     assert done.report.taken_back == 1
     assert stage.broker.observe()[0].worker_by_id["worker-cpu-1"].fenced
 
@@ -171,7 +173,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(stage):
 
 def test_a_flapping_worker_is_taken_out_of_service_for_a_while(stage):
     stage.join("worker-cpu-1")
-    done = turn(stage, Evidence(flapping={"worker-cpu-1": 5}))
+    done = turn(stage, PollEvidence(flapping={"worker-cpu-1": 5}))
     assert done.report.opened_breakers == ("worker-cpu-1",)
     cordon = stage.broker.observe()[0].worker_by_id["worker-cpu-1"].cordon
     assert (cordon.state, cordon.who) == ("cordoned", "circuit breaker")
@@ -182,7 +184,7 @@ def test_a_flapping_worker_is_taken_out_of_service_for_a_while(stage):
 def test_a_persons_own_cordon_stands_over_the_breaker(stage):
     stage.join("worker-cpu-1")
     stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "drained", "who": "ann"}')
-    assert turn(stage, Evidence(flapping={"worker-cpu-1": 5})).report.opened_breakers == ()
+    assert turn(stage, PollEvidence(flapping={"worker-cpu-1": 5})).report.opened_breakers == ()
     assert stage.broker.observe()[0].worker_by_id["worker-cpu-1"].cordon.who == "ann"
 
 
@@ -194,7 +196,7 @@ def test_a_leader_that_was_superseded_changes_nothing(stage, what):
     stage.claim("worker-cpu-1")
     if what == "drain":
         stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
-    evidence = Evidence(
+    evidence = PollEvidence(
         absent=frozenset({"worker-cpu-1"} if what == "failover" else ()),
         flapping={"worker-cpu-1": 9} if what == "breaker" else {},
     )
@@ -309,7 +311,7 @@ def test_what_nobody_serves_and_what_is_not_celerys_is_told(stage, start):
 
 
 def test_a_task_that_is_nowhere_is_found_by_the_sweep_and_sent_again(stage, start):
-    policy = Policy(recovery=Recovery(lost_after_seconds=0.1))
+    policy = Policy(recovery=RecoveryPolicy(lost_after_seconds=0.1))
     running = start(policy)
     stage.join("worker-cpu-1")
     stage.submit("lost")
@@ -322,7 +324,7 @@ def test_a_task_that_is_nowhere_is_found_by_the_sweep_and_sent_again(stage, star
 
 
 def test_an_error_of_one_turn_is_told_once_and_the_next_one_goes_on(stage, start):
-    running = start(Policy(balancing=Balancing(interval_seconds=1.0)))
+    running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
     stage.client.set(stage.keys.workers, "a key of the wrong type")
     assert "WRONGTYPE" in running.until(Event.TURN_FAILED)["error"]
@@ -333,7 +335,7 @@ def test_an_error_of_one_turn_is_told_once_and_the_next_one_goes_on(stage, start
 
 
 def test_an_error_that_only_turns_meet_is_told_once_however_often_the_loop_looks_between(stage, start):
-    running = start(Policy(balancing=Balancing(interval_seconds=1.0)))
+    running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
     stage.client.set(stage.keys.totals, "a key of the wrong type")
     running.until(Event.TURN_FAILED)
@@ -345,7 +347,7 @@ def test_an_error_that_only_turns_meet_is_told_once_however_often_the_loop_looks
 
 
 def test_a_server_that_is_read_only_for_a_while_is_told_and_survived(stage, start):
-    running = start(Policy(balancing=Balancing(interval_seconds=1.0)))
+    running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
     try:
         stage.client.replicaof("127.0.0.1", "1")
@@ -356,7 +358,7 @@ def test_a_server_that_is_read_only_for_a_while_is_told_and_survived(stage, star
 
 
 def test_scripts_that_were_flushed_are_loaded_again(stage, start):
-    running = start(Policy(balancing=Balancing(interval_seconds=1.0)))
+    running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
     turns = running.watch._turns
     stage.client.script_flush()
@@ -367,7 +369,7 @@ def test_scripts_that_were_flushed_are_loaded_again(stage, start):
 def test_a_server_that_goes_away_and_comes_back_is_waited_for():
     with Nest() as nest:
         server = Server(nest, persist=True)
-        settings = Settings(redis_url=server.url, policy=Policy(balancing=Balancing(interval_seconds=1.0)))
+        settings = Settings(redis_url=server.url, policy=Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
         running = Running(RedisBroker(settings))
         running.until(Event.FLEET)
         server.kill()
@@ -384,7 +386,7 @@ def test_a_server_that_goes_away_and_comes_back_is_waited_for():
 def test_a_leader_that_slept_past_its_lease_stands_by(stage, start):
     """Its clock stood still with it: only the server knows that its time is over."""
     clock = [0.0]
-    running = start(Policy(balancing=Balancing(interval_seconds=1.0)), clock=lambda: clock[0], lease_seconds=1.0)
+    running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)), clock=lambda: clock[0], lease_seconds=1.0)
     running.until(Event.LEADING)
     until(lambda: stage.broker.leases.current() is None, 10, "the lease does not run out")
     stage.broker.leases.take("another", "bob", "watch", 30)

@@ -14,7 +14,7 @@ from morag_queue.core.plan import Rejected
 from morag_queue.settings import Settings
 from morag_queue.watch.events import Event
 from morag_queue.watch.metrics import FleetCollector, LoopMetrics, serve
-from morag_queue.watch.turn import Report
+from morag_queue.watch.turn import TurnReport
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_the_leader_and_its_term_are_seen(stage, scraped):
 
 
 def test_the_loops_own_figures_are_counted_as_they_happen(scraped):
-    report = Report(
+    report = TurnReport(
         trigger="tick", plan_id="p", taken_at=0.0, moved=5, taken_back=2, quarantined=1, rules={"spill": 3},
         rejected=(Rejected(task_id="x", reason="gone"),), seconds=0.02,
     )  # fmt: skip
@@ -139,7 +139,7 @@ def test_names_follow_prometheus(scraped):
 
 
 def test_the_dashboard_shows_only_metrics_that_there_are(scraped, mq_out):
-    report = Report(trigger="tick", plan_id="p", taken_at=0.0, moved=1, rules={"spill": 1})
+    report = TurnReport(trigger="tick", plan_id="p", taken_at=0.0, moved=1, rules={"spill": 1})
     scraped.metrics.reported(report, 0.0)
     scraped.metrics.counting(lambda event, **fields: None)(Event.JOINED, worker="w")
     there = {f"morag_queue_{name}" for name, *_ in scraped()}

@@ -20,7 +20,7 @@ from morag_queue.settings import Settings
 from . import handover, hardware
 from .claim import FencedError
 from .identity import Identity, is_dead, name_taken, new_incarnation
-from .unacked import HandsQoS
+from .unacked import ClaimQoS
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -150,7 +150,7 @@ class Agent:
         else:
             self._tidy(consumer.task_consumer.channel.qos, incarnation)
 
-    def _tidy(self, qos: HandsQoS, incarnation: str) -> None:
+    def _tidy(self, qos: ClaimQoS, incarnation: str) -> None:
         """After a reconnect: what could not be written down or given back when the connection broke."""
         hands = self.identity.hands
         for claim in list(hands.values()):

@@ -28,12 +28,12 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.recovery import Return, TakeBacks
+from morag_queue.broker.recovery import RequeueRequest, Requeues
 from morag_queue.core import lanes
 
-from .claim_request import Question
-from .identity import Claim, Identity, Outcome
-from .unacked import HandsQoS, claim_of, ending, readable
+from .claim_request import ClaimRequest
+from .identity import Claim, Identity, TaskOutcome
+from .unacked import ClaimQoS, claim_of, ending, readable
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -63,7 +63,7 @@ def tick() -> None:
 class ClaimChannelMixin:
     """What the claim changes in kombu's channel; see the module."""
 
-    QoS = HandsQoS
+    QoS = ClaimQoS
     morag_queue: Identity
     _waiting = False
     _ask_at = 0.0
@@ -76,7 +76,7 @@ class ClaimChannelMixin:
     _loaded = False
     _tag = ""
     _refusal = ""
-    _made: Question
+    _made: ClaimRequest
     _made_for: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +86,7 @@ class ClaimChannelMixin:
         client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
         me = self.morag_queue
         self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
-        self._takebacks = TakeBacks(client, self._keys, me.retention_seconds)
+        self._takebacks = Requeues(client, self._keys, me.retention_seconds)
         # Consumers of replies to remote control, which acknowledge nothing: kombu's own way is right there. A worker
         # has one at its start, on the channel of its tasks, while it greets the others.
         self._of_replies: set[str] = set()
@@ -129,12 +129,12 @@ class ClaimChannelMixin:
         question = self._question(queues)
         connection.send_packed_command([question.asked(self._tag, is_loaded=self._loaded)], check_health=False)
 
-    def _question(self, queues: tuple[str, ...]) -> Question:
+    def _question(self, queues: tuple[str, ...]) -> ClaimRequest:
         me = self.morag_queue
         made_for = (queues, me.incarnation)
         if self._made_for != made_for:
             self._made_for = made_for
-            self._made = Question(me.worker, me.incarnation, queues, self.priority_steps, self._keys)  # type: ignore[attr-defined]
+            self._made = ClaimRequest(me.worker, me.incarnation, queues, self.priority_steps, self._keys)  # type: ignore[attr-defined]
         return self._made
 
     def _track(self, connection: Any) -> None:
@@ -269,7 +269,7 @@ class ClaimChannelMixin:
         me = self.morag_queue
         self._ledger.hold(claim.held(me.worker, me.incarnation))
 
-    def settle(self, claim: Claim, outcome: Outcome) -> None:
+    def settle(self, claim: Claim, outcome: TaskOutcome) -> None:
         """Writes the end of a task, together with its acknowledgement."""
         self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
 
@@ -277,7 +277,7 @@ class ClaimChannelMixin:
         """Puts messages first in the lanes they came from (or the `shared` ones), the last of these foremost."""
         me = self.morag_queue
         returns = [
-            Return(
+            RequeueRequest(
                 claim.tag, me.incarnation, claim.task_id,
                 lanes.split(claim.lane)[0] if shared or me.draining else claim.lane, claim.level,
                 why=claim.outcome.error if claim.outcome else "given back", max_deaths=max_deaths,

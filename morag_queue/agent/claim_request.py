@@ -14,7 +14,7 @@ from morag_queue.core.model import QueueType
 _PLACES = {queue.value: place for place, queue in enumerate(QueueType)}
 
 
-class Question:
+class ClaimRequest:
     """What one incarnation of a worker sends for these Celery queues; `levels` in the order in which they are taken."""
 
     def __init__(self, worker: str, incarnation: str, queues: Iterable[str], levels: Sequence[int], keys: Keys) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 from celery.worker import state
 
-from .unacked import HandsQoS
+from .unacked import ClaimQoS
 
 
-def hand_over(consumer: Any, qos: HandsQoS) -> int:
+def hand_over(consumer: Any, qos: ClaimQoS) -> int:
     """Gives back what was not begun. Returns how many messages."""
     limited = list(_rate_limited(consumer))
     waiting = [*limited, *_waiting_for_their_time(consumer, limited), *_waiting_for_the_pool(consumer)]

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from morag_queue.broker.workers import Predecessor, Registry
-from morag_queue.core.failure import Recovery
-from morag_queue.core.model import Held
+from morag_queue.core.failure import RecoveryPolicy
+from morag_queue.core.model import HeldMessage
 
 from . import hardware
 
@@ -21,7 +21,7 @@ def new_incarnation() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TaskOutcome:
     """How a task ended. `run_seconds`: None if it did not run; `held_seconds`: in hand before it ran."""
 
     state: str
@@ -47,12 +47,12 @@ class Claim:
     entry: dict[str, Any] = field(default_factory=dict)
     running: bool = False
     accepted: bool = False
-    outcome: Outcome | None = None
+    outcome: TaskOutcome | None = None
     unwritten: bool = False
 
-    def held(self, worker: str, incarnation: str) -> Held:
+    def held(self, worker: str, incarnation: str) -> HeldMessage:
         """The record of who has it."""
-        return Held(
+        return HeldMessage(
             tag=self.tag, worker=worker, incarnation=incarnation, task_id=self.task_id, lane=self.lane,
             level=self.level, claimed_at=self.claimed_at,
         )  # fmt: skip
@@ -70,7 +70,7 @@ class Identity:
     namespace: str
     retention_seconds: float
     claims: bool = True
-    recovery: Recovery = field(default_factory=Recovery)
+    recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     max_retries: int = 3
     incarnation: str = field(default_factory=new_incarnation)
     registered: bool = False

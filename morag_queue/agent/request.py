@@ -9,8 +9,8 @@ from typing import Any
 from celery.exceptions import Ignore, InvalidTaskError, Retry
 from celery.worker.request import Request as CeleryRequest
 
-from .identity import Outcome
-from .unacked import HandsQoS
+from .identity import TaskOutcome
+from .unacked import ClaimQoS
 
 
 class RequestMixin:
@@ -115,17 +115,17 @@ class RequestMixin:
 
     def _ends(self, state: str, run_seconds: float | None = None, error: str = "") -> None:
         if (qos := self._hands()) is not None:
-            qos.ends(self._tag(), Outcome(state, run_seconds, self._started - self._received, error))
+            qos.ends(self._tag(), TaskOutcome(state, run_seconds, self._started - self._received, error))
 
     def _then_finish(self, result: Any) -> Any:
         if (qos := self._hands()) is not None:
             qos.finish(self._tag())
         return result
 
-    def _hands(self) -> HandsQoS | None:
+    def _hands(self) -> ClaimQoS | None:
         """Also of a channel that is closed: the task has outlived its connection."""
         qos = getattr(self._message.channel, "qos", None)
-        return qos if isinstance(qos, HandsQoS) else None
+        return qos if isinstance(qos, ClaimQoS) else None
 
     def _tag(self) -> str:
         tag: str = self._message.delivery_tag

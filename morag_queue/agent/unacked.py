@@ -18,23 +18,23 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from morag_queue.broker.codec import HEADER
-from morag_queue.broker.ledger import Ending
+from morag_queue.broker.ledger import TaskEnd
 from morag_queue.core import lanes
 from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
 
-from .identity import Claim, Identity, Outcome
+from .identity import Claim, Identity, TaskOutcome
 
 logger = logging.getLogger("morag_queue.agent")
 
 
-ACCEPTED = Outcome("accepted")
+ACCEPTED = TaskOutcome("accepted")
 """Early acknowledgement: the message is given up, the task goes on without protection."""
 
 
-_UNREAD = Outcome("failed", error="acknowledged before it ran: the worker could not read it")
+_UNREAD = TaskOutcome("failed", error="acknowledged before it ran: the worker could not read it")
 
 
-_REJECTED = Outcome("failed", error="rejected by the worker")
+_REJECTED = TaskOutcome("failed", error="rejected by the worker")
 
 
 def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, Any] | None:
@@ -62,14 +62,14 @@ def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
     )
 
 
-def ending(claim: Claim, outcome: Outcome, worker: str) -> Ending:
+def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
     """What the ledger keeps of a task that has ended, and what its end adds to the figures."""
     enqueued_at = claim.entry.get("enqueued_at")
     ran = outcome.run_seconds is not None
     started_at = claim.claimed_at + outcome.held_seconds
     wait = started_at - enqueued_at if ran and isinstance(enqueued_at, int | float) else None
     queue = lanes.queue_of(claim.lane)
-    return Ending(
+    return TaskEnd(
         tag=claim.tag,
         task_id=claim.task_id,
         worker=worker,
@@ -91,7 +91,7 @@ def _is_lost(claim: Claim) -> bool:
     return claim.outcome is not None and kind_of(claim.outcome.error) is FailureKind.WORKER_OFFLINE
 
 
-class HandsQoS(stock.QoS):
+class ClaimQoS(stock.QoS):
     """kombu's bookkeeping of unacknowledged messages, plus who owns them and how they ended."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -110,7 +110,7 @@ class HandsQoS(stock.QoS):
         if (claim := self._hands.get(tag)) is not None:
             claim.running = running
 
-    def ends(self, tag: str, outcome: Outcome) -> None:
+    def ends(self, tag: str, outcome: TaskOutcome) -> None:
         """How the task ended; the acknowledgement that follows writes it down."""
         if (claim := self._hands.get(tag)) is not None:
             claim.outcome = outcome

@@ -11,7 +11,7 @@ from importlib.resources import files
 import redis
 from redis import Redis
 
-from morag_queue.core.doctor.facts import Rights
+from morag_queue.core.doctor.facts import Permissions
 from morag_queue.core.model import QueueType
 
 from .keys import Keys
@@ -71,7 +71,7 @@ def used_by_scripts() -> set[str]:
     return {name for one in folder.iterdir() if one.name.endswith(".lua") for name in _CALL.findall(one.read_text())}
 
 
-def rights(client: Redis, keys: Keys) -> Rights:
+def permissions(client: Redis, keys: Keys) -> Permissions:
     """What is missing, of the commands and of the keys."""
     own = f"{keys.prefix}{keys.namespace}:"
     wanted = sorted((used_by_scripts() | set(_ALWAYS)) & ARGUMENTS.keys())
@@ -89,7 +89,7 @@ def rights(client: Redis, keys: Keys) -> Rights:
         client.connection_pool.release(connection)
     missing = [key for key, why in zip(touched, answers, strict=False) if why and not _is_command(why)]
     shown = [f"{own}*" if key.startswith(own) else f"{key}*" for key in missing]
-    return Rights(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*")
+    return Permissions(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*")
 
 
 def _command(name: str, key: str) -> list[str]:

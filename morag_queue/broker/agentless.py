@@ -11,11 +11,11 @@ from typing import Any
 
 from redis import Redis
 
-from morag_queue.core.doctor.facts import Listener
+from morag_queue.core.doctor.facts import AgentlessWorker
 from morag_queue.settings import Settings
 
 from . import scripts
-from .celery_control import ANSWER_SECONDS, Control
+from .celery_control import ANSWER_SECONDS, CeleryControl
 from .keys import Keys
 
 VISIBILITY_S = 3600.0
@@ -25,10 +25,10 @@ VISIBILITY_S = 3600.0
 _A_CALL = 500
 
 
-class StockWorkers:
+class AgentlessWorkers:
     """Of one fleet. Each question waits for its answers, a second at most."""
 
-    def __init__(self, client: Redis, keys: Keys, control: Control) -> None:
+    def __init__(self, client: Redis, keys: Keys, control: CeleryControl) -> None:
         self._client, self._keys, self._control = client, keys, control
         self._touch = scripts.script(client, "touch")
 
@@ -106,7 +106,9 @@ def listening(clients: Sequence[Mapping[str, Any]]) -> int:
     return sum(one.get("psub", "0") != "0" and not str(one.get("name", "")).startswith("mq.") for one in clients)
 
 
-def listeners(client: Redis, settings: Settings, expected: int, registered: frozenset[str]) -> tuple[Listener, ...]:
+def agentless_workers(
+    client: Redis, settings: Settings, expected: int, registered: frozenset[str]
+) -> tuple[AgentlessWorker, ...]:
     """The workers that answer and are not `registered` (Celery node names). `expected` answers end the waiting."""
     if not expected:
         return ()
@@ -139,7 +141,7 @@ def listeners(client: Redis, settings: Settings, expected: int, registered: froz
     finally:
         app.close()
     return tuple(
-        Listener(
+        AgentlessWorker(
             node=node,
             queues=tuple(str(queue.get("name", "")) for queue in answered or ()),
             conf={name: value for name, value in (conf.get(node) or {}).items() if name in _CONF},

@@ -23,7 +23,7 @@ ANSWER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class NodeTasks:
     """What a node says it has in hand. Tasks that wait for their rate limit are in none of these figures."""
 
     active: int
@@ -35,7 +35,7 @@ class Busy:
         return self.active + self.reserved + self.scheduled
 
 
-class Control:
+class CeleryControl:
     """Orders are not confirmed; questions give what answered in time."""
 
     def __init__(self, settings: Settings) -> None:
@@ -93,13 +93,13 @@ class Control:
         for queue in queues:
             self.app.control.add_consumer(queue, destination=[node])
 
-    def busy(self, node: str) -> Busy | None:
+    def busy(self, node: str) -> NodeTasks | None:
         """What a node has in hand; None where it does not answer to each of the questions."""
         ask = self._ask(node)
         answers: list[Any] = [ask.active(), ask.reserved(), ask.scheduled()]
         if not all(answer and node in answer for answer in answers):
             return None
-        return Busy(*(len(answer[node]) for answer in answers))
+        return NodeTasks(*(len(answer[node]) for answer in answers))
 
     def _ask(self, node: str) -> Any:
         return self.app.control.inspect(destination=[node], timeout=ANSWER_SECONDS, limit=1)

@@ -13,9 +13,9 @@ from redis import Redis
 from morag_queue.core.histogram import bucket
 
 from . import scripts
-from .celery_control import Control
+from .celery_control import CeleryControl
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
-from .recovery import Lost
+from .recovery import LostWork
 
 _REMEMBERED = 10_000
 """Starts that are kept in mind; of a task whose start is forgotten the wait is not known."""
@@ -31,14 +31,14 @@ class TaskEvents:
     """
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float, is_wanted: Callable[[str], bool]) -> None:
-        self._lost = Lost(client, keys, retention_seconds)
-        self._outside = Outside(client, keys, retention_seconds)
+        self._lost = LostWork(client, keys, retention_seconds)
+        self._outside = ExternalCompletions(client, keys, retention_seconds)
         self._is_wanted = is_wanted
         self._started: OrderedDict[str, float] = OrderedDict()
         self._receiver: Any = None
         self.ready = Signal()
 
-    def read(self, control: Control) -> None:
+    def read(self, control: CeleryControl) -> None:
         """Reads until `stop`. Raises the errors of kombu's connections."""
         app = control.app
         with app.connection_for_read() as connection:
@@ -69,7 +69,7 @@ class TaskEvents:
         if seen is None:
             return
         runtime = event.get("runtime")
-        told = Told(
+        told = ExternalCompletion(
             task_id, outcome, worker,
             wait_seconds=self._waited(seen, started),
             run_seconds=float(runtime) if isinstance(runtime, int | float) else None,
@@ -88,7 +88,7 @@ def _enqueued_at(record: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ExternalCompletion:
     """How a task ended, and where, as far as it is known. Times in seconds."""
 
     task_id: str
@@ -98,14 +98,14 @@ class Told:
     run_seconds: float | None = None
 
 
-class Outside:
+class ExternalCompletions:
     """Closes entries of one fleet's ledger."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._script = scripts.script(client, "outside")
 
-    def end(self, told: Told, seen: str) -> bool:
+    def end(self, told: ExternalCompletion, seen: str) -> bool:
         """Ends an open entry that was read as `seen`. False where it is another one meanwhile, or not open."""
         record = json.loads(seen)
         if record.get("state") != "queued":

@@ -52,7 +52,7 @@ class _Template:
         return "".join(pieces)
 
 
-class Wire:
+class MessageBuilder:
     """Writes messages for one Celery app (any app: only its configuration and registered tasks are read)."""
 
     def __init__(self, app: Celery | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 from morag_queue.core import lanes
 from morag_queue.core.levels import LEVELS, priority_of_level
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry, TaskState
-from morag_queue.core.snapshot import Head
+from morag_queue.core.snapshot import LaneEntry
 from morag_queue.core.task import Task
 
 HEADER = "morag_queue"
@@ -153,10 +153,10 @@ class _Foreign(Enum):
 FOREIGN: Final = _Foreign.FOREIGN
 
 
-Read = Head | None | Literal[_Foreign.FOREIGN]
+Read = LaneEntry | None | Literal[_Foreign.FOREIGN]
 
 
-def head(raw: bytes | str, level: int) -> Read:
+def lane_entry(raw: bytes | str, level: int) -> Read:
     """The entry; None for a message of Celery's that was not submitted by us, `FOREIGN` for what is no such message."""
     try:
         headers = json.loads(raw)["headers"]
@@ -167,7 +167,7 @@ def head(raw: bytes | str, level: int) -> Read:
     if not isinstance(entry, dict) or not isinstance(task_id, str):
         return None
     worker = entry.get("worker")
-    return Head(
+    return LaneEntry(
         task_id=task_id,
         requires=_member(Requires, entry.get("requires")) or Requires.CPU,
         priority=_entry_priority(entry.get("priority"), level),

@@ -12,16 +12,16 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import Kept, Lease, QueueType
+from morag_queue.core.model import Lease, QueueType, Stored
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutgoingMessage:
     """One message on its way to a lane, with the ledger's record of it. `is_worker_lane`: it is no shared lane."""
 
     task_id: str
@@ -34,7 +34,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MoveCounts:
     """Messages of one lane. What was left stayed where it was: not of the expected form, or in need of a GPU."""
 
     moved: int
@@ -42,7 +42,7 @@ class Moved:
     need_gpu: int = 0
 
 
-class TaskMove(StrEnum):
+class MoveOutcome(StrEnum):
     """What became of the move of one message."""
 
     MOVED = "moved"
@@ -51,7 +51,7 @@ class TaskMove(StrEnum):
     GPU = "gpu"
 
 
-class JournalEntry(Kept):
+class JournalEntry(Stored):
     """One change. `entry_id` orders the entries; `at` is the server's clock, seconds since the epoch."""
 
     entry_id: str
@@ -69,11 +69,13 @@ class Moves(Protocol):
 
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
-    ) -> Moved:
+    ) -> MoveCounts:
         """Up to `count` of the oldest of one lane and level, in their order, behind those that wait in the target."""
         ...
 
-    def tasks(self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = "") -> list[TaskMove]:
+    def tasks(
+        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
+    ) -> list[MoveOutcome]:
         """Chosen messages, one by one. Into an `unsafe` queue nothing goes that needs a GPU."""
         ...
 
@@ -110,12 +112,12 @@ class Journal(Protocol):
     def get(self, entry_id: str) -> JournalEntry | None: ...
 
 
-class Memories(Protocol):
+class StateStore(Protocol):
     """What the balancing loop keeps in mind between two turns, whoever leads the next one."""
 
-    def load(self) -> Memory: ...
+    def load(self) -> BalancerState: ...
 
-    def save(self, memory: Memory, *, term: str = "") -> None:
+    def save(self, memory: BalancerState, *, term: str = "") -> None:
         """Raises LeaseLost when the term is no longer the lease's."""
         ...
 
@@ -143,7 +145,7 @@ class Broker(Protocol):
     def journal(self) -> Journal: ...
 
     @property
-    def memories(self) -> Memories: ...
+    def state_store(self) -> StateStore: ...
 
     def translated(self) -> AbstractContextManager[None]:
         """Inside it, errors of the broker's client become ours."""
@@ -161,7 +163,7 @@ class Broker(Protocol):
         """What happened in each queue in the last `seconds`."""
         ...
 
-    def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
+    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
         """Queues messages in order; False for an id that is still open."""
         ...
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Grown:
+class QueueCounters:
     """Of one queue: how many ended in each way, and histograms by `core.figures.bucket`, with their sums in seconds."""
 
     ended: Mapping[str, int] = field(default_factory=dict)
@@ -30,15 +30,15 @@ class Grown:
 
 
 @dataclass(frozen=True, slots=True)
-class AllTime:
+class FleetCounters:
     """`unowned` are messages in `unacked` that no worker with the agent has; `dead` are tasks not run again unasked."""
 
-    queues: Mapping[QueueType, Grown]
+    queues: Mapping[QueueType, QueueCounters]
     unowned: int
     dead: int
 
 
-def all_time(client: Redis, keys: Keys) -> AllTime:
+def fleet_counters(client: Redis, keys: Keys) -> FleetCounters:
     """In one round trip; costs by the number of histogram buckets, not of tasks."""
     pipe = client.pipeline(transaction=False)
     pipe.hgetall(keys.figures)
@@ -46,10 +46,10 @@ def all_time(client: Redis, keys: Keys) -> AllTime:
     pipe.hlen(keys.held)
     pipe.hlen(keys.dead)
     figures, unacked, held, dead = pipe.execute()
-    return AllTime(_by_queue(figures), max(unacked - held, 0), dead)
+    return FleetCounters(_by_queue(figures), max(unacked - held, 0), dead)
 
 
-def _by_queue(figures: Mapping[bytes, bytes]) -> Mapping[QueueType, Grown]:
+def _by_queue(figures: Mapping[bytes, bytes]) -> Mapping[QueueType, QueueCounters]:
     found: dict[str, dict[str, Any]] = {queue.value: {"ended": {}, "wait": {}, "run": {}} for queue in QueueType}
     for name, count in figures.items():
         queue, figure, *bucket = name.decode().split("|")
@@ -62,13 +62,13 @@ def _by_queue(figures: Mapping[bytes, bytes]) -> Mapping[QueueType, Grown]:
         else:
             found[queue]["ended"][figure] = int(count)
     return {
-        queue: Grown(one["ended"], one["wait"], one["run"], one.get("wait_ms", 0.0), one.get("run_ms", 0.0))
+        queue: QueueCounters(one["ended"], one["wait"], one["run"], one.get("wait_ms", 0.0), one.get("run_ms", 0.0))
         for queue in QueueType
         for one in [found[queue.value]]
     }
 
 
-class Learning:
+class CorrectionStore:
     """Corrections of one fleet."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:

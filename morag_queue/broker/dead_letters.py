@@ -15,7 +15,7 @@ from .keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
-class Grave:
+class DeadLetter:
     """One task in `dead`; `text` is the grave as it was read, `fields` what `keys.py` says is in it."""
 
     task_id: str
@@ -33,7 +33,7 @@ class Grave:
         return message if isinstance(message, str) else None
 
 
-class Dead:
+class DeadLetters:
     """The graves of one fleet."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float = 3600) -> None:
@@ -41,17 +41,25 @@ class Dead:
         self._revive = scripts.script(client, "revive")
         self._drop = scripts.script(client, "drop")
 
-    def all(self) -> Iterator[Grave]:
+    def all(self) -> Iterator[DeadLetter]:
         """Every grave, the latest first."""
-        found = [_grave(name, text) for name, text in self._client.hscan_iter(self._keys.dead, count=1000)]
+        found = [_dead_letter(name, text) for name, text in self._client.hscan_iter(self._keys.dead, count=1000)]
         yield from sorted(found, key=lambda one: (-one.at, one.task_id))
 
-    def get(self, task_id: str) -> Grave | None:
+    def get(self, task_id: str) -> DeadLetter | None:
         text: Any = self._client.hget(self._keys.dead, task_id)
-        return _grave(task_id.encode(), text) if text else None
+        return _dead_letter(task_id.encode(), text) if text else None
 
     def revive(
-        self, grave: Grave, text: str, record: str, lane: str, level: int, *, is_worker_lane: bool, story: Sequence[Any]
+        self,
+        grave: DeadLetter,
+        text: str,
+        record: str,
+        lane: str,
+        level: int,
+        *,
+        is_worker_lane: bool,
+        story: Sequence[Any],
     ) -> bool:
         """Queues it again; `story` is what its attempts go on from. False when somebody else has been here first."""
         k = self._keys
@@ -66,9 +74,9 @@ class Dead:
         return int(self._drop(keys=keys, args=[self._retention, *task_ids]))
 
 
-def _grave(name: bytes, text: bytes) -> Grave:
+def _dead_letter(name: bytes, text: bytes) -> DeadLetter:
     try:
         fields = json.loads(text)
     except ValueError:
         fields = {}
-    return Grave(name.decode(), text, fields if isinstance(fields, dict) else {})
+    return DeadLetter(name.decode(), text, fields if isinstance(fields, dict) else {})

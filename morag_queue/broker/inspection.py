@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 import redis
 from redis import Redis
 
-from morag_queue.core.doctor.facts import Connection, Facts, Key, Keyspace, Listener, Sample, Server
+from morag_queue.core.doctor.facts import (
+    AgentConnection,
+    AgentlessWorker,
+    Facts,
+    Keyspace,
+    MessageSample,
+    RedisKey,
+    Server,
+)
 from morag_queue.core.doctor.server import FLEET
 from morag_queue.core.histogram import seconds_of
 from morag_queue.core.model import QueueType
@@ -17,8 +25,8 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError
 
 from . import scripts
-from .acl import rights
-from .agentless import listeners, listening
+from .acl import permissions
+from .agentless import agentless_workers, listening
 from .codec import HEADER, decoded, waiting_task
 from .connection import translated
 from .keys import Keys
@@ -47,33 +55,33 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
             return otherwise
 
     with translated(settings.redis_url):
-        granted = read("ACL rights", lambda: rights(client, keys), None)
+        granted = read("ACL rights", lambda: permissions(client, keys), None)
         info = read("INFO", lambda: client.info("everything"), None)
         offset = read("the server's clock", lambda: _clock_offset(client), 0.0)
         space = read("keys", lambda: keyspace(client, keys), Keyspace())
         clients: list[Mapping[str, Any]] = read("CLIENT LIST", client.client_list, [])  # type: ignore[arg-type]
-        picture = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
-        nodes = frozenset(view.info.node or f"{view.worker}@{view.info.host}" for view in picture.workers)
+        snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
+        nodes = frozenset(view.info.node or f"{view.worker}@{view.info.host}" for view in snapshot.workers)
         expected = listening(clients)
-        answered: list[Listener] = read(
-            "workers without the agent", lambda: list(listeners(client, settings, expected, nodes)), []
+        answered: list[AgentlessWorker] = read(
+            "workers without the agent", lambda: list(agentless_workers(client, settings, expected, nodes)), []
         )
-        seen: list[Sample] = read("messages", lambda: list(samples(client, keys, picture)), [])
+        seen: list[MessageSample] = read("messages", lambda: list(samples(client, keys, snapshot)), [])
         return Facts(
-            snapshot=picture,
+            snapshot=snapshot,
             policy=settings.policy,
             sep=settings.broker.sep,
             steps=settings.broker.priority_steps,
             version=version,
             server=None if info is None else _server(info, read("CONFIG", lambda: client.config_get("save"), None)),
-            rights=granted,
+            permissions=granted,
             keyspace=space,
             samples=tuple(seen),
-            listeners=tuple(answered),
+            agentless_workers=tuple(answered),
             silent=max(expected - len(answered), 0),
             connections=tuple(_agents(clients)),
             unowned=read("unacked", lambda: _unowned(client, keys), 0),
-            longest_run_s=read("figures", lambda: _longest_run(broker, picture.taken_at), 0.0),
+            longest_run_s=read("figures", lambda: _longest_run(broker, snapshot.taken_at), 0.0),
             clock_offset=offset,
             leader_expected=read("the lease", broker.leases.was_led, False),
             unread=unread,
@@ -85,10 +93,12 @@ def _longest_run(broker: RedisBroker, now: float) -> float:
     return max((seconds_of(max(one.runs)) for one in windows if one.runs), default=0.0)
 
 
-def _agents(clients: Iterable[Mapping[str, Any]]) -> Iterator[Connection]:
+def _agents(clients: Iterable[Mapping[str, Any]]) -> Iterator[AgentConnection]:
     """One of each agent's connections; those of this command have shorter names."""
     found = {str(one.get("name", "")): int(one.get("db", 0)) for one in clients}
-    yield from (Connection(name, db) for name, db in found.items() if name.startswith("mq.") and name.count(".") >= 4)
+    yield from (
+        AgentConnection(name, db) for name, db in found.items() if name.startswith("mq.") and name.count(".") >= 4
+    )
 
 
 def _unowned(client: redis.Redis, keys: Keys) -> int:
@@ -175,11 +185,11 @@ def keyspace(client: Redis, keys: Keys) -> Keyspace:
     look = scripts.script(client, "keys")
     known, own = families(keys), f"{keys.prefix}{keys.namespace}:"
     beginnings = [keys.prefix + queue.value for queue in QueueType]
-    found: list[Key] = []
+    found: list[RedisKey] = []
     cursor, seen = b"0", 0
     while seen < LOOKED_AT:
         cursor, flat = look(args=[cursor, _STRETCH, own, len(known), *known, *beginnings])
-        found += (Key(_text(name), _text(kind)) for name, kind in zip(flat[::2], flat[1::2], strict=True))
+        found += (RedisKey(_text(name), _text(kind)) for name, kind in zip(flat[::2], flat[1::2], strict=True))
         seen += _STRETCH
         if cursor == b"0":
             break
@@ -187,7 +197,7 @@ def keyspace(client: Redis, keys: Keys) -> Keyspace:
     for name in (keys.unacked, keys.unacked_index):
         kind = _text(client.type(name))
         if kind != "none":
-            found.append(Key(name, kind))
+            found.append(RedisKey(name, kind))
     return Keyspace(
         own=tuple(key for key in found if key.name.startswith(own) or key.name in expected),
         like_lanes=tuple(key for key in found if not key.name.startswith(own) and key.name not in expected),
@@ -198,9 +208,9 @@ def keyspace(client: Redis, keys: Keys) -> Keyspace:
     )
 
 
-def samples(client: Redis, keys: Keys, picture: Snapshot) -> Iterator[Sample]:
+def samples(client: Redis, keys: Keys, snapshot: Snapshot) -> Iterator[MessageSample]:
     """Messages at the ends of lists, and some of those in workers' hands."""
-    lists = [(view.lane, level) for view in picture.lanes for level, length in enumerate(view.lengths) if length][
+    lists = [(view.lane, level) for view in snapshot.lanes for level, length in enumerate(view.lengths) if length][
         :_LISTS
     ]
     pipe = client.pipeline(transaction=False)
@@ -216,12 +226,12 @@ def samples(client: Redis, keys: Keys, picture: Snapshot) -> Iterator[Sample]:
         yield from _taken(text)
 
 
-def _sample(raw: bytes, lane: str, level: int) -> Sample:
+def _sample(raw: bytes, lane: str, level: int) -> MessageSample:
     task = waiting_task(raw, lane, level)
     if task is None:
-        return Sample(lane, level, is_celery=False, is_ours=False)
+        return MessageSample(lane, level, is_celery=False, is_ours=False)
     headers = (decoded(raw) or {})["headers"]
-    return Sample(
+    return MessageSample(
         lane,
         level,
         is_ours=isinstance(headers.get(HEADER), dict),
@@ -230,7 +240,7 @@ def _sample(raw: bytes, lane: str, level: int) -> Sample:
     )
 
 
-def _taken(text: bytes) -> Iterator[Sample]:
+def _taken(text: bytes) -> Iterator[MessageSample]:
     try:
         message, _, lane = json.loads(text)
     except (ValueError, TypeError):

@@ -27,7 +27,7 @@ _NEAR = (100, 2000)
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingMessage:
     """A message in a lane; `depth` counts from the end where the next to run is, which has 1."""
 
     lane: str
@@ -36,7 +36,7 @@ class Waiting:
     raw: bytes
 
 
-class Search:
+class LaneSearch:
     """Reads lists of one fleet."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
@@ -44,7 +44,7 @@ class Search:
         self._find = scripts.script(client, "find")
         self._guess = scripts.script(client, "guess")
 
-    def by_id(self, task_id: str, lane: str, level: int, enqueued_at: float) -> Waiting | None:
+    def by_id(self, task_id: str, lane: str, level: int, enqueued_at: float) -> WaitingMessage | None:
         """Where the ledger says it is, near the place where its enqueue time says."""
         key = self._keys.list(lane, level)
         depth = -int(self._guess(keys=[key], args=[repr(enqueued_at)]))
@@ -52,12 +52,12 @@ class Search:
             around = (-depth - near, min(-depth + near, -1))
             found = self._find(keys=[key], args=[*_wanted(task_id, whole=True), *around, 1])
             if found:
-                return Waiting(lane, level, -found[0][0], found[0][1])
+                return WaitingMessage(lane, level, -found[0][0], found[0][1])
         return None
 
-    def by_ids(self, task_ids: Iterable[str], lists: Iterable[tuple[str, int, int]]) -> dict[str, Waiting]:
+    def by_ids(self, task_ids: Iterable[str], lists: Iterable[tuple[str, int, int]]) -> dict[str, WaitingMessage]:
         """Many at once: one way through the lists, until all are found."""
-        wanted, found = set(task_ids), dict[str, Waiting]()
+        wanted, found = set(task_ids), dict[str, WaitingMessage]()
         for lane, level, length in lists:
             for window in self.windows(lane, level, length, first=WINDOW):
                 for one in window:
@@ -70,9 +70,9 @@ class Search:
 
     def by_beginning(
         self, beginning: str, lists: Iterable[tuple[str, int, int]], *, whole: bool, limit: int
-    ) -> list[Waiting]:
+    ) -> list[WaitingMessage]:
         """Looks through lists of (lane, level, length), in that order, until `limit` tasks are found."""
-        found: list[Waiting] = []
+        found: list[WaitingMessage] = []
         wanted = _wanted(beginning, whole=whole)
         for lane, level, length in lists:
             key = self._keys.list(lane, level)
@@ -82,19 +82,21 @@ class Search:
                 for start in starts[first : first + _BURST]:
                     self._find(keys=[key], args=[*wanted, start, min(start + WINDOW - 1, -1), limit], client=pipe)
                 for answer in pipe.execute():
-                    found += (Waiting(lane, level, -index, raw) for index, raw in answer)
+                    found += (WaitingMessage(lane, level, -index, raw) for index, raw in answer)
                 if len(found) >= limit:
                     return found[:limit]
         return found
 
-    def read(self, lane: str, level: int, length: int, *, newest: bool = False, window: int = 250) -> Iterator[Waiting]:
+    def read(
+        self, lane: str, level: int, length: int, *, newest: bool = False, window: int = 250
+    ) -> Iterator[WaitingMessage]:
         """The messages of one list, next to run first or newest first; what is not consumed is not read."""
         for part in self.windows(lane, level, length, newest=newest, first=window):
             yield from part
 
     def windows(
         self, lane: str, level: int, length: int, *, newest: bool = False, first: int = _FIRST_WINDOW
-    ) -> Iterator[list[Waiting]]:
+    ) -> Iterator[list[WaitingMessage]]:
         """As `read`, by windows: a small one at the beginning, and then larger ones."""
         key = self._keys.list(lane, level)
         start, size = 0, first
@@ -103,10 +105,10 @@ class Search:
             chunk: Sequence[bytes]
             if newest:
                 chunk = self._client.lrange(key, start, start + size - 1)  # type: ignore[assignment]
-                yield [Waiting(lane, level, length - start - n, raw) for n, raw in enumerate(chunk)]
+                yield [WaitingMessage(lane, level, length - start - n, raw) for n, raw in enumerate(chunk)]
             else:
                 chunk = self._client.lrange(key, -start - size, -start - 1)  # type: ignore[assignment]
-                yield [Waiting(lane, level, start + 1 + n, raw) for n, raw in enumerate(reversed(chunk))]
+                yield [WaitingMessage(lane, level, start + 1 + n, raw) for n, raw in enumerate(reversed(chunk))]
             start += size
             size = max(first, WINDOW)
 

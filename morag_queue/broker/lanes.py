@@ -15,9 +15,9 @@ from morag_queue.core.plan import MoveTask
 
 from . import scripts
 from .connection import fenced
-from .contract import Moved, TaskMove
+from .contract import MoveCounts, MoveOutcome
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
-from .lane_search import Search
+from .lane_search import LaneSearch
 
 MOVE_CHUNK = 250
 """Messages a call: about 1 ms of the server's time, so that a worker's claim is never kept waiting for long."""
@@ -38,11 +38,11 @@ class Moves:
         self._client, self._keys = client, keys
         self._move = scripts.script(client, "move")
         self._move_task = scripts.script(client, "move_task")
-        self._search = Search(client, keys)
+        self._search = LaneSearch(client, keys)
 
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
-    ) -> Moved:
+    ) -> MoveCounts:
         """Moves up to `count` of the oldest messages of one lane at one level; order and level are kept.
 
         Safe to run again after it was cut off anywhere. What arrives in the lane meanwhile stays there. `keeps_gpu`
@@ -66,15 +66,17 @@ class Moves:
             left, need_gpu = left + met, need_gpu + met_gpu
             if sum(answer[0] + answer[1] for answer in answers) == 0:
                 break
-        return Moved(moved, left - need_gpu, need_gpu)
+        return MoveCounts(moved, left - need_gpu, need_gpu)
 
-    def tasks(self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = "") -> list[TaskMove]:
+    def tasks(
+        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
+    ) -> list[MoveOutcome]:
         """Moves chosen messages, each in one atomic step and in this order; safe to run again.
 
         `unsafe` are the queues that a worker without a GPU reads: what needs a GPU stays out of their lanes. Raises
         LeaseLost on a stale term.
         """
-        outcomes: list[TaskMove] = []
+        outcomes: list[MoveOutcome] = []
         for start in range(0, len(steps), MOVE_CHUNK):
             burst = steps[start : start + MOVE_CHUNK]
             pipe = self._client.pipeline(transaction=False)
@@ -83,19 +85,19 @@ class Moves:
             with fenced():
                 answers: list[bytes] = pipe.execute()
                 outcomes += (
-                    self._deep(step, unsafe, term) if answer == b"deep" else TaskMove(answer.decode())
+                    self._deep(step, unsafe, term) if answer == b"deep" else MoveOutcome(answer.decode())
                     for step, answer in zip(burst, answers, strict=True)
                 )
         return outcomes
 
-    def _deep(self, step: MoveTask, unsafe: Collection[QueueType], term: str) -> TaskMove:
+    def _deep(self, step: MoveTask, unsafe: Collection[QueueType], term: str) -> MoveOutcome:
         """Looks for it in the middle of its list, a window at a time."""
         length = self._client.llen(self._keys.list(step.source, step.level))
         found = self._search.by_beginning(step.task_id, [(step.source, step.level, length)], whole=True, limit=1)
         if not found:
-            return TaskMove.GONE
+            return MoveOutcome.GONE
         answer: bytes = self._one(step, unsafe, term, found[0].raw, None)
-        return TaskMove(answer.decode())
+        return MoveOutcome(answer.decode())
 
     def _one(self, step: MoveTask, unsafe: Collection[QueueType], term: str, text: str | bytes, client: Any) -> Any:
         k = self._keys
@@ -114,7 +116,7 @@ EDIT_CHUNK = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LaneEdit:
     """One message, as it was read (`raw`, at `depth` of its list, 1 is the next), and what becomes of it.
 
     `text` None is cancelled. `record` is the ledger's new one (JSON), '' leaves it as it is.
@@ -133,14 +135,14 @@ class Change:
     to_worker_lane: bool = False
 
 
-class Steering:
+class LaneEdits:
     """Changes on one fleet."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._script = scripts.script(client, "steer")
 
-    def apply(self, changes: Sequence[Change]) -> list[bool]:
+    def apply(self, changes: Sequence[LaneEdit]) -> list[bool]:
         """What was changed, in the order given; False for one that was no longer where it had been read."""
         by_list: dict[str, list[int]] = defaultdict(list)
         for n, change in enumerate(changes):
@@ -158,7 +160,7 @@ class Steering:
                     done[n] = bool(answer)
         return done
 
-    def _call(self, key: str, changes: Sequence[Change], gone: int) -> list[int]:
+    def _call(self, key: str, changes: Sequence[LaneEdit], gone: int) -> list[int]:
         k, now = self._keys, time.time()
         keys = [key, k.lanes, k.totals, k.minute(now), k.hour(now)]
         arguments: list[str | bytes | int] = [self._retention, MINUTE_TTL, HOUR_TTL]

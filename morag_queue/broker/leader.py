@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 from redis import Redis
 
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import Lease
 
 from . import scripts
@@ -52,19 +52,19 @@ class Leases:
         return self._script(keys=[self._keys.lease, self._keys.terms, self._keys.watched], args=arguments)
 
 
-class Memories:
+class StateStore:
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._script = scripts.script(client, "remember")
 
-    def load(self) -> Memory:
+    def load(self) -> BalancerState:
         """What the last turn has left. Another version's, which cannot be read, is as if nothing was remembered."""
         text: Any = self._client.get(self._keys.memory)
         try:
-            return Memory() if text is None else Memory.model_validate_json(text)
+            return BalancerState() if text is None else BalancerState.model_validate_json(text)
         except ValidationError:
-            return Memory()
+            return BalancerState()
 
-    def save(self, memory: Memory, *, term: str = "") -> None:
+    def save(self, memory: BalancerState, *, term: str = "") -> None:
         with fenced():
             self._script(keys=[self._keys.memory, self._keys.lease], args=[memory.model_dump_json(), term])

@@ -12,13 +12,13 @@ from typing import Any
 
 from redis import Redis
 
-from morag_queue.core.estimate import estimate, surprise
-from morag_queue.core.failure import Blame, Recovery
+from morag_queue.core.estimate import estimate, log_error
+from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.histogram import bucket
-from morag_queue.core.model import Capability, ContentType, Held, QueueType, Requires
+from morag_queue.core.model import Capability, ContentType, HeldMessage, QueueType, Requires
 
 from . import scripts
-from .contract import Outgoing
+from .contract import OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
 
@@ -27,7 +27,7 @@ BATCH = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class TaskEnd:
     """How a task ended on a worker. Times in seconds; None where not known."""
 
     tag: str
@@ -44,13 +44,15 @@ class Ending:
 class Ledger:
     """Opens and closes tasks, atomically with their messages."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float, recovery: Recovery | None = None) -> None:
+    def __init__(
+        self, client: Redis, keys: Keys, retention_seconds: float, recovery: RecoveryPolicy | None = None
+    ) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._recovery = recovery or Recovery()
+        self._recovery = recovery or RecoveryPolicy()
         self._submit = scripts.script(client, "submit")
         self._settle = scripts.script(client, "settle")
 
-    def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
+    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
         """Queues up to `BATCH` messages in one step. False for an id that is still open: that one was not queued."""
         now = time.time()
         keys = [self._keys.lanes, self._keys.minute(now), self._keys.hour(now)]
@@ -60,7 +62,7 @@ class Ledger:
             arguments += (message.text, message.record, message.queue, message.lane if message.is_worker_lane else "")
         return [bool(answer) for answer in self._submit(keys=keys, args=arguments)]
 
-    def settle(self, ending: Ending) -> bool:
+    def settle(self, ending: TaskEnd) -> bool:
         """Ends one task. False when the message was taken from this worker meanwhile: then nothing is counted."""
         now, k = time.time(), self._keys
         record = json.dumps({**ending.record, "ended_at": round(now, 3)})
@@ -76,7 +78,7 @@ class Ledger:
         ]  # fmt: skip
         return bool(self._settle(keys=keys, args=arguments))
 
-    def hold(self, held: Held) -> None:
+    def hold(self, held: HeldMessage) -> None:
         """Writes who has a message that was not taken by the claim script."""
         record = [held.worker, held.incarnation, held.task_id, held.lane, held.level, round(held.claimed_at * 1000)]
         self._client.hset(self._keys.held, held.tag, json.dumps(record))
@@ -90,7 +92,7 @@ class Ledger:
         return {task_id: json.loads(text) for task_id, text in zip(ids, found, strict=True) if text}
 
 
-def _lesson(ending: Ending) -> tuple[str, str, str]:
+def _lesson(ending: TaskEnd) -> tuple[str, str, str]:
     """What a run teaches of, and how much it surprised if it was on a CPU, and if on a GPU; '' where nothing.
 
     The script knows which kind of worker it was. What the headers say may be anybody's: only known words count.
@@ -100,8 +102,8 @@ def _lesson(ending: Ending) -> tuple[str, str, str]:
         return "", "", ""
     predicted = float(minutes) if isinstance(minutes, int | float) else 0.0
     measured = ending.run_seconds / 60
-    on_cpu = surprise(measured, estimate(predicted, _REQUIRES[needs], Capability.CPU))
-    on_gpu = surprise(measured, estimate(predicted, _REQUIRES[needs], Capability.GPU))
+    on_cpu = log_error(measured, estimate(predicted, _REQUIRES[needs], Capability.CPU))
+    on_gpu = log_error(measured, estimate(predicted, _REQUIRES[needs], Capability.GPU))
     return f"{kind}|{needs}", "" if on_cpu is None else repr(on_cpu), "" if on_gpu is None else repr(on_gpu)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from morag_queue.core.fleet_poll import Glance, Pulse
+from morag_queue.core.fleet_poll import FleetPoll, LastBeat
 from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import QueueType
 
@@ -19,13 +19,13 @@ _NAME = re.compile(rb" name=(mq\.\S+)")
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
 
-class Looks:
+class FleetPoller:
     """Looks at one fleet. A look costs by the number of workers and connections, never by what waits."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
 
-    def look(self) -> Glance:
+    def look(self) -> FleetPoll:
         """Raises redis-py's errors. A user who may not read CLIENT LIST or INFO sees the rest."""
         k = self._keys
         pipe = self._client.pipeline(transaction=False)
@@ -44,12 +44,12 @@ class Looks:
             if isinstance(answer, Exception):
                 raise answer
         now = float(time[0]) + float(time[1]) / 1e6
-        return Glance(
+        return FleetPoll(
             at=now,
             up_since=now - _uptime(info),
             names=_names(clients),
             acting={worker.decode(): run.decode() for worker, run in acting.items()},
-            pulses={worker.decode(): _pulse(text) for worker, text in beats.items()},
+            beats={worker.decode(): _last_beat(text) for worker, text in beats.items()},
             cordons={worker.decode(): state for worker, text in cordons.items() if (state := _state(text, now))},
             waiting=_waiting(lengths, {name.decode() for name in paused}),
         )
@@ -71,10 +71,10 @@ def _uptime(answer: Any) -> float:
     return float(found[1]) if found else float("inf")
 
 
-def _pulse(text: bytes) -> Pulse:
+def _last_beat(text: bytes) -> LastBeat:
     beat = json.loads(text)
     busy = int(beat.get("active", 0)) + int(beat.get("reserved", 0))
-    return Pulse(float(beat["at"]), busy, bool(beat.get("stopped")))
+    return LastBeat(float(beat["at"]), busy, bool(beat.get("stopped")))
 
 
 def _state(text: bytes, now: float) -> str:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from morag_queue.core.recovery.sweep import Open, Untouched
+from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
 
 from . import scripts
 from .keys import Keys
@@ -38,7 +38,7 @@ _PAGE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class ResendRequest:
     """A task to be sent again: the record that was looked at, the new one, the message and its place."""
 
     task_id: str
@@ -50,7 +50,7 @@ class Again:
     why: str
 
 
-class Lost:
+class LostWork:
     """Searches on one fleet."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
@@ -59,23 +59,23 @@ class Lost:
             scripts.script(client, name) for name in ("orphans", "opened", "present", "resend", "close")
         )
 
-    def untouched(self, before: float, passed: int, limit: int) -> list[Untouched]:
+    def untouched(self, before: float, passed: int, limit: int) -> list[StaleMessage]:
         """Up to `limit` messages that were not touched since `before` (server's clock), the longest untouched first."""
         k = self._keys
         found = self._orphans(keys=[k.unacked, k.unacked_index, k.held], args=[repr(before), passed, limit])
         return [_untouched(*row) for row in found]
 
-    def open_tasks(self, cursor: int, before: float) -> tuple[int, list[Open]]:
+    def open_tasks(self, cursor: int, before: float) -> tuple[int, list[OpenTask]]:
         """One step through the ledger: the next cursor (0 at the end), and open tasks queued before that time."""
         prefix = self._keys.task("")
         answer: Any = self._client.scan(cursor, match=_literal(prefix) + "*", count=WINDOW, _type="string")
         following, names = answer
-        opened: list[Open] = []
+        opened: list[OpenTask] = []
         for start in range(0, len(names), _KEYS_A_CALL):
             chunk = names[start : start + _KEYS_A_CALL]
             for place, at, queue, level in self._opened(keys=chunk, args=[repr(before)]):
                 task_id = chunk[place - 1].decode().removeprefix(prefix)
-                opened.append(Open(task_id, float(at), queue.decode(), int(level)))
+                opened.append(OpenTask(task_id, float(at), queue.decode(), int(level)))
         return int(following), opened
 
     def present(self, task_ids: Collection[str], lists: Iterable[tuple[str, int, int]]) -> set[str]:
@@ -131,7 +131,7 @@ class Lost:
                 return bool(names)
         return False
 
-    def resend(self, again: Again, max_losses: int, *, term: str = "") -> str:
+    def resend(self, again: ResendRequest, max_losses: int, *, term: str = "") -> str:
         """Queues it first in its lane: 'resent', 'quarantined' or 'changed', see resend.lua."""
         k = self._keys
         keys = [k.task(again.task_id), k.list(again.lane, again.level), k.attempts, k.dead, k.lease, k.graves]
@@ -149,9 +149,9 @@ class Lost:
         return bool(self._close(keys=[self._keys.task(task_id), self._keys.totals], args=args))
 
 
-def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> Untouched:
+def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> StaleMessage:
     worker, incarnation = json.loads(holder)[:2] if holder else ("", "")
-    return Untouched(tag.decode(), worker, incarnation, lane.decode(), task_id.decode(), min(max(level, 0), 9))
+    return StaleMessage(tag.decode(), worker, incarnation, lane.decode(), task_id.decode(), min(max(level, 0), 9))
 
 
 def _literal(text: str) -> str:
@@ -171,7 +171,7 @@ _REQUEUE_BURST = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
+class RequeueRequest:
     """One message to be put first in `lane`. `incarnation` is who is believed to hold it, '' for nobody.
 
     `max_deaths`: how many owners may die over the task before it is quarantined; None when this is none. With
@@ -190,16 +190,16 @@ class Return:
     eta: str = ""
 
 
-class TakeBacks:
+class Requeues:
     """Returns on one fleet; each is one atomic step, and safe to try again."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._script = scripts.script(client, "takeback")
 
-    def apply(self, returns: Iterable[Return], *, term: str = "") -> list[Outcome]:
+    def apply(self, returns: Iterable[RequeueRequest], *, term: str = "") -> list[Outcome]:
         """What became of each, in order; each goes before what waits in its lane. ResponseError: a stale term."""
-        wanted: Sequence[Return] = list(returns)
+        wanted: Sequence[RequeueRequest] = list(returns)
         outcomes: list[Outcome] = []
         for start in range(0, len(wanted), _REQUEUE_BURST):
             pipe = self._client.pipeline(transaction=False)
@@ -216,14 +216,14 @@ class TakeBacks:
         pipe.zadd(self._keys.revoked, {tag: now})
         pipe.execute()
 
-    def _names(self, one: Return) -> list[str]:
+    def _names(self, one: RequeueRequest) -> list[str]:
         k = self._keys
         return [
             k.unacked, k.unacked_index, k.held, k.attempts, k.list(one.lane, one.level), k.task(one.task_id), k.dead,
             k.lease, k.graves, k.revoked,
         ]  # fmt: skip
 
-    def _arguments(self, one: Return, term: str) -> list[str | int]:
+    def _arguments(self, one: RequeueRequest, term: str) -> list[str | int]:
         return [
             one.tag, one.incarnation, str(uuid4()), one.lane, one.level,
             "" if one.max_deaths is None else one.max_deaths, one.why,

@@ -15,21 +15,21 @@ from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
 from . import scripts
-from . import snapshot as picture
+from . import snapshot as snapshot
 from .connection import connect, translated
 from .keys import Keys
 
 if TYPE_CHECKING:
-    from .celery_control import Control
-    from .contract import Outgoing
-    from .dead_letters import Dead
+    from .celery_control import CeleryControl
+    from .contract import OutgoingMessage
+    from .dead_letters import DeadLetters
     from .journal import Journal
     from .lanes import Moves
-    from .leader import Leases, Memories
+    from .leader import Leases, StateStore
     from .ledger import Ledger
-    from .recovery import Lost, TakeBacks
+    from .recovery import LostWork, Requeues
     from .results import Results
-    from .workers import Cordons, Evidence, Registry
+    from .workers import ClientConnections, Cordons, Registry
 
 _COARSE = 6 * 3600.0
 """Seconds from which on a window is added up from hours instead of minutes: at most 360 hashes are read."""
@@ -85,28 +85,28 @@ class RedisBroker:
         return Moves(self.client, self.keys)
 
     @cached_property
-    def dead(self) -> "Dead":
-        from .dead_letters import Dead
+    def dead(self) -> "DeadLetters":
+        from .dead_letters import DeadLetters
 
-        return Dead(self.client, self.keys)
-
-    @cached_property
-    def takebacks(self) -> "TakeBacks":
-        from .recovery import TakeBacks
-
-        return TakeBacks(self.client, self.keys, self.settings.ledger.retention_seconds)
+        return DeadLetters(self.client, self.keys)
 
     @cached_property
-    def lost(self) -> "Lost":
-        from .recovery import Lost
+    def requeues(self) -> "Requeues":
+        from .recovery import Requeues
 
-        return Lost(self.client, self.keys, self.settings.ledger.retention_seconds)
+        return Requeues(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
-    def evidence(self) -> "Evidence":
-        from .workers import Evidence
+    def lost(self) -> "LostWork":
+        from .recovery import LostWork
 
-        return Evidence(self.client, self.keys)
+        return LostWork(self.client, self.keys, self.settings.ledger.retention_seconds)
+
+    @cached_property
+    def evidence(self) -> "ClientConnections":
+        from .workers import ClientConnections
+
+        return ClientConnections(self.client, self.keys)
 
     @cached_property
     def cordons(self) -> "Cordons":
@@ -115,10 +115,10 @@ class RedisBroker:
         return Cordons(self.client, self.keys)
 
     @cached_property
-    def control(self) -> "Control":
-        from .celery_control import Control
+    def control(self) -> "CeleryControl":
+        from .celery_control import CeleryControl
 
-        return Control(self.settings)
+        return CeleryControl(self.settings)
 
     @cached_property
     def leases(self) -> "Leases":
@@ -127,10 +127,10 @@ class RedisBroker:
         return Leases(self.client, self.keys)
 
     @cached_property
-    def memories(self) -> "Memories":
-        from .leader import Memories
+    def state_store(self) -> "StateStore":
+        from .leader import StateStore
 
-        return Memories(self.client, self.keys)
+        return StateStore(self.client, self.keys)
 
     @cached_property
     def journal(self) -> "Journal":
@@ -158,7 +158,7 @@ class RedisBroker:
         ]  # fmt: skip
         with translated(self.settings.redis_url):
             answer = self._observe(keys=keys, args=[k.prefix, k.sep, depth, *QueueType])
-        return picture.snapshot(answer, self.fleet, depth)
+        return snapshot.decode_snapshot(answer, self.fleet, depth)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         """What happened in each queue in the last `seconds`, to a minute (an hour, beyond six hours)."""
@@ -179,7 +179,7 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return [_windows([fields], 60.0) for fields in pipe.execute()]
 
-    def submit(self, messages: Sequence["Outgoing"]) -> list[bool]:
+    def submit(self, messages: Sequence["OutgoingMessage"]) -> list[bool]:
         """Queues messages in order, `BATCH` a call; False for an id that is still open."""
         from .ledger import BATCH
 

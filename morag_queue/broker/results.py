@@ -8,10 +8,10 @@ from typing import Any
 from redis import Redis
 
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Held, TaskState
+from morag_queue.core.model import HeldMessage, TaskState
 
 from .keys import Keys
-from .ledger import Ending, Ledger
+from .ledger import Ledger, TaskEnd
 
 _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type", "task")
 
@@ -26,7 +26,7 @@ class Results:
     def __init__(self, client: Redis, keys: Keys, ledger: Ledger) -> None:
         self._client, self._keys, self._ledger = client, keys, ledger
 
-    def finish(self, held: Iterable[Held]) -> list[str]:
+    def finish(self, held: Iterable[HeldMessage]) -> list[str]:
         """Ends those tasks, of hands that are dead or fenced, of which a result says that they succeeded; their ids.
 
         How long they ran is not known. Whoever does it twice, or late, changes nothing: an end is written once.
@@ -35,7 +35,7 @@ class Results:
         records = self._ledger.records([one.task_id for one in done])
         return [one.task_id for one in done if self._ledger.settle(_ending(one, records.get(one.task_id, {})))]
 
-    def _succeeded(self, held: Sequence[Held]) -> list[Held]:
+    def _succeeded(self, held: Sequence[HeldMessage]) -> list[HeldMessage]:
         found: Any = self._client.mget([self._keys.result(one.task_id) for one in held]) if held else []
         return [one for one, text in zip(held, found, strict=True) if text and _done_at(text) >= one.claimed_at]
 
@@ -52,10 +52,10 @@ def _done_at(text: bytes) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-def _ending(one: Held, known: Mapping[str, Any]) -> Ending:
+def _ending(one: HeldMessage, known: Mapping[str, Any]) -> TaskEnd:
     queue = queue_of(one.lane)
     record = {name: known[name] for name in _CARRIED if name in known} | {
         "state": TaskState.COMPLETED, "lane": one.lane, "worker": one.worker, "started_at": None,
         "wait_seconds": None, "run_seconds": None, "error": "",
     }  # fmt: skip
-    return Ending(one.tag, one.task_id, one.worker, queue or "", TaskState.COMPLETED, None, None, record)
+    return TaskEnd(one.tag, one.task_id, one.worker, queue or "", TaskState.COMPLETED, None, None, record)

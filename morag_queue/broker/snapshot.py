@@ -5,17 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Cordon, Heartbeat, Held, Lease, QueueType, WorkerInfo
-from morag_queue.core.snapshot import NO_HEADS, Head, LaneView, Snapshot, Totals, WorkerView
+from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, Lease, QueueType, WorkerInfo
+from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .codec import FOREIGN, Read, head
+from .codec import FOREIGN, Read, lane_entry
 from .counters import corrections
 
 FENCED = b"fenced"
 """In the place of an incarnation: nobody may act in that name, see fence.lua."""
 
 
-def snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
     """The picture, and what was ever finished in each queue. `depth` is what the script was asked for."""
     seconds, micros, workers, beats, cordons, incarnations, held, paused, totals, *more = answer
     lease, learned, *found = more
@@ -31,7 +31,7 @@ def snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapsho
         )
         for worker, text in _pairs(workers)
     )  # fmt: skip
-    picture = Snapshot(
+    snapshot = Snapshot(
         taken_at=int(seconds) + int(micros) / 1e6,
         workers=views,
         lanes=tuple(view for one in found if (view := _lane(one, depth)) is not None),
@@ -41,7 +41,7 @@ def snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapsho
         corrections=corrections(learned) if learned else {},
         fleet=fleet,
     )
-    return picture, {queue: _totals(counts, f"|{queue}") for queue in QueueType}
+    return snapshot, {queue: _totals(counts, f"|{queue}") for queue in QueueType}
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -57,9 +57,9 @@ def _totals(counts: Mapping[str, int], name: str) -> Totals:
     )
 
 
-def _held(tag: bytes, record: bytes) -> Held:
+def _held(tag: bytes, record: bytes) -> HeldMessage:
     worker, incarnation, task_id, lane, level, ms = json.loads(record)
-    return Held(
+    return HeldMessage(
         tag=tag.decode(), worker=worker, incarnation=incarnation, task_id=task_id, lane=lane, level=level,
         claimed_at=ms / 1000,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def _lane(answer: Sequence[Any], depth: int) -> LaneView | None:
     if queue is None:
         return None
     worker = lanes.split(lane)[1]
-    read = [[head(raw, level) for raw in end] for level, end in enumerate(ends)]
+    read = [[lane_entry(raw, level) for raw in end] for level, end in enumerate(ends)]
     oldest = [end[0] if end else None for end in read]
     seen = depth if worker is None else 1  # of a worker's lane the oldest alone
     return LaneView(
@@ -80,10 +80,10 @@ def _lane(answer: Sequence[Any], depth: int) -> LaneView | None:
         queue=queue,
         worker=worker,
         lengths=tuple(lengths),
-        oldest_enqueued_at=tuple(one.enqueued_at or None if isinstance(one, Head) else None for one in oldest),
+        oldest_enqueued_at=tuple(one.enqueued_at or None if isinstance(one, LaneEntry) else None for one in oldest),
         foreign=sum(one is FOREIGN for end in read for one in end),
-        heads=tuple(_entries(end[:seen]) for end in read) if any(read) else NO_HEADS,
-        tails=tuple(_entries(_newest(end, depth)) for end in read) if any(read) and worker is None else NO_HEADS,
+        heads=tuple(_entries(end[:seen]) for end in read) if any(read) else NO_ENTRIES,
+        tails=tuple(_entries(_newest(end, depth)) for end in read) if any(read) and worker is None else NO_ENTRIES,
     )
 
 
@@ -92,5 +92,5 @@ def _newest(end: list[Read], depth: int) -> list[Read]:
     return [*end[depth:], *reversed(end[:depth])][:depth]
 
 
-def _entries(end: list[Read]) -> tuple[Head, ...]:
-    return tuple(one for one in end if isinstance(one, Head))
+def _entries(end: list[Read]) -> tuple[LaneEntry, ...]:
+    return tuple(one for one in end if isinstance(one, LaneEntry))

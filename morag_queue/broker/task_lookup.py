@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Held, TaskState
+from morag_queue.core.model import HeldMessage, TaskState
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import Task
 
 from . import codec as messages
 from .keys import Keys
-from .lane_search import Search, Waiting
+from .lane_search import LaneSearch, WaitingMessage
 
 CANDIDATES = 10
 """How many tasks of one beginning are looked for: enough to say that it is ambiguous, and with what."""
@@ -42,7 +42,7 @@ _ENOUGH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TaskHit:
     """One task and what is known of it. `raw` is its message's text, where there is one; `tag` where it is held.
 
     `is_revoked`: its worker was told to drop it.
@@ -56,15 +56,15 @@ class Found:
     is_revoked: bool = False
 
 
-class Locate:
+class TaskLookup:
     """Finds tasks on one fleet, with a picture of it at hand."""
 
-    def __init__(self, client: Redis, keys: Keys, picture: Snapshot) -> None:
-        self._client, self._keys, self._picture = client, keys, picture
-        self._held = {one.task_id: one for one in picture.held}
-        self.search = Search(client, keys)
+    def __init__(self, client: Redis, keys: Keys, snapshot: Snapshot) -> None:
+        self._client, self._keys, self._snapshot = client, keys, snapshot
+        self._held = {one.task_id: one for one in snapshot.held}
+        self.search = LaneSearch(client, keys)
 
-    def task(self, task_id: str, *, known_only: bool = False) -> Found | None:
+    def task(self, task_id: str, *, known_only: bool = False) -> TaskHit | None:
         """By its whole id. None for a task that neither the ledger nor the broker knows.
 
         `known_only` leaves out waiting tasks that are not in the ledger: to find one means to look everywhere.
@@ -80,12 +80,12 @@ class Locate:
             return self._in_lane(waiting, written)
         return self._missing(task_id, written)
 
-    def tasks(self, task_ids: Sequence[str]) -> dict[str, Found]:
+    def tasks(self, task_ids: Sequence[str]) -> dict[str, TaskHit]:
         """Many by their whole ids, with one way through the lanes; those that are not there are left out."""
         if len(task_ids) <= _FEW:
             found = {one: self.task(one) for one in task_ids}
             return {one: task for one, task in found.items() if task is not None}
-        written: dict[str, _Written] = {}
+        written: dict[str, _TaskRecords] = {}
         for start in range(0, len(task_ids), _READ):
             part = task_ids[start : start + _READ]
             written |= zip(part, self._all_written(part), strict=True)
@@ -100,14 +100,14 @@ class Locate:
                 answer[one] = known
         return answer
 
-    def _at_once(self, task_id: str, written: "_Written") -> Found | None:
+    def _at_once(self, task_id: str, written: "_TaskRecords") -> TaskHit | None:
         """Where that is known without a look into the lanes: an ended task, and one in somebody's hands."""
         record, grave, _ = written
         state = record.get("state") if record else None
         if grave is not None and state in (None, *_CLOSED):
             return _buried(task_id, record, grave)
         if record is not None and state in _CLOSED:
-            return Found(_ended(task_id, record), record=record)
+            return TaskHit(_ended(task_id, record), record=record)
         held = self._held.get(task_id)
         return None if held is None else self._in_hands(held, written)
 
@@ -134,34 +134,34 @@ class Locate:
     def lists(self) -> Iterator[tuple[str, int, int]]:
         """(lane, level, length) of every list that is not empty, the urgent ones first."""
         for level in range(10):
-            for view in self._picture.lanes:
+            for view in self._snapshot.lanes:
                 if view.lengths[level]:
                     yield view.lane, level, view.lengths[level]
 
     def position(self, lane: str, level: int, depth: int) -> int:
         """In its lane, the more urgent levels before it; 1 is the next."""
-        view = self._picture.lane_by_name.get(lane)
+        view = self._snapshot.lane_by_name.get(lane)
         return depth + (sum(view.lengths[:level]) if view is not None else 0)
 
     # -- what is written down
 
-    def _written(self, task_id: str) -> "_Written":
+    def _written(self, task_id: str) -> "_TaskRecords":
         return self._all_written([task_id])[0]
 
-    def _all_written(self, task_ids: Sequence[str]) -> list["_Written"]:
+    def _all_written(self, task_ids: Sequence[str]) -> list["_TaskRecords"]:
         pipe = self._client.pipeline(transaction=False)
         pipe.mget([self._keys.task(one) for one in task_ids])
         pipe.hmget(self._keys.dead, list(task_ids))
         pipe.hmget(self._keys.attempts, list(task_ids))
         records, graves, taken_back = pipe.execute()
         return [
-            _Written(_object(record), _object(grave), int(count or 0))
+            _TaskRecords(_object(record), _object(grave), int(count or 0))
             for record, grave, count in zip(records, graves, taken_back, strict=True)
         ]
 
     # -- where its message is
 
-    def _waiting(self, task_id: str, record: dict[str, Any] | None) -> Waiting | None:
+    def _waiting(self, task_id: str, record: dict[str, Any] | None) -> WaitingMessage | None:
         guess = _place(record)
         lists = sorted(self.lists(), key=lambda one: _unlikely(one, guess))
         if guess is not None:
@@ -172,13 +172,13 @@ class Locate:
         found = self.search.by_beginning(task_id, lists, whole=True, limit=1)
         return found[0] if found else None
 
-    def _in_lane(self, waiting: Waiting, written: "_Written") -> Found:
+    def _in_lane(self, waiting: WaitingMessage, written: "_TaskRecords") -> TaskHit:
         task = messages.waiting_task(waiting.raw, waiting.lane, waiting.level, waiting.depth)
         assert task is not None, "the script has parsed it"
         more = {"position": self.position(waiting.lane, waiting.level, waiting.depth), "attempts": written.taken_back}
-        return Found(_with(task, written.record, more), waiting.raw.decode(), written.record)
+        return TaskHit(_with(task, written.record, more), waiting.raw.decode(), written.record)
 
-    def _in_hands(self, held: Held, written: "_Written") -> Found:
+    def _in_hands(self, held: HeldMessage, written: "_TaskRecords") -> TaskHit:
         record = written.record
         raw = unwrapped(self._client.hget(self._keys.unacked, held.tag))  # type: ignore[arg-type]
         task = messages.waiting_task(raw, held.lane, held.level) if raw is not None else None
@@ -190,18 +190,18 @@ class Locate:
             "attempts": written.taken_back,
         }  # fmt: skip
         is_revoked = self._client.zscore(self._keys.revoked, held.tag) is not None
-        return Found(_with(task, record, more), raw, record, held.tag, is_revoked=is_revoked)
+        return TaskHit(_with(task, record, more), raw, record, held.tag, is_revoked=is_revoked)
 
-    def _missing(self, task_id: str, written: "_Written") -> Found | None:
+    def _missing(self, task_id: str, written: "_TaskRecords") -> TaskHit | None:
         """Not where it was in the picture: taken or ended meanwhile, or lost."""
         record, grave, taken_back = self._written(task_id)
         if record is not None and record.get("state") in _CLOSED:
-            return _buried(task_id, record, grave) if grave else Found(_ended(task_id, record), record=record)
+            return _buried(task_id, record, grave) if grave else TaskHit(_ended(task_id, record), record=record)
         record = written.record
         for tag, text in self._client.hscan_iter(self._keys.held, count=1000):
             worker, incarnation, held_id, lane, level, ms = json.loads(text)
             if held_id == task_id:
-                held = Held(
+                held = HeldMessage(
                     tag=tag.decode(), worker=worker, incarnation=incarnation, task_id=held_id, lane=lane, level=level,
                     claimed_at=ms / 1000,
                 )  # fmt: skip
@@ -211,10 +211,10 @@ class Locate:
         lane, level = str(record.get("lane") or ""), int(record.get("level") or 0)
         fields = messages.entry_fields(record, lane, level)
         task = Task(task_id=task_id, state=TaskState.QUEUED, lane=lane, level=level, is_on_broker=False, **fields)
-        return Found(_with(task, record, {"attempts": taken_back}), record=record)
+        return TaskHit(_with(task, record, {"attempts": taken_back}), record=record)
 
 
-class _Written(NamedTuple):
+class _TaskRecords(NamedTuple):
     """What the ledger, `dead` and the attempts say of a task."""
 
     record: dict[str, Any] | None
@@ -254,8 +254,8 @@ def buried_task(task_id: str, grave: dict[str, Any], record: dict[str, Any] | No
     return _with(task, record, more)
 
 
-def _buried(task_id: str, record: dict[str, Any] | None, grave: dict[str, Any]) -> Found:
-    return Found(buried_task(task_id, grave, record), grave.get("message"), record, grave=grave)
+def _buried(task_id: str, record: dict[str, Any] | None, grave: dict[str, Any]) -> TaskHit:
+    return TaskHit(buried_task(task_id, grave, record), grave.get("message"), record, grave=grave)
 
 
 def _ended(task_id: str, record: dict[str, Any]) -> Task:

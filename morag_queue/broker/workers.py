@@ -13,13 +13,13 @@ from typing import Any, Literal
 from redis import Redis
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Cordon, Heartbeat, Held, WorkerInfo, WorkerStatus
+from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 
 from . import scripts
 from .connection import fenced
 from .keys import Keys
 from .ledger import Ledger
-from .recovery import Return, TakeBacks
+from .recovery import RequeueRequest, Requeues
 from .results import Results
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
@@ -42,7 +42,7 @@ class Registry:
         self._register = scripts.script(client, "register")
         self._beat = scripts.script(client, "beat")
         self._results = Results(client, keys, Ledger(client, keys, retention_seconds))
-        self._takebacks = TakeBacks(client, keys, retention_seconds)
+        self._takebacks = Requeues(client, keys, retention_seconds)
 
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""
@@ -87,8 +87,9 @@ class Registry:
     ) -> int:
         """Puts what an incarnation held first in the lanes it came from, but for the tags to `keep`.
 
-        Where the worker takes nothing any more, it goes to the shared lanes. `max_deaths` as of `Return`: None where
-        the worker did not die over it; where it did, what had succeeded is ended instead. Returns how many messages.
+        Where the worker takes nothing any more, it goes to the shared lanes. `max_deaths` as of `RequeueRequest`: None
+        where the worker did not die over it; where it did, what had succeeded is ended instead.
+        Returns the number of messages.
         """
         held = [one for one in self._held(worker, incarnation) if one.tag not in keep]
         if max_deaths is not None:
@@ -99,7 +100,7 @@ class Registry:
         out_of_service = self._client.hexists(self._keys.cordons, worker)
         # Each goes before what waits: the one that was taken first goes last, and is the first again.
         returns = [
-            Return(
+            RequeueRequest(
                 one.tag, incarnation, one.task_id, lanes.split(one.lane)[0] if out_of_service else one.lane, one.level,
                 why=f"{worker} ({incarnation}) ended", max_deaths=max_deaths,
             )
@@ -107,10 +108,10 @@ class Registry:
         ]  # fmt: skip
         return sum(outcome == "moved" for outcome in self._takebacks.apply(returns))
 
-    def _held(self, worker: str, incarnation: str) -> list[Held]:
+    def _held(self, worker: str, incarnation: str) -> list[HeldMessage]:
         """What an incarnation has in its hands."""
         return [
-            Held(tag=tag.decode(), worker=owner, incarnation=run, task_id=task_id, lane=lane, level=level,
+            HeldMessage(tag=tag.decode(), worker=owner, incarnation=run, task_id=task_id, lane=lane, level=level,
                  claimed_at=ms / 1000)
             for tag, record in self._client.hscan_iter(self._keys.held, count=1000)
             for owner, run, task_id, lane, level, ms in [json.loads(record)]
@@ -153,27 +154,27 @@ _CONSUMES = re.compile(rb" (?:p?sub=[1-9]|cmd=(?:brpop|p?subscribe)\b)")
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class ConnectedClients:
     """`names`: how many connections bear each name. `strangers`: those that look like workers without the agent."""
 
     names: Counter[str]
     strangers: int
 
 
-class Evidence:
+class ClientConnections:
     """Connections of one server."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._fence = scripts.script(client, "fence")
 
-    def connected(self) -> Connected:
+    def connected(self) -> ConnectedClients:
         """Who is connected now. A killed process is out of the list within milliseconds, a stopped one stays in it."""
         # Not through redis-py's parser, which makes a mapping of thirty fields of each of maybe 60,000 lines.
         listed: bytes = self._client.execute_command("CLIENT", "LIST")
         lines = listed.splitlines()
         names = [match[1].decode() if (match := _NAME.search(line)) else "" for line in lines]
-        return Connected(
+        return ConnectedClients(
             names=Counter(name for name in names if name),
             strangers=sum(
                 not name.startswith(OURS) and _CONSUMES.search(line) is not None

@@ -10,7 +10,7 @@ from morag_queue.errors import UsageError
 
 if TYPE_CHECKING:
     from morag_queue.core.snapshot import Snapshot
-    from morag_queue.core.task import Filter
+    from morag_queue.core.task import TaskFilter
 
 
 def _priorities() -> list[str]:
@@ -40,15 +40,15 @@ def chosen(
     priority: str | None,
     age: str | None,
     name: str | None,
-) -> "Filter":
+) -> "TaskFilter":
     """The filter that the options make. Names may be given by their beginnings. Raises UsageError, NotFound."""
-    from morag_queue.core.task import Filter
+    from morag_queue.core.task import TaskFilter
     from morag_queue.operations.names import resolve, resolve_queue
     from morag_queue.view.durations import parse_duration
 
     lanes = [view.lane for view in picture.lanes]
     known = {view.info.worker for view in picture.workers} | {view.worker for view in picture.lanes if view.worker}
-    return Filter(
+    return TaskFilter(
         queue=None if queue is None else resolve_queue(queue),
         lane=None if lane is None else resolve("lane", lane, lanes),
         worker=None if worker is None else resolve("worker", worker, known),

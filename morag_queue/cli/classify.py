@@ -25,14 +25,14 @@ def command(
 ) -> ExitStatus:
     """Show what files and URLs would need, where they would go, and how every worker scores. Nothing is submitted."""
     from morag_queue.operations.submit import SubmitReport, Submitter
-    from morag_queue.operations.submit_rows import Failure, Prepared
+    from morag_queue.operations.submit_rows import PreparedTask, RowFailure
 
     if not sources:
         raise UsageError("nothing to classify: morag-queue classify PATH|URL…")
     fields = said(content_type=content_type, priority=priority, options=option, queue=queue, worker=worker)
     prepared = list(Submitter(ctx.broker, ctx.settings).prepare(rows(sources, recursive, fields), explain=True))
-    found = [one for one in prepared if isinstance(one, Prepared)]
-    failed = [one for one in prepared if isinstance(one, Failure)]
+    found = [one for one in prepared if isinstance(one, PreparedTask)]
+    failed = [one for one in prepared if isinstance(one, RowFailure)]
 
     def human() -> "RenderableType":
         from morag_queue.view.classify import classified_view

@@ -15,7 +15,7 @@ from .task_change import tell, wire
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.core.task import Filter, Task
+    from morag_queue.core.task import Task, TaskFilter
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
@@ -76,11 +76,11 @@ def requeue(
 ) -> ExitStatus:
     """Queue them again. Without --reset a quarantined one that costs one more worker is back here at once."""
     from morag_queue.operations.retry import retrying
-    from morag_queue.operations.task_editor import Steer
+    from morag_queue.operations.task_editor import TaskEditor
 
     chosen = _chosen(ctx, ids or [], all_, _wanted(state, age, name), "requeue")
     options = ctx.options
-    steer = Steer(
+    steer = TaskEditor(
         ctx.broker, ctx.settings, "dead requeue", who=ctx.who, reason=options.reason, dry_run=options.dry_run
     )  # fmt: skip
     return tell(ctx, steer.named(chosen, retrying(wire, reset=reset)))
@@ -112,25 +112,25 @@ def drop(
     return ExitStatus.PARTIAL if done.tasks or done.unchanged else ExitStatus.NOT_FOUND
 
 
-def _wanted(state: TaskState | None, age: str | None, name: str | None) -> "Filter":
-    from morag_queue.core.task import Filter
+def _wanted(state: TaskState | None, age: str | None, name: str | None) -> "TaskFilter":
+    from morag_queue.core.task import TaskFilter
     from morag_queue.view.durations import parse_duration
 
     if state not in (None, TaskState.FAILED, TaskState.QUARANTINED):
         raise UsageError(f"--state {state}: in dead there are failed and quarantined tasks")
     seconds = None if age is None else parse_duration(age, "--age")
-    return Filter(state=state, name=name, older_than_seconds=seconds)
+    return TaskFilter(state=state, name=name, older_than_seconds=seconds)
 
 
-def _chosen(ctx: CliContext, ids: list[str], all_: bool, wanted: "Filter", word: str) -> list[str]:
+def _chosen(ctx: CliContext, ids: list[str], all_: bool, wanted: "TaskFilter", word: str) -> list[str]:
     """The ids, or all that the filter means once somebody has said yes to them."""
-    from morag_queue.operations.dead_letters import buried
+    from morag_queue.operations.dead_letters import dead_tasks
 
     if bool(ids) + (all_ or not wanted.is_empty) != 1:
         raise UsageError(f"{word} which tasks? give ids, or a filter such as --state, --age or --all")
     if ids:
         return ids
-    found = buried(ctx.broker, wanted)
+    found = dead_tasks(ctx.broker, wanted)
     if found and not ctx.options.dry_run and not ctx.options.yes:
         _ask(ctx, found, word)
     return [task.task_id for task in found]

@@ -14,8 +14,8 @@ from .options import verb
 from .standing import show
 
 if TYPE_CHECKING:
-    from morag_queue.operations.cordon import Standing
-    from morag_queue.operations.drain import Drain, Ears, Wish
+    from morag_queue.operations.cordon import CordonResult
+    from morag_queue.operations.drain import Drain, DrainOptions, DrainProgress
 
 
 @verb(changes=True)
@@ -43,13 +43,13 @@ def command(
     It stays drained over a restart, until `uncordon`. Ctrl-C detaches: the drain goes on, and `drain W` looks again.
     Ends with 6 when the deadline has passed and something still runs; nothing of that is undone.
     """
-    from morag_queue.operations.drain import DEADLINE_SECONDS, Drain, Wish
+    from morag_queue.operations.drain import DEADLINE_SECONDS, Drain, DrainOptions
     from morag_queue.view.durations import parse_duration
 
     if deadline is not None and no_deadline:
         raise UsageError("drain takes --deadline or --no-deadline, not both")
     seconds = DEADLINE_SECONDS if deadline is None else parse_duration(deadline, "--deadline")
-    wish = Wish(
+    wish = DrainOptions(
         who=ctx.who, reason=ctx.options.reason, deadline_seconds=None if no_deadline else seconds,
         deadline_given=deadline is not None or no_deadline, force=force, detach=detach, shutdown=shutdown,
         overrides=frozenset(
@@ -74,14 +74,14 @@ def command(
     return _answer(ctx, answer, detach)
 
 
-def _stock(ctx: CliContext, worker: str, wish: "Wish", ears: "Ears") -> ExitStatus:
-    from morag_queue.operations.agentless import StockDrain, stock_node
+def _stock(ctx: CliContext, worker: str, wish: "DrainOptions", ears: "DrainProgress") -> ExitStatus:
+    from morag_queue.operations.agentless import AgentlessDrain, agentless_node
 
-    node = stock_node(ctx.broker, worker)
+    node = agentless_node(ctx.broker, worker)
     if wish.force or wish.overrides:
         flags = ", ".join([*(["--force"] if wish.force else []), *sorted(wish.overrides)])
         raise UsageError(f"{node} runs without the agent: nothing can be taken back from it, so {flags} does nothing")
-    drain = StockDrain(ctx.broker, node, wish, ears)
+    drain = AgentlessDrain(ctx.broker, node, wish, ears)
     if ctx.options.dry_run:
         show(ctx, drain.preview(), "drained")
         return ExitStatus.OK
@@ -97,7 +97,7 @@ def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
     return ExitStatus.OK
 
 
-def _answer(ctx: CliContext, answer: "Standing", detached: bool) -> ExitStatus:
+def _answer(ctx: CliContext, answer: "CordonResult", detached: bool) -> ExitStatus:
     from morag_queue.operations.agentless import NOT_KNOWN
 
     show(ctx, answer, answer.state)
@@ -116,9 +116,9 @@ def _answer(ctx: CliContext, answer: "Standing", detached: bool) -> ExitStatus:
 
 
 @contextmanager
-def _ears(ctx: CliContext, worker: str) -> Iterator["Ears"]:
+def _ears(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
     """A line for each event, with the time since the beginning, and a bar on a terminal."""
-    from morag_queue.operations.drain import Ears
+    from morag_queue.operations.drain import DrainProgress
 
     began = monotonic()
     with ExitStack() as stack:
@@ -136,4 +136,4 @@ def _ears(ctx: CliContext, worker: str) -> Iterator["Ears"]:
         def say(line: str) -> None:
             ctx.note(f"[{monotonic() - began:6.1f} s] {line}")
 
-        yield Ears(pause=sleep, say=say, left=left)
+        yield DrainProgress(pause=sleep, say=say, left=left)

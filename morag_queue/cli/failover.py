@@ -13,7 +13,7 @@ from .options import verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.operations.failover import FailedOver
+    from morag_queue.operations.failover import FailoverResult
 
 
 @verb(changes=True)
@@ -54,7 +54,7 @@ def command(
     return _answer(ctx, done)
 
 
-def _answer(ctx: CliContext, done: "FailedOver") -> ExitStatus:
+def _answer(ctx: CliContext, done: "FailoverResult") -> ExitStatus:
     def human() -> "RenderableType":
         from morag_queue.view.failover import failover_view
 

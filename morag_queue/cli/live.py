@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, UsageError
-from morag_queue.operations.stats import LiveFrame, Watcher
+from morag_queue.operations.stats import FleetWatcher, LiveFrame
 from morag_queue.view.live_state import LiveState, on_key
 
 from .context import CliContext
@@ -32,7 +32,7 @@ class Wanted:
     svg: Path | None = None
 
 
-def live(ctx: CliContext, watcher: Watcher, wanted: Wanted) -> ExitStatus:
+def live(ctx: CliContext, watcher: FleetWatcher, wanted: Wanted) -> ExitStatus:
     """Shows the fleet until `q`, Ctrl-C or `count`. Raises what the first look raises: later ones may fail."""
     if wanted.interval < LEAST_INTERVAL_S:
         raise UsageError(f"--interval {wanted.interval:g}s is too short: at least {LEAST_INTERVAL_S:g}s")
@@ -62,7 +62,7 @@ def save(ctx: CliContext, path: Path, frame: LiveFrame) -> None:
     ctx.note(f"wrote {path}")
 
 
-def _lines(ctx: CliContext, keyboard: Keyboard, watcher: Watcher, wanted: Wanted, frame: LiveFrame) -> LiveFrame:
+def _lines(ctx: CliContext, keyboard: Keyboard, watcher: FleetWatcher, wanted: Wanted, frame: LiveFrame) -> LiveFrame:
     """With --json a document a line, else the tables of `stats` one under the other."""
     shown, trouble = 0, ""
     while True:
@@ -102,7 +102,7 @@ def _line(ctx: CliContext, frame: LiveFrame) -> None:
 class _Looker(Thread):
     """Looks at the broker when asked to: one that hangs must not hold up the keys."""
 
-    def __init__(self, watcher: Watcher, wake: Callable[[], None]) -> None:
+    def __init__(self, watcher: FleetWatcher, wake: Callable[[], None]) -> None:
         super().__init__(name="morag-queue-live", daemon=True)
         self._watcher, self._wake = watcher, wake
         self._asked = Event()
@@ -133,7 +133,7 @@ class _Show:
     """The live view on a terminal."""
 
     def __init__(
-        self, console: "Console", keyboard: Keyboard, watcher: Watcher, wanted: Wanted, first: LiveFrame
+        self, console: "Console", keyboard: Keyboard, watcher: FleetWatcher, wanted: Wanted, first: LiveFrame
     ) -> None:
         self._console, self._keyboard, self._wanted = console, keyboard, wanted
         self._looker = _Looker(watcher, keyboard.wake)

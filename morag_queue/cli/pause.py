@@ -8,7 +8,7 @@ from .context import CliContext
 from .options import verb
 
 if TYPE_CHECKING:
-    from morag_queue.operations.pause import Paused
+    from morag_queue.operations.pause import PauseResult
 
 Queue = Annotated[str, typer.Argument(metavar="Q", help="The queue, or an unambiguous beginning of its name.")]
 
@@ -22,7 +22,7 @@ def command(ctx: CliContext, queue: Queue) -> None:
     tell(ctx, pause(ctx.broker, queue, who=ctx.who, reason=options.reason, dry_run=options.dry_run))
 
 
-def tell(ctx: CliContext, answer: "Paused") -> None:
+def tell(ctx: CliContext, answer: "PauseResult") -> None:
     """The answer of `pause` and `resume`; the second run says `already`."""
     state = "paused" if answer.paused else "not paused"
     verb = "would be" if answer.dry_run else "is"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from morag_queue.core.model import QueueType
-    from morag_queue.operations.rebalance import Rebalanced
+    from morag_queue.operations.rebalance import RebalanceResult
 
 
 @verb(changes=True)
@@ -75,7 +75,7 @@ def _queue(name: str | None) -> "QueueType | None":
     return None if name is None else resolve_queue(name)
 
 
-def _answer(ctx: CliContext, done: "Rebalanced", explain: bool) -> None:
+def _answer(ctx: CliContext, done: "RebalanceResult", explain: bool) -> None:
     told = done.decisions if done.dry_run else done.moved_tasks or done.rejected
     if not (ctx.json or told or explain):
         if ctx.stdout.isatty():
@@ -90,7 +90,7 @@ def _answer(ctx: CliContext, done: "Rebalanced", explain: bool) -> None:
     ctx.emit(done, human)
 
 
-def _status(done: "Rebalanced", apply_file: str | None, exit_code: bool) -> ExitStatus:
+def _status(done: "RebalanceResult", apply_file: str | None, exit_code: bool) -> ExitStatus:
     if apply_file is not None and done.rejected:
         if not done.moved_tasks and not done.already:
             raise Refused(

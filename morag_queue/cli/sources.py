@@ -9,7 +9,7 @@ import typer
 from morag_queue.core.levels import parse_priority
 from morag_queue.core.model import ContentType, QueuePriority, QueueType
 from morag_queue.errors import SourceError, UsageError
-from morag_queue.operations.submit_rows import Failure, Row, row_of
+from morag_queue.operations.submit_rows import Row, RowFailure, row_of
 
 from .context import CliContext
 
@@ -52,21 +52,21 @@ def said(**flags: Any) -> dict[str, Any]:
     return fields
 
 
-def rows(sources: Iterable[str], recursive: bool, fields: dict[str, Any]) -> Iterator[tuple[int, Row | Failure]]:
+def rows(sources: Iterable[str], recursive: bool, fields: dict[str, Any]) -> Iterator[tuple[int, Row | RowFailure]]:
     """One row a source; a directory becomes the files in it. Raises UsageError for what the flags say."""
     from morag_queue.probe import expand
 
     row_of("-", fields)
     for source in expand(sources, recursive):
         if isinstance(source, SourceError):
-            yield 0, Failure.of(0, source.source, source)
+            yield 0, RowFailure.of(0, source.source, source)
         elif not source:
-            yield 0, Failure.of(0, source, SourceError("an empty source: give a path or a URL"))
+            yield 0, RowFailure.of(0, source, SourceError("an empty source: give a path or a URL"))
         elif _is_utf_8(source):
             yield 0, row_of(source, fields)
         else:
             error = SourceError(f"{source}: its name is no UTF-8, and a message has to be: rename it", source=source)
-            yield 0, Failure.of(0, source, error)
+            yield 0, RowFailure.of(0, source, error)
 
 
 def _is_utf_8(name: str) -> bool:
@@ -76,7 +76,7 @@ def _is_utf_8(name: str) -> bool:
         return False
 
 
-def tell_failures(ctx: CliContext, failed: list[Failure]) -> None:
+def tell_failures(ctx: CliContext, failed: list[RowFailure]) -> None:
     """What was not done, on stderr; a long list is cut, for --json has it whole."""
     for one in failed[:SHOWN_FAILURES]:
         place = f"line {one.line}: " if one.line else ""
@@ -85,7 +85,7 @@ def tell_failures(ctx: CliContext, failed: list[Failure]) -> None:
         ctx.warn(f"… and {len(failed) - SHOWN_FAILURES} more; --json lists them all")
 
 
-def failures(failed: list[Failure]) -> list[dict[str, Any]]:
+def failures(failed: list[RowFailure]) -> list[dict[str, Any]]:
     """As the contract has them in JSON."""
     return [{"line": one.line, "source": one.source, "error": one.error} for one in failed]
 

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 from .context import CliContext
 
 if TYPE_CHECKING:
-    from morag_queue.operations.cordon import Standing
+    from morag_queue.operations.cordon import CordonResult
 
 
-def show(ctx: CliContext, answer: "Standing", word: str) -> None:
+def show(ctx: CliContext, answer: "CordonResult", word: str) -> None:
     """The answer; a second run, which changes nothing, says `already`."""
     for warning in answer.warnings:
         ctx.warn(f"warning: {warning}")
     ctx.emit(answer, lambda: sentence(answer, word))
 
 
-def sentence(answer: "Standing", word: str) -> str:
+def sentence(answer: "CordonResult", word: str) -> str:
     """One line for a person."""
     from morag_queue.view.steps import step_lines
     from morag_queue.view.text import safe

@@ -40,13 +40,13 @@ def command(
 
     window_seconds = parse_duration(window, "--window")
     if live:
-        from morag_queue.operations.stats import Watcher
+        from morag_queue.operations.stats import FleetWatcher
 
         from .live import Wanted
         from .live import live as show
 
         wanted = Wanted(parse_duration(interval, "--interval"), count, svg)
-        return show(ctx, Watcher(ctx.broker, ctx.settings, window_seconds=window_seconds), wanted)
+        return show(ctx, FleetWatcher(ctx.broker, ctx.settings, window_seconds=window_seconds), wanted)
     if count:
         raise UsageError("--count is for --live")
     _once(ctx, window_seconds, svg)

@@ -9,7 +9,7 @@ import typer
 
 from morag_queue.core.model import TaskState
 from morag_queue.errors import ExitStatus, UsageError
-from morag_queue.operations.submit_rows import Failure, Row, parse_lines, row_of
+from morag_queue.operations.submit_rows import Row, RowFailure, parse_lines, row_of
 
 from .context import CliContext
 from .options import verb
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.25
 _SHOWN_TASKS = 50
-Numbered = Iterable[tuple[int, Row | Failure]]
+Numbered = Iterable[tuple[int, Row | RowFailure]]
 
 
 @verb(changes=True)
@@ -117,7 +117,7 @@ def _would(prepared: Iterable[Any]) -> "SubmitReport":
 
     report = SubmitReport()
     for one in prepared:
-        if isinstance(one, Failure):
+        if isinstance(one, RowFailure):
             report.failed.append(one)
         else:
             report.submitted += 1

@@ -14,11 +14,11 @@ from .options import verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.broker.celery_message import Wire
-    from morag_queue.broker.task_lookup import Found
+    from morag_queue.broker.celery_message import MessageBuilder
+    from morag_queue.broker.task_lookup import TaskHit
     from morag_queue.core.snapshot import Snapshot
-    from morag_queue.core.task import Filter
-    from morag_queue.operations.task_editor import Decide, Steer, SteerReport
+    from morag_queue.core.task import TaskFilter
+    from morag_queue.operations.task_editor import Decide, EditReport, TaskEditor
     from morag_queue.operations.task_edits import Target
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)]
@@ -49,7 +49,7 @@ def cancel(
 
     decide = cancelling(ctx.options.reason, terminate=terminate)
     steer = _steer(ctx, "task cancel")
-    wanted = chosen(steer.picture, queue, lane, worker, state, priority, age, name)
+    wanted = chosen(steer.snapshot, queue, lane, worker, state, priority, age, name)
     return _change(ctx, steer, ids or [], wanted, decide, "cancel")
 
 
@@ -75,8 +75,8 @@ def move(
     from morag_queue.operations.task_edits import moving
 
     steer = _steer(ctx, "task move")
-    target = _target(steer.picture, to_queue, to_worker, to_lane)
-    wanted = chosen(steer.picture, queue, lane, worker, None, priority, age, name)
+    target = _target(steer.snapshot, to_queue, to_worker, to_lane)
+    wanted = chosen(steer.snapshot, queue, lane, worker, None, priority, age, name)
     return _change(ctx, steer, ids or [], wanted, moving(target, force=force), f"move to {target.shown}")
 
 
@@ -97,7 +97,7 @@ def prio(
     *ids, word = words
     to = priority_of(word)
     steer = _steer(ctx, "task prio")
-    wanted = chosen(steer.picture, queue, lane, worker, None, priority, age, name)
+    wanted = chosen(steer.snapshot, queue, lane, worker, None, priority, age, name)
     return _change(ctx, steer, ids, wanted, reprioritising(to), f"change to {to.name}")
 
 
@@ -114,21 +114,21 @@ def retry(
     return tell(ctx, steer.named(ids, retrying(wire, reset=not keep)))
 
 
-def wire() -> "Wire":
+def wire() -> "MessageBuilder":
     """Writes new messages."""
-    from morag_queue.broker.celery_message import Wire
+    from morag_queue.broker.celery_message import MessageBuilder
 
-    return Wire()
+    return MessageBuilder()
 
 
-def _steer(ctx: CliContext, name: str) -> "Steer":
-    from morag_queue.operations.task_editor import Steer
+def _steer(ctx: CliContext, name: str) -> "TaskEditor":
+    from morag_queue.operations.task_editor import TaskEditor
 
     options = ctx.options
-    return Steer(ctx.broker, ctx.settings, name, who=ctx.who, reason=options.reason, dry_run=options.dry_run)
+    return TaskEditor(ctx.broker, ctx.settings, name, who=ctx.who, reason=options.reason, dry_run=options.dry_run)
 
 
-def _target(picture: "Snapshot", queue: str | None, worker: str | None, lane: str | None) -> "Target":
+def _target(snapshot: "Snapshot", queue: str | None, worker: str | None, lane: str | None) -> "Target":
     from morag_queue.operations.names import resolve, resolve_queue
     from morag_queue.operations.task_edits import Target
 
@@ -137,13 +137,13 @@ def _target(picture: "Snapshot", queue: str | None, worker: str | None, lane: st
     if queue is not None:
         return Target(queue=resolve_queue(queue))
     if worker is not None:
-        return Target(worker=resolve("worker", worker, picture.worker_by_id))
+        return Target(worker=resolve("worker", worker, snapshot.worker_by_id))
     name, owner = split(str(lane))
-    return Target(resolve_queue(name), None if owner is None else resolve("worker", owner, picture.worker_by_id))
+    return Target(resolve_queue(name), None if owner is None else resolve("worker", owner, snapshot.worker_by_id))
 
 
 def _change(
-    ctx: CliContext, steer: "Steer", ids: list[str], wanted: "Filter", decide: "Decide", words: str
+    ctx: CliContext, steer: "TaskEditor", ids: list[str], wanted: "TaskFilter", decide: "Decide", words: str
 ) -> ExitStatus:
     if ids and not wanted.is_empty:
         raise UsageError("give ids or a filter, not both")
@@ -157,7 +157,7 @@ def _change(
     return tell(ctx, steer.all(found, decide))
 
 
-def _ask(ctx: CliContext, found: "list[Found]", words: str) -> None:
+def _ask(ctx: CliContext, found: "list[TaskHit]", words: str) -> None:
     """A filter may mean more than was thought: what it means is shown, and somebody has to say yes."""
     from morag_queue.view.text import safe
 
@@ -171,7 +171,7 @@ def _ask(ctx: CliContext, found: "list[Found]", words: str) -> None:
         raise Refused(f"{words}: {len(found)} tasks; nothing was changed: add --yes, or look first with --dry-run")
 
 
-def tell(ctx: CliContext, report: "SteerReport") -> ExitStatus:
+def tell(ctx: CliContext, report: "EditReport") -> ExitStatus:
     """The answer of a verb that changes tasks."""
 
     def human() -> "RenderableType":

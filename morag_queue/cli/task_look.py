@@ -23,15 +23,15 @@ def why(ctx: CliContext, task_id: Id) -> None:
     (all who could take it are out of service), ALL_CAPABLE_OFFLINE, LEVEL_NOT_POLLED (nobody looks at its level),
     BEHIND_PRIORITY (more urgent work is first), BEHIND_EARLIER, ALL_CAPABLE_BUSY (it is the next), ABOUT_TO_START.
     """
-    from morag_queue.operations.task import Look
+    from morag_queue.operations.task import TaskExplainer
 
-    look = Look(ctx.broker, ctx.settings)
+    look = TaskExplainer(ctx.broker, ctx.settings)
     answer = look.why(task_id)
 
     def human() -> "RenderableType":
         from morag_queue.view.task import why_view
 
-        return why_view(answer, look.picture.taken_at)
+        return why_view(answer, look.snapshot.taken_at)
 
     ctx.emit(answer, human)
 
@@ -39,9 +39,9 @@ def why(ctx: CliContext, task_id: Id) -> None:
 @verb()
 def show(ctx: CliContext, task_id: Id) -> None:
     """Show a task: its entry, its message, where it is now, and what was decided about it."""
-    from morag_queue.operations.task import shown
+    from morag_queue.operations.task import task_details
 
-    answer = shown(ctx.broker, ctx.settings, task_id)
+    answer = task_details(ctx.broker, ctx.settings, task_id)
 
     def human() -> "RenderableType":
         from morag_queue.view.task import show_view

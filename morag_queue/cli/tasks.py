@@ -14,7 +14,7 @@ from .options import verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.core.task import Filter
+    from morag_queue.core.task import TaskFilter
     from morag_queue.operations.tasks import Tasks
 
 
@@ -46,7 +46,7 @@ def command(
     if lines and ctx.json:
         raise UsageError("--lines and --json: choose one")
     tasks = Tasks(ctx.broker, ctx.settings)
-    wanted = chosen(tasks.picture, queue, lane, worker, state, priority, age, name)
+    wanted = chosen(tasks.snapshot, queue, lane, worker, state, priority, age, name)
     if lines:
         _stream(ctx, tasks, wanted, limit, newest)
         return
@@ -55,7 +55,7 @@ def command(
     def human() -> "RenderableType":
         from morag_queue.view.tasks import tasks_view
 
-        return tasks_view(page, tasks.picture.taken_at, wanted.state in (TaskState.FAILED, TaskState.QUARANTINED))
+        return tasks_view(page, tasks.snapshot.taken_at, wanted.state in (TaskState.FAILED, TaskState.QUARANTINED))
 
     if blind := not_seen(ctx.broker):
         ctx.warn(f"warning: {blind}")
@@ -65,7 +65,7 @@ def command(
 _ALL = 1 << 62
 
 
-def _stream(ctx: CliContext, tasks: "Tasks", wanted: "Filter", limit: int, newest: bool) -> None:
+def _stream(ctx: CliContext, tasks: "Tasks", wanted: "TaskFilter", limit: int, newest: bool) -> None:
     from itertools import islice
 
     from morag_queue.view.output import dumps

@@ -17,7 +17,7 @@ from .systemd import Notifier
 
 if TYPE_CHECKING:
     from morag_queue.broker.redis import RedisBroker
-    from morag_queue.watch.events import Tell
+    from morag_queue.watch.events import EventSink
     from morag_queue.watch.log import Log
     from morag_queue.watch.loop import Hooks
     from morag_queue.watch.metrics import LoopMetrics
@@ -99,7 +99,7 @@ def _seconds(text: str, option: str) -> float:
 
 def _outlets(
     notifier: Notifier, broker: "RedisBroker", log: "Log", port: int | None, address: str
-) -> "tuple[Tell, Hooks]":
+) -> "tuple[EventSink, Hooks]":
     """Where the loop's events go, and who else hears of it: systemd, and Prometheus where a port was given."""
     from morag_queue.watch.loop import Hooks
 

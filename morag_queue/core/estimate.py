@@ -54,7 +54,7 @@ def best_estimate(
     return min(estimate(minutes, requires, Capability.GPU, on_gpu), estimate(minutes, requires, Capability.CPU, on_cpu))
 
 
-def surprise(measured_minutes: float, predicted_minutes: float) -> float | None:
+def log_error(measured_minutes: float, predicted_minutes: float) -> float | None:
     """ln(measured ÷ predicted), kept between ±3; None for a run that took no time, or had no prediction.
 
     `predicted_minutes` is the estimate *without* a correction, otherwise what was learned would be counted against
@@ -66,8 +66,8 @@ def surprise(measured_minutes: float, predicted_minutes: float) -> float | None:
 
 
 def learn(correction: Correction, measured_minutes: float, predicted_minutes: float) -> Correction:
-    """The correction after one more run that succeeded, see `surprise`."""
-    one = surprise(measured_minutes, predicted_minutes)
+    """The correction after one more run that succeeded, see `log_error`."""
+    one = log_error(measured_minutes, predicted_minutes)
     return correction if one is None else learn_many(correction, 1, one)
 
 

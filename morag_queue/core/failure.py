@@ -1,7 +1,7 @@
 """What failed, and what is done about it: kinds of failure, the circuit breaker, how reliable a worker is.
 
     kind                 what is done with the task                 does it speak against the worker
-    worker offline       taken back, then by `remedy`               yes: it is failed over
+    worker offline       taken back, then by `retry_decision`               yes: it is failed over
     network              its own retries, Celery's                  no
     timeout              its own retries                            where others succeed at the same queue
     processing error     its own retries                            where others succeed at the same queue
@@ -35,7 +35,7 @@ class Blame(StrEnum):
     UNCLEAR = "unclear"
 
 
-class Strategy(StrEnum):
+class RetryDecision(StrEnum):
     """What becomes of a task that is taken back from a worker that died."""
 
     REASSIGN = "reassign"
@@ -43,7 +43,7 @@ class Strategy(StrEnum):
     QUARANTINE = "quarantine"
 
 
-class Recovery(Frozen):
+class RecoveryPolicy(Frozen):
     """How patient recovery is, and when a worker is kept from taking more."""
 
     orphan_after_seconds: float = Field(
@@ -105,14 +105,14 @@ def blame(kind: FailureKind) -> Blame:
     return _BLAME.get(kind, Blame.UNCLEAR)
 
 
-def remedy(attempts: int, max_retries: int) -> Strategy:
+def retry_decision(attempts: int, max_retries: int) -> RetryDecision:
     """What is done with a task of a dead worker that was taken back `attempts` times before."""
     if attempts >= max_retries:
-        return Strategy.QUARANTINE
-    return Strategy.RETRY_WITH_DELAY if attempts else Strategy.REASSIGN
+        return RetryDecision.QUARANTINE
+    return RetryDecision.RETRY_WITH_DELAY if attempts else RetryDecision.REASSIGN
 
 
-def delay_seconds(attempts: int, recovery: Recovery) -> float:
+def delay_seconds(attempts: int, recovery: RecoveryPolicy) -> float:
     """How long a task waits that was taken back `attempts` times before: it may be what kills its workers."""
     return recovery.retry_delay_seconds * 2 ** (attempts - 1) if attempts else 0.0
 

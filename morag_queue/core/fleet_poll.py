@@ -30,7 +30,7 @@ STALLED_AFTER_S = 15.0
 """Idle while work waits for it all that time: several beats, and longer than any claim takes."""
 
 
-class News(StrEnum):
+class ChangeKind(StrEnum):
     JOINED = "joined"
     RETURNED = "returned"
     LEFT = "left"
@@ -45,7 +45,7 @@ class News(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class LastBeat:
     """The last beat of a worker: when (server's clock), what it had in hand, whether it said goodbye."""
 
     at: float
@@ -54,7 +54,7 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class FleetPoll:
     """`names` are the CLIENT LIST names, None where they may not be read. `up_since` is when the server started.
 
     `waiting` has only the shared lanes in which something waits that may be taken.
@@ -64,23 +64,23 @@ class Glance:
     up_since: float
     names: frozenset[str] | None
     acting: Mapping[str, str] = field(default_factory=dict)
-    pulses: Mapping[str, Pulse] = field(default_factory=dict)
+    beats: Mapping[str, LastBeat] = field(default_factory=dict)
     cordons: Mapping[str, str] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class FleetChange:
     """One piece of news; `detail` is the state of who is out of service, `count` the starts of who flaps."""
 
-    kind: News
+    kind: ChangeKind
     worker: str = ""
     detail: str = ""
     count: int = 0
 
 
 @dataclass(frozen=True)
-class Watched:
+class PollHistory:
     """What was seen so far. `since` is how long the looks were not interrupted, by the server's clock.
 
     `absent` are acting workers without a connection and since when, `idle` those with room while work waits for them.
@@ -88,16 +88,16 @@ class Watched:
     told and still holds; `starts` are unexpected starts of each worker.
     """
 
-    last: Glance | None = None
+    last: FleetPoll | None = None
     since: float | None = None
     absent: Mapping[str, float] = field(default_factory=dict)
     idle: Mapping[str, float] = field(default_factory=dict)
     free_since: float | None = None
-    told: frozenset[tuple[News, str, str]] = frozenset()
+    told: frozenset[tuple[ChangeKind, str, str]] = frozenset()
     starts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     called_at: float | None = None
 
-    def interrupted(self) -> "Watched":
+    def interrupted(self) -> "PollHistory":
         """After a look that failed: absence was not seen meanwhile, so it has to be seen anew."""
         return replace(self, since=None, absent={}, idle={}, free_since=None)
 
@@ -111,8 +111,8 @@ class Watched:
 
     def _is_dead(self, worker: str, info: WorkerInfo) -> bool:
         assert self.last is not None, "who is absent was looked for"
-        pulse, away = self.last.pulses.get(worker), self.last.at - self.absent[worker]
-        silence = self.last.at - (pulse.at if pulse is not None else info.started_at)
+        beat, away = self.last.beats.get(worker), self.last.at - self.absent[worker]
+        silence = self.last.at - (beat.at if beat is not None else info.started_at)
         long = away > 1.5 * info.beat_seconds or (away >= GONE_AFTER_S and silence > 2 * info.beat_seconds)
         return long and self._steady(info)
 
@@ -122,12 +122,12 @@ class Watched:
             return frozenset()
         return frozenset(
             worker
-            for worker, pulse in self.last.pulses.items()
+            for worker, beat in self.last.beats.items()
             if worker in infos
             and self.last.acting.get(worker) == infos[worker].incarnation
-            and not pulse.stopped
+            and not beat.stopped
             and worker not in self.absent
-            and self.last.at - pulse.at > policy.offline_after_seconds
+            and self.last.at - beat.at > policy.offline_after_seconds
             and self._steady(infos[worker])
         )
 
@@ -138,101 +138,105 @@ class Watched:
         )
 
 
-def look(
-    watched: Watched, now: Glance, infos: Mapping[str, WorkerInfo], policy: Policy
-) -> tuple[Watched, tuple[Item, ...]]:
+def detect_changes(
+    history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo], policy: Policy
+) -> tuple[PollHistory, tuple[FleetChange, ...]]:
     """What was seen with this glance added, and what is news. `infos` is what the last picture knew of the workers."""
-    before = watched.last
-    absent = _absent(watched, now, infos)
-    idle = _idle(watched, now, infos)
-    free_since = (watched.free_since or now.at) if _is_somebody_free(now, infos) else None
-    after = replace(watched, last=now, since=_since(watched, now), absent=absent, idle=idle, free_since=free_since)
-    news = _starts(before, now) if before is not None else []
+    before = history.last
+    absent = _absent(history, now, infos)
+    idle = _idle(history, now, infos)
+    free_since = (history.free_since or now.at) if _is_somebody_free(now, infos) else None
+    after = replace(history, last=now, since=_since(history, now), absent=absent, idle=idle, free_since=free_since)
+    changes = _starts(before, now) if before is not None else []
     holds = [*_gone(after, now, infos), *_service(now), *_stalled(after, now)]
-    holds += [Item(News.SILENT, worker) for worker in sorted(after.silent(infos, policy))]
+    holds += [FleetChange(ChangeKind.SILENT, worker) for worker in sorted(after.silent(infos, policy))]
     told = {(one.kind, one.worker, one.detail) for one in holds}
     if before is not None:
-        news += [one for one in holds if (one.kind, one.worker, one.detail) not in watched.told]
-        service = {worker for kind, worker, _ in watched.told if kind is News.OUT_OF_SERVICE} - now.cordons.keys()
-        news += [Item(News.IN_SERVICE, worker) for worker in sorted(service)]
+        changes += [one for one in holds if (one.kind, one.worker, one.detail) not in history.told]
+        service = {worker for kind, worker, _ in history.told if kind is ChangeKind.OUT_OF_SERVICE} - now.cordons.keys()
+        changes += [FleetChange(ChangeKind.IN_SERVICE, worker) for worker in sorted(service)]
     else:  # who is away or silent already is news as well; who is cordoned is not
-        news += [one for one in holds if one.kind is not News.OUT_OF_SERVICE]
-    starts, flapping = _flapping(watched, news, now, policy)
-    called_at = watched.called_at
+        changes += [one for one in holds if one.kind is not ChangeKind.OUT_OF_SERVICE]
+    starts, flapping = _flapping(history, changes, now, policy)
+    called_at = history.called_at
     if _calls(after, now):
-        news.append(Item(News.IDLE))
+        changes.append(FleetChange(ChangeKind.IDLE))
         called_at = now.at
-    return replace(after, told=frozenset(told), starts=starts, called_at=called_at), (*news, *flapping)
+    return replace(after, told=frozenset(told), starts=starts, called_at=called_at), (*changes, *flapping)
 
 
-def _since(watched: Watched, now: Glance) -> float:
-    return max(now.at if watched.since is None else watched.since, now.up_since)
+def _since(history: PollHistory, now: FleetPoll) -> float:
+    return max(now.at if history.since is None else history.since, now.up_since)
 
 
-def _is_up(worker: str, now: Glance, infos: Mapping[str, WorkerInfo]) -> bool:
+def _is_up(worker: str, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
     """Whether the run that the picture knew still acts in its name, and has not said goodbye."""
-    pulse = now.pulses.get(worker)
-    return now.acting.get(worker) == infos[worker].incarnation and not (pulse is not None and pulse.stopped)
+    beat = now.beats.get(worker)
+    return now.acting.get(worker) == infos[worker].incarnation and not (beat is not None and beat.stopped)
 
 
-def _absent(watched: Watched, now: Glance, infos: Mapping[str, WorkerInfo]) -> dict[str, float]:
+def _absent(history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> dict[str, float]:
     """A worker that has no name in CLIENT LIST (no agent's) cannot be seen to be absent."""
     if now.names is None:
         return {}
     return {
-        worker: watched.absent.get(worker, now.at)
+        worker: history.absent.get(worker, now.at)
         for worker, info in infos.items()
         if info.client_name and info.client_name not in now.names and _is_up(worker, now, infos)
     }
 
 
-def _idle(watched: Watched, now: Glance, infos: Mapping[str, WorkerInfo]) -> dict[str, float]:
+def _idle(history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> dict[str, float]:
     """Workers with nothing in hand, while something waits in a queue that they read."""
     return {
-        worker: watched.idle.get(worker, now.at)
+        worker: history.idle.get(worker, now.at)
         for worker, info in infos.items()
         if not now.waiting.keys().isdisjoint(info.queues) and _is_free(worker, now, infos)
     }
 
 
-def _is_somebody_free(now: Glance, infos: Mapping[str, WorkerInfo]) -> bool:
+def _is_somebody_free(now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
     return bool(now.waiting) and any(_is_free(worker, now, infos) for worker in infos)
 
 
-def _is_free(worker: str, now: Glance, infos: Mapping[str, WorkerInfo]) -> bool:
+def _is_free(worker: str, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
     """In service, beating, and with nothing in hand."""
-    pulse = now.pulses.get(worker)
-    if pulse is None or pulse.busy or worker in now.cordons:
+    beat = now.beats.get(worker)
+    if beat is None or beat.busy or worker in now.cordons:
         return False
-    return now.at - pulse.at <= 3 * infos[worker].beat_seconds and _is_up(worker, now, infos)
+    return now.at - beat.at <= 3 * infos[worker].beat_seconds and _is_up(worker, now, infos)
 
 
-def _starts(before: Glance, now: Glance) -> list[Item]:
-    news = []
+def _starts(before: FleetPoll, now: FleetPoll) -> list[FleetChange]:
+    changes = []
     for worker, run in now.acting.items():
         was = before.acting.get(worker)
         if run not in (was, FENCED):
-            news.append(Item(News.JOINED if was is None else News.RETURNED, worker))
-        pulse, known = now.pulses.get(worker), before.pulses.get(worker)
-        if pulse is not None and pulse.stopped and not (known is not None and known.stopped):
-            news.append(Item(News.LEFT, worker))
-    return news
+            changes.append(FleetChange(ChangeKind.JOINED if was is None else ChangeKind.RETURNED, worker))
+        beat, known = now.beats.get(worker), before.beats.get(worker)
+        if beat is not None and beat.stopped and not (known is not None and known.stopped):
+            changes.append(FleetChange(ChangeKind.LEFT, worker))
+    return changes
 
 
-def _gone(after: Watched, now: Glance, infos: Mapping[str, WorkerInfo]) -> list[Item]:
-    found = [Item(News.GONE, worker) for worker, since in after.absent.items() if now.at - since >= GONE_AFTER_S]
-    return found + [Item(News.OVERDUE, worker) for worker in sorted(after.proved_absent(infos))]
+def _gone(after: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> list[FleetChange]:
+    found = [
+        FleetChange(ChangeKind.GONE, worker) for worker, since in after.absent.items() if now.at - since >= GONE_AFTER_S
+    ]
+    return found + [FleetChange(ChangeKind.OVERDUE, worker) for worker in sorted(after.proved_absent(infos))]
 
 
-def _service(now: Glance) -> list[Item]:
-    return [Item(News.OUT_OF_SERVICE, worker, state) for worker, state in sorted(now.cordons.items())]
+def _service(now: FleetPoll) -> list[FleetChange]:
+    return [FleetChange(ChangeKind.OUT_OF_SERVICE, worker, state) for worker, state in sorted(now.cordons.items())]
 
 
-def _stalled(after: Watched, now: Glance) -> list[Item]:
-    return [Item(News.STALLED, one) for one, since in after.idle.items() if now.at - since >= STALLED_AFTER_S]
+def _stalled(after: PollHistory, now: FleetPoll) -> list[FleetChange]:
+    return [
+        FleetChange(ChangeKind.STALLED, one) for one, since in after.idle.items() if now.at - since >= STALLED_AFTER_S
+    ]
 
 
-def _calls(after: Watched, now: Glance) -> bool:
+def _calls(after: PollHistory, now: FleetPoll) -> bool:
     """Whether somebody has been free for a moment while work waits; once as long as that lasts, and not too often."""
     since = after.free_since
     if since is None or now.at - since < IDLE_AFTER_S:
@@ -241,21 +245,21 @@ def _calls(after: Watched, now: Glance) -> bool:
 
 
 def _flapping(
-    watched: Watched, news: list[Item], now: Glance, policy: Policy
-) -> tuple[dict[str, tuple[float, ...]], list[Item]]:
+    history: PollHistory, changes: list[FleetChange], now: FleetPoll, policy: Policy
+) -> tuple[dict[str, tuple[float, ...]], list[FleetChange]]:
     """Who starts again and again without having said goodbye. What is counted begins anew when the breaker opens."""
     recovery = policy.recovery
-    before = watched.last
-    said_goodbye = {worker for worker, pulse in before.pulses.items() if pulse.stopped} if before is not None else set()
+    before = history.last
+    said_goodbye = {worker for worker, beat in before.beats.items() if beat.stopped} if before is not None else set()
     starts = {
         worker: recent
-        for worker, times in watched.starts.items()
+        for worker, times in history.starts.items()
         if (recent := tuple(at for at in times if now.at - at < recovery.breaker_seconds))
     }
     flapping = []
-    for one in news:
-        if one.kind is News.RETURNED and one.worker not in said_goodbye:
+    for one in changes:
+        if one.kind is ChangeKind.RETURNED and one.worker not in said_goodbye:
             starts[one.worker] = (*starts.get(one.worker, ()), now.at)
             if len(starts[one.worker]) >= recovery.breaker_failures:
-                flapping.append(Item(News.FLAPPING, one.worker, count=len(starts.pop(one.worker))))
+                flapping.append(FleetChange(ChangeKind.FLAPPING, one.worker, count=len(starts.pop(one.worker))))
     return starts, flapping

@@ -110,7 +110,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Kept(Frozen):
+class Stored(Frozen):
     """A value that is kept on the broker: other versions read it as well, and pass over what they do not know."""
 
     model_config = ConfigDict(extra="ignore")
@@ -182,7 +182,7 @@ class TaskQueueEntry(Frozen):
     attempts: int = 0
 
 
-class WorkerInfo(Kept):
+class WorkerInfo(Stored):
     """What a worker says of itself once, when it registers."""
 
     worker: str
@@ -211,7 +211,7 @@ class WorkerInfo(Kept):
     started_at: float = 0.0
 
 
-class Heartbeat(Kept):
+class Heartbeat(Stored):
     """What a worker says of itself every few seconds. Percentages are 0–100."""
 
     at: float = Field(description="seconds since the epoch, the server's clock")
@@ -224,7 +224,7 @@ class Heartbeat(Kept):
     stopped: bool = Field(False, description="it said goodbye: a clean shutdown")
 
 
-class Held(Frozen):
+class HeldMessage(Frozen):
     """One message in a worker's hands: in kombu's `unacked`, with the owner that the claim wrote."""
 
     tag: str
@@ -236,7 +236,7 @@ class Held(Frozen):
     claimed_at: float
 
 
-class Cordon(Kept):
+class Cordon(Stored):
     """A worker taken out of service: who did it, when and why. Times are seconds since the epoch."""
 
     state: WorkerStatus
@@ -289,7 +289,7 @@ class WorkerStats(Frozen):
     failures_in_a_row: int = 0
 
 
-class Lease(Kept):
+class Lease(Stored):
     """Who leads. `term` grows with every taking and is never given twice; times are the server's clock, seconds."""
 
     holder: str = Field(description="one process: nobody else has this word")

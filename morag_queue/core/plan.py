@@ -107,7 +107,7 @@ class Applied(Frozen):
     rejected: tuple[Rejected, ...] = ()
 
 
-class Verdict(Frozen):
+class Blocker(Frozen):
     """One obstacle found before anything is touched. `overridden_by` is the flag that goes on in spite of it."""
 
     kind: str

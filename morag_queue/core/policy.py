@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .failure import Recovery
+from .failure import RecoveryPolicy
 from .model import Capability, ContentType, Frozen, QueuePriority, QueueType, Requires
 
 
@@ -83,7 +83,7 @@ class ContentPolicy(Frozen):
     assumed_length: float = Field(10.0, gt=0, description="minutes of play, or pages, where nothing is known")
 
 
-class Content(Frozen):
+class ContentPolicies(Frozen):
     """Starting estimates by content type; the system learns from what it measures.
 
     Megabytes and gigabytes are decimal. The rates of `megabytes_per_minute` are those of common encodings: 128 kbit/s
@@ -133,7 +133,7 @@ class Content(Frozen):
         return row
 
 
-class Patience(Frozen):
+class MaxWaits(Frozen):
     """Minutes of waiting from which a task counts as starved, by its priority in words."""
 
     urgent: float = Field(15.0, gt=0)
@@ -147,7 +147,7 @@ class Patience(Frozen):
         return minutes
 
 
-class Balancing(Frozen):
+class BalancingPolicy(Frozen):
     """How the loop moves what waits. The constants are those under which the simulations of the policy were run."""
 
     interval_seconds: float = Field(30.0, gt=0, description="one tick; what is allowed a tick is allowed in this time")
@@ -157,7 +157,7 @@ class Balancing(Frozen):
     moves_per_task: int = Field(2, ge=1, description="how often a task is moved in its life")
     rest_seconds: float = Field(60.0, ge=0, description="how long a moved task is left alone")
     refused_seconds: float = Field(300.0, ge=0, description="how long a task whose move was refused is left alone")
-    max_wait_minutes: Patience = Patience()
+    max_wait_minutes: MaxWaits = MaxWaits()
     starving_share: float = Field(0.05, ge=0, le=1, description="of a pool's slots, for what would starve")
     starving_span_seconds: float = Field(1800.0, ge=0, description="how much of that share can be saved up")
     ending_share: float = Field(0.2, ge=0, le=1, description="less new work than this share: a batch is ending")
@@ -179,5 +179,5 @@ class Policy(Frozen):
     max_retries: int = Field(3, ge=0)
     suspect_after_seconds: float = Field(10.0, gt=0, description="a beat older than this is worth a question")
     offline_after_seconds: float = Field(60.0, gt=0, description="a beat older than this is not healthy")
-    recovery: Recovery = Recovery()
-    balancing: Balancing = Balancing()
+    recovery: RecoveryPolicy = RecoveryPolicy()
+    balancing: BalancingPolicy = BalancingPolicy()

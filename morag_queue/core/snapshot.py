@@ -11,11 +11,11 @@ from functools import cached_property
 from types import MappingProxyType
 
 from .estimate import Correction
-from .model import ContentType, Cordon, Heartbeat, Held, Lease, QueuePriority, QueueType, Requires, WorkerInfo
+from .model import ContentType, Cordon, Heartbeat, HeldMessage, Lease, QueuePriority, QueueType, Requires, WorkerInfo
 
 NOTHING_QUEUED = (0,) * 10
-NOBODY_WAITS: tuple[float | None, ...] = (None,) * 10
-NO_HEADS: tuple[tuple["Head", ...], ...] = ((),) * 10
+NOTHING_WAITS: tuple[float | None, ...] = (None,) * 10
+NO_ENTRIES: tuple[tuple["LaneEntry", ...], ...] = ((),) * 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class LaneEntry:
     """One entry at an end of a lane, as its message's header tells it.
 
     `minutes` are estimated at factor 1, `enqueued_at` is seconds since the epoch. `queue` is where it was submitted to,
@@ -91,10 +91,10 @@ class LaneView:
     queue: QueueType
     worker: str | None = None
     lengths: tuple[int, ...] = NOTHING_QUEUED
-    oldest_enqueued_at: tuple[float | None, ...] = NOBODY_WAITS
+    oldest_enqueued_at: tuple[float | None, ...] = NOTHING_WAITS
     foreign: int = 0
-    heads: tuple[tuple[Head, ...], ...] = NO_HEADS
-    tails: tuple[tuple[Head, ...], ...] = NO_HEADS
+    heads: tuple[tuple[LaneEntry, ...], ...] = NO_ENTRIES
+    tails: tuple[tuple[LaneEntry, ...], ...] = NO_ENTRIES
 
     @property
     def length(self) -> int:
@@ -116,7 +116,7 @@ class Snapshot:
     taken_at: float
     workers: tuple[WorkerView, ...] = ()
     lanes: tuple[LaneView, ...] = ()
-    held: tuple[Held, ...] = ()
+    held: tuple[HeldMessage, ...] = ()
     paused: frozenset[QueueType] = frozenset()
     leader: Lease | None = None
     fleet: str = ""
@@ -148,9 +148,9 @@ class Snapshot:
         return MappingProxyType({queue: tuple(views) for queue, views in found.items()})
 
     @cached_property
-    def held_by_worker(self) -> Mapping[str, tuple[Held, ...]]:
+    def held_by_worker(self) -> Mapping[str, tuple[HeldMessage, ...]]:
         """What each worker holds, of every run of it: a dead run's messages are still in its name."""
-        found: dict[str, list[Held]] = defaultdict(list)
+        found: dict[str, list[HeldMessage]] = defaultdict(list)
         for one in self.held:
             found[one.worker].append(one)
         return MappingProxyType({worker: tuple(ones) for worker, ones in found.items()})

@@ -47,7 +47,7 @@ class Task(Frozen):
         return self.state in ENDED
 
 
-class Filter(Frozen):
+class TaskFilter(Frozen):
     """Which tasks a person means; what is None does not matter. All conditions have to hold."""
 
     queue: QueueType | None = None
@@ -60,7 +60,7 @@ class Filter(Frozen):
 
     @property
     def is_empty(self) -> bool:
-        return self == Filter()
+        return self == TaskFilter()
 
     def fits(self, task: Task, now: float) -> bool:
         """Whether the task is meant; `now` is the server's clock. A task whose age is not known is not old."""

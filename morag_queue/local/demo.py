@@ -17,7 +17,7 @@ from morag_queue.core.model import Capability, FleetStats, QueuePriority, Requir
 from morag_queue.errors import SourceError
 from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import SubmittedTask, Submitter
-from morag_queue.operations.submit_rows import Failure, Prepared, Row
+from morag_queue.operations.submit_rows import PreparedTask, Row, RowFailure
 from morag_queue.probe import expand
 from morag_queue.settings import Settings
 
@@ -75,7 +75,7 @@ class Outcome:
     waits: dict[str, float]
     killed: str | None
     interrupted: tuple[str, ...]
-    failed: tuple[Failure, ...]
+    failed: tuple[RowFailure, ...]
     seconds: float
 
     @property
@@ -118,7 +118,7 @@ class Demo:
     _progress: Progress = field(init=False)
     _settings: Settings = field(init=False)
     _tasks: list[SubmittedTask] = field(default_factory=list)
-    _failed: list[Failure] = field(default_factory=list)
+    _failed: list[RowFailure] = field(default_factory=list)
     _interrupted: tuple[str, ...] = ()
     _is_killed: bool = False
     _began: float = field(default_factory=time.monotonic)
@@ -174,7 +174,7 @@ class Demo:
             sources = make_media(self.media, self.seed)
         else:
             found = list(expand([str(self.source)], recursive=True))
-            self._failed += [Failure.of(0, one.source, one) for one in found if isinstance(one, SourceError)]
+            self._failed += [RowFailure.of(0, one.source, one) for one in found if isinstance(one, SourceError)]
             sources = [one for one in found if isinstance(one, str)]
         if not sources:
             raise SourceError(f"no file in {self.source}: give --input a directory with files in it")
@@ -188,8 +188,8 @@ class Demo:
             Row(source=source, priority=_PRIORITIES[number % len(_PRIORITIES)]) for number, source in enumerate(sources)
         ]
         prepared = list(submitter.prepare(enumerate(rows, 1)))
-        pace = self.work_seconds / (_makespan(one for one in prepared if isinstance(one, Prepared)) or 1.0)
-        timed = [_timed(one, pace) if isinstance(one, Prepared) else (one.line, one) for one in prepared]
+        pace = self.work_seconds / (_makespan(one for one in prepared if isinstance(one, PreparedTask)) or 1.0)
+        timed = [_timed(one, pace) if isinstance(one, PreparedTask) else (one.line, one) for one in prepared]
         self._submitted_at = time.time()
         report = submitter.submit(timed)
         if report.broken is not None:
@@ -261,14 +261,14 @@ class Demo:
         return {word: round(sum(some) / len(some), 2) for word, some in waits.items() if some}
 
 
-def _timed(one: Prepared, pace: float) -> tuple[int, Row]:
+def _timed(one: PreparedTask, pace: float) -> tuple[int, Row]:
     """The row with its simulated time, which is then its estimate too: what the tables foretell is what happens."""
     seconds = round(one.classification.estimated_minutes * pace, 3)
     simulated = {"options": {**one.row.options, "simulate_seconds": seconds}, "estimated_duration": seconds / 60}
     return one.line, one.row.model_copy(update=simulated)
 
 
-def _makespan(prepared: Iterable[Prepared]) -> float:
+def _makespan(prepared: Iterable[PreparedTask]) -> float:
     """Minutes that these workers need at the least: each kind of work on those that serve it, and the longest task."""
     gpu = cpu = longest = 0.0
     for one in prepared:

@@ -9,7 +9,7 @@ from typing import Any
 
 from morag_queue.core.estimate import estimate, possible
 from morag_queue.core.model import Capability, Classification, ContentType
-from morag_queue.core.policy import Content
+from morag_queue.core.policy import ContentPolicies
 from morag_queue.core.routing.classify import classify
 from morag_queue.probe import probe
 
@@ -24,7 +24,7 @@ def work_on(source: str, content_type: str | None) -> tuple[dict[str, Any], Clas
     """
     declared = ContentType(content_type) if content_type else None
     facts = probe(source, declared=declared)
-    found = classify(facts, {}, Content(), declared=declared)
+    found = classify(facts, {}, ContentPolicies(), declared=declared)
     result: dict[str, Any] = {"source": source, "content_type": found.content_type.value}
     result |= {name: value for name in _FACTS if (value := getattr(facts, name)) is not None}
     if facts.is_url:

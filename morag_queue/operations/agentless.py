@@ -12,17 +12,17 @@ from morag_queue.core.recovery.drain import plan_drain
 from morag_queue.errors import NotFound
 
 from .apply import apply
-from .cordon import Standing, cordon, uncordon
-from .drain import Ears, Wish, tasks
+from .cordon import CordonResult, cordon, uncordon
+from .drain import DrainOptions, DrainProgress, tasks
 from .names import resolve
 
 _LOOKED_THROUGH = 1000
 """Entries of the journal in which the queues are looked for that it was told to leave."""
 
 
-def cordon_stock(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> Standing:
+def cordon_agentless(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> CordonResult:
     """It is told to consume nothing but its own lanes. Raises NotFound where none of that name answers."""
-    node = stock_node(broker, given)
+    node = agentless_node(broker, given)
     worker = node.partition("@")[0]
     shared = [queue for queue in broker.control.queues(node) or () if split(queue)[1] != worker]
     placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=broker.now())
@@ -34,10 +34,10 @@ def cordon_stock(broker: RedisBroker, given: str, *, who: str, reason: str, dry_
     return _standing(worker, placed.state, who, reason, changed=bool(shared), dry_run=dry_run)
 
 
-def uncordon_stock(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> Standing:
+def uncordon_agentless(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> CordonResult:
     """It is told to consume again what a cordon or a drain has told it to leave. Raises NotFound."""
     try:
-        node = stock_node(broker, given)
+        node = agentless_node(broker, given)
     except NotFound:
         with broker.translated():
             if broker.cordons.get(given) is None:
@@ -56,20 +56,20 @@ def uncordon_stock(broker: RedisBroker, given: str, *, who: str, reason: str, dr
     return _standing(worker, WorkerStatus.ONLINE, who, reason, changed=before is not None, dry_run=dry_run)
 
 
-def cordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> Standing:
+def cordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
     """Of a worker with the agent, or without. Raises NotFound, UsageError, Refused."""
     try:
         return cordon(broker, given, who=who, reason=reason, dry_run=dry_run)
     except NotFound:
-        return cordon_stock(broker, given, who=who, reason=reason, dry_run=dry_run)
+        return cordon_agentless(broker, given, who=who, reason=reason, dry_run=dry_run)
 
 
-def uncordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> Standing:
+def uncordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
     """As `cordon_any`."""
     try:
         return uncordon(broker, given, who=who, reason=reason, dry_run=dry_run)
     except NotFound:
-        return uncordon_stock(broker, given, who=who, reason=reason, dry_run=dry_run)
+        return uncordon_agentless(broker, given, who=who, reason=reason, dry_run=dry_run)
 
 
 def _left(broker: RedisBroker, worker: str) -> list[str]:
@@ -87,8 +87,8 @@ def _note(
         broker.journal.write(who, verb, worker, reason=reason, changes=changes)
 
 
-def _standing(worker: str, state: WorkerStatus, who: str, reason: str, *, changed: bool, dry_run: bool) -> Standing:
-    return Standing(
+def _standing(worker: str, state: WorkerStatus, who: str, reason: str, *, changed: bool, dry_run: bool) -> CordonResult:
+    return CordonResult(
         worker=worker, state=state, changed=changed, reason=reason, who=who, dry_run=dry_run,
         warnings=(f"{worker}: {NOT_KNOWN}",),
     )  # fmt: skip
@@ -107,7 +107,7 @@ NOT_KNOWN = (
 _SILENT = "it does not answer: busy, stopped or gone"
 
 
-def stock_node(broker: RedisBroker, given: str) -> str:
+def agentless_node(broker: RedisBroker, given: str) -> str:
     """The node name of a worker that is not registered and answers. Raises NotFound, UsageError."""
     nodes = {node.partition("@")[0]: node for node in broker.control.ping()}
     try:
@@ -118,15 +118,15 @@ def stock_node(broker: RedisBroker, given: str) -> str:
         raise NotFound(f"no worker {given!r} is registered, and none of that name answers{there}") from None
 
 
-class StockDrain:
+class AgentlessDrain:
     """One drain of a worker that is not registered."""
 
-    def __init__(self, broker: RedisBroker, node: str, wish: Wish, ears: Ears) -> None:
+    def __init__(self, broker: RedisBroker, node: str, wish: DrainOptions, ears: DrainProgress) -> None:
         self._broker, self._node, self._wish, self._ears = broker, node, wish, ears
         self.worker = node.partition("@")[0]
         self._moved = 0
 
-    def run(self) -> Standing:
+    def run(self) -> CordonResult:
         """Waits until it says twice, a pop apart, that it has nothing in hand."""
         began = now = self._broker.now()
         deadline = None if self._wish.deadline_seconds is None else began + self._wish.deadline_seconds
@@ -148,7 +148,7 @@ class StockDrain:
             self._ears.say(f"{self.worker}: told to end its process")
         return self._answer(WorkerStatus.DRAINED, running, now - began, changed)
 
-    def preview(self) -> Standing:
+    def preview(self) -> CordonResult:
         """What it would do: whether it consumes anything, and what it has in hand."""
         busy = self._broker.control.busy(self._node)
         changed = self._broker.control.queues(self._node) != []
@@ -169,19 +169,19 @@ class StockDrain:
 
     def _look(self) -> tuple[int, int | None, float]:
         """Moves what waits in its lanes. How many, what it has in hand (None: no answer), and when that was."""
-        picture, _ = self._broker.observe()
-        plan = plan_drain(picture, self.worker, self._broker.settings.queues, plan_id=str(uuid4()))
+        snapshot, _ = self._broker.observe()
+        plan = plan_drain(snapshot, self.worker, self._broker.settings.queues, plan_id=str(uuid4()))
         moved = apply(self._broker, plan).moved if plan.steps else 0
         self._moved += moved
         busy = self._broker.control.busy(self._node)
-        return moved, None if busy is None else busy.total, picture.taken_at
+        return moved, None if busy is None else busy.total, snapshot.taken_at
 
     def _write(self, cordon: Cordon) -> None:
         with self._broker.translated():
             self._broker.cordons.put(self.worker, cordon, (None, *WorkerStatus))
 
-    def _answer(self, state: WorkerStatus, running: int | None, waited: float, changed: bool) -> Standing:
-        return Standing(
+    def _answer(self, state: WorkerStatus, running: int | None, waited: float, changed: bool) -> CordonResult:
+        return CordonResult(
             worker=self.worker, state=state, moved_tasks=self._moved, running_tasks=running or 0,
             waited_seconds=round(waited, 3), changed=changed, reason=self._wish.reason, who=self._wish.who,
             warnings=(f"{self.worker}: {NOT_KNOWN}",),

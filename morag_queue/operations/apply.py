@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Any, assert_never
 
-from morag_queue.broker.contract import Broker, TaskMove
-from morag_queue.broker.recovery import Again, Return
+from morag_queue.broker.contract import Broker, MoveOutcome
+from morag_queue.broker.recovery import RequeueRequest, ResendRequest
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.balancing.capacity import unsafe
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
@@ -57,13 +57,13 @@ def move_tasks(broker: Broker, steps: Sequence[MoveTask], term: str) -> tuple[in
     """How many were moved, how many were there already, and who was refused. Raises LeaseLost on a stale term."""
     closed = unsafe(broker.observe()[0], broker.queues)
     outcomes = list(zip(steps, broker.moves.tasks(steps, closed, term=term), strict=True))
-    there = _already(broker, [step for step, outcome in outcomes if outcome is TaskMove.GONE])
+    there = _already(broker, [step for step, outcome in outcomes if outcome is MoveOutcome.GONE])
     refused = [
         Rejected(task_id=step.task_id, reason=_why(step, outcome))
         for step, outcome in outcomes
-        if outcome is not TaskMove.MOVED and step.task_id not in there
+        if outcome is not MoveOutcome.MOVED and step.task_id not in there
     ]
-    return sum(outcome is TaskMove.MOVED for _, outcome in outcomes), len(there), refused
+    return sum(outcome is MoveOutcome.MOVED for _, outcome in outcomes), len(there), refused
 
 
 def need_a_gpu(step: MoveLane, count: int) -> list[Rejected]:
@@ -79,11 +79,11 @@ def _already(broker: Broker, gone: Sequence[MoveTask]) -> Collection[str]:
     return {task for task, record in records.items() if wanted[task].items() <= record.items()}
 
 
-def _why(step: MoveTask, outcome: TaskMove) -> str:
+def _why(step: MoveTask, outcome: MoveOutcome) -> str:
     match outcome:
-        case TaskMove.FOREIGN:
+        case MoveOutcome.FOREIGN:
             return f"its message in {step.source} is not of the expected form: it stays there"
-        case TaskMove.GPU:
+        case MoveOutcome.GPU:
             return f"it needs a GPU, and workers without one read {step.target}: it stays in {step.source}"
         case _:
             return f"it is no longer in {step.source} at level {step.level}: taken, ended or moved meanwhile"
@@ -99,7 +99,7 @@ _REFUSED = {
 
 def take_back(broker: RedisBroker, steps: Sequence[TakeBack], term: str) -> tuple[int, int, list[Rejected]]:
     """How many went back to a lane, how many were quarantined, and the rest."""
-    outcomes = broker.takebacks.apply(map(_return, steps), term=term)
+    outcomes = broker.requeues.apply(map(_return, steps), term=term)
     refused = [
         Rejected(task_id=step.task_id, reason=_REFUSED[outcome])
         for step, outcome in zip(steps, outcomes, strict=True)
@@ -121,21 +121,21 @@ def resend(broker: RedisBroker, steps: Sequence[Resend], term: str) -> tuple[int
     return outcomes.count("resent"), outcomes.count("quarantined"), refused
 
 
-def _return(step: TakeBack) -> Return:
-    return Return(
+def _return(step: TakeBack) -> RequeueRequest:
+    return RequeueRequest(
         step.tag, step.incarnation, step.task_id, step.target, step.level, step.reason, step.max_deaths,
         step.untouched_since, step.eta,
     )  # fmt: skip
 
 
-def _agains(broker: RedisBroker, reasons: dict[str, str]) -> Iterator[Again]:
-    from morag_queue.broker.celery_message import Wire
+def _agains(broker: RedisBroker, reasons: dict[str, str]) -> Iterator[ResendRequest]:
+    from morag_queue.broker.celery_message import MessageBuilder
 
-    wire = Wire()
+    wire = MessageBuilder()
     for task_id, seen in broker.lost.records(list(reasons)).items():
         entry = _entry(task_id, json.loads(seen))
         text, record = wire.message(entry)
-        yield Again(task_id, seen, record, text, entry.lane, entry.level, reasons[task_id])
+        yield ResendRequest(task_id, seen, record, text, entry.lane, entry.level, reasons[task_id])
 
 
 def _entry(task_id: str, record: dict[str, Any]) -> TaskQueueEntry:

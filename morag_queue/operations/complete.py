@@ -1,6 +1,6 @@
 """complete: a service says that a task has ended. What a worker with the agent has is left to that worker to say."""
 
-from morag_queue.broker.celery_events import Outside, Told
+from morag_queue.broker.celery_events import ExternalCompletion, ExternalCompletions
 from morag_queue.broker.redis import RedisBroker
 
 
@@ -10,8 +10,8 @@ def complete(broker: RedisBroker, task_id: str, success: bool) -> bool:
         seen = broker.lost.records([task_id]).get(task_id)
         if seen is None:
             return False
-        picture, _ = broker.observe()
-        if any(one.task_id == task_id for one in picture.held):
+        snapshot, _ = broker.observe()
+        if any(one.task_id == task_id for one in snapshot.held):
             return False
-        outside = Outside(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
-        return outside.end(Told(task_id, "completed" if success else "failed"), seen)
+        outside = ExternalCompletions(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
+        return outside.end(ExternalCompletion(task_id, "completed" if success else "failed"), seen)

@@ -14,7 +14,7 @@ from morag_queue.errors import Refused
 from .names import resolve
 
 
-class Standing(Frozen):
+class CordonResult(Frozen):
     """How a worker stands after the command; the first five fields are what scripts rely on."""
 
     worker: str
@@ -35,34 +35,34 @@ class Standing(Frozen):
     warnings: tuple[str, ...] = ()
 
 
-def worker_named(picture: Snapshot, given: str) -> WorkerView:
+def worker_named(snapshot: Snapshot, given: str) -> WorkerView:
     """The registered worker of that name, or whose id begins so. Raises NotFound, UsageError."""
-    return picture.worker_by_id[resolve("worker", given, picture.worker_by_id)]
+    return snapshot.worker_by_id[resolve("worker", given, snapshot.worker_by_id)]
 
 
-def cordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> Standing:
+def cordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
     """It takes nothing from shared lanes any more and finishes what is in its own. Raises Refused."""
-    picture, _ = broker.observe()
-    view = worker_named(picture, given)
+    snapshot, _ = broker.observe()
+    view = worker_named(snapshot, given)
     if view.cordon is not None and view.cordon.until is None:
         if view.cordon.state is not WorkerStatus.CORDONED:
             raise Refused(
                 f"{view.worker} is {view.cordon.state}, which is more than cordoned; "
                 f"`morag-queue uncordon {view.worker}` first"
             )
-        return standing(picture, view, changed=False)
-    placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=picture.taken_at)
+        return cordon_result(snapshot, view, changed=False)
+    placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=snapshot.taken_at)
     if not dry_run:
         # Over the circuit breaker's own as well: what a person says does not end by itself.
         _put(broker, view.worker, placed, (None, WorkerStatus.CORDONED))
         note(broker, view, who, "cordon", reason, "cordoned")
-    return standing(picture, view, placed, dry_run=dry_run)
+    return cordon_result(snapshot, view, placed, dry_run=dry_run)
 
 
-def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> Standing:
+def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
     """Back into service, from whatever state. Raises Refused."""
-    picture, _ = broker.observe()
-    view = worker_named(picture, given)
+    snapshot, _ = broker.observe()
+    view = worker_named(snapshot, given)
     before = view.cordon
     if before is not None and not dry_run:
         _put(broker, view.worker, None, (None, before.state))
@@ -70,24 +70,24 @@ def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry
         if before.state is not WorkerStatus.CORDONED and not view.info.claims:
             broker.control.look([view.info.node])  # it has stopped to consume, and has to begin again
     after = WorkerView(view.info, view.beat, None, view.totals, view.fenced)
-    word, _ = status_in(picture, after, broker.settings.policy)
-    return standing(picture, after, changed=before is not None, state=word, dry_run=dry_run)
+    word, _ = status_in(snapshot, after, broker.settings.policy)
+    return cordon_result(snapshot, after, changed=before is not None, state=word, dry_run=dry_run)
 
 
-def standing(
-    picture: Snapshot,
+def cordon_result(
+    snapshot: Snapshot,
     view: WorkerView,
     placed: Cordon | None = None,
     *,
     changed: bool = True,
     state: WorkerStatus | None = None,
     dry_run: bool = False,
-) -> Standing:
+) -> CordonResult:
     """The answer for a worker with this cordon (its present one, where none is given)."""
     one = placed or view.cordon or Cordon(state=state or WorkerStatus.ONLINE)
-    return Standing(
-        worker=view.worker, state=one.state, running_tasks=len(picture.held_by_worker.get(view.worker, ())),
-        waiting_tasks=picture.waiting_count(view.worker), changed=changed, reason=one.reason, who=one.who, at=one.at,
+    return CordonResult(
+        worker=view.worker, state=one.state, running_tasks=len(snapshot.held_by_worker.get(view.worker, ())),
+        waiting_tasks=snapshot.waiting_count(view.worker), changed=changed, reason=one.reason, who=one.who, at=one.at,
         deadline=one.deadline, dry_run=dry_run,
     )  # fmt: skip
 

@@ -6,12 +6,12 @@ from morag_queue.broker.connection import translated
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_lookup import buried_task
 from morag_queue.core.model import Frozen
-from morag_queue.core.task import Filter, Task
+from morag_queue.core.task import Task, TaskFilter
 from morag_queue.errors import MoragQueueError, NotFound, UsageError
 from morag_queue.settings import Settings
 
 from .names import resolve
-from .task import Look, Shown, shown
+from .task import TaskDetails, TaskExplainer, task_details
 from .task_editor import NOTED
 
 _VERB = "dead drop"
@@ -25,7 +25,7 @@ class DeadPage(Frozen):
     has_more: bool
 
 
-class Dropped(Frozen):
+class DropResult(Frozen):
     """`unchanged` were no longer in `dead`; `failed` are not known at all, and why."""
 
     dropped: int
@@ -36,7 +36,7 @@ class Dropped(Frozen):
     journal: str | None = None
 
 
-def buried(broker: RedisBroker, wanted: Filter) -> list[Task]:
+def dead_tasks(broker: RedisBroker, wanted: TaskFilter) -> list[Task]:
     """All that are meant, the latest first."""
     now = broker.now()
     with translated(broker.settings.redis_url):
@@ -44,8 +44,8 @@ def buried(broker: RedisBroker, wanted: Filter) -> list[Task]:
     return [task for task in tasks if wanted.fits(task, now)]
 
 
-def page(broker: RedisBroker, wanted: Filter, limit: int | None) -> DeadPage:
-    found = buried(broker, wanted)
+def page(broker: RedisBroker, wanted: TaskFilter, limit: int | None) -> DeadPage:
+    found = dead_tasks(broker, wanted)
     shown_ones = found[:limit]
     return DeadPage(dead=tuple(shown_ones), total=len(found), has_more=len(found) > len(shown_ones))
 
@@ -56,14 +56,14 @@ def named(broker: RedisBroker, name: str) -> str:
         return resolve("task in dead", name, (grave.task_id for grave in broker.dead.all()))
 
 
-def show(broker: RedisBroker, settings: Settings, name: str) -> Shown:
+def show(broker: RedisBroker, settings: Settings, name: str) -> TaskDetails:
     """Its whole story. Raises NotFound, UsageError."""
-    return shown(broker, settings, named(broker, name))
+    return task_details(broker, settings, named(broker, name))
 
 
 def drop(
     broker: RedisBroker, settings: Settings, names: Sequence[str], *, who: str, reason: str = "", dry_run: bool = False
-) -> Dropped:
+) -> DropResult:
     """Forgets them for good, messages and all. One that was dropped before is left alone, an unknown one told."""
     wanted, unchanged, failed = list[str](), list[str](), list[tuple[str, str]]()
     for name in dict.fromkeys(names):
@@ -81,7 +81,7 @@ def drop(
             changes = {"count": count, "unnamed": max(len(wanted) - NOTED, 0), "dropped": wanted[:NOTED]}
             subject = wanted[0] if len(wanted) == 1 else f"{len(wanted)} tasks"
             entry_id = broker.journal.write(who, _VERB, subject, reason=reason, changes=changes)
-    return Dropped(
+    return DropResult(
         dropped=count, tasks=tuple(wanted), unchanged=tuple(unchanged), failed=tuple(failed), dry_run=dry_run,
         journal=entry_id,
     )  # fmt: skip
@@ -90,7 +90,7 @@ def drop(
 def _was_known(broker: RedisBroker, settings: Settings, name: str) -> bool:
     """A second drop is quiet: the ledger still has the task as ended, or the journal knows of the first one."""
     try:
-        return Look(broker, settings).find(name).task.has_ended
+        return TaskExplainer(broker, settings).find(name).task.has_ended
     except MoragQueueError:
         with translated(settings.redis_url):
             return any(entry.verb == _VERB for entry in broker.journal.about(name))

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.model import Cordon, Held, WorkerStatus
-from morag_queue.core.plan import Plan, Verdict
+from morag_queue.core.model import Cordon, HeldMessage, WorkerStatus
+from morag_queue.core.plan import Blocker, Plan
 from morag_queue.core.recovery.drain import plan_drain, plan_force, unserved
 from morag_queue.core.snapshot import WorkerView
 from morag_queue.errors import Refused
 
 from .apply import apply
-from .cordon import Standing, note, standing, worker_named
+from .cordon import CordonResult, cordon_result, note, worker_named
 from .drain_checks import preflight
 
 DEADLINE_SECONDS = 3600.0
@@ -35,7 +35,7 @@ _UNDER_WAY = (WorkerStatus.DRAINING, WorkerStatus.DRAINED)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DrainOptions:
     """What was asked for. `deadline_seconds`: None is no deadline; `deadline_given`: somebody said so."""
 
     who: str
@@ -53,7 +53,7 @@ def _nothing(_: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Ears:
+class DrainProgress:
     """`say` is told what happens, in a line; `left` how many tasks are left; `pause` waits so many seconds."""
 
     pause: Callable[[float], None]
@@ -71,11 +71,11 @@ class _Done:
 class Drain:
     """One drain of one registered worker. Raises NotFound, UsageError where `given` names none."""
 
-    def __init__(self, broker: RedisBroker, given: str, wish: Wish, ears: Ears) -> None:
+    def __init__(self, broker: RedisBroker, given: str, wish: DrainOptions, ears: DrainProgress) -> None:
         self._broker, self._settings, self._wish, self._ears = broker, broker.settings, wish, ears
-        self._picture, _ = broker.observe()
-        self._view = worker_named(self._picture, given)
-        self._began = self._picture.taken_at
+        self._snapshot, _ = broker.observe()
+        self._view = worker_named(self._snapshot, given)
+        self._began = self._snapshot.taken_at
         self._done = _Done()
         self._quiet_since: float | None = None
         self._told: tuple[int, float] = (-1, 0.0)
@@ -87,20 +87,20 @@ class Drain:
 
     def plan(self) -> Plan:
         """What would be moved now."""
-        return plan_drain(self._picture, self.worker, self._settings.queues, plan_id=self._plan_id)
+        return plan_drain(self._snapshot, self.worker, self._settings.queues, plan_id=self._plan_id)
 
-    def verdicts(self) -> tuple[Verdict, ...]:
+    def verdicts(self) -> tuple[Blocker, ...]:
         """What stands against it and is not overridden; nothing against a drain that has begun before."""
         if self._state in _UNDER_WAY:
             return ()
-        found = preflight(self._broker, self._picture, self._view, self._wish.deadline_seconds)
+        found = preflight(self._broker, self._snapshot, self._view, self._wish.deadline_seconds)
         return tuple(one for one in found if not self._wish.force and one.overridden_by not in self._wish.overrides)
 
-    def preview(self) -> Standing:
+    def preview(self) -> CordonResult:
         """The answer of a dry run."""
-        count = self._picture.waiting_count(self.worker)
-        would = standing(self._picture, self._view, state=self._state, dry_run=True)
-        back = plan_force(self._picture, self.worker, plan_id=self._plan_id).steps if self._wish.force else ()
+        count = self._snapshot.waiting_count(self.worker)
+        would = cordon_result(self._snapshot, self._view, state=self._state, dry_run=True)
+        back = plan_force(self._snapshot, self.worker, plan_id=self._plan_id).steps if self._wish.force else ()
         return would.model_copy(
             update={
                 "moved_tasks": count, "taken_back_tasks": len(back), "steps": (*self.plan().steps, *back),
@@ -108,7 +108,7 @@ class Drain:
             }
         )  # fmt: skip
 
-    def run(self) -> Standing:
+    def run(self) -> CordonResult:
         """Raises Refused where a verdict stands against it, or where someone lifts the cordon meanwhile."""
         if self._state is WorkerStatus.DRAINED and not self._held:
             return self._shut_down(self._answer(WorkerStatus.DRAINED, changed=False))
@@ -140,7 +140,7 @@ class Drain:
         self._look()
         self._say(f"{self.worker} takes nothing any more")
         self._broker.control.look([self._view.info.node])
-        for queue in unserved(self._picture, self._view, self._settings.policy):
+        for queue in unserved(self._snapshot, self._view, self._settings.policy):
             self._done.warnings.append(f"{self.worker} was the last worker in service for {queue}: work for it waits")
         return True
 
@@ -164,8 +164,8 @@ class Drain:
     # -- one turn
 
     def _look(self) -> None:
-        self._picture, _ = self._broker.observe()
-        self._view = self._picture.worker_by_id.get(self.worker) or replace(self._view, cordon=None)
+        self._snapshot, _ = self._broker.observe()
+        self._view = self._snapshot.worker_by_id.get(self.worker) or replace(self._view, cordon=None)
         if self._state not in _UNDER_WAY:
             raise Refused(f"{self.worker} was put back into service meanwhile: nothing more of it is moved")
 
@@ -174,7 +174,7 @@ class Drain:
         if self._move() or (self._wish.force and self._take_back()) or self._held:
             self._quiet_since = None
             return False
-        now = self._picture.taken_at
+        now = self._snapshot.taken_at
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
         # One that does not claim hears of the cordon with its beat, and may still bring what it was waiting for.
         patience = 0.0 if self._view.info.claims else 2 * self._view.info.beat_seconds + 1
@@ -190,10 +190,10 @@ class Drain:
 
     def _take_back(self) -> int:
         # What it has not begun the agent gives back by itself; if that comes first, it cannot begin it any more.
-        waited = self._picture.taken_at - self._began
+        waited = self._snapshot.taken_at - self._began
         if len(self._held) > self._view.info.slots and waited < self._view.info.beat_seconds + 1:
             return 0
-        done = apply(self._broker, plan_force(self._picture, self.worker, plan_id=self._plan_id))
+        done = apply(self._broker, plan_force(self._snapshot, self.worker, plan_id=self._plan_id))
         self._done.taken_back += done.taken_back
         if done.taken_back:
             self._say(
@@ -204,7 +204,7 @@ class Drain:
 
     def _tell(self) -> None:
         """When something has changed, and now and then."""
-        count, (before, at), now = len(self._held), self._told, self._picture.taken_at
+        count, (before, at), now = len(self._held), self._told, self._snapshot.taken_at
         if count and (count != before or now - at >= _TOLD_EVERY_SECONDS):
             oldest = min(self._held, key=lambda one: one.claimed_at)
             self._say(f"{tasks(count)} left; the oldest, {oldest.task_id}, for {now - oldest.claimed_at:.0f} s")
@@ -213,8 +213,8 @@ class Drain:
 
     # -- the end
 
-    def _finish(self) -> Standing:
-        if stuck := self._picture.waiting_count(self.worker):
+    def _finish(self) -> CordonResult:
+        if stuck := self._snapshot.waiting_count(self.worker):
             self._done.warnings.append(
                 f"{stuck} messages stay in its lanes: not of Celery's form, or only for workers with a GPU"
             )
@@ -228,7 +228,7 @@ class Drain:
         self._say(f"{self.worker} is drained")
         return self._answer(WorkerStatus.DRAINED)
 
-    def _shut_down(self, answer: Standing) -> Standing:
+    def _shut_down(self, answer: CordonResult) -> CordonResult:
         """With --shutdown: tells the process to end, and waits for that."""
         if not self._wish.shutdown or is_gone(self._broker, self._view):
             return answer
@@ -246,13 +246,13 @@ class Drain:
         self._say(f"{self.worker} has shut down")
         return answer.model_copy(update={"shut_down": True})
 
-    def _answer(self, state: WorkerStatus, *, changed: bool = True) -> Standing:
-        return standing(self._picture, self._view, changed=changed).model_copy(
+    def _answer(self, state: WorkerStatus, *, changed: bool = True) -> CordonResult:
+        return cordon_result(self._snapshot, self._view, changed=changed).model_copy(
             update={
                 "state": state,
                 "moved_tasks": self._done.moved,
                 "taken_back_tasks": self._done.taken_back,
-                "waited_seconds": round(self._picture.taken_at - self._began, 3),
+                "waited_seconds": round(self._snapshot.taken_at - self._began, 3),
                 "warnings": tuple(self._done.warnings),
             }
         )
@@ -264,19 +264,19 @@ class Drain:
         return None if self._view.cordon is None else self._view.cordon.state
 
     @property
-    def _held(self) -> tuple[Held, ...]:
-        return self._picture.held_by_worker.get(self.worker, ())
+    def _held(self) -> tuple[HeldMessage, ...]:
+        return self._snapshot.held_by_worker.get(self.worker, ())
 
     @property
     def _is_late(self) -> bool:
         cordon = self._view.cordon
-        return cordon is not None and cordon.deadline is not None and self._picture.taken_at >= cordon.deadline
+        return cordon is not None and cordon.deadline is not None and self._snapshot.taken_at >= cordon.deadline
 
     def _say(self, line: str) -> None:
         self._ears.say(line)
 
 
-def refusal(against: tuple[Verdict, ...]) -> list[str]:
+def refusal(against: tuple[Blocker, ...]) -> list[str]:
     """All obstacles at once, each with what helps and the flag that goes on in spite of it."""
     lines = [f"{one.subject}: {one.reason}; {one.remedy}, or add {one.overridden_by}" for one in against]
     return [*lines, "nothing was changed; --force overrides all of this, and takes back what is running"]

@@ -16,7 +16,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Frozen
 from morag_queue.core.plan import Applied, Declined, Plan, Rejected, Step
 from morag_queue.core.recovery.failover import plan_failover
-from morag_queue.core.recovery.liveness import Judgement, Life, Signs, is_due, judge
+from morag_queue.core.recovery.liveness import Liveness, LivenessEvidence, LivenessVerdict, assess_liveness, is_overdue
 from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.errors import NotFound, Refused
 
@@ -31,20 +31,20 @@ _SECOND_LOOK_SECONDS = 0.1
 _IDS_KEPT = 100
 
 
-class Judged(Frozen):
+class WorkerVerdict(Frozen):
     """One worker, what it was judged to be and why; `done` says what became of it."""
 
     worker: str
-    verdict: Life
+    verdict: Liveness
     evidence: tuple[str, ...]
     done: str = ""
 
 
-class FailedOver(Frozen):
+class FailoverResult(Frozen):
     """The answer; scripts rely on the counts. `finished_tasks` had ended, and only their acknowledgement lacked."""
 
     plan_id: str
-    workers: tuple[Judged, ...] = ()
+    workers: tuple[WorkerVerdict, ...] = ()
     requeued_tasks: int = 0
     moved_tasks: int = 0
     recovered_tasks: int = 0
@@ -63,7 +63,7 @@ class FailedOver(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    judgement: Judgement
+    judgement: LivenessVerdict
     client_name: str
     incarnation: str
     is_certain: bool
@@ -80,75 +80,77 @@ class Failover:
         self._began = monotonic()
         self._has_fenced = False
 
-    def named(self, given: Sequence[str], *, force: bool = False, dry_run: bool = False) -> FailedOver:
+    def named(self, given: Sequence[str], *, force: bool = False, dry_run: bool = False) -> FailoverResult:
         """Fails over the workers that are named. Raises NotFound, UsageError, and Refused where one is not dead."""
-        picture, _ = self._broker.observe()
-        names = [self._resolve(picture, one) for one in given]
-        targets = self._judge(picture, dict.fromkeys(names), asking=True)
-        alive = [one.judgement for one in targets if one.judgement.life is not Life.DEAD]
+        snapshot, _ = self._broker.observe()
+        names = [self._resolve(snapshot, one) for one in given]
+        targets = self._judge(snapshot, dict.fromkeys(names), asking=True)
+        alive = [one.judgement for one in targets if one.judgement.life is not Liveness.DEAD]
         if alive and not force:
             raise Refused(*_not_dead(alive))
-        return self._fail_over(picture, targets, dry_run)
+        return self._fail_over(snapshot, targets, dry_run)
 
-    def dead(self, sweep: Sweep, *, dry_run: bool = False) -> FailedOver:
+    def dead(self, sweep: Sweep, *, dry_run: bool = False) -> FailoverResult:
         """Fails over all that are dead and have left something, and sweeps. What is only silent is left alone."""
-        picture, _ = self._broker.observe()
-        due = [view.worker for view in picture.workers if is_due(picture, view, self._broker.settings.policy)]
-        targets = self._judge(picture, due, asking=False)
-        proved = [one for one in targets if one.judgement.life is Life.DEAD]
-        done = self._fail_over(picture, proved, dry_run, [one for one in targets if one not in proved])
+        snapshot, _ = self._broker.observe()
+        due = [view.worker for view in snapshot.workers if is_overdue(snapshot, view, self._broker.settings.policy)]
+        targets = self._judge(snapshot, due, asking=False)
+        proved = [one for one in targets if one.judgement.life is Liveness.DEAD]
+        done = self._fail_over(snapshot, proved, dry_run, [one for one in targets if one not in proved])
         return self._swept(done, sweep, dry_run)
 
     # -- proof
 
-    def _resolve(self, picture: Snapshot, given: str) -> str:
-        known = {*picture.worker_by_id, *picture.lanes_by_worker, *picture.held_by_worker}
+    def _resolve(self, snapshot: Snapshot, given: str) -> str:
+        known = {*snapshot.worker_by_id, *snapshot.lanes_by_worker, *snapshot.held_by_worker}
         try:
             return resolve("worker", given, known)
         except NotFound as error:
             raise NotFound(f"{error}; what workers without the agent lost is found by: failover --dead") from None
 
-    def _judge(self, picture: Snapshot, names: Sequence[str] | dict[str, None], *, asking: bool) -> list[_Target]:
-        targets = self._once(picture, names)
-        if any(one.judgement.life is Life.DEAD and not one.is_certain for one in targets):
+    def _judge(self, snapshot: Snapshot, names: Sequence[str] | dict[str, None], *, asking: bool) -> list[_Target]:
+        targets = self._once(snapshot, names)
+        if any(one.judgement.life is Liveness.DEAD and not one.is_certain for one in targets):
             self._pause(_SECOND_LOOK_SECONDS)  # a blip has cut the connections of a live worker, perhaps
-            picture, _ = self._broker.observe()
-            targets = self._once(picture, names)
-        silent = [one for one in targets if one.judgement.life is not Life.DEAD]
+            snapshot, _ = self._broker.observe()
+            targets = self._once(snapshot, names)
+        silent = [one for one in targets if one.judgement.life is not Liveness.DEAD]
         if silent and asking:
-            nodes = [view.info.node for one in silent if (view := picture.worker_by_id.get(one.judgement.worker))]
+            nodes = [view.info.node for one in silent if (view := snapshot.worker_by_id.get(one.judgement.worker))]
             known = nodes if len(nodes) == len(silent) else None  # to ask all who are there takes a whole second
             answered = {node.partition("@")[0] for node in self._broker.control.ping(known)}
-            again = self._once(picture, [one.judgement.worker for one in silent], answered)
+            again = self._once(snapshot, [one.judgement.worker for one in silent], answered)
             by_name = {one.judgement.worker: one for one in again}
             targets = [by_name.get(one.judgement.worker, one) for one in targets]
         return targets
 
     def _once(
-        self, picture: Snapshot, names: Sequence[str] | dict[str, None], answered: set[str] | None = None
+        self, snapshot: Snapshot, names: Sequence[str] | dict[str, None], answered: set[str] | None = None
     ) -> list[_Target]:
         with self._broker.translated():
             connected = self._broker.evidence.connected().names if names else {}
         found = []
         for worker in names:
-            view = picture.worker_by_id.get(worker)
+            view = snapshot.worker_by_id.get(worker)
             client_name = view.info.client_name if view else ""
-            signs = Signs(
+            signs = LivenessEvidence(
                 connections=connected.get(client_name, 0),
                 answered=None if answered is None else worker in answered,
                 process_is_gone=view is not None
                 and self._broker.evidence.process_is_gone(view.info.host, view.info.pid),
             )
             incarnation = "" if view is None else "fenced" if view.fenced else view.info.incarnation
-            is_certain = signs.process_is_gone or _is_silent(view, picture.taken_at)
-            found.append(_Target(judge(worker, view, signs, picture.taken_at), client_name, incarnation, is_certain))
+            is_certain = signs.process_is_gone or _is_silent(view, snapshot.taken_at)
+            found.append(
+                _Target(assess_liveness(worker, view, signs, snapshot.taken_at), client_name, incarnation, is_certain)
+            )
         return found
 
     # -- deed
 
     def _fail_over(
-        self, picture: Snapshot, targets: Sequence[_Target], dry_run: bool, others: Sequence[_Target] = ()
-    ) -> FailedOver:
+        self, snapshot: Snapshot, targets: Sequence[_Target], dry_run: bool, others: Sequence[_Target] = ()
+    ) -> FailoverResult:
         judged = [_judged(one.judgement, "left alone") for one in others]
         gone: list[str] = []
         finished: list[str] = []
@@ -159,15 +161,17 @@ class Failover:
                 gone.append(target.judgement.worker)
                 self._has_fenced |= target.incarnation not in ("", "fenced")
         if targets and not dry_run:
-            picture, _ = self._broker.observe()  # what it took until it was fenced
+            snapshot, _ = self._broker.observe()  # what it took until it was fenced
             with self._broker.translated():
-                held = [one for worker in gone for one in picture.held_by_worker.get(worker, ())]
+                held = [one for worker in gone for one in snapshot.held_by_worker.get(worker, ())]
                 finished = self._broker.results.finish(held)
             if finished:
-                picture, _ = self._broker.observe()
-        plan = self._plan(picture, gone)
+                snapshot, _ = self._broker.observe()
+        plan = self._plan(snapshot, gone)
         applied = Applied(plan_id=plan.plan_id) if dry_run else apply(self._broker, plan, term=self._term)
-        done = FailedOver(plan_id=self._plan_id, workers=tuple(judged), dry_run=dry_run, finished_tasks=len(finished))
+        done = FailoverResult(
+            plan_id=self._plan_id, workers=tuple(judged), dry_run=dry_run, finished_tasks=len(finished)
+        )
         return self._counted(done, plan, applied)
 
     def _fence(self, target: _Target) -> str:
@@ -182,19 +186,19 @@ class Failover:
             self._broker.evidence.kill(target.client_name)
         return ""
 
-    def _plan(self, picture: Snapshot, gone: Sequence[str]) -> Plan:
+    def _plan(self, snapshot: Snapshot, gone: Sequence[str]) -> Plan:
         settings = self._broker.settings
         with self._broker.translated():
-            ids = [one.task_id for worker in gone for one in picture.held_by_worker.get(worker, ())]
+            ids = [one.task_id for worker in gone for one in snapshot.held_by_worker.get(worker, ())]
             attempts = self._broker.evidence.attempts(ids)
         return plan_failover(
-            picture, gone, settings.policy, settings.queues, plan_id=self._plan_id, attempts=attempts
+            snapshot, gone, settings.policy, settings.queues, plan_id=self._plan_id, attempts=attempts
         )  # fmt: skip
 
-    def _swept(self, done: FailedOver, sweep: Sweep, dry_run: bool) -> FailedOver:
+    def _swept(self, done: FailoverResult, sweep: Sweep, dry_run: bool) -> FailoverResult:
         for look in range(2):
-            picture, _ = self._broker.observe()
-            plan = sweep.turn(picture, whole_ledger=look == 0)
+            snapshot, _ = self._broker.observe()
+            plan = sweep.turn(snapshot, whole_ledger=look == 0)
             applied = Applied(plan_id=plan.plan_id) if dry_run else apply(self._broker, plan, term=self._term)
             done = self._counted(done, plan, applied)
             if not sweep.must_look_again:
@@ -202,7 +206,7 @@ class Failover:
             self._pause(LOOK_AGAIN_SECONDS)
         return done
 
-    def _counted(self, done: FailedOver, plan: Plan, applied: Applied) -> FailedOver:
+    def _counted(self, done: FailoverResult, plan: Plan, applied: Applied) -> FailoverResult:
         """The answer with what was done (in a dry run: would be done) added, and noted in the journal."""
         changes = {
             "requeued_tasks": applied.taken_back,
@@ -227,7 +231,7 @@ class Failover:
             }
         )
 
-    def _note(self, done: FailedOver, plan: Plan, changes: dict[str, int]) -> None:
+    def _note(self, done: FailoverResult, plan: Plan, changes: dict[str, int]) -> None:
         ids = [step.task_id for step in plan.steps if step.kind in ("take_back", "resend")]
         gone = sorted(one.worker for one in done.workers if one.done == "failed over")
         evidence = {one.worker: one.evidence for one in done.workers}
@@ -253,11 +257,11 @@ def _planned(plan: Plan) -> dict[str, int]:
     }
 
 
-def _judged(judgement: Judgement, done: str) -> Judged:
-    return Judged(worker=judgement.worker, verdict=judgement.life, evidence=judgement.evidence, done=done)
+def _judged(judgement: LivenessVerdict, done: str) -> WorkerVerdict:
+    return WorkerVerdict(worker=judgement.worker, verdict=judgement.life, evidence=judgement.evidence, done=done)
 
 
-def _not_dead(alive: Sequence[Judgement]) -> list[str]:
+def _not_dead(alive: Sequence[LivenessVerdict]) -> list[str]:
     lines = [f"{one.worker} is {_WORDS[one.life]}: {'; '.join(one.evidence)}" for one in alive]
     return [
         *lines,
@@ -266,7 +270,7 @@ def _not_dead(alive: Sequence[Judgement]) -> list[str]:
 
 
 _WORDS = {
-    Life.ALIVE: "alive",
-    Life.UNPROVEN: "not proved dead",
-    Life.UNKNOWN: "not registered, so nothing proves it dead",
+    Liveness.ALIVE: "alive",
+    Liveness.UNPROVEN: "not proved dead",
+    Liveness.UNKNOWN: "not registered, so nothing proves it dead",
 }

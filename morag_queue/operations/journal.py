@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from morag_queue.broker.contract import Broker, JournalEntry
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import Found
+from morag_queue.broker.task_lookup import TaskHit
 from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.model import Frozen, TaskState, WorkerStatus
 from morag_queue.core.routing.types import Refusal
@@ -15,12 +15,12 @@ from morag_queue.settings import Settings
 from .agentless import cordon_any, uncordon_any
 from .pause import pause, resume
 from .retry import retrying
-from .task import Look
-from .task_editor import Decide, Leave, Refuse, Steer, Step
-from .task_edits import cancelling, rewriting, routed
+from .task import TaskExplainer
+from .task_editor import Decide, NoChange, RefusedEdit, Step, TaskEditor
+from .task_edits import cancelling, placement_of, rewriting
 
 if TYPE_CHECKING:
-    from morag_queue.broker.celery_message import Wire
+    from morag_queue.broker.celery_message import MessageBuilder
 
 _SEARCHED = 10_000
 
@@ -49,19 +49,19 @@ def entry(broker: Broker, beginning: str) -> JournalEntry | None:
 _VERB = "journal undo"
 
 
-class NotUndone(Frozen):
+class UndoFailure(Frozen):
     subject: str
     reason: str
 
 
-class Undone(Frozen):
+class UndoResult(Frozen):
     """`undone` counts what was taken back, `unchanged` what had been so already."""
 
     entry_id: str
     verb: str
     undone: int = 0
     unchanged: int = 0
-    not_undone: tuple[NotUndone, ...] = ()
+    not_undone: tuple[UndoFailure, ...] = ()
     dry_run: bool = False
 
     @property
@@ -75,13 +75,19 @@ class Undo:
     """Takes back one entry of the journal, in somebody's name."""
 
     def __init__(
-        self, broker: RedisBroker, settings: Settings, wire: "Callable[[], Wire]", *, who: str, reason: str = "",
+        self,
+        broker: RedisBroker,
+        settings: Settings,
+        wire: "Callable[[], MessageBuilder]",
+        *,
+        who: str,
+        reason: str = "",
         dry_run: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._broker, self._settings, self._wire = broker, settings, wire
         self._who, self._reason, self._dry_run = who, reason, dry_run
 
-    def __call__(self, entry: JournalEntry) -> Undone:
+    def __call__(self, entry: JournalEntry) -> UndoResult:
         """Raises Refused for what cannot be taken back at all."""
         match entry.verb:
             case "pause" | "resume":
@@ -102,39 +108,39 @@ class Undo:
         reason = self._reason or f"undo of {entry.entry_id}"
         return {"who": self._who, "reason": reason, "dry_run": self._dry_run}
 
-    def _answer(self, entry: JournalEntry, changed: bool, *not_undone: NotUndone) -> Undone:
-        return Undone(
+    def _answer(self, entry: JournalEntry, changed: bool, *not_undone: UndoFailure) -> UndoResult:
+        return UndoResult(
             entry_id=entry.entry_id, verb=entry.verb, undone=int(changed), unchanged=int(not changed),
             not_undone=not_undone, dry_run=self._dry_run,
         )  # fmt: skip
 
-    def _worker(self, entry: JournalEntry) -> Undone:
+    def _worker(self, entry: JournalEntry) -> UndoResult:
         before = entry.changes.get("before")
         state = before.get("state") if isinstance(before, dict) else None
         if state in (WorkerStatus.DRAINING, WorkerStatus.DRAINED) and entry.verb != "drain":
             raise Refused(f"{entry.subject} was {state} before: morag-queue drain {entry.subject} does that again")
         turn = cordon_any if state == WorkerStatus.CORDONED and entry.verb == "uncordon" else uncordon_any
         changed = turn(self._broker, entry.subject, **self._by(entry)).changed
-        stays = [NotUndone(subject=entry.subject, reason="tasks that were moved stay where they are")]
+        stays = [UndoFailure(subject=entry.subject, reason="tasks that were moved stay where they are")]
         return self._answer(entry, changed, *(stays if entry.changes.get("moved_tasks") else []))
 
-    def _tasks(self, entry: JournalEntry, decide: "Callable[[Any, Look, Found], Step]") -> Undone:
+    def _tasks(self, entry: JournalEntry, decide: "Callable[[Any, TaskExplainer, TaskHit], Step]") -> UndoResult:
         noted = entry.changes.get("tasks")
         tasks: Mapping[str, Any] = noted if isinstance(noted, dict) else {}
         if not tasks and not entry.changes.get("lanes"):
             raise _not_kept(entry)
         options = self._by(entry)
-        steer = Steer(self._broker, self._settings, _VERB, **options)
+        steer = TaskEditor(self._broker, self._settings, _VERB, **options)
         report = steer.named(tasks, _each(tasks, decide))
-        not_undone = [NotUndone(subject=one.task_id, reason=one.detail) for one in report.refused]
+        not_undone = [UndoFailure(subject=one.task_id, reason=one.detail) for one in report.refused]
         if unnamed := entry.changes.get("unnamed"):
             reason = "a change of so many is only counted, not named one by one"
-            not_undone.append(NotUndone(subject=f"{unnamed} more tasks", reason=reason))
+            not_undone.append(UndoFailure(subject=f"{unnamed} more tasks", reason=reason))
         for source, level, target, count, *_ in entry.changes.get("lanes") or []:
             reason = f"{count} went to {target} as a whole, among others that wait there"
-            not_undone.append(NotUndone(subject=f"{source}, level {level}", reason=reason))
+            not_undone.append(UndoFailure(subject=f"{source}, level {level}", reason=reason))
         changed = len(report.changed)
-        return Undone(
+        return UndoResult(
             entry_id=entry.entry_id, verb=entry.verb, undone=changed,
             unchanged=len(report.tasks) - changed - len(report.refused), not_undone=tuple(not_undone),
             dry_run=self._dry_run,
@@ -145,23 +151,23 @@ def _not_kept(entry: JournalEntry) -> Refused:
     return Refused(f"{entry.verb} of {entry.subject} cannot be taken back: how it was before is not kept")
 
 
-def _each(tasks: Mapping[str, Any], decide: Callable[[Any, Look, Found], Step]) -> Decide:
+def _each(tasks: Mapping[str, Any], decide: Callable[[Any, TaskExplainer, TaskHit], Step]) -> Decide:
     return lambda look, found: decide(tasks.get(found.task.task_id), look, found)
 
 
-def _only(outcome: str, decide: Decide) -> Callable[[Any, Look, Found], Step]:
-    def of_one(noted: Any, look: Look, found: Found) -> Step:
+def _only(outcome: str, decide: Decide) -> Callable[[Any, TaskExplainer, TaskHit], Step]:
+    def of_one(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
         if not isinstance(noted, dict) or noted.get("outcome") != outcome:
-            return Refuse("an order to a worker cannot be taken back")
+            return RefusedEdit("an order to a worker cannot be taken back")
         return decide(look, found)
 
     return of_one
 
 
 def _uncancelled(send_again: Decide) -> Decide:
-    def decide(look: Look, found: Found) -> Step:
+    def decide(look: TaskExplainer, found: TaskHit) -> Step:
         if found.task.has_ended and found.task.state is not TaskState.CANCELLED:
-            return Refuse(f"was sent again since, and has ended ({found.task.state})")
+            return RefusedEdit(f"was sent again since, and has ended ({found.task.state})")
         return send_again(look, found)
 
     return decide
@@ -170,15 +176,15 @@ def _uncancelled(send_again: Decide) -> Decide:
 def _unqueued(reason: str) -> Decide:
     cancel = cancelling(reason or "its retry was taken back", terminate=False)
 
-    def decide(look: Look, found: Found) -> Step:
+    def decide(look: TaskExplainer, found: TaskHit) -> Step:
         if found.task.claimed_at is not None:
-            return Refuse(f"{found.task.worker} has it already")
+            return RefusedEdit(f"{found.task.worker} has it already")
         return cancel(look, found)
 
     return decide
 
 
-def _moved_back(noted: Any, look: Look, found: Found) -> Step:
+def _moved_back(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
     """To where it was, if it still waits where the change has put it: someone else may have moved it since."""
     task = found.task
     match noted:
@@ -188,19 +194,19 @@ def _moved_back(noted: Any, look: Look, found: Found) -> Step:
         case {"before": {"lane": str(), "level": int()} as before, "after": {"lane": str()} as after}:
             pass
         case _:
-            return Refuse("the journal does not say how it was before")
+            return RefusedEdit("the journal does not say how it was before")
     if task.has_ended or task.claimed_at is not None or not task.is_on_broker:
-        return Refuse("it no longer waits")
+        return RefusedEdit("it no longer waits")
     now = {"lane": task.lane, "level": task.level, "priority": task.priority.name, "worker": task.pinned_to}
     if all(now[name] == value for name, value in before.items() if name in now):
-        return Leave("is as it was already")
+        return NoChange("is as it was already")
     if any(now[name] != value for name, value in after.items() if name in now):
-        return Refuse("it was changed again since")
+        return RefusedEdit("it was changed again since")
     queue, owner = queue_of(before["lane"]), split(before["lane"])[1]
     if before["lane"] != task.lane:
-        place = routed(look.picture, look.settings, task, worker=owner, queue=queue)
+        place = placement_of(look.snapshot, look.settings, task, worker=owner, queue=queue)
         if isinstance(place, Refusal):
-            return Refuse(place.message)
+            return RefusedEdit(place.message)
     fields: dict[str, Any] = {name: before[name] for name in ("priority", "worker") if name in before}
     if queue is not None:
         fields["queue"] = queue.value

@@ -8,7 +8,7 @@ from morag_queue.core.model import Frozen, QueueType
 from .names import resolve_queue
 
 
-class Paused(Frozen):
+class PauseResult(Frozen):
     """How a queue stands after the command. `warnings` say who does not look at a pause."""
 
     queue: QueueType
@@ -20,36 +20,36 @@ class Paused(Frozen):
     warnings: tuple[str, ...] = ()
 
 
-def pause(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> Paused:
+def pause(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> PauseResult:
     """Raises NotFound, UsageError for an ambiguous name."""
     return _set(broker, given, True, who, reason, dry_run)
 
 
-def resume(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> Paused:
+def resume(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> PauseResult:
     """Raises NotFound, UsageError for an ambiguous name."""
     return _set(broker, given, False, who, reason, dry_run)
 
 
-def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, dry_run: bool) -> Paused:
+def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, dry_run: bool) -> PauseResult:
     queue = resolve_queue(given)
-    picture, _ = broker.observe()
+    snapshot, _ = broker.observe()
     key = broker.keys.paused
     with translated(broker.settings.redis_url):
         if dry_run:
-            changed = (queue in picture.paused) is not paused
+            changed = (queue in snapshot.paused) is not paused
         else:
             changed = bool(broker.client.sadd(key, queue) if paused else broker.client.srem(key, queue))
         if changed and not dry_run:
             verb = "pause" if paused else "resume"
             broker.journal.write(who, verb, queue.value, reason=reason, changes={"paused": paused})
-    stock = [view.worker for view in picture.workers if not view.info.claims and queue.value in view.info.queues]
+    stock = [view.worker for view in snapshot.workers if not view.info.claims and queue.value in view.info.queues]
     warning = f"{', '.join(stock)} take messages in Celery's own way, which knows no pause: cordon or drain them"
-    return Paused(
+    return PauseResult(
         queue=queue,
         paused=paused,
         changed=changed,
-        pending_tasks=picture.pending[queue],
-        processing_tasks=sum(queue_of(one.lane) is queue for one in picture.held),
+        pending_tasks=snapshot.pending[queue],
+        processing_tasks=sum(queue_of(one.lane) is queue for one in snapshot.held),
         dry_run=dry_run,
         warnings=(warning,) if stock and paused else (),
     )

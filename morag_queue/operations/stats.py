@@ -10,7 +10,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Finding
 from morag_queue.core.doctor.service import check_service
 from morag_queue.core.histogram import Window, merge
-from morag_queue.core.model import FleetStats, Held, QueueType
+from morag_queue.core.model import FleetStats, HeldMessage, QueueType
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.stats import fleet_stats
 from morag_queue.settings import Settings
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def stats(broker: "Broker", settings: Settings, *, window_seconds: float = 3600.0) -> FleetStats:
     """Queues and workers now, with averages and rates of the last `window_seconds`."""
-    picture, totals = broker.observe()
-    windows = broker.windows(picture.taken_at, window_seconds)
-    return fleet_stats(picture, windows, totals, settings.policy, window_seconds=window_seconds)
+    snapshot, totals = broker.observe()
+    windows = broker.windows(snapshot.taken_at, window_seconds)
+    return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds)
 
 
 HISTORY = 60
@@ -42,7 +42,7 @@ _NAMED = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningTask:
     """A task in a worker's hands. `label` is what it works on, else its id; `seconds` since it was taken."""
 
     task_id: str
@@ -51,7 +51,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class QueueFlow:
     """One queue lately: tasks a minute in and out, and how many ended in each of the last `HISTORY` minutes."""
 
     arrivals: float = 0.0
@@ -65,14 +65,14 @@ class LiveFrame:
 
     stats: FleetStats
     fleet: str = ""
-    flows: Mapping[QueueType, Flow] = field(default_factory=dict)
-    running: Mapping[str, tuple[Running, ...]] = field(default_factory=dict)
+    flows: Mapping[QueueType, QueueFlow] = field(default_factory=dict)
+    running: Mapping[str, tuple[RunningTask, ...]] = field(default_factory=dict)
     journal: tuple[JournalEntry, ...] = ()
     alerts: tuple[Finding, ...] = ()
     paused: frozenset[QueueType] = frozenset()
 
 
-class Watcher:
+class FleetWatcher:
     """Looks again and again. Not for two threads at once."""
 
     def __init__(self, broker: RedisBroker, settings: Settings, *, window_seconds: float = 3600.0) -> None:
@@ -83,19 +83,21 @@ class Watcher:
 
     def look(self) -> LiveFrame:
         """Raises BrokerUnreachable or BrokerError; the next look may work again."""
-        picture, totals = self._broker.observe()
-        self._read_minutes(picture.taken_at)
+        snapshot, totals = self._broker.observe()
+        self._read_minutes(snapshot.taken_at)
         policy = self._settings.policy
         with self._broker.translated():
             journal, led = tuple(self._broker.journal.latest(_JOURNAL)), self._broker.leases.was_led()
         return LiveFrame(
-            stats=fleet_stats(picture, self._windows(picture.taken_at), totals, policy, window_seconds=self._window_s),
+            stats=fleet_stats(
+                snapshot, self._windows(snapshot.taken_at), totals, policy, window_seconds=self._window_s
+            ),
             fleet=self._broker.fleet,
-            flows={queue: self._flow(queue, picture.taken_at) for queue in QueueType},
-            running=self._running(picture),
+            flows={queue: self._flow(queue, snapshot.taken_at) for queue in QueueType},
+            running=self._running(snapshot),
             journal=journal,
-            alerts=tuple(check_service(picture, policy, leader_expected=led)),
-            paused=picture.paused,
+            alerts=tuple(check_service(snapshot, policy, leader_expected=led)),
+            paused=snapshot.paused,
         )
 
     # -- figures
@@ -119,11 +121,11 @@ class Watcher:
         recent = [self._minutes[number] for number in (last - 1, last)]
         return {queue: merge([self._merged[1][queue], *(one[queue] for one in recent)]) for queue in QueueType}
 
-    def _flow(self, queue: QueueType, now: float) -> Flow:
+    def _flow(self, queue: QueueType, now: float) -> QueueFlow:
         windows = [self._minutes[number][queue] for number in sorted(self._minutes)]
         lately = windows[-RATE_MINUTES - 1 :]
         minutes = RATE_MINUTES + now % 60 / 60
-        return Flow(
+        return QueueFlow(
             arrivals=sum(one.arrivals for one in lately) / minutes,
             ended=sum(one.ended for one in lately) / minutes,
             history=tuple(one.ended for one in windows),
@@ -131,19 +133,21 @@ class Watcher:
 
     # -- what runs
 
-    def _running(self, picture: Snapshot) -> Mapping[str, tuple[Running, ...]]:
-        held = picture.held_by_worker
+    def _running(self, snapshot: Snapshot) -> Mapping[str, tuple[RunningTask, ...]]:
+        held = snapshot.held_by_worker
         first = {worker: sorted(ones, key=lambda one: one.claimed_at) for worker, ones in held.items()}
         self._name([one for ones in first.values() for one in ones])
         return {
             worker: tuple(
-                Running(one.task_id, self._labels.get(one.task_id) or one.task_id, picture.taken_at - one.claimed_at)
+                RunningTask(
+                    one.task_id, self._labels.get(one.task_id) or one.task_id, snapshot.taken_at - one.claimed_at
+                )
                 for one in ones
             )
             for worker, ones in first.items()
         }
 
-    def _name(self, held: Sequence[Held]) -> None:
+    def _name(self, held: Sequence[HeldMessage]) -> None:
         """Looks up what new tasks work on, in one round trip, and forgets those that are over."""
         ids = [one.task_id for one in held[:_NAMED]]
         new = [task_id for task_id in ids if task_id not in self._labels]

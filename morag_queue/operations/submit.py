@@ -8,7 +8,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from morag_queue.broker.contract import Broker, Outgoing
+from morag_queue.broker.contract import Broker, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
 from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision
 from morag_queue.core.routing.classify import counting
@@ -28,10 +28,10 @@ from morag_queue.probe import probe_many
 from morag_queue.settings import Settings
 
 from .names import resolve
-from .submit_rows import Failure, Prepared, Row, classified, prepare
+from .submit_rows import PreparedTask, Row, RowFailure, classified, prepare
 
 if TYPE_CHECKING:
-    from morag_queue.broker.celery_message import Wire
+    from morag_queue.broker.celery_message import MessageBuilder
 
 _CHUNK = 8 * BATCH
 """Rows that are probed together before they are queued: a reader of stdin sees progress, a probe pool has work."""
@@ -64,7 +64,7 @@ class SubmitReport:
 
     submitted: int = 0
     tasks: list[SubmittedTask] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
+    failed: list[RowFailure] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
     broken: MoragQueueError | None = None
 
@@ -81,36 +81,38 @@ class SubmitReport:
 class Submitter:
     """Prepares and queues rows on one picture of the fleet."""
 
-    def __init__(self, broker: Broker, settings: Settings, *, force: bool = False, wire: "Wire | None" = None) -> None:
+    def __init__(
+        self, broker: Broker, settings: Settings, *, force: bool = False, wire: "MessageBuilder | None" = None
+    ) -> None:
         self._broker, self._settings, self._force = broker, settings, force
-        picture, _ = broker.observe()
-        self._router = Router(picture, settings.policy, settings.queues)
-        self._workers = picture.worker_by_id
-        self._clock_offset = picture.taken_at - monotonic()
+        snapshot, _ = broker.observe()
+        self._router = Router(snapshot, settings.policy, settings.queues)
+        self._workers = snapshot.worker_by_id
+        self._clock_offset = snapshot.taken_at - monotonic()
         self._facts: dict[tuple[str, ContentType | None], Facts | MoragQueueError] = {}
         self._found: dict[tuple[Any, ...], Classification] = {}
         if wire is not None:
             self._wire = wire
 
     @cached_property
-    def _wire(self) -> "Wire":
-        from morag_queue.broker.celery_message import Wire
+    def _wire(self) -> "MessageBuilder":
+        from morag_queue.broker.celery_message import MessageBuilder
 
-        return Wire()
+        return MessageBuilder()
 
     def prepare(
-        self, rows: Iterable[tuple[int, Row | Failure]], *, explain: bool = False
-    ) -> Iterator[Prepared | Failure]:
+        self, rows: Iterable[tuple[int, Row | RowFailure]], *, explain: bool = False
+    ) -> Iterator[PreparedTask | RowFailure]:
         """Probes, classifies and routes; queues nothing."""
         remaining = iter(rows)
         while chunk := list(islice(remaining, _CHUNK)):
             self._probe(row for _, row in chunk if isinstance(row, Row))
             for line, row in chunk:
-                yield row if isinstance(row, Failure) else self._prepare(line, row, explain)
+                yield row if isinstance(row, RowFailure) else self._prepare(line, row, explain)
 
     def submit(
         self,
-        rows: Iterable[tuple[int, Row | Failure]],
+        rows: Iterable[tuple[int, Row | RowFailure]],
         *,
         details: bool = True,
         on_progress: Callable[[int], None] = lambda _: None,
@@ -118,11 +120,11 @@ class Submitter:
         """Queues the rows in order; one that cannot be queued stops nothing. `on_progress` hears of how many."""
         report = SubmitReport()
         prepared = self.prepare(rows)
-        ready: list[Prepared] = []
+        ready: list[PreparedTask] = []
         try:
             while batch := list(islice(prepared, BATCH)):
-                report.failed += [one for one in batch if isinstance(one, Failure)]
-                ready = [one for one in batch if isinstance(one, Prepared)]
+                report.failed += [one for one in batch if isinstance(one, RowFailure)]
+                ready = [one for one in batch if isinstance(one, PreparedTask)]
                 answers = self._broker.submit([outgoing(one, self._wire) for one in ready])
                 _note_answers(report, ready, answers, details)
                 ready = []
@@ -146,19 +148,19 @@ class Submitter:
             for source, facts in zip(sources, probe_many(sources, declared=declared), strict=True):
                 self._facts[source, declared] = facts
 
-    def _prepare(self, line: int, row: Row, explain: bool) -> Prepared | Failure:
+    def _prepare(self, line: int, row: Row, explain: bool) -> PreparedTask | RowFailure:
         facts = self._facts[row.source, row.content_type]
         if isinstance(facts, MoragQueueError):
-            return Failure.of(line, row.source, facts)
+            return RowFailure.of(line, row.source, facts)
         try:
             named = self._with_whole_name(row)
         except UsageError as error:
-            return Failure.of(line, row.source, error)
+            return RowFailure.of(line, row.source, error)
         prepared = prepare(
             named, self._classified(row, facts), self._router, self._settings,
             enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
         )  # fmt: skip
-        return Failure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
+        return RowFailure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
 
     def _with_whole_name(self, row: Row) -> Row:
         """Of the worker that it is pinned to. Raises UsageError where several begin so."""
@@ -179,7 +181,7 @@ class Submitter:
         return found
 
 
-def _note_answers(report: SubmitReport, ready: Sequence[Prepared], answers: Sequence[bool], details: bool) -> None:
+def _note_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: Sequence[bool], details: bool) -> None:
     for one, queued in zip(ready, answers, strict=True):
         if not queued:
             report.failed.append(_still_open(one))
@@ -202,13 +204,13 @@ def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> 
             broker.journal.write(who, "submit", subject, reason=reason, changes=changes)
 
 
-def outgoing(one: Prepared, wire: "Wire") -> Outgoing:
+def outgoing(one: PreparedTask, wire: "MessageBuilder") -> OutgoingMessage:
     """The message of a task that has found its place, and the ledger's record of it, with the decision."""
     entry = one.entry
     text, record = wire.message(entry)
     record = f'{record[:-1]}, "decision": {_noted(one.routed.decision)}}}'
     is_worker_lane = entry.lane != entry.queue.value
-    return Outgoing(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
+    return OutgoingMessage(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
 
 
 @lru_cache(maxsize=1024)
@@ -225,7 +227,7 @@ def _noted(decision: LoadBalancingDecision) -> str:
     )
 
 
-def submitted(one: Prepared) -> SubmittedTask:
+def submitted(one: PreparedTask) -> SubmittedTask:
     """The row of the answer for a task that was (or, in a dry run, would be) queued."""
     entry, decision = one.entry, one.routed.decision
     return SubmittedTask(
@@ -264,6 +266,6 @@ def _refused(refusal: Refusal) -> Refused:
     return Refused(refusal.message)
 
 
-def _still_open(one: Prepared) -> Failure:
+def _still_open(one: PreparedTask) -> RowFailure:
     error = Refused(f"task id {one.entry.task_id} is still open: it was not queued again; choose another --id or wait")
-    return Failure.of(one.line, one.row.source, error)
+    return RowFailure.of(one.line, one.row.source, error)

@@ -22,7 +22,7 @@ from morag_queue.core.model import (
 )
 from morag_queue.core.routing.classify import classify
 from morag_queue.core.routing.router import Router
-from morag_queue.core.routing.types import Refusal, Routed
+from morag_queue.core.routing.types import Placement, Refusal
 from morag_queue.errors import ExitStatus, MoragQueueError, UsageError
 from morag_queue.settings import Settings, TaskNames
 
@@ -58,7 +58,7 @@ def row_of(source: str, fields: dict[str, Any]) -> Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RowFailure:
     """A row that was not queued, and why; `line` counts from 1 (0: not of a file)."""
 
     line: int
@@ -67,11 +67,11 @@ class Failure:
     exit_status: ExitStatus = ExitStatus.FAILED
 
     @classmethod
-    def of(cls, line: int, source: str, error: MoragQueueError) -> "Failure":
+    def of(cls, line: int, source: str, error: MoragQueueError) -> "RowFailure":
         return cls(line, source, str(error), error.exit_status)
 
 
-def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[int, Row | Failure]]:
+def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[int, Row | RowFailure]]:
     """Reads JSON lines; blank ones are passed over. `defaults` holds what the flags say for rows that do not."""
     given = {name: getattr(defaults, name) for name in defaults.model_fields_set - {"source"}}
     for number, line in enumerate(lines, 1):
@@ -79,18 +79,18 @@ def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[i
             yield number, _parse(number, line, given)
 
 
-def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | Failure:
+def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | RowFailure:
     try:
         fields = json.loads(line)
     except ValueError as error:
-        return Failure(number, "", f"not a JSON object: {error}", ExitStatus.FAILED)
+        return RowFailure(number, "", f"not a JSON object: {error}", ExitStatus.FAILED)
     if not isinstance(fields, dict):
-        return Failure(number, "", f'not a JSON object but {type(fields).__name__}; write {{"source": "…"}}')
+        return RowFailure(number, "", f'not a JSON object but {type(fields).__name__}; write {{"source": "…"}}')
     source = fields.get("source")
     try:
         return Row.model_validate({**given, **fields} if given else fields)
     except ValidationError as error:
-        return Failure(number, source if isinstance(source, str) else "", _complaint(error))
+        return RowFailure(number, source if isinstance(source, str) else "", _complaint(error))
 
 
 def _complaint(error: ValidationError) -> str:
@@ -107,12 +107,12 @@ def _complaint(error: ValidationError) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedTask:
     """A row that has found its place."""
 
     row: Row
     classification: Classification
-    routed: Routed
+    routed: Placement
     entry: TaskQueueEntry
     line: int = 0
 
@@ -135,7 +135,7 @@ def prepare(
     force: bool = False,
     explain: bool = False,
     line: int = 0,
-) -> Prepared | Refusal:
+) -> PreparedTask | Refusal:
     """Where one row goes. `enqueued_at` is the server's clock; `explain` adds the score table."""
     routed = router.route(found, pin=row.worker, queue=row.queue, force=force, explain=explain)
     if isinstance(routed, Refusal):
@@ -157,7 +157,7 @@ def prepare(
         enqueued_at=enqueued_at,
         worker=row.worker,
     )
-    return Prepared(row, found, routed, entry, line)
+    return PreparedTask(row, found, routed, entry, line)
 
 
 def _call(row: Row, found: Classification, names: TaskNames) -> tuple[str, tuple[Any, ...]]:

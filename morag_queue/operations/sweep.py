@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from morag_queue.broker.agentless import StockWorkers
+from morag_queue.broker.agentless import AgentlessWorkers
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.plan import Declined, Plan, Resend, Step
 from morag_queue.core.recovery.sweep import (
-    Open,
+    OpenTask,
     abandoned_lanes,
     all_lists,
     former_runs,
@@ -52,7 +52,7 @@ class Sweep:
     dry_run: bool = False
     _cursor: int = 0
     _passed: int = 0
-    _missing: dict[str, tuple[Open, float]] = field(default_factory=dict)  # by id; and when it was first missed
+    _missing: dict[str, tuple[OpenTask, float]] = field(default_factory=dict)  # by id; and when it was first missed
     _found_at: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -116,9 +116,9 @@ class Sweep:
         self._missing = waiting | {one.task_id: (one, now) for one in new if one.task_id in absent}
         return self._sure([one for one in again if one.task_id in absent], snapshot)
 
-    def _opened(self, now: float, whole: bool) -> list[Open]:
+    def _opened(self, now: float, whole: bool) -> list[OpenTask]:
         before = now - self.broker.settings.policy.recovery.lost_after_seconds
-        found: list[Open] = []
+        found: list[OpenTask] = []
         steps = 0
         while whole or steps < _STEPS_A_TURN:
             self._cursor, opened = self.broker.lost.open_tasks(self._cursor, before)
@@ -128,13 +128,13 @@ class Sweep:
                 break
         return found
 
-    def _absent(self, wanted: list[Open], lists: list[tuple[str, int, int]]) -> set[str]:
+    def _absent(self, wanted: list[OpenTask], lists: list[tuple[str, int, int]]) -> set[str]:
         """Those that are in no hand and no lane. Hands first and last: what is taken meanwhile is in one of the two."""
         ids = {one.task_id for one in wanted} - self.broker.lost.in_hands()
         ids -= self.broker.lost.present(ids, lists) if ids else set()
         return ids - self.broker.lost.in_hands() if ids else set()
 
-    def _sure(self, missing: list[Open], snapshot: Snapshot) -> tuple[list[Resend], list[Declined]]:
+    def _sure(self, missing: list[OpenTask], snapshot: Snapshot) -> tuple[list[Resend], list[Declined]]:
         """Without those of which a result says that they have run, and those that a worker without the agent runs.
 
         Such a worker tells nobody else; one that acknowledges early has its task in no key while it runs.
@@ -151,7 +151,7 @@ class Sweep:
         if not left or not self.broker.evidence.connected().strangers:
             return resends(left), []
         if lost.keeps_results():
-            stock = StockWorkers(self.broker.client, self.broker.keys, self.broker.control)
+            stock = AgentlessWorkers(self.broker.client, self.broker.keys, self.broker.control)
             running, silent = stock.running([view.info.node for view in snapshot.workers])
             left = [one for one in left if one.task_id not in running]
             if not silent:

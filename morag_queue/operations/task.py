@@ -9,9 +9,9 @@ from typing import Any
 from morag_queue.broker.codec import decoded
 from morag_queue.broker.connection import translated
 from morag_queue.broker.contract import JournalEntry
-from morag_queue.broker.dead_letters import Grave
+from morag_queue.broker.dead_letters import DeadLetter
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import Found, Locate
+from morag_queue.broker.task_lookup import TaskHit, TaskLookup
 from morag_queue.core.explain.eta import RunTime
 from morag_queue.core.explain.explain import Explanation, ReasonCode, explain
 from morag_queue.core.histogram import Window
@@ -26,21 +26,21 @@ WINDOW_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class NameProblem:
     """A name that is no task's, or of several."""
 
     name: str
     error: NotFound | UsageError
 
 
-class Scored(Frozen):
+class WorkerScore(Frozen):
     worker: str
     verdict: str
     score: float
     expected_minutes: float | None
 
 
-class Decided(Frozen):
+class RecordedDecision(Frozen):
     """What was decided about a task: at submit, or by a verb, see the journal's entry of that id."""
 
     at: float | None
@@ -51,7 +51,7 @@ class Decided(Frozen):
     entry_id: str = ""
 
 
-class Why(Frozen):
+class TaskExplanation(Frozen):
     """The answer of `task why`. `position` is in the task's lane, 1 is the next; `ahead` is in all lanes."""
 
     task_id: str
@@ -60,25 +60,25 @@ class Why(Frozen):
     position: int | None
     reason_code: ReasonCode
     reason: str
-    workers: tuple[Scored, ...]
+    workers: tuple[WorkerScore, ...]
     expected_start: float | None
     earliest_start_at: float | None
     latest_start_at: float | None
     ahead: int | None
-    decisions: tuple[Decided, ...]
+    decisions: tuple[RecordedDecision, ...]
 
 
-class Look:
+class TaskExplainer:
     """One picture of the fleet, and tasks looked up on it."""
 
     def __init__(self, broker: RedisBroker, settings: Settings) -> None:
         self._broker, self.settings = broker, settings
-        self.picture: Snapshot
+        self.snapshot: Snapshot
         self.totals: Mapping[QueueType, Totals]
-        self.picture, self.totals = broker.observe()
-        self.locate = Locate(broker.client, broker.keys, self.picture)
+        self.snapshot, self.totals = broker.observe()
+        self.locate = TaskLookup(broker.client, broker.keys, self.snapshot)
 
-    def find(self, name: str) -> Found:
+    def find(self, name: str) -> TaskHit:
         """By an id or its beginning. Raises NotFound, or UsageError that lists the candidates."""
         with translated(self.settings.redis_url):
             found = self.locate.task(name, known_only=True)
@@ -97,7 +97,7 @@ class Look:
             )
         return found
 
-    def find_all(self, names: Iterable[str]) -> Iterator[Found | Problem]:
+    def find_all(self, names: Iterable[str]) -> Iterator[TaskHit | NameProblem]:
         """Each of these, in their order; many whole ids cost one way through the lanes."""
         wanted = list(dict.fromkeys(names))
         with translated(self.settings.redis_url):
@@ -109,36 +109,36 @@ class Look:
             try:
                 yield self.find(name)
             except (NotFound, UsageError) as error:
-                yield Problem(name, error)
+                yield NameProblem(name, error)
 
-    def grave(self, task_id: str) -> Grave | None:
+    def grave(self, task_id: str) -> DeadLetter | None:
         """Its entry in `dead`, as it is now."""
         with translated(self.settings.redis_url):
             return self._broker.dead.get(task_id)
 
     def explain(self, task: Task) -> Explanation:
         """Why it is where it is, on this picture."""
-        windows = self._broker.windows(self.picture.taken_at, WINDOW_S)
+        windows = self._broker.windows(self.snapshot.taken_at, WINDOW_S)
         estimated = task.estimated_duration
         runs = {
             queue: RunTime.of(windows.get(queue, Window()), self.totals.get(queue, Totals()), estimated)
             for queue in QueueType
         }
-        return explain(task, self.picture, self.settings.policy, self.settings.queues, runs)
+        return explain(task, self.snapshot, self.settings.policy, self.settings.queues, runs)
 
-    def why(self, name: str) -> Why:
+    def why(self, name: str) -> TaskExplanation:
         """The contract's answer for one task."""
         found = self.find(name)
         explanation, task = self.explain(found.task), found.task
         expected = explanation.expected
-        return Why(
+        return TaskExplanation(
             task_id=task.task_id,
             state=task.state,
             lane=task.lane,
             position=task.position,
             reason_code=explanation.code,
             reason=explanation.reason + (_REVOKED if found.is_revoked else ""),
-            workers=tuple(Scored(**dict(one)) for one in explanation.workers),
+            workers=tuple(WorkerScore(**dict(one)) for one in explanation.workers),
             expected_start=expected.start if expected else None,
             earliest_start_at=expected.earliest if expected else None,
             latest_start_at=expected.latest if expected else None,
@@ -146,7 +146,7 @@ class Look:
             decisions=self.decisions(found),
         )
 
-    def decisions(self, found: Found) -> tuple[Decided, ...]:
+    def decisions(self, found: TaskHit) -> tuple[RecordedDecision, ...]:
         """What was decided of it, oldest first: the ledger's own note, then what the journal says of its id."""
         noted = (found.record or {}).get("decision") or (found.record or {}).get("entry", {}).get("decision")
         first = [_submitted(noted, found.task)] if isinstance(noted, dict) else []
@@ -168,11 +168,13 @@ def not_seen(broker: RedisBroker) -> str:
 _REVOKED = "; it was cancelled: its worker was told to drop it"
 
 
-def _submitted(decision: Mapping[str, Any], task: Task) -> Decided:
-    return Decided(at=task.enqueued_at, verb="submit", reason=str(decision.get("reason") or ""), detail=decision)
+def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:
+    return RecordedDecision(
+        at=task.enqueued_at, verb="submit", reason=str(decision.get("reason") or ""), detail=decision
+    )
 
 
-def _from_journal(entry: JournalEntry, task_id: str) -> Decided:
+def _from_journal(entry: JournalEntry, task_id: str) -> RecordedDecision:
     """An entry by what it says of this task; the ids of a thousand others are left out."""
     tasks = entry.changes.get("tasks")
     of_this = tasks.get(task_id) if isinstance(tasks, dict) else None
@@ -184,13 +186,13 @@ def _from_journal(entry: JournalEntry, task_id: str) -> Decided:
             reason = str(why)
         case dict():
             detail = of_this
-    return Decided(
+    return RecordedDecision(
         at=entry.at, who=entry.who, verb=entry.verb, reason=reason or entry.subject, detail=detail,
         entry_id=entry.entry_id,
     )  # fmt: skip
 
 
-class Shown(Frozen):
+class TaskDetails(Frozen):
     """`args` and `kwargs` are None where nothing tells them (a serializer other than JSON, without a ledger entry).
 
     `result` is what Celery's result backend has, where that is the broker's own database; `message` the text on the
@@ -203,15 +205,15 @@ class Shown(Frozen):
     reason: str
     args: Any = None
     kwargs: Any = None
-    decisions: tuple[Decided, ...] = ()
+    decisions: tuple[RecordedDecision, ...] = ()
     story: tuple[tuple[float | None, str, str], ...] = ()
     result: dict[str, Any] | None = None
     message: dict[str, Any] | None = None
 
 
-def shown(broker: RedisBroker, settings: Settings, name: str) -> Shown:
+def task_details(broker: RedisBroker, settings: Settings, name: str) -> TaskDetails:
     """By an id or its beginning. Raises NotFound, or UsageError for an ambiguous one."""
-    look = Look(broker, settings)
+    look = TaskExplainer(broker, settings)
     found = look.find(name)
     explanation = look.explain(found.task)
     message = decoded(found.raw) if found.raw is not None else None
@@ -220,8 +222,8 @@ def shown(broker: RedisBroker, settings: Settings, name: str) -> Shown:
         result: Any = broker.client.get(f"celery-task-meta-{found.task.task_id}")
         known: Any = broker.client.hget(broker.keys.attempts, f"story|{found.task.task_id}")
     story = (found.grave or {}).get("story") or (json.loads(known) if known else [])
-    return Shown(
-        now_at=look.picture.taken_at,
+    return TaskDetails(
+        now_at=look.snapshot.taken_at,
         task=found.task,
         reason_code=explanation.code,
         reason=explanation.reason,

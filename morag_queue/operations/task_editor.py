@@ -13,19 +13,19 @@ from typing import Any, assert_never
 from pydantic import Field
 
 from morag_queue.broker.connection import translated
-from morag_queue.broker.contract import Outgoing
-from morag_queue.broker.dead_letters import Grave
-from morag_queue.broker.lanes import Change, Steering
+from morag_queue.broker.contract import OutgoingMessage
+from morag_queue.broker.dead_letters import DeadLetter
+from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import Found
+from morag_queue.broker.task_lookup import TaskHit
 from morag_queue.core.model import Frozen, TaskState
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.task import Filter
+from morag_queue.core.task import TaskFilter
 from morag_queue.errors import ExitStatus
 from morag_queue.settings import Settings
 
-from .task import Look, Problem
-from .tasks import Chosen, Tasks
+from .task import NameProblem, TaskExplainer
+from .tasks import SelectedTask, Tasks
 
 NOTED = 1000
 """Tasks of one change that the journal names, and that it can undo; of the others it keeps the count."""
@@ -39,10 +39,10 @@ _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class Update:
     """A waiting message in another form, in another place, or nowhere."""
 
-    change: Change
+    change: LaneEdit
     outcome: str
     detail: str
     before: Mapping[str, Any]
@@ -63,7 +63,7 @@ class Revoke:
 class Revive:
     """Out of `dead`, into a lane."""
 
-    grave: Grave
+    grave: DeadLetter
     text: str
     record: str
     lane: str
@@ -73,31 +73,31 @@ class Revive:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class Resubmit:
     """A new message of an ended task."""
 
-    outgoing: Outgoing
+    outgoing: OutgoingMessage
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class NoChange:
     """It already is as wanted."""
 
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class RefusedEdit:
     """`overridable`: --force does it all the same."""
 
     detail: str
     status: ExitStatus = ExitStatus.REFUSED
 
 
-Step = Put | Revoke | Revive | Send | Leave | Refuse
+Step = Update | Revoke | Revive | Resubmit | NoChange | RefusedEdit
 
 
-Decide = Callable[[Look, Found], Step]
+Decide = Callable[[TaskExplainer, TaskHit], Step]
 
 
 class TaskChange(Frozen):
@@ -111,7 +111,7 @@ class TaskChange(Frozen):
 
 
 @dataclass(slots=True)
-class SteerReport:
+class EditReport:
     """`entry_id` is the journal's entry, empty where nothing was changed."""
 
     verb: str
@@ -148,7 +148,7 @@ class SteerReport:
         }
 
 
-class Steer:
+class TaskEditor:
     """One change by one person for one reason, of one task or many."""
 
     def __init__(
@@ -156,42 +156,42 @@ class Steer:
     ) -> None:
         self._broker, self._settings, self._verb = broker, settings, verb
         self._who, self._reason, self._dry_run = who, reason, dry_run
-        self._steering = Steering(broker.client, broker.keys, settings.ledger.retention_seconds)
+        self._steering = LaneEdits(broker.client, broker.keys, settings.ledger.retention_seconds)
 
     @cached_property
-    def picture(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """The fleet, for who has to resolve a name first."""
         return self._broker.observe()[0]
 
-    def named(self, ids: Iterable[str], decide: Decide) -> SteerReport:
+    def named(self, ids: Iterable[str], decide: Decide) -> EditReport:
         """The tasks of these ids, or beginnings of ids. One that is not there is refused, and stops no other."""
-        look, report = Look(self._broker, self._settings), self._report()
+        look, report = TaskExplainer(self._broker, self._settings), self._report()
         return self._run(report, look, list(self._found(report, look, ids)), decide)
 
-    def chosen(self, wanted: Filter) -> list[Found]:
+    def chosen(self, wanted: TaskFilter) -> list[TaskHit]:
         """The tasks that a filter means: waiting ones; those in workers' hands where the filter asks for them."""
         tasks = Tasks(self._broker, self._settings)
         if wanted.state in (TaskState.RUNNING, TaskState.FAILED, TaskState.QUARANTINED):
-            found = Look(self._broker, self._settings).find_all(task.task_id for task in tasks.all(wanted))
-            return [one for one in found if isinstance(one, Found)]
+            found = TaskExplainer(self._broker, self._settings).find_all(task.task_id for task in tasks.all(wanted))
+            return [one for one in found if isinstance(one, TaskHit)]
         return list(self._with_records(tasks.waiting(wanted)))
 
-    def _with_records(self, waiting: Iterator[Chosen]) -> Iterator[Found]:
+    def _with_records(self, waiting: Iterator[SelectedTask]) -> Iterator[TaskHit]:
         while page := list(islice(waiting, _PAGE)):
             records = self._broker.records(one.task.task_id for one in page)
             for one in page:
-                yield Found(one.task, one.waiting.raw.decode(), records.get(one.task.task_id))
+                yield TaskHit(one.task, one.waiting.raw.decode(), records.get(one.task.task_id))
 
-    def all(self, found: Sequence[Found], decide: Decide) -> SteerReport:
+    def all(self, found: Sequence[TaskHit], decide: Decide) -> EditReport:
         """These tasks."""
-        return self._run(self._report(), Look(self._broker, self._settings), found, decide)
+        return self._run(self._report(), TaskExplainer(self._broker, self._settings), found, decide)
 
     # -- deciding and carrying out
 
-    def _report(self) -> SteerReport:
-        return SteerReport(self._verb, self._dry_run)
+    def _report(self) -> EditReport:
+        return EditReport(self._verb, self._dry_run)
 
-    def _run(self, report: SteerReport, look: Look, found: Sequence[Found], decide: Decide) -> SteerReport:
+    def _run(self, report: EditReport, look: TaskExplainer, found: Sequence[TaskHit], decide: Decide) -> EditReport:
         remaining = list(found)
         for last in (n == _TRIES - 1 for n in range(_TRIES)):
             steps = [(one, decide(look, one)) for one in remaining]
@@ -200,26 +200,26 @@ class Steer:
                 break
             if last:
                 for one in missed:
-                    self._refuse(report, one.task.task_id, Refuse("it kept moving meanwhile: try again"))
+                    self._refuse(report, one.task.task_id, RefusedEdit("it kept moving meanwhile: try again"))
                 break
-            look = Look(self._broker, self._settings)
+            look = TaskExplainer(self._broker, self._settings)
             remaining = list(self._found(report, look, (one.task.task_id for one in missed)))
         self._write_down(report)
         return report
 
-    def _found(self, report: SteerReport, look: Look, ids: Iterable[str]) -> Iterator[Found]:
+    def _found(self, report: EditReport, look: TaskExplainer, ids: Iterable[str]) -> Iterator[TaskHit]:
         seen = set()
         for one in look.find_all(ids):
-            if isinstance(one, Problem):
-                self._refuse(report, one.name, Refuse(str(one.error), one.error.exit_status))
+            if isinstance(one, NameProblem):
+                self._refuse(report, one.name, RefusedEdit(str(one.error), one.error.exit_status))
             elif one.task.task_id not in seen:
                 seen.add(one.task.task_id)
                 yield one
 
-    def _carry_out(self, report: SteerReport, steps: Sequence[tuple[Found, Step]]) -> list[Found]:
+    def _carry_out(self, report: EditReport, steps: Sequence[tuple[TaskHit, Step]]) -> list[TaskHit]:
         """Gives back the tasks that were no longer where they had been read."""
-        missed: list[Found] = []
-        puts = [(one, step) for one, step in steps if isinstance(step, Put)]
+        missed: list[TaskHit] = []
+        puts = [(one, step) for one, step in steps if isinstance(step, Update)]
         with translated(self._settings.redis_url):
             done = [True] * len(puts) if self._dry_run else self._steering.apply([step.change for _, step in puts])
             for (one, put), was_done in zip(puts, done, strict=True):
@@ -228,16 +228,16 @@ class Steer:
                 else:
                     missed.append(one)
             for one, step in steps:
-                if not isinstance(step, Put) and not self._one(report, one, step):
+                if not isinstance(step, Update) and not self._one(report, one, step):
                     missed.append(one)
         return missed
 
-    def _one(self, report: SteerReport, one: Found, step: Revoke | Revive | Send | Leave | Refuse) -> bool:
+    def _one(self, report: EditReport, one: TaskHit, step: Revoke | Revive | Resubmit | NoChange | RefusedEdit) -> bool:
         match step:
             case Revoke():
                 if not self._dry_run:
                     if one.tag is not None:
-                        self._broker.takebacks.revoke(one.tag)
+                        self._broker.requeues.revoke(one.tag)
                     self._broker.control.revoke(step.node, one.task.task_id, terminate=step.terminate)
                 self._note(report, one, "revoked", step.detail, {"worker": step.worker}, {})
             case Revive():
@@ -248,33 +248,33 @@ class Steer:
                     return False
                 detail = f"out of dead, to {step.lane}"
                 self._note(report, one, "queued", detail, {"state": one.task.state.value}, {"lane": step.lane})
-            case Send():
+            case Resubmit():
                 if not self._dry_run and not all(self._broker.submit([step.outgoing])):
                     return False
                 detail = f"sent again to {step.outgoing.lane}"
                 after = {"lane": step.outgoing.lane}
                 self._note(report, one, "queued", detail, {"state": one.task.state.value}, after)
-            case Leave():
+            case NoChange():
                 report.tasks.append(TaskChange(task_id=one.task.task_id, outcome="unchanged", detail=step.detail))
-            case Refuse():
+            case RefusedEdit():
                 self._refuse(report, one.task.task_id, step)
             case _:
                 assert_never(step)
         return True
 
     def _note(
-        self, report: SteerReport, one: Found, outcome: str, detail: str, before: Mapping[str, Any],
+        self, report: EditReport, one: TaskHit, outcome: str, detail: str, before: Mapping[str, Any],
         after: Mapping[str, Any],
     ) -> None:  # fmt: skip
         report.tasks.append(
             TaskChange(task_id=one.task.task_id, outcome=outcome, detail=detail, before=dict(before), after=dict(after))
         )
 
-    def _refuse(self, report: SteerReport, name: str, step: Refuse) -> None:
+    def _refuse(self, report: EditReport, name: str, step: RefusedEdit) -> None:
         report.tasks.append(TaskChange(task_id=name, outcome="refused", detail=step.detail))
         report.statuses.add(step.status)
 
-    def _write_down(self, report: SteerReport) -> None:
+    def _write_down(self, report: EditReport) -> None:
         changed = report.changed
         if self._dry_run or not changed:
             return

@@ -5,45 +5,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from morag_queue.broker.codec import rewritten
-from morag_queue.broker.lanes import Change
-from morag_queue.broker.task_lookup import Found
+from morag_queue.broker.lanes import LaneEdit
+from morag_queue.broker.task_lookup import TaskHit
 from morag_queue.core.estimate import best_estimate
 from morag_queue.core.explain.explain import ReasonCode
 from morag_queue.core.lanes import lane, split
 from morag_queue.core.levels import level
 from morag_queue.core.model import QueuePriority, QueueType, TaskState
-from morag_queue.core.routing.feasibility import seats
-from morag_queue.core.routing.lane_readers import polled_levels, readers
+from morag_queue.core.routing.feasibility import worker_loads
+from morag_queue.core.routing.lane_readers import lane_readers, polled_levels
 from morag_queue.core.routing.router import Router
-from morag_queue.core.routing.types import Refusal, Routed, Work
+from morag_queue.core.routing.types import Placement, Refusal, TaskProfile
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import Task
 from morag_queue.settings import Settings
 
-from .task import Look
-from .task_editor import Decide, Leave, Put, Refuse, Revoke, Step
+from .task import TaskExplainer
+from .task_editor import Decide, NoChange, RefusedEdit, Revoke, Step, Update
 
 
 def cancelling(reason: str, *, terminate: bool) -> Decide:
     """`terminate` kills the process that runs it; without it, what already runs goes on to its end."""
 
-    def decide(look: Look, found: Found) -> Step:
+    def decide(look: TaskExplainer, found: TaskHit) -> Step:
         task = found.task
         if task.state is TaskState.CANCELLED:
-            return Leave("is cancelled already")
+            return NoChange("is cancelled already")
         if task.state in (TaskState.COMPLETED, TaskState.FAILED, TaskState.QUARANTINED):
             hint = f": morag-queue dead drop {task.task_id} forgets it" if found.grave else ""
-            return Leave(f"has ended already ({task.state}){hint}")
+            return NoChange(f"has ended already ({task.state}){hint}")
         if task.claimed_at is not None:
             return _in_hands(look, found, terminate)
         if not task.is_on_broker:
-            return Refuse("is nowhere on the broker: a sweep would send it again, and then it can be cancelled")
+            return RefusedEdit("is nowhere on the broker: a sweep would send it again, and then it can be cancelled")
         return _waiting(look, found, reason)
 
     return decide
 
 
-def _waiting(look: Look, found: Found, reason: str) -> Step:
+def _waiting(look: TaskExplainer, found: TaskHit, reason: str) -> Step:
     task = found.task
     assert found.raw is not None
     assert task.level is not None
@@ -54,39 +54,41 @@ def _waiting(look: Look, found: Found, reason: str) -> Step:
         "task": task.task,
         "lane": task.lane,
         "level": task.level,
-        "ended_at": round(look.picture.taken_at, 3),
+        "ended_at": round(look.snapshot.taken_at, 3),
         "error": reason,
         "entry": entry or {"message": found.raw},
     }
-    change = Change(
+    change = LaneEdit(
         task_id=task.task_id, lane=task.lane, level=task.level, depth=task.depth or 1, raw=found.raw, text=None,
         record=json.dumps(record), queue=task.queue.value if task.queue else "",
     )  # fmt: skip
-    return Put(change, "cancelled", f"out of {task.lane}", {"lane": task.lane, "level": task.level}, {})
+    return Update(change, "cancelled", f"out of {task.lane}", {"lane": task.lane, "level": task.level}, {})
 
 
 _KEPT = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type", "worker", "source")
 
 
-def _in_hands(look: Look, found: Found, terminate: bool) -> Step:
+def _in_hands(look: TaskExplainer, found: TaskHit, terminate: bool) -> Step:
     """What a revoke can do depends on how far the worker is with it; nobody answers to a revoke."""
     task = found.task
-    view = look.picture.worker_by_id.get(str(task.worker))
+    view = look.snapshot.worker_by_id.get(str(task.worker))
     explained = look.explain(task)
     if found.is_revoked and not (terminate and explained.code is ReasonCode.RUNNING):
-        return Leave(f"is cancelled already: {task.worker} was told to drop it")
+        return NoChange(f"is cancelled already: {task.worker} was told to drop it")
     if view is None or explained.code is ReasonCode.HOLDER_OFFLINE:
-        return Refuse(f"{explained.reason}; then it can be cancelled")
+        return RefusedEdit(f"{explained.reason}; then it can be cancelled")
     node = view.info.node or f"{view.info.worker}@{view.info.host}"
     if explained.code is not ReasonCode.RUNNING:
         detail = f"{task.worker} was told to drop it: it will not run, there or elsewhere"
         return Revoke(node, view.worker, terminate, detail)
     if terminate:
         if view.info.pool != "prefork":
-            return Refuse(f"{task.worker} runs it in a {view.info.pool} pool, where a running task cannot be killed")
+            return RefusedEdit(
+                f"{task.worker} runs it in a {view.info.pool} pool, where a running task cannot be killed"
+            )
         detail = f"{task.worker} was told to kill the process that runs it; what the task did so far is not undone"
         return Revoke(node, view.worker, True, detail)
-    return Refuse(f"{task.worker} runs it: to stop it in the middle, kill its process with --terminate")
+    return RefusedEdit(f"{task.worker} runs it: to stop it in the middle, kill its process with --terminate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +109,21 @@ def moving(target: Target, *, force: bool = False) -> Decide:
     `force` gives it to a worker that cannot take it now, as a forced pin at submit does.
     """
 
-    def decide(look: Look, found: Found) -> Step:
+    def decide(look: TaskExplainer, found: TaskHit) -> Step:
         task = found.task
         if task.has_ended:
-            return Refuse(f"has ended ({task.state}): morag-queue task retry {task.task_id} runs it again")
+            return RefusedEdit(f"has ended ({task.state}): morag-queue task retry {task.task_id} runs it again")
         if task.claimed_at is not None:
-            return Refuse(f"{task.worker} has it already: only what waits can be moved")
+            return RefusedEdit(f"{task.worker} has it already: only what waits can be moved")
         if not task.is_on_broker:
-            return Refuse("is nowhere on the broker: a sweep would send it again")
-        place = routed(look.picture, look.settings, task, worker=target.worker, queue=target.queue, force=force)
+            return RefusedEdit("is nowhere on the broker: a sweep would send it again")
+        place = placement_of(look.snapshot, look.settings, task, worker=target.worker, queue=target.queue, force=force)
         if isinstance(place, Refusal):
-            return Refuse(place.message)
+            return RefusedEdit(place.message)
         # A queue was named: its shared lane is meant, also where tasks are bound early.
         to = place.lane if target.worker is not None else place.queue.value
         if to == task.lane and task.pinned_to == target.worker:
-            return Leave(f"is in {task.lane} already")
+            return NoChange(f"is in {task.lane} already")
         detail = f"{task.lane} to {to}"
         return rewriting(found, "moved", detail, lane=to, level=place.level, queue=split(to)[0], worker=target.worker)
 
@@ -131,57 +133,57 @@ def moving(target: Target, *, force: bool = False) -> Decide:
 def reprioritising(priority: QueuePriority) -> Decide:
     """It goes behind those that wait at its new level."""
 
-    def decide(look: Look, found: Found) -> Step:
+    def decide(look: TaskExplainer, found: TaskHit) -> Step:
         task = found.task
         if task.has_ended:
-            return Refuse(f"has ended ({task.state}): morag-queue task retry {task.task_id} runs it again")
+            return RefusedEdit(f"has ended ({task.state}): morag-queue task retry {task.task_id} runs it again")
         if task.claimed_at is not None:
-            return Refuse(f"{task.worker} has it already: a priority matters to what waits")
+            return RefusedEdit(f"{task.worker} has it already: a priority matters to what waits")
         if not task.is_on_broker:
-            return Refuse("is nowhere on the broker: a sweep would send it again")
-        level = level_of(look.picture, look.settings, task, priority)
+            return RefusedEdit("is nowhere on the broker: a sweep would send it again")
+        level = level_of(look.snapshot, look.settings, task, priority)
         if (task.priority, task.level) == (priority, level):
-            return Leave(f"is {priority.name} already")
+            return NoChange(f"is {priority.name} already")
         detail = f"{task.priority.name} to {priority.name}, level {task.level} to {level}"
         return rewriting(found, "changed", detail, lane=task.lane, level=level, priority=priority.name)
 
     return decide
 
 
-def work_of(task: Task) -> Work:
+def work_of(task: Task) -> TaskProfile:
     """What routing reads of it."""
-    return Work(task.requires, task.priority, task.content_type, task.estimated_duration or 0.0)
+    return TaskProfile(task.requires, task.priority, task.content_type, task.estimated_duration or 0.0)
 
 
-def routed(
-    picture: Snapshot,
+def placement_of(
+    snapshot: Snapshot,
     settings: Settings,
     task: Task,
     *,
     worker: str | None = None,
     queue: QueueType | None = None,
     force: bool = False,
-) -> Routed | Refusal:
+) -> Placement | Refusal:
     """Where it would go if it were submitted now."""
-    return Router(picture, settings.policy, settings.queues).route(work_of(task), pin=worker, queue=queue, force=force)
+    return Router(snapshot, settings.policy, settings.queues).route(work_of(task), pin=worker, queue=queue, force=force)
 
 
-def level_of(picture: Snapshot, settings: Settings, task: Task, priority: QueuePriority) -> int:
+def level_of(snapshot: Snapshot, settings: Settings, task: Task, priority: QueuePriority) -> int:
     """The level of another priority, in the lane where the task is: one that its readers poll."""
     wanted = level(
         priority, best_estimate(task.estimated_duration or 0.0, task.requires), settings.policy.order,
-        wait_s=max(picture.taken_at - (task.enqueued_at or picture.taken_at), 0.0),
+        wait_s=max(snapshot.taken_at - (task.enqueued_at or snapshot.taken_at), 0.0),
     )  # fmt: skip
-    seated = seats(picture, settings.policy)
+    seated = worker_loads(snapshot, settings.policy)
     _, owner = split(task.lane)
     if owner is not None:
         return polled_levels([seated[owner]] if owner in seated else [])[wanted]
     if task.queue is None:
         return wanted
-    return readers(seated.values(), settings.queues).polled[task.queue][wanted]
+    return lane_readers(seated.values(), settings.queues).polled[task.queue][wanted]
 
 
-def rewriting(found: Found, outcome: str, detail: str, *, lane: str, level: int, **entry: Any) -> Put:
+def rewriting(found: TaskHit, outcome: str, detail: str, *, lane: str, level: int, **entry: Any) -> Update:
     """To `lane` and `level`; `entry` are fields of our header, which the ledger has too (None: taken out)."""
     task = found.task
     assert found.raw is not None
@@ -190,11 +192,11 @@ def rewriting(found: Found, outcome: str, detail: str, *, lane: str, level: int,
     if found.record is not None:
         fields = {**found.record, "lane": lane, "level": level, **entry}
         record = json.dumps({name: value for name, value in fields.items() if value is not None})
-    change = Change(
+    change = LaneEdit(
         task_id=task.task_id, lane=task.lane, level=task.level, depth=task.depth or 1, raw=found.raw,
         text=rewritten(found.raw, lane=lane, level=level, **entry), record=record, to_lane=lane, to_level=level,
         to_worker_lane=split(lane)[1] is not None,
     )  # fmt: skip
     before = {"lane": task.lane, "level": task.level, "priority": task.priority.name, "worker": task.pinned_to}
     after = {**before, "lane": lane, "level": level, **{k: v for k, v in entry.items() if k in before}}
-    return Put(change, outcome, detail, before, after)
+    return Update(change, outcome, detail, before, after)

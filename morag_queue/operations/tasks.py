@@ -9,11 +9,11 @@ from typing import Any
 
 from morag_queue.broker.codec import HEADER, waiting_task
 from morag_queue.broker.connection import translated
-from morag_queue.broker.lane_search import Waiting
+from morag_queue.broker.lane_search import WaitingMessage
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import Locate, buried_task, unwrapped
+from morag_queue.broker.task_lookup import TaskLookup, buried_task, unwrapped
 from morag_queue.core.model import Frozen, TaskState
-from morag_queue.core.task import Filter, Task
+from morag_queue.core.task import Task, TaskFilter
 from morag_queue.errors import UsageError
 from morag_queue.settings import Settings
 
@@ -36,11 +36,11 @@ class TaskPage(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class SelectedTask:
     """A waiting task and its message, for the verbs that change many of them."""
 
     task: Task
-    waiting: Waiting
+    waiting: WaitingMessage
 
 
 class Tasks:
@@ -48,40 +48,40 @@ class Tasks:
 
     def __init__(self, broker: RedisBroker, settings: Settings) -> None:
         self._broker, self._url = broker, settings.redis_url
-        self.picture, _ = broker.observe()
-        self._locate = Locate(broker.client, broker.keys, self.picture)
+        self.snapshot, _ = broker.observe()
+        self._locate = TaskLookup(broker.client, broker.keys, self.snapshot)
 
-    def page(self, wanted: Filter, *, limit: int, newest: bool = False) -> TaskPage:
+    def page(self, wanted: TaskFilter, *, limit: int, newest: bool = False) -> TaskPage:
         """At most `limit` tasks, the running ones first, then in the order in which they are taken, or newest first."""
         found = list(islice(self.all(wanted, newest=newest), limit + 1))
-        waiting = sum(view.length for view in self.picture.lanes)
+        waiting = sum(view.length for view in self.snapshot.lanes)
         return TaskPage(tasks=tuple(found[:limit]), waiting=waiting, has_more=len(found) > limit)
 
-    def all(self, wanted: Filter, *, newest: bool = False) -> Iterator[Task]:
+    def all(self, wanted: TaskFilter, *, newest: bool = False) -> Iterator[Task]:
         """As `page`, without a limit: read on while it is consumed. Raises UsageError for what only an id finds."""
         if wanted.state in _BY_ID_ONLY:
             raise UsageError(f"--state {wanted.state}: an ended task is found by its id only: morag-queue task show ID")
         if wanted.state in _GRAVES:
             yield from self._buried(wanted)
             return
-        now = self.picture.taken_at
+        now = self.snapshot.taken_at
         if wanted.state in (None, TaskState.RUNNING):
             held = sorted(self._held(), key=lambda task: task.claimed_at or 0.0, reverse=newest)
             yield from (task for task in held if wanted.fits(task, now))
         if wanted.state is not TaskState.RUNNING:
             yield from self._with_sources(one.task for one in self.waiting(wanted, newest=newest))
 
-    def waiting(self, wanted: Filter, *, newest: bool = False) -> Iterator[Chosen]:
+    def waiting(self, wanted: TaskFilter, *, newest: bool = False) -> Iterator[SelectedTask]:
         """The waiting tasks that are meant, with their messages."""
-        by_level: dict[int, list[Iterator[Chosen]]] = {}
+        by_level: dict[int, list[Iterator[SelectedTask]]] = {}
         for lane, level, length in self._locate.lists():
-            if wanted.looks_at(lane, self.picture.lane_by_name[lane].queue):
+            if wanted.looks_at(lane, self.snapshot.lane_by_name[lane].queue):
                 stream = self._read(lane, level, length, wanted, newest)
                 by_level.setdefault(0 if newest else level, []).append(stream)
         for level in sorted(by_level):
             yield from merge(*by_level[level], key=_newest if newest else _oldest)
 
-    def _read(self, lane: str, level: int, length: int, wanted: Filter, newest: bool) -> Iterator[Chosen]:
+    def _read(self, lane: str, level: int, length: int, wanted: TaskFilter, newest: bool) -> Iterator[SelectedTask]:
         windows = self._locate.search.windows(lane, level, length, newest=newest)
         before = self._locate.position(lane, level, 0)
         may_fit = _glance(wanted)
@@ -94,11 +94,11 @@ class Tasks:
                 if not may_fit(one.raw):
                     continue
                 task = waiting_task(one.raw, lane, level, one.depth, before + one.depth)
-                if task is not None and wanted.fits(task, self.picture.taken_at):
-                    yield Chosen(task, one)
+                if task is not None and wanted.fits(task, self.snapshot.taken_at):
+                    yield SelectedTask(task, one)
 
     def _held(self) -> list[Task]:
-        held = self.picture.held
+        held = self.snapshot.held
         if not held:
             return []
         with translated(self._url):
@@ -115,12 +115,12 @@ class Tasks:
             tasks.append(_sourced(task.model_copy(update=more), records.get(one.task_id)))
         return tasks
 
-    def _buried(self, wanted: Filter) -> Iterator[Task]:
+    def _buried(self, wanted: TaskFilter) -> Iterator[Task]:
         with translated(self._url):
             graves = list(self._broker.dead.all())
         for grave in graves:
             task = buried_task(grave.task_id, grave.fields)
-            if wanted.fits(task, self.picture.taken_at):
+            if wanted.fits(task, self.snapshot.taken_at):
                 yield task
 
     def _with_sources(self, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -133,7 +133,7 @@ class Tasks:
             size = _PAGE
 
 
-def _glance(wanted: Filter) -> Callable[[bytes], bool]:
+def _glance(wanted: TaskFilter) -> Callable[[bytes], bool]:
     """Whether a message may be meant, by its text: most of a long lane need not be decoded. Never wrongly no."""
     name, word = wanted.name or "", wanted.priority.name if wanted.priority else ""
     in_text = name.encode() if json.dumps(name) == f'"{name}"' else b""
@@ -153,9 +153,9 @@ def _sourced(task: Task, record: dict[str, Any] | None) -> Task:
     return task.model_copy(update={"source": source, "is_known": True})
 
 
-def _oldest(one: Chosen) -> float:
+def _oldest(one: SelectedTask) -> float:
     return one.task.enqueued_at or 0.0
 
 
-def _newest(one: Chosen) -> float:
+def _newest(one: SelectedTask) -> float:
     return -(one.task.enqueued_at or 0.0)

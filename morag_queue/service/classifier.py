@@ -16,16 +16,16 @@ from morag_queue.core.model import (
     QueueType,
     Requires,
 )
-from morag_queue.core.routing.feasibility import Score, Verdict
+from morag_queue.core.routing.feasibility import Feasibility, Score
 from morag_queue.core.routing.lane_readers import fallbacks
 from morag_queue.errors import SourceError
 from morag_queue.operations.submit import Submitter
-from morag_queue.operations.submit_rows import Prepared, Row
+from morag_queue.operations.submit_rows import PreparedTask, Row
 from morag_queue.settings import load
 
 from .registry import WorkerRegistry
 
-_TAKES_IT = (Verdict.FIT, Verdict.FULL, Verdict.SUSPECT)
+_TAKES_IT = (Feasibility.FIT, Feasibility.FULL, Feasibility.SUSPECT)
 
 
 class TaskClassification(Frozen):
@@ -85,7 +85,7 @@ class IntelligentTaskClassifier:
         assert self._broker is not None
         settings = self._broker.settings
         found = next(Submitter(self._broker, settings).prepare([(0, row)], explain=True))
-        if not isinstance(found, Prepared):
+        if not isinstance(found, PreparedTask):
             raise SourceError(found.error, source=found.source)
         routed = found.routed
         return TaskClassification(

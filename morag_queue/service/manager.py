@@ -36,7 +36,7 @@ from morag_queue.operations.submit import outgoing
 from morag_queue.operations.submit_rows import Row, prepare
 from morag_queue.settings import BrokerSettings, Settings, load
 from morag_queue.settings.urls import SCHEMES
-from morag_queue.watch.events import Tell
+from morag_queue.watch.events import EventSink
 from morag_queue.watch.log import ServiceLog
 from morag_queue.watch.loop import Watch
 
@@ -46,7 +46,7 @@ from .registry import WorkerRegistry
 if TYPE_CHECKING:
     from celery import Celery
 
-    from morag_queue.broker.celery_message import Wire
+    from morag_queue.broker.celery_message import MessageBuilder
 
 PICTURE_SECONDS = 2.0
 """How old the picture of the fleet may be on which a task is routed: as old as a heartbeat."""
@@ -67,7 +67,7 @@ class PriorityQueueManager:
         task_classifier: IntelligentTaskClassifier | None = None,
         *,
         settings: Settings | None = None,
-        tell: Tell | None = None,
+        tell: EventSink | None = None,
     ) -> None:
         self.app = celery_app
         self.settings = settings or settings_of(celery_app)
@@ -180,16 +180,16 @@ class PriorityQueueManager:
     def _look(self) -> Router:
         now = monotonic()
         if self._router is None or now - self._pictured_at > PICTURE_SECONDS:
-            picture, _ = self._broker.observe()
-            self._router = Router(picture, self.settings.policy, self.settings.queues)
-            self._pictured_at, self._clock_offset = now, picture.taken_at - now
+            snapshot, _ = self._broker.observe()
+            self._router = Router(snapshot, self.settings.policy, self.settings.queues)
+            self._pictured_at, self._clock_offset = now, snapshot.taken_at - now
         return self._router
 
     @cached_property
-    def _wire(self) -> "Wire":
-        from morag_queue.broker.celery_message import Wire
+    def _wire(self) -> "MessageBuilder":
+        from morag_queue.broker.celery_message import MessageBuilder
 
-        return Wire(self.app)
+        return MessageBuilder(self.app)
 
 
 def settings_of(app: "Celery") -> Settings:

@@ -23,7 +23,7 @@ from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
-from morag_queue.operations.submit_rows import Prepared, Row, classified, prepare
+from morag_queue.operations.submit_rows import PreparedTask, Row, classified, prepare
 from morag_queue.probe import probe
 from morag_queue.settings import Settings, load
 
@@ -59,7 +59,7 @@ def route_task(
     return None if placed is None else _options(placed, options)
 
 
-def _options(placed: Prepared, options: dict[str, Any]) -> dict[str, Any]:
+def _options(placed: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
     header = {HEADER: fields(placed.entry)}
     if options.get("headers"):
         # The caller's options win over a route's: its own headers have to be extended where they are.
@@ -84,7 +84,7 @@ class _Producer:
         self._taken = float("-inf")
         self._clock_offset = 0.0
 
-    def place(self, name: str, args: list[Any], headers: Mapping[str, Any]) -> Prepared | None:
+    def place(self, name: str, args: list[Any], headers: Mapping[str, Any]) -> PreparedTask | None:
         """Where the call goes; None for a task that is not one of MoRAG's."""
         position = self._kinds.get(name)
         if position is None or not args:
@@ -110,13 +110,13 @@ class _Producer:
         now = time.monotonic()
         if self._router is None or now - self._taken > PICTURE_SECONDS:
             try:
-                picture, _ = self._broker.observe()
+                snapshot, _ = self._broker.observe()
             except (BrokerUnreachable, BrokerError) as error:
                 # Celery is about to publish, and will say so better; the queue itself does not hang on the fleet.
                 logger.warning("routing without a picture of the fleet: %s", error)
-                picture = Snapshot(taken_at=time.time())
-            self._router, self._taken = Router(picture, self.settings.policy, self.settings.queues), now
-            self._clock_offset = picture.taken_at - now
+                snapshot = Snapshot(taken_at=time.time())
+            self._router, self._taken = Router(snapshot, self.settings.policy, self.settings.queues), now
+            self._clock_offset = snapshot.taken_at - now
         return self._router
 
 

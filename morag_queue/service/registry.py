@@ -15,7 +15,7 @@ from redis import Redis
 from morag_queue.broker.connection import own
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import ContentType, Frozen, QueueType, Requires, WorkerInfo, WorkerStats, WorkerStatus
-from morag_queue.core.routing.feasibility import Verdict, in_service, seats, suits
+from morag_queue.core.routing.feasibility import Feasibility, in_service, suits, worker_loads
 from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.core.stats import worker_stats
 from morag_queue.core.worker_status import SERVING
@@ -80,8 +80,8 @@ class WorkerRegistry:
 
     async def get_workers(self) -> list[RegisteredWorker]:
         """All that have registered, by their ids."""
-        picture, _ = await asyncio.to_thread(self._broker.observe)
-        return [self._described(picture, view) for view in sorted(picture.workers, key=lambda view: view.worker)]
+        snapshot, _ = await asyncio.to_thread(self._broker.observe)
+        return [self._described(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker)]
 
     async def get_available_workers(
         self,
@@ -92,16 +92,16 @@ class WorkerRegistry:
         memory_gb: float = 0.0,
     ) -> list[RegisteredWorker]:
         """Those that are online and below their limit, and that can take such work (from that queue)."""
-        picture, _ = await asyncio.to_thread(self._broker.observe)
-        seated = seats(picture, self.settings.policy)
-        found = (self._described(picture, view) for view in sorted(picture.workers, key=lambda view: view.worker))
+        snapshot, _ = await asyncio.to_thread(self._broker.observe)
+        seated = worker_loads(snapshot, self.settings.policy)
+        found = (self._described(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker))
         return [
             one
             for one in found
             if one.available
             and (queue is None or queue in seated[one.worker_id].queues)
-            and suits(seated[one.worker_id], requires, content_type, memory_gb) is Verdict.FIT
-            and in_service(seated[one.worker_id]) is Verdict.FIT
+            and suits(seated[one.worker_id], requires, content_type, memory_gb) is Feasibility.FIT
+            and in_service(seated[one.worker_id]) is Feasibility.FIT
         ]
 
     async def is_healthy(self, worker_id: str) -> bool:
@@ -111,8 +111,8 @@ class WorkerRegistry:
             raise _unknown(worker_id)
         return worker.healthy
 
-    def _described(self, picture: Snapshot, view: WorkerView) -> RegisteredWorker:
-        stats = worker_stats(view, picture, self.settings.policy)
+    def _described(self, snapshot: Snapshot, view: WorkerView) -> RegisteredWorker:
+        stats = worker_stats(view, snapshot, self.settings.policy)
         silence = stats.last_heartbeat_seconds
         gone = view.fenced or (view.beat is not None and view.beat.stopped)
         healthy = not gone and silence is not None and silence < self.settings.policy.offline_after_seconds

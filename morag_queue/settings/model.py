@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from morag_queue.core.model import ContentType, Frozen
-from morag_queue.core.policy import Content, Policy, Queues
+from morag_queue.core.policy import ContentPolicies, Policy, Queues
 
 from .urls import check_url
 
@@ -59,7 +59,7 @@ class Settings(Frozen):
     namespace: str = Field("mq", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of our own keys in Redis")
     broker: BrokerSettings = BrokerSettings()
     queues: Queues = Queues()
-    content: Content = Content()
+    content: ContentPolicies = ContentPolicies()
     policy: Policy = Policy()
     tasks: TaskNames = TaskNames()
     ledger: LedgerSettings = LedgerSettings()

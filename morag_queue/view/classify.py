@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.core.model import Classification
-from morag_queue.core.routing.feasibility import Score, Verdict
-from morag_queue.core.routing.types import Routed
+from morag_queue.core.routing.feasibility import Feasibility, Score
+from morag_queue.core.routing.types import Placement
 
 from .columns import Column, Fitting
 from .durations import format_minutes
@@ -17,7 +17,7 @@ from .text import cell, safe
 _SCORES = 20
 
 
-def classified_view(found: Iterable[tuple[Classification, Routed]]) -> RenderableType:
+def classified_view(found: Iterable[tuple[Classification, Placement]]) -> RenderableType:
     """One block a source, in their order."""
     blocks: list[RenderableType] = []
     for classification, routed in found:
@@ -27,7 +27,7 @@ def classified_view(found: Iterable[tuple[Classification, Routed]]) -> Renderabl
     return Group(*blocks)
 
 
-def _block(found: Classification, routed: Routed) -> Iterable[RenderableType]:
+def _block(found: Classification, routed: Placement) -> Iterable[RenderableType]:
     decision = routed.decision
     needs = [found.requires.value, *(one.value for one in found.requirements if one.value != found.requires.value)]
     yield Text(safe(found.source, 400), style="bold")
@@ -51,7 +51,7 @@ def _line(name: str, text: str) -> Text:
 
 def _scores(scores: Sequence[Score]) -> Fitting:
     shown = list(islice(scores, _SCORES))
-    style = {Verdict.FIT: "green"}
+    style = {Feasibility.FIT: "green"}
     return Fitting(
         [
             Column("  WORKER", [cell(f"  {one.worker}", "", 200) for one in shown], least=16),

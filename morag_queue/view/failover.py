@@ -6,10 +6,10 @@ from .steps import step_lines
 from .text import safe
 
 if TYPE_CHECKING:
-    from morag_queue.operations.failover import FailedOver
+    from morag_queue.operations.failover import FailoverResult
 
 
-def failover_view(done: "FailedOver") -> str:
+def failover_view(done: "FailoverResult") -> str:
     lines = [
         f"{safe(one.worker)}: {one.verdict.value}, {one.done} ({safe('; '.join(one.evidence))})" for one in done.workers
     ]

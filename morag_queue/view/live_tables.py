@@ -9,7 +9,7 @@ from rich.segment import Segment
 from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Severity
 from morag_queue.core.model import QueuePriority, QueueStats, WorkerStats, WorkerStatus
-from morag_queue.operations.stats import HISTORY, Flow, LiveFrame, Running
+from morag_queue.operations.stats import HISTORY, LiveFrame, QueueFlow, RunningTask
 
 from .durations import format_duration, format_minutes
 from .grid import Cell, GridColumn, Line, fitted, grid, text
@@ -30,7 +30,7 @@ _BAD_FIRST = (
 def queue_lines(frame: LiveFrame, width: int) -> list[Line]:
     """One line a queue under a heading."""
     queues = frame.stats.queues
-    flows = [frame.flows.get(queue.queue_type, Flow()) for queue in queues]
+    flows = [frame.flows.get(queue.queue_type, QueueFlow()) for queue in queues]
 
     def numbers(title: str, values: Iterable[float], rank: int = 0, kind: str = "") -> GridColumn:
         return GridColumn(title, [(short(value), kind if value else "dim") for value in values], right=True, rank=rank)
@@ -65,7 +65,7 @@ def queue_lines(frame: LiveFrame, width: int) -> list[Line]:
     return [heading, *([*line[:-1], _spark(flow, room)] for line, flow in zip(rows, flows, strict=True))]
 
 
-def _spark(flow: Flow, room: int) -> Segment:
+def _spark(flow: QueueFlow, room: int) -> Segment:
     """What was done, a minute (or a few) a bar."""
     return text(fitted(spark(flow.history, min(room, HISTORY)), room), "green")
 
@@ -195,11 +195,11 @@ def _failed(one: WorkerStats) -> Cell:
     return short(one.failed_tasks), "red" if one.failed_tasks else "dim"
 
 
-def _age(tasks: tuple[Running, ...]) -> str:
+def _age(tasks: tuple[RunningTask, ...]) -> str:
     return format_duration(tasks[0].seconds) if tasks else ""
 
 
-def _task(tasks: tuple[Running, ...]) -> str:
+def _task(tasks: tuple[RunningTask, ...]) -> str:
     if not tasks:
         return ""
     more = f" +{len(tasks) - 1}" if len(tasks) > 1 else ""
@@ -211,7 +211,7 @@ def _reason(one: WorkerStats) -> str:
     return "" if one.status is WorkerStatus.BUSY else one.reason.removeprefix(f"{one.status.value} ")
 
 
-def _task_or_reason(one: WorkerStats, tasks: tuple[Running, ...]) -> Cell:
+def _task_or_reason(one: WorkerStats, tasks: tuple[RunningTask, ...]) -> Cell:
     reason = _reason(one)
     return (safe(reason, 200), "yellow") if reason else (_task(tasks), "cyan")
 

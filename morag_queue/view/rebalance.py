@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.core.explain.decisions import TaskDecision
-from morag_queue.operations.rebalance import Rebalanced
+from morag_queue.operations.rebalance import RebalanceResult
 
 from .columns import Column, Fitting
 from .durations import format_minutes
@@ -13,7 +13,7 @@ from .text import cell, safe
 _SHOWN = 50
 
 
-def rebalanced_view(done: Rebalanced, *, explain: bool, quiet: bool) -> RenderableType:
+def rebalanced_view(done: RebalanceResult, *, explain: bool, quiet: bool) -> RenderableType:
     """A table of the moves and a line that sums them up; with `explain` the roads not taken."""
     parts: list[RenderableType] = []
     if done.decisions and not quiet:
@@ -45,7 +45,7 @@ def _saved(row: TaskDecision) -> str:
     return format_minutes(row.estimated_improvement) if row.estimated_improvement else "–"
 
 
-def _summary(done: Rebalanced) -> str:
+def _summary(done: RebalanceResult) -> str:
     wanted = sum(row.tasks for row in done.decisions)
     if done.dry_run:
         return f"{wanted} tasks would be moved" if wanted else "Nothing would be moved"

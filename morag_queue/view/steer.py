@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.operations.task_editor import SteerReport
+from morag_queue.operations.task_editor import EditReport
 
 from .columns import Column, Fitting
 from .text import cell
@@ -11,7 +11,7 @@ from .text import cell
 _SHOWN = 20
 
 
-def steered_view(report: SteerReport) -> RenderableType:
+def steered_view(report: EditReport) -> RenderableType:
     """A row a task that was changed or is as wanted, and the counts. Refused ones are told apart from it."""
     told = [one for one in report.tasks if one.outcome != "refused"]
     shown = told[:_SHOWN]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.core.routing.feasibility import Verdict
-from morag_queue.operations.task import Decided, Scored, Shown, Why
+from morag_queue.core.routing.feasibility import Feasibility
+from morag_queue.operations.task import RecordedDecision, TaskDetails, TaskExplanation, WorkerScore
 
 from .columns import Column, Fitting
 from .durations import format_duration, format_minutes
@@ -19,7 +19,7 @@ _WORKERS = 20
 _TEXT = 1000
 
 
-def why_view(answer: Why, now: float) -> RenderableType:
+def why_view(answer: TaskExplanation, now: float) -> RenderableType:
     """The reason first, then when, then who."""
     parts: list[RenderableType] = [
         Text.assemble(
@@ -41,7 +41,7 @@ def why_view(answer: Why, now: float) -> RenderableType:
     return Group(*parts)
 
 
-def show_view(answer: Shown) -> RenderableType:
+def show_view(answer: TaskDetails) -> RenderableType:
     """A line a fact; facts that are not known are left out."""
     task, now = answer.task, answer.now_at
     head = Text.assemble((safe(task.task_id, 255), "bold"), "  ", (task.state.value, STATE_STYLE.get(task.state, "")))
@@ -80,7 +80,7 @@ def show_view(answer: Shown) -> RenderableType:
     return Group(*parts)
 
 
-def _when(answer: Why, now: float) -> Iterable[Text]:
+def _when(answer: TaskExplanation, now: float) -> Iterable[Text]:
     if answer.expected_start is None or answer.earliest_start_at is None or answer.latest_start_at is None:
         return
     start = max(answer.expected_start - now, 0.0)
@@ -91,7 +91,7 @@ def _when(answer: Why, now: float) -> Iterable[Text]:
     )
 
 
-def _decisions(decisions: Sequence[Decided]) -> Iterable[Text]:
+def _decisions(decisions: Sequence[RecordedDecision]) -> Iterable[Text]:
     for one in decisions:
         by = f" by {one.who}" if one.who else ""
         at = iso(one.at) if one.at else None
@@ -102,9 +102,9 @@ def _line(name: str, text: str) -> Text:
     return Text.assemble((f"  {name:<11}", "dim"), safe(text, _TEXT))
 
 
-def _workers(scores: Sequence[Scored]) -> Fitting:
+def _workers(scores: Sequence[WorkerScore]) -> Fitting:
     shown = scores[:_WORKERS]
-    style = {Verdict.FIT.value: "green"}
+    style = {Feasibility.FIT.value: "green"}
     return Fitting(
         [
             Column("  WORKER", [cell(f"  {one.worker}", "", 200) for one in shown], least=16),

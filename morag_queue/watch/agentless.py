@@ -11,13 +11,13 @@ from contextlib import suppress
 from threading import Event as Signal
 from threading import Thread
 
-from morag_queue.broker.agentless import VISIBILITY_S, StockWorkers
-from morag_queue.broker.celery_control import Control
+from morag_queue.broker.agentless import VISIBILITY_S, AgentlessWorkers
+from morag_queue.broker.celery_control import CeleryControl
 from morag_queue.broker.celery_events import TaskEvents
 from morag_queue.broker.connection import connect
 from morag_queue.broker.redis import RedisBroker
 
-from .events import Event, Tell
+from .events import Event, EventSink
 
 _LONGEST_S, _SHORTEST_S = 30.0, 1.0
 
@@ -28,15 +28,15 @@ _AGAIN_S = 1.0
 _ENDS_WITHIN_S = 5.0
 
 
-class StockCare:
+class AgentlessCare:
     """Started once such workers are seen; ends with `stop`. `leads` says whether it is its turn."""
 
-    def __init__(self, broker: RedisBroker, tell: Tell, leads: Callable[[], bool]) -> None:
+    def __init__(self, broker: RedisBroker, tell: EventSink, leads: Callable[[], bool]) -> None:
         settings = broker.settings
         # Connections of its own: the loop must not wait for these threads, nor they for it.
         self._broker = RedisBroker(settings, connect(settings.redis_url, settings.broker, name="mq.watch"))
         self._tell, self._leads = tell, leads
-        self._workers = StockWorkers(self._broker.client, self._broker.keys, Control(settings))
+        self._workers = AgentlessWorkers(self._broker.client, self._broker.keys, CeleryControl(settings))
         self._stop, self._found = Signal(), Signal()
         self._threads: list[Thread] = []
         self._nodes: frozenset[str] = frozenset()
@@ -72,8 +72,8 @@ class StockCare:
 
     def _round(self) -> float:
         """One round; the seconds until the next: a quarter of the shortest visibility timeout, 30 at most."""
-        picture, _ = self._broker.observe()
-        nodes = frozenset(self._workers.nodes([view.info.node for view in picture.workers]))
+        snapshot, _ = self._broker.observe()
+        nodes = frozenset(self._workers.nodes([view.info.node for view in snapshot.workers]))
         if nodes != self._nodes:
             self._nodes = nodes
             self._tell(Event.AGENTLESS, nodes=sorted(nodes))
@@ -91,7 +91,7 @@ class StockCare:
         return min(max(self._visibility / 4, _SHORTEST_S), _LONGEST_S)
 
     def _read_events(self) -> None:
-        control = Control(self._broker.settings)
+        control = CeleryControl(self._broker.settings)
         self._found.wait()
         while not self._stop.is_set():
             with suppress(Exception):

@@ -1,7 +1,7 @@
-"""What the loop tells: every event by its name, how loud it is, what it says, and its fields. A name means one thing.
+"""The events of the loop: name, severity, meaning and fields of each. A name keeps its meaning.
 
-`log.py` writes them, a service of its own may take them as they come (`Tell`). One line a turn that changes something;
-while nothing changes, `fleet_looked_at` is the heartbeat. Durations carry their unit in the field's name.
+`log.py` writes them; a service may pass its own `EventSink`. A turn that changes something emits one line; while
+nothing changes, `fleet_looked_at` is the heartbeat. Durations carry their unit in the field's name.
 """
 
 from collections.abc import Mapping
@@ -48,69 +48,71 @@ class Event(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class EventSpec:
     level: Level
     says: str
     fields: tuple[str, ...] = ()
 
 
-EVENTS: Mapping[Event, Kind] = {
-    Event.STARTED: Kind("info", "the loop begins", ("fleet", "who", "interval_seconds", "monitor_seconds", "dry_run")),
-    Event.STOPPED: Kind("info", "the loop has ended; what it knew is on the broker", ("turns",)),
-    Event.LEADING: Kind("info", "this one leads the fleet from now on", ("term",)),
-    Event.STANDING_BY: Kind("info", "another one leads; this one takes over when it ends", ("leader", "verb", "term")),
-    Event.LEASE_LOST: Kind("warning", "it was away for longer than its lease, and changed nothing more", ("term",)),
-    Event.LEASE_GIVEN_UP: Kind("info", "another one may lead at once", ("term",)),
-    Event.TURN: Kind(
+EVENTS: Mapping[Event, EventSpec] = {
+    Event.STARTED: EventSpec(
+        "info", "watch started", ("fleet", "who", "interval_seconds", "monitor_seconds", "dry_run")
+    ),
+    Event.STOPPED: EventSpec("info", "watch stopped; its state is stored on the broker", ("turns",)),
+    Event.LEADING: EventSpec("info", "this one leads the fleet from now on", ("term",)),
+    Event.STANDING_BY: EventSpec("info", "another process leads; this one stands by", ("leader", "verb", "term")),
+    Event.LEASE_LOST: EventSpec("warning", "the lease expired; nothing more was changed", ("term",)),
+    Event.LEASE_GIVEN_UP: EventSpec("info", "another one may lead at once", ("term",)),
+    Event.TURN: EventSpec(
         "info", "a turn that changed something",
         ("trigger", "plan_id", "moved", "taken_back", "resent", "quarantined", "refused", "rules", "seconds"),
     ),
-    Event.PLANNED: Kind("info", "what a turn would do (dry run)", ("trigger", "plan_id", "decisions", "seconds")),
-    Event.REFUSED: Kind("warning", "a step no longer fitted; it is data, not an error", ("task_id", "reason")),
-    Event.FLEET: Kind(
+    Event.PLANNED: EventSpec("info", "what a turn would do (dry run)", ("trigger", "plan_id", "decisions", "seconds")),
+    Event.REFUSED: EventSpec("warning", "a step no longer fitted; it is data, not an error", ("task_id", "reason")),
+    Event.FLEET: EventSpec(
         "info", "the heartbeat of the loop, once a monitoring interval",
         ("pending", "processing", "workers", "serving", "backlog_minutes", "oldest_minutes", "turns", "leader"),
     ),
-    Event.JOINED: Kind("info", "a worker has registered", ("worker",)),
-    Event.RETURNED: Kind("info", "a worker that was away acts in its name again", ("worker",)),
-    Event.LEFT: Kind("info", "a worker has shut down in good order", ("worker",)),
-    Event.GONE: Kind("warning", "a worker has no connection any more, and said no goodbye", ("worker",)),
-    Event.FAILED_OVER: Kind(
+    Event.JOINED: EventSpec("info", "a worker has registered", ("worker",)),
+    Event.RETURNED: EventSpec("info", "a worker that was away acts in its name again", ("worker",)),
+    Event.LEFT: EventSpec("info", "a worker has shut down in good order", ("worker",)),
+    Event.GONE: EventSpec("warning", "a worker has no connection any more, and said no goodbye", ("worker",)),
+    Event.FAILED_OVER: EventSpec(
         "warning", "what dead workers held goes elsewhere",
         ("workers", "evidence", "taken_back", "moved", "quarantined", "seconds"),
     ),
-    Event.SILENT: Kind("warning", "a worker is connected and has not beaten for too long", ("worker", "seconds")),
-    Event.OUT_OF_SERVICE: Kind("info", "a worker was cordoned or drained", ("worker", "state")),
-    Event.IN_SERVICE: Kind("info", "a worker's cordon was lifted, or is over", ("worker",)),
-    Event.STALLED: Kind(
+    Event.SILENT: EventSpec("warning", "a worker is connected and has not beaten for too long", ("worker", "seconds")),
+    Event.OUT_OF_SERVICE: EventSpec("info", "a worker was cordoned or drained", ("worker", "state")),
+    Event.IN_SERVICE: EventSpec("info", "a worker's cordon was lifted, or is over", ("worker",)),
+    Event.STALLED: EventSpec(
         "warning", "a worker beats and takes nothing while work waits for it: restart it",
         ("worker", "queues", "waiting", "seconds"),
     ),
-    Event.MOVING_AGAIN: Kind("info", "a worker that had stalled takes work again", ("worker",)),
-    Event.FLAPPING: Kind(
+    Event.MOVING_AGAIN: EventSpec("info", "a worker that had stalled takes work again", ("worker",)),
+    Event.FLAPPING: EventSpec(
         "warning", "a worker starts again and again: its circuit breaker is open", ("worker", "starts", "seconds")
     ),
-    Event.LANE_STALLED: Kind(
+    Event.LANE_STALLED: EventSpec(
         "warning", "work waits in a lane, and of those who read it nobody takes it", ("lane", "waiting", "reason")
     ),
-    Event.FOREIGN: Kind("warning", "messages that are not Celery's lie in the lanes; they are left there", ("count",)),
-    Event.BROKER_LOST: Kind("error", "the broker cannot be reached; trying again", ("error",)),
-    Event.BROKER_BACK: Kind("info", "the broker answers again", ("seconds",)),
-    Event.TURN_FAILED: Kind("error", "a turn ended with an error; the next one goes on", ("error", "where")),
-    Event.TURN_WORKS_AGAIN: Kind("info", "a turn has ended well after some that did not", ("failed_turns",)),
-    Event.LEARNED: Kind("debug", "measured run times were learned from", ("runs", "estimates")),
-    Event.AGENTLESS: Kind(
+    Event.FOREIGN: EventSpec("warning", "messages in the lanes are not Celery's; they stay there", ("count",)),
+    Event.BROKER_LOST: EventSpec("error", "the broker cannot be reached; trying again", ("error",)),
+    Event.BROKER_BACK: EventSpec("info", "the broker answers again", ("seconds",)),
+    Event.TURN_FAILED: EventSpec("error", "a turn ended with an error; the next one goes on", ("error", "where")),
+    Event.TURN_WORKS_AGAIN: EventSpec("info", "a turn has ended well after some that did not", ("failed_turns",)),
+    Event.LEARNED: EventSpec("debug", "measured run times were learned from", ("runs", "estimates")),
+    Event.AGENTLESS: EventSpec(
         "info", "plain Celery workers: they are asked by remote control, so figures about them are less exact",
         ("nodes",),
     ),
-    Event.KEPT_ALIVE: Kind("debug", "messages of workers without the agent: else they run twice", ("count",)),
-    Event.EVENTS_ENABLED: Kind("info", "these workers were told to send task events (-E)", ("nodes",)),
-    Event.METRICS: Kind("info", "Prometheus metrics are served", ("url",)),
+    Event.KEPT_ALIVE: EventSpec("debug", "messages of workers without the agent: else they run twice", ("count",)),
+    Event.EVENTS_ENABLED: EventSpec("info", "these workers were told to send task events (-E)", ("nodes",)),
+    Event.METRICS: EventSpec("info", "Prometheus metrics are served", ("url",)),
 }  # fmt: skip
 """The table. A test holds each line that is written against it."""
 
 
-class Tell(Protocol):
+class EventSink(Protocol):
     """Where events go."""
 
     def __call__(self, event: Event, /, **fields: Any) -> None: ...

@@ -16,23 +16,23 @@ from time import monotonic, perf_counter
 from traceback import extract_tb
 from uuid import uuid4
 
-from morag_queue.broker.counters import Learning
-from morag_queue.broker.poll import Looks
+from morag_queue.broker.counters import CorrectionStore
+from morag_queue.broker.poll import FleetPoller
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.balancing.state import Memory
-from morag_queue.core.fleet_poll import Glance, Item, News, Watched, look
+from morag_queue.core.balancing.state import BalancerState
+from morag_queue.core.fleet_poll import ChangeKind, FleetChange, FleetPoll, PollHistory, detect_changes
 from morag_queue.core.model import FleetStats, WorkerInfo
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 from morag_queue.operations.leader import LEASE_S, Leader, lead
 from morag_queue.operations.stats import stats
 from morag_queue.operations.sweep import LOOK_AGAIN_SECONDS, Sweep
 
-from .agentless import StockCare
-from .events import Event, Tell
-from .report import Stalls, called_by, tell_fleet, tell_news, tell_report
-from .turn import Evidence, Report, Stepped, step, sweep_step
+from .agentless import AgentlessCare
+from .events import Event, EventSink
+from .report import Stalls, report_changes, report_fleet, report_turn, trigger_of
+from .turn import PollEvidence, TurnReport, TurnResult, step, sweep_step
 
-__all__ = ["Evidence", "Hooks", "Report", "Stepped", "Watch", "step"]
+__all__ = ["Hooks", "PollEvidence", "TurnReport", "TurnResult", "Watch", "step"]
 
 
 LOOK_S = 0.5
@@ -58,7 +58,7 @@ SWEEP_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
 
 
-_CALLS_FOR_A_TURN = frozenset(News) - {News.GONE}
+_CALLS_FOR_A_TURN = frozenset(ChangeKind) - {ChangeKind.GONE}
 """Who has just lost its connections may be back in a moment; that it is overdue is news of its own."""
 
 
@@ -68,7 +68,7 @@ class Hooks:
     figures, and, several times a second, that the loop is alive (`leads`: whether it leads).
     """
 
-    reported: Callable[[Report, float], None] = lambda report, lag: None
+    reported: Callable[[TurnReport, float], None] = lambda report, lag: None
     monitored: Callable[[FleetStats], None] = lambda found: None
     alive: Callable[[bool], None] = lambda leads: None
 
@@ -81,7 +81,7 @@ class Watch:
         broker: RedisBroker,
         *,
         who: str,
-        tell: Tell,
+        tell: EventSink,
         monitor_interval: float = MONITOR_S,
         dry_run: bool = False,
         lease_seconds: float = LEASE_S,
@@ -93,11 +93,11 @@ class Watch:
         self._monitor_interval, self._dry_run, self._lease_s = monitor_interval, dry_run, lease_seconds
         self._hooks, self._clock = hooks or Hooks(), clock
         self._holder = str(uuid4())
-        self._looks = Looks(broker.client, broker.keys)
+        self._looks = FleetPoller(broker.client, broker.keys)
         self._leader: Leader | None = None
         self._other = ""
         self._stop = Signal()
-        self._stock: StockCare | None = None
+        self._stock: AgentlessCare | None = None
         self._turns = self._failures = self._failed_turn = 0
         self._failure, self._foreign = "", 0
         self._lost_at: float | None = None
@@ -105,8 +105,8 @@ class Watch:
 
     def _begin(self) -> None:
         """What a leader knows at its begin: nothing has been seen yet."""
-        self._watched, self._infos = Watched(), dict[str, WorkerInfo]()
-        self._memory, self._sweep = Memory(), Sweep(self._broker, dry_run=self._dry_run)
+        self._watched, self._infos = PollHistory(), dict[str, WorkerInfo]()
+        self._memory, self._sweep = BalancerState(), Sweep(self._broker, dry_run=self._dry_run)
         self._stalls = Stalls()
         self._tick_at = self._monitor_at = self._clock()
         self._sweep_at = self._tick_at + 1.0
@@ -124,7 +124,7 @@ class Watch:
         finally:
             self._finish()
 
-    def once(self) -> Report:
+    def once(self) -> TurnReport:
         """One turn and one part of the sweep, now. Raises LeaseHeld where another one leads."""
         if not self._dry_run:
             self._take("watch --once")
@@ -132,12 +132,12 @@ class Watch:
             infos = {view.worker: view.info for view in self._broker.observe()[0].workers}
             first = self._glance()
             # Who is not connected now has been so since the server started, as far as is known.
-            self._watched, _ = look(Watched(since=first.up_since), first, infos, self._settings.policy)
+            self._watched, _ = detect_changes(PollHistory(since=first.up_since), first, infos, self._settings.policy)
             self._stop.wait(LOOK_S)
-            self._watched, news = look(self._watched, self._glance(), infos, self._settings.policy)
-            tell_news(self._tell, news, self._watched)
+            self._watched, changes = detect_changes(self._watched, self._glance(), infos, self._settings.policy)
+            report_changes(self._tell, changes, self._watched)
             self._infos = infos
-            report = self._turn("once", news)
+            report = self._turn("once", changes)
             self._sweep_once()
             self._monitor()
             return report
@@ -168,16 +168,16 @@ class Watch:
         if not self._dry_run and not self._leads():
             return STANDBY_S
         began = perf_counter()
-        news = self._look()
+        changes = self._look()
         rest = _ANXIOUS_LOOK_S if self._watched.absent else LOOK_S
         pause = min(max(rest, _LOOK_SHARE * (perf_counter() - began)), STANDBY_S)
         now = self._clock()
-        calls = [one for one in news if one.kind in _CALLS_FOR_A_TURN]
+        calls = [one for one in changes if one.kind in _CALLS_FOR_A_TURN]
         if now >= self._tick_at:
             lag, self._tick_at = max(now - self._tick_at, 0.0), now + self._interval
-            self._turn("tick", news, lag)
+            self._turn("tick", changes, lag)
         elif calls:
-            self._turn(called_by(calls), news)
+            self._turn(trigger_of(calls), changes)
         elif now >= self._sweep_at and not self._dry_run:
             self._sweep_once()
         if now >= self._monitor_at:
@@ -238,7 +238,7 @@ class Watch:
         self._leader, self._other = leader, ""
         self._begin()
         with self._broker.translated():
-            self._memory = self._broker.memories.load()
+            self._memory = self._broker.state_store.load()
         self._tell(Event.LEADING, term=leader.lease.term)
         self._hooks.alive(True)
 
@@ -258,20 +258,20 @@ class Watch:
 
     # -- look, turn, sweep, monitor
 
-    def _glance(self) -> Glance:
+    def _glance(self) -> FleetPoll:
         with self._broker.translated():
             return self._looks.look()
 
-    def _look(self) -> tuple[Item, ...]:
-        self._watched, news = look(self._watched, self._glance(), self._infos, self._settings.policy)
-        tell_news(self._tell, news, self._watched)
+    def _look(self) -> tuple[FleetChange, ...]:
+        self._watched, changes = detect_changes(self._watched, self._glance(), self._infos, self._settings.policy)
+        report_changes(self._tell, changes, self._watched)
         self._stalls.ended(self._watched, self._tell)
-        return news
+        return changes
 
-    def _turn(self, trigger: str, news: Iterable[Item], lag: float = 0.0) -> Report:
+    def _turn(self, trigger: str, changes: Iterable[FleetChange], lag: float = 0.0) -> TurnReport:
         policy = self._settings.policy
-        flapping = {one.worker: one.count for one in news if one.kind is News.FLAPPING}
-        evidence = Evidence(
+        flapping = {one.worker: one.count for one in changes if one.kind is ChangeKind.FLAPPING}
+        evidence = PollEvidence(
             self._watched.proved_absent(self._infos), self._watched.silent(self._infos, policy), flapping
         )
         done = step(
@@ -279,9 +279,9 @@ class Watch:
             dry_run=self._dry_run, pause=self._pause,
         )  # fmt: skip
         self._turns += 1
-        self._memory, self._infos = done.memory, {view.worker: view.info for view in done.picture.workers}
-        self._stalls.look(done.picture, self._watched, self._tell)
-        tell_report(self._tell, done.report, flapping, policy.recovery.breaker_seconds)
+        self._memory, self._infos = done.memory, {view.worker: view.info for view in done.snapshot.workers}
+        self._stalls.look(done.snapshot, self._watched, self._tell)
+        report_turn(self._tell, done.report, flapping, policy.recovery.breaker_seconds)
         self._hooks.reported(done.report, lag)
         return done.report
 
@@ -291,7 +291,7 @@ class Watch:
     def _sweep_once(self) -> None:
         report = sweep_step(self._broker, self._sweep, term=self._term, who=self._who)
         self._sweep_at = self._clock() + (LOOK_AGAIN_SECONDS if self._sweep.must_look_again else SWEEP_S)
-        tell_report(self._tell, report, {}, 0.0)
+        report_turn(self._tell, report, {}, 0.0)
         self._hooks.reported(report, 0.0)
 
     def _care_for_stock(self) -> None:
@@ -299,17 +299,17 @@ class Watch:
         with self._broker.translated():
             strangers = self._broker.evidence.connected().strangers
         if strangers and self._stock is None:
-            self._stock = StockCare(self._broker, self._tell, lambda: self._leader is not None)
+            self._stock = AgentlessCare(self._broker, self._tell, lambda: self._leader is not None)
             self._stock.begin()
 
     def _monitor(self) -> None:
         if not self._dry_run:
             with self._broker.translated():
-                runs, estimates = Learning(self._broker.client, self._broker.keys).fold(term=self._term)
+                runs, estimates = CorrectionStore(self._broker.client, self._broker.keys).fold(term=self._term)
             if runs:
                 self._tell(Event.LEARNED, runs=runs, estimates=estimates)
         found = stats(self._broker, self._settings)
-        tell_fleet(self._tell, found, self._turns)
+        report_fleet(self._tell, found, self._turns)
         if found.foreign_messages != self._foreign:
             self._foreign = found.foreign_messages
             if self._foreign:

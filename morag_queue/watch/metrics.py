@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from morag_queue.broker.counters import AllTime, all_time
+from morag_queue.broker.counters import FleetCounters, fleet_counters
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.histogram import GROWTH, LAST_BUCKET, SMALLEST_S
 from morag_queue.core.model import Capability, FleetStats, QueueStats, QueueType, WorkerStatus
@@ -20,8 +20,8 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.stats import fleet_stats
 from morag_queue.errors import MoragQueueError
 
-from .events import Event, Tell
-from .turn import Report
+from .events import Event, EventSink
+from .turn import TurnReport
 
 RATE_SECONDS = 300.0
 """What rates are of: short enough to see a change, long enough not to jump with every minute."""
@@ -54,13 +54,13 @@ class FleetCollector(Collector):
 
     def _look(self) -> Iterator[Metric]:
         broker, settings = self._broker, self._broker.settings
-        picture, totals = broker.observe()
-        windows = broker.windows(picture.taken_at, RATE_SECONDS)
+        snapshot, totals = broker.observe()
+        windows = broker.windows(snapshot.taken_at, RATE_SECONDS)
         with broker.translated():
-            grown = all_time(broker.client, broker.keys)
-        found = fleet_stats(picture, windows, totals, settings.policy, window_seconds=RATE_SECONDS)
-        yield from _queues(found, picture)
-        yield from _workers(found, picture, grown)
+            grown = fleet_counters(broker.client, broker.keys)
+        found = fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=RATE_SECONDS)
+        yield from _queues(found, snapshot)
+        yield from _workers(found, snapshot, grown)
         yield from _all_time(grown)
         term = found.leader.term if found.leader else 0
         yield _gauge("leader_term", "The term of who leads the fleet; 0 while nobody does.", term)
@@ -89,7 +89,7 @@ class LoopMetrics:
         for kind in ("taken_back", "resent", "quarantined"):
             self._rescues.labels(kind)
 
-    def reported(self, report: Report, lag: float) -> None:
+    def reported(self, report: TurnReport, lag: float) -> None:
         """One turn, or one part of the sweep."""
         known = sum(report.rules.values())
         for rule, count in {**report.rules, "recovery": max(report.moved - known, 0)}.items():
@@ -108,7 +108,7 @@ class LoopMetrics:
     def alive(self, leads: bool) -> None:
         self._leading.set(leads)
 
-    def counting(self, tell: Tell) -> Tell:
+    def counting(self, tell: EventSink) -> EventSink:
         """The same, with each line counted by its event."""
 
         def told(event: Event, /, **fields: Any) -> None:
@@ -124,11 +124,11 @@ def serve(registry: CollectorRegistry, address: str, port: int) -> str:
     return f"http://{address}:{server.server_port}/metrics"
 
 
-def _queues(found: FleetStats, picture: Snapshot) -> Iterator[Metric]:
+def _queues(found: FleetStats, snapshot: Snapshot) -> Iterator[Metric]:
     pending = _gauge("pending_tasks", "Tasks that wait, by queue and level (0 is taken first).", None, "queue", "level")
     for queue in QueueType:
         for level in range(10):
-            count = sum(view.lengths[level] for view in picture.lanes_by_queue[queue])
+            count = sum(view.lengths[level] for view in snapshot.lanes_by_queue[queue])
             pending.add_metric([queue.value, str(level)], count)
     yield pending
     rows: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
@@ -142,7 +142,7 @@ def _queues(found: FleetStats, picture: Snapshot) -> Iterator[Metric]:
             "Arrivals less ends, of five minutes.",
             lambda one: (one.arrivals_per_minute - one.completions_per_minute) / 60,
         ),
-        "paused": ("Whether the queue hands out nothing.", lambda one: int(one.queue_type in picture.paused)),
+        "paused": ("Whether the queue hands out nothing.", lambda one: int(one.queue_type in snapshot.paused)),
     }
     for name, (says, read) in rows.items():
         metric = _gauge(name, says, None, "queue")
@@ -151,7 +151,7 @@ def _queues(found: FleetStats, picture: Snapshot) -> Iterator[Metric]:
         yield metric
 
 
-def _workers(found: FleetStats, picture: Snapshot, grown: AllTime) -> Iterator[Metric]:
+def _workers(found: FleetStats, snapshot: Snapshot, grown: FleetCounters) -> Iterator[Metric]:
     workers = _gauge("workers", "Workers, by status and capability.", None, "status", "capability")
     counts = {(status, capability): 0 for status in WorkerStatus for capability in Capability}
     for one in found.workers:
@@ -160,14 +160,14 @@ def _workers(found: FleetStats, picture: Snapshot, grown: AllTime) -> Iterator[M
         workers.add_metric([status.value, capability.value], count)
     yield workers
     unacked = _gauge("unacked_messages", "Messages in hand, by owner; without one: nobody knows.", None, "worker")
-    for view in picture.workers:
-        unacked.add_metric([view.worker], len(picture.held_by_worker.get(view.worker, ())))
+    for view in snapshot.workers:
+        unacked.add_metric([view.worker], len(snapshot.held_by_worker.get(view.worker, ())))
     unacked.add_metric([""], grown.unowned)
     yield unacked
     yield _gauge("dead_tasks", "Failed and quarantined tasks that are kept.", grown.dead)
 
 
-def _all_time(grown: AllTime) -> Iterator[Metric]:
+def _all_time(grown: FleetCounters) -> Iterator[Metric]:
     ended = CounterMetricFamily(
         "morag_queue_tasks", "Tasks that have ended, by queue and outcome.", labels=["queue", "outcome"]
     )

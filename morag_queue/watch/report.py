@@ -2,43 +2,43 @@
 
 from collections.abc import Iterable, Mapping
 
-from morag_queue.core.fleet_poll import STALLED_AFTER_S, Item, News, Watched
+from morag_queue.core.fleet_poll import STALLED_AFTER_S, ChangeKind, FleetChange, PollHistory
 from morag_queue.core.model import FleetStats, WorkerStatus
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.worker_status import SERVING
 
-from .events import Event, Tell
-from .turn import Report
+from .events import Event, EventSink
+from .turn import TurnReport
 
 _REFUSALS_TOLD = 5
 
 
 _PLAIN = {
-    News.JOINED: Event.JOINED,
-    News.RETURNED: Event.RETURNED,
-    News.LEFT: Event.LEFT,
-    News.GONE: Event.GONE,
-    News.IN_SERVICE: Event.IN_SERVICE,
+    ChangeKind.JOINED: Event.JOINED,
+    ChangeKind.RETURNED: Event.RETURNED,
+    ChangeKind.LEFT: Event.LEFT,
+    ChangeKind.GONE: Event.GONE,
+    ChangeKind.IN_SERVICE: Event.IN_SERVICE,
 }
 
 
-def tell_news(tell: Tell, news: Iterable[Item], watched: Watched) -> None:
+def report_changes(tell: EventSink, changes: Iterable[FleetChange], history: PollHistory) -> None:
     """What concerns a worker. That one is overdue, idle or stalled shows in the turn that it calls for."""
-    for one in news:
+    for one in changes:
         if one.kind in _PLAIN:
             tell(_PLAIN[one.kind], worker=one.worker)
-        elif one.kind is News.OUT_OF_SERVICE:
+        elif one.kind is ChangeKind.OUT_OF_SERVICE:
             tell(Event.OUT_OF_SERVICE, worker=one.worker, state=one.detail)
-        elif one.kind is News.SILENT and watched.last is not None:
-            tell(Event.SILENT, worker=one.worker, seconds=watched.last.at - watched.last.pulses[one.worker].at)
+        elif one.kind is ChangeKind.SILENT and history.last is not None:
+            tell(Event.SILENT, worker=one.worker, seconds=history.last.at - history.last.beats[one.worker].at)
 
 
-def called_by(news: Iterable[Item]) -> str:
+def trigger_of(changes: Iterable[FleetChange]) -> str:
     """In words, why a turn is made now."""
-    return ", ".join(dict.fromkeys(f"{one.worker} {one.kind.value}".strip() for one in news))
+    return ", ".join(dict.fromkeys(f"{one.worker} {one.kind.value}".strip() for one in changes))
 
 
-def tell_report(tell: Tell, report: Report, flapping: Mapping[str, int], breaker_seconds: float) -> None:
+def report_turn(tell: EventSink, report: TurnReport, flapping: Mapping[str, int], breaker_seconds: float) -> None:
     """One line for a turn that changed something, and none for one that did not."""
     for worker in report.opened_breakers:
         tell(Event.FLAPPING, worker=worker, starts=flapping.get(worker, 0), seconds=breaker_seconds)
@@ -67,7 +67,7 @@ def tell_report(tell: Tell, report: Report, flapping: Mapping[str, int], breaker
         tell(Event.REFUSED, task_id=one.task_id, reason=one.reason)
 
 
-def tell_fleet(tell: Tell, found: FleetStats, turns: int) -> None:
+def report_fleet(tell: EventSink, found: FleetStats, turns: int) -> None:
     """The heartbeat, and the lanes that nobody in service reads although work waits there."""
     online = sum(worker.status in SERVING for worker in found.workers)
     tell(
@@ -94,28 +94,28 @@ class Stalls:
         self._marks: dict[str, tuple[float, int]] = {}  # since when it is idle, and how many tasks had ended then
         self.workers: set[str] = set()
 
-    def ended(self, watched: Watched, tell: Tell) -> None:
+    def ended(self, history: PollHistory, tell: EventSink) -> None:
         """After a look: who is no longer idle, or has nothing to wait for it any more."""
-        for worker in sorted(self.workers - watched.idle.keys()):
+        for worker in sorted(self.workers - history.idle.keys()):
             tell(Event.MOVING_AGAIN, worker=worker)
-        self.workers &= watched.idle.keys()
+        self.workers &= history.idle.keys()
 
-    def look(self, picture: Snapshot, watched: Watched, tell: Tell) -> None:
+    def look(self, snapshot: Snapshot, history: PollHistory, tell: EventSink) -> None:
         """After a turn, on its picture."""
-        now = watched.last.at if watched.last is not None else 0.0
+        now = history.last.at if history.last is not None else 0.0
         marks = self._marks
         self._marks = {}
-        for worker, since in watched.idle.items():
-            view = picture.worker_by_id.get(worker)
+        for worker, since in history.idle.items():
+            view = snapshot.worker_by_id.get(worker)
             if view is None:
                 continue
             ended = view.totals.completed + view.totals.failed
             self._marks[worker] = known = marks.get(worker, (since, ended))
             if known != (since, ended):
                 self._marks[worker] = (since, ended)
-            elif now - since >= STALLED_AFTER_S and worker not in self.workers and not picture.held_count(view):
+            elif now - since >= STALLED_AFTER_S and worker not in self.workers and not snapshot.held_count(view):
                 self.workers.add(worker)
-                waiting = {queue: picture.pending[queue] for queue in picture.pending if queue in view.info.queues}
+                waiting = {queue: snapshot.pending[queue] for queue in snapshot.pending if queue in view.info.queues}
                 tell(
                     Event.STALLED, worker=worker, queues=[queue.value for queue, count in waiting.items() if count],
                     waiting=sum(waiting.values()), seconds=now - since,

@@ -13,17 +13,17 @@ from uuid import uuid4
 from pydantic import Field
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.balancing.rebalance import Turn, rebalance, window_seconds
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.rebalance import PlannedTurn, rebalance, window_seconds
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.explain.decisions import TaskDecision, decisions
 from morag_queue.core.model import Cordon, Frozen, WorkerStatus
 from morag_queue.core.plan import Applied, Declined, MoveLane, MoveTask, Plan, Rejected
-from morag_queue.core.recovery.liveness import is_due
+from morag_queue.core.recovery.liveness import is_overdue
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import NotFound, Refused
 from morag_queue.operations.apply import apply
-from morag_queue.operations.failover import FailedOver, Failover
-from morag_queue.operations.rebalance import DEPTH, carry_out
+from morag_queue.operations.failover import Failover, FailoverResult
+from morag_queue.operations.rebalance import DEPTH, apply_turn
 from morag_queue.operations.sweep import Sweep
 
 VERB = "watch"
@@ -33,8 +33,8 @@ _IDS_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What was seen between two turns that no single picture shows; see `core.glance`.
+class PollEvidence:
+    """What was seen between two turns that no single picture shows; see `core.poll`.
 
     `absent` are workers that are proved dead by their connections, `silent` connected ones that have missed the
     heartbeat timeout, `flapping` how often a worker has started again lately.
@@ -45,7 +45,7 @@ class Evidence:
     flapping: Mapping[str, int] = field(default_factory=dict)
 
 
-class Report(Frozen):
+class TurnReport(Frozen):
     """What a turn did. `rules` counts its moves by the rule that asked for them."""
 
     trigger: str
@@ -60,7 +60,7 @@ class Report(Frozen):
     declined: tuple[Declined, ...] = ()
     rules: dict[str, int] = Field(default_factory=dict)
     decisions: tuple[TaskDecision, ...] = ()
-    failed_over: FailedOver | None = None
+    failed_over: FailoverResult | None = None
     opened_breakers: tuple[str, ...] = ()
     seconds: float = 0.0
     dry_run: bool = False
@@ -71,57 +71,57 @@ class Report(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class TurnResult:
     """A turn's report, what to remember until the next, and the picture that it was made on."""
 
-    report: Report
-    memory: Memory
-    picture: Snapshot
+    report: TurnReport
+    memory: BalancerState
+    snapshot: Snapshot
 
 
 def step(
     broker: RedisBroker,
-    memory: Memory,
-    evidence: Evidence,
+    memory: BalancerState,
+    evidence: PollEvidence,
     *,
     term: str,
     who: str,
     trigger: str = "tick",
     dry_run: bool = False,
     pause: Callable[[float], None] = sleep,
-) -> Stepped:
+) -> TurnResult:
     """One turn. Time is the broker's. Raises LeaseLost as soon as a write is refused for its term."""
     began = perf_counter()
     settings = broker.settings
-    picture, _ = broker.observe(DEPTH)
-    opened = () if dry_run else tuple(_open_breakers(broker, picture, evidence.flapping, term=term, who=who))
-    failed = _fail_over(broker, picture, evidence, term=term, who=who, dry_run=dry_run, pause=pause)
+    snapshot, _ = broker.observe(DEPTH)
+    opened = () if dry_run else tuple(_open_breakers(broker, snapshot, evidence.flapping, term=term, who=who))
+    failed = _fail_over(broker, snapshot, evidence, term=term, who=who, dry_run=dry_run, pause=pause)
     if failed is not None and failed.has_changed and not dry_run:
-        picture, _ = broker.observe(DEPTH)
-    windows = broker.windows(picture.taken_at, window_seconds(settings.policy))
+        snapshot, _ = broker.observe(DEPTH)
+    windows = broker.windows(snapshot.taken_at, window_seconds(settings.policy))
     turn = rebalance(
-        picture,
+        snapshot,
         memory,
         settings.policy,
         settings.queues,
         plan_id=str(uuid4()),
         windows=windows,
-        corrections=picture.corrections,
+        corrections=snapshot.corrections,
     )
     applied, kept = Applied(plan_id=turn.plan.plan_id), turn.memory
     if not dry_run:
-        applied, kept = carry_out(broker, turn, settings, term=term, who=who, verb=VERB, reason=trigger)
+        applied, kept = apply_turn(broker, turn, settings, term=term, who=who, verb=VERB, reason=trigger)
     report = _reported(turn, applied, failed, trigger=trigger, dry_run=dry_run)
     seconds = round(perf_counter() - began, 4)
     report = report.model_copy(update={"opened_breakers": opened, "seconds": seconds})
-    return Stepped(report, kept, picture)
+    return TurnResult(report, kept, snapshot)
 
 
-def sweep_step(broker: RedisBroker, sweep: Sweep, *, term: str, who: str) -> Report:
+def sweep_step(broker: RedisBroker, sweep: Sweep, *, term: str, who: str) -> TurnReport:
     """The next part of the recovery sweep. Raises LeaseLost as `step` does."""
     began = perf_counter()
-    picture, _ = broker.observe()
-    plan = sweep.turn(picture)
+    snapshot, _ = broker.observe()
+    plan = sweep.turn(snapshot)
     applied = apply(broker, plan, term=term)
     report = _done(plan, applied, "sweep")
     if report.has_changed:
@@ -136,14 +136,14 @@ def sweep_step(broker: RedisBroker, sweep: Sweep, *, term: str, who: str) -> Rep
 
 
 def _open_breakers(
-    broker: RedisBroker, picture: Snapshot, flapping: Mapping[str, int], *, term: str, who: str
+    broker: RedisBroker, snapshot: Snapshot, flapping: Mapping[str, int], *, term: str, who: str
 ) -> Iterable[str]:
     """Takes workers that start again and again out of service for a while; a person's own cordon stands."""
     recovery = broker.settings.policy.recovery
     for worker, starts in flapping.items():
-        if worker not in picture.worker_by_id:
+        if worker not in snapshot.worker_by_id:
             continue
-        now = picture.taken_at
+        now = snapshot.taken_at
         reason = f"it has started {starts} times within {recovery.breaker_seconds:.0f} s"
         cordon = Cordon(
             state=WorkerStatus.CORDONED, reason=reason, who="circuit breaker", at=now,
@@ -157,25 +157,25 @@ def _open_breakers(
 
 def _fail_over(
     broker: RedisBroker,
-    picture: Snapshot,
-    evidence: Evidence,
+    snapshot: Snapshot,
+    evidence: PollEvidence,
     *,
     term: str,
     who: str,
     dry_run: bool,
     pause: Callable[[float], None],
-) -> FailedOver | None:
+) -> FailoverResult | None:
     """Of those that have left something behind: the dead ones, and the silent ones, which are fenced first."""
-    views = picture.worker_by_id
+    views = snapshot.worker_by_id
     policy = broker.settings.policy
-    held = picture.held_by_worker
+    held = snapshot.held_by_worker
     dead = [
         name
         for name in sorted(evidence.absent)
-        if name in views and (held.get(name) or is_due(picture, views[name], policy))
+        if name in views and (held.get(name) or is_overdue(snapshot, views[name], policy))
     ]
-    silent = [name for name in sorted(evidence.silent) if name in views and is_due(picture, views[name], policy)]
-    done: list[FailedOver] = []
+    silent = [name for name in sorted(evidence.silent) if name in views and is_overdue(snapshot, views[name], policy)]
+    done: list[FailoverResult] = []
     for names, force in ((dead, False), (silent, True)):
         failover = Failover(broker, who=who, reason="found by the loop", pause=pause, term=term)
         try:
@@ -185,7 +185,7 @@ def _fail_over(
     return _together(done)
 
 
-def _one_by_one(failover: Failover, names: Iterable[str], dry_run: bool) -> Iterable[FailedOver]:
+def _one_by_one(failover: Failover, names: Iterable[str], dry_run: bool) -> Iterable[FailoverResult]:
     for name in names:
         try:
             yield failover.named([name], dry_run=dry_run)
@@ -193,7 +193,7 @@ def _one_by_one(failover: Failover, names: Iterable[str], dry_run: bool) -> Iter
             continue
 
 
-def _together(done: list[FailedOver]) -> FailedOver | None:
+def _together(done: list[FailoverResult]) -> FailoverResult | None:
     if len(done) < 2:
         return done[0] if done else None
     counts = ("requeued_tasks", "moved_tasks", "recovered_tasks", "quarantined_tasks", "seconds")
@@ -203,7 +203,9 @@ def _together(done: list[FailedOver]) -> FailedOver | None:
     return done[0].model_copy(update=added)
 
 
-def _reported(turn: Turn, applied: Applied, failed: FailedOver | None, *, trigger: str, dry_run: bool) -> Report:
+def _reported(
+    turn: PlannedTurn, applied: Applied, failed: FailoverResult | None, *, trigger: str, dry_run: bool
+) -> TurnReport:
     report = _done(turn.plan, applied, trigger)
     more: dict[str, Any] = {"dry_run": dry_run, "failed_over": failed}
     if dry_run:
@@ -220,7 +222,7 @@ def _reported(turn: Turn, applied: Applied, failed: FailedOver | None, *, trigge
     return report.model_copy(update=more)
 
 
-def _done(plan: Plan, applied: Applied, trigger: str) -> Report:
+def _done(plan: Plan, applied: Applied, trigger: str) -> TurnReport:
     refused = {one.task_id for one in applied.rejected}
     rules: dict[str, int] = {}
     for one in plan.steps:
@@ -228,7 +230,7 @@ def _done(plan: Plan, applied: Applied, trigger: str) -> Report:
             rules[one.rule] = rules.get(one.rule, 0) + 1
         elif isinstance(one, MoveLane) and one.rule:
             rules[one.rule] = rules.get(one.rule, 0) + one.count
-    return Report(
+    return TurnReport(
         trigger=trigger, plan_id=plan.plan_id, taken_at=plan.taken_at, moved=applied.moved,
         taken_back=applied.taken_back, resent=applied.resent, quarantined=applied.quarantined,
         foreign=applied.foreign, rejected=applied.rejected, declined=plan.declined, rules=rules,

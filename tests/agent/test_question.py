@@ -3,7 +3,7 @@
 import redis
 from redis.connection import Connection
 
-from morag_queue.agent.claim_request import Question
+from morag_queue.agent.claim_request import ClaimRequest
 from morag_queue.broker.keys import Keys
 from tests.broker.conftest import Bench
 
@@ -16,7 +16,9 @@ def words(question: bytes) -> list[bytes]:
 
 
 def test_it_is_written_as_redis_py_writes_it() -> None:
-    question = Question("w-é", "run-1", ["cpu_standard.w-é", "cpu_batch"], range(10), KEYS).asked("tag", is_loaded=True)
+    question = ClaimRequest("w-é", "run-1", ["cpu_standard.w-é", "cpu_batch"], range(10), KEYS).asked(
+        "tag", is_loaded=True
+    )
 
     assert question == b"".join(Connection().pack_command(*words(question)))
 
@@ -24,7 +26,9 @@ def test_it_is_written_as_redis_py_writes_it() -> None:
 def test_own_lanes_come_first_then_the_queues_in_their_order_then_others() -> None:
     queues = ["mine", "cpu_batch", "gpu_priority", "cpu_standard.other", "cpu_batch.w", "cpu_standard.w", "celery"]
 
-    asked = [word.decode() for word in words(Question("w", "run-1", queues, [0, 5], KEYS).asked("t", is_loaded=True))]
+    asked = [
+        word.decode() for word in words(ClaimRequest("w", "run-1", queues, [0, 5], KEYS).asked("t", is_loaded=True))
+    ]
 
     ordered = ["cpu_standard.w", "cpu_batch.w", "gpu_priority", "cpu_standard.other", "cpu_batch", "celery", "mine"]
     described = asked[asked.index("7") + 1 :]
@@ -37,7 +41,7 @@ def test_own_lanes_come_first_then_the_queues_in_their_order_then_others() -> No
 
 def test_the_server_takes_it_by_its_text_and_by_its_sum(bench: Bench, client: redis.Redis) -> None:
     sent = [bench.send(), bench.send()]
-    question = Question("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), bench.keys)
+    question = ClaimRequest("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), bench.keys)
     connection = client.connection_pool.get_connection()
 
     for number, is_loaded in enumerate((False, True)):

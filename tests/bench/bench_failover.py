@@ -8,7 +8,7 @@ from time import perf_counter
 
 import redis
 
-from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.lanes import Moves
 from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
@@ -44,7 +44,7 @@ def planning() -> None:
 
 
 def fill(client: redis.Redis, keys: Keys) -> None:
-    wire = Wire()
+    wire = MessageBuilder()
     pipe = client.pipeline(transaction=False)
     for n in range(MESSAGES):
         entry = TaskQueueEntry(

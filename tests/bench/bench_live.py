@@ -18,7 +18,7 @@ from morag_queue.core.histogram import LAST_BUCKET
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
-from morag_queue.operations.stats import HISTORY, Watcher
+from morag_queue.operations.stats import HISTORY, FleetWatcher
 from morag_queue.settings import Settings
 from morag_queue.view.live import render
 from morag_queue.view.live_state import LiveState
@@ -63,7 +63,7 @@ def main() -> int:
         settings = Settings(redis_url=Server(nest).url)
         broker = RedisBroker(settings)
         fill(broker.client, broker.now())
-        watcher = Watcher(broker, settings)
+        watcher = FleetWatcher(broker, settings)
         console = Console(file=io.StringIO(), width=SIZE[0], height=SIZE[1], force_terminal=True, color_system="256")
         frame = watcher.look()
         console.print(render(frame, *SIZE, LiveState()), end="")

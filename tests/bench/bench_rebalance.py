@@ -7,7 +7,7 @@ from itertools import cycle, islice
 from time import perf_counter, process_time
 
 from morag_queue.core.balancing.rebalance import rebalance
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.snapshot import Snapshot
@@ -45,7 +45,7 @@ def plan_ms(snapshot: Snapshot) -> float:
     for _ in range(ROUNDS):
         fresh = Snapshot(**{name: getattr(snapshot, name) for name in ("taken_at", "workers", "lanes", "held")})
         began = process_time()
-        rebalance(fresh, Memory(), Policy(), Queues(), plan_id="p")
+        rebalance(fresh, BalancerState(), Policy(), Queues(), plan_id="p")
         took.append((process_time() - began) * 1000)
     return min(took)  # what it costs; more is what else the machine does
 
@@ -69,7 +69,7 @@ def turn_ms(built: dict[int, Stage]) -> dict[int, float]:
     for _ in range(ROUNDS):
         for backlog, stage in built.items():
             began = perf_counter()
-            plan_turn(stage.broker, stage.settings, Memory())
+            plan_turn(stage.broker, stage.settings, BalancerState())
             took[backlog].append((perf_counter() - began) * 1000)
     return {backlog: min(times) for backlog, times in took.items()}
 

@@ -9,7 +9,7 @@ from time import process_time
 from morag_queue.core.model import Capability, QueuePriority, Requires
 from morag_queue.core.policy import Binding, Policy, Queues
 from morag_queue.core.routing.router import Router, route
-from morag_queue.core.routing.types import Work
+from morag_queue.core.routing.types import TaskProfile
 from tests.core.fleets import fleet, worker
 
 TASKS, SCANNED = 100_000, 50
@@ -20,8 +20,8 @@ def a_fleet(workers: int):
     return fleet(*(worker(f"worker-{n}", kind, memory_gb=64.0) for n, kind in enumerate(kinds)))
 
 
-def tasks(count: int) -> list[Work]:
-    mix = [Work(need, priority, None, 1.5, 1.0) for need in Requires for priority in QueuePriority]
+def tasks(count: int) -> list[TaskProfile]:
+    mix = [TaskProfile(need, priority, None, 1.5, 1.0) for need in Requires for priority in QueuePriority]
     return list(islice(cycle(mix), count))
 
 

@@ -11,10 +11,10 @@ from time import perf_counter
 
 import redis
 
-from morag_queue.broker.poll import Looks
+from morag_queue.broker.poll import FleetPoller
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.balancing.state import Memory
-from morag_queue.core.fleet_poll import Watched, look
+from morag_queue.core.balancing.state import BalancerState
+from morag_queue.core.fleet_poll import PollHistory, detect_changes
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
@@ -46,7 +46,7 @@ def stages(server: Server) -> dict[int, Stage]:
 def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
     """Turn by turn on each, so that whatever else the machine does hits both."""
     took: dict[int, list[float]] = {backlog: [] for backlog in built}
-    memory = {backlog: Memory() for backlog in built}
+    memory = {backlog: BalancerState() for backlog in built}
     for _ in range(ROUNDS):
         for backlog, stage in built.items():
             began = perf_counter()
@@ -61,12 +61,12 @@ def looks_ms(stage: Stage, server: Server) -> float:
     open_ones = [redis.Connection(port=server.port, client_name=f"mq.w{n // CONNECTIONS}") for n in range(6 * WORKERS)]
     for one in open_ones:
         one.connect()
-    looks, watched = Looks(stage.client, stage.keys), Watched()
+    looks, watched = FleetPoller(stage.client, stage.keys), PollHistory()
     infos = {view.worker: view.info for view in stage.broker.observe()[0].workers}
     took = []
     for _ in range(ROUNDS):
         began = perf_counter()
-        watched, _ = look(watched, looks.look(), infos, stage.settings.policy)
+        watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
         took.append((perf_counter() - began) * 1000)
     for one in open_ones:
         one.disconnect()
@@ -80,10 +80,10 @@ def growth_mb(url: str, turns: int) -> float:
         stage.join(f"w{n}", "cpu", slots=3)
     stage.submit(*(f"t{n}" for n in range(50)))
     broker = RedisBroker(stage.settings)
-    looks, watched, memory, start = Looks(broker.client, broker.keys), Watched(), Memory(), 0
+    looks, watched, memory, start = FleetPoller(broker.client, broker.keys), PollHistory(), BalancerState(), 0
     infos = {view.worker: view.info for view in broker.observe()[0].workers}
     for n in range(turns):
-        watched, _ = look(watched, looks.look(), infos, stage.settings.policy)
+        watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
         memory = step(broker, memory, Evidence(), term="", who="bench").memory
         if n == turns // 10:
             gc.collect()

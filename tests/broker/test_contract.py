@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery
 
-from morag_queue.broker.contract import Moved, TaskMove
-from morag_queue.core.balancing.state import Mark, Memory
+from morag_queue.broker.contract import MoveCounts, MoveOutcome
+from morag_queue.core.balancing.state import BalancerState, MoveRecord
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.errors import LeaseLost
 from tests.support.rigs import MemoryRig, RedisRig, Rig, move, outgoing
@@ -78,11 +78,11 @@ def test_a_claimed_task_is_in_hands_and_in_no_lane(rig):
     rig.join("w", slots=2)
     rig.submit("a", "b")
     assert rig.claim("w") == "a"
-    picture = rig.broker.observe()[0]
-    (held,) = picture.held
+    snapshot = rig.broker.observe()[0]
+    (held,) = snapshot.held
     assert (held.task_id, held.worker, held.lane, held.level) == ("a", "w", CPU, 4)
     assert rig.ids(CPU, 4) == ["b"]
-    assert picture.held_count(picture.worker_by_id["w"]) == 1
+    assert snapshot.held_count(snapshot.worker_by_id["w"]) == 1
 
 
 def test_urgent_goes_first_then_ones_own_lane_then_the_shared_one(rig):
@@ -106,14 +106,14 @@ def test_what_has_ended_is_in_the_records_the_totals_and_the_windows(rig):
     rig.submit("a", "b")
     rig.claim("w")
     rig.end("a", run_seconds=30)
-    picture, totals = rig.broker.observe()
+    snapshot, totals = rig.broker.observe()
     assert rig.broker.records(["a", "b", "none"]).keys() == {"a", "b"}
     assert [rig.broker.records([one])[one]["state"] for one in ("a", "b")] == ["completed", "queued"]
-    assert (totals[QueueType.CPU_STANDARD].completed, picture.worker_by_id["w"].totals.completed) == (1, 1)
-    window = rig.broker.windows(picture.taken_at, 600)[QueueType.CPU_STANDARD]
+    assert (totals[QueueType.CPU_STANDARD].completed, snapshot.worker_by_id["w"].totals.completed) == (1, 1)
+    window = rig.broker.windows(snapshot.taken_at, 600)[QueueType.CPU_STANDARD]
     assert (window.seconds, window.arrivals, window.completed) == (600, 2, 1)
     assert window.mean_run_seconds == pytest.approx(30)
-    assert rig.broker.windows(picture.taken_at, 600)[QueueType.GPU_PRIORITY].arrivals == 0
+    assert rig.broker.windows(snapshot.taken_at, 600)[QueueType.GPU_PRIORITY].arrivals == 0
 
 
 # -- whole lanes
@@ -123,7 +123,7 @@ def test_a_lane_is_moved_behind_those_that_wait_in_its_order(rig):
     rig.submit("x")
     rig.submit("a", "b", "c", lane="cpu_standard.w")
     rig.submit("other level", lane="cpu_standard.w", level=6)
-    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 3) == Moved(3, 0)
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 3) == MoveCounts(3, 0)
     assert rig.places() == {(CPU, 4): ["x", "a", "b", "c"], ("cpu_standard.w", 6): ["other level"]}
     assert rig.messages(CPU, 4)[1]["properties"]["delivery_info"] == {"exchange": "", "routing_key": CPU}
 
@@ -136,7 +136,7 @@ def test_a_workers_lane_that_was_never_used_is_known_once_something_is_in_it(rig
 
 def test_no_more_is_moved_than_was_asked_for(rig):
     rig.submit("a", "b", "c", lane="cpu_standard.w")
-    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 2) == Moved(2, 0)
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 2) == MoveCounts(2, 0)
     assert rig.places() == {(CPU, 4): ["a", "b"], ("cpu_standard.w", 4): ["c"]}
 
 
@@ -144,7 +144,7 @@ def test_foreign_messages_stay_where_they_are_in_their_order(rig):
     for n in range(3):
         rig.push(f"foreign {n}", "cpu_standard.w")
         rig.submit(f"t{n}", lane="cpu_standard.w")
-    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 6) == Moved(3, 3)
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 6) == MoveCounts(3, 3)
     assert rig.ids(CPU, 4) == ["t0", "t1", "t2"]
     assert rig.ids("cpu_standard.w", 4) == ["foreign 0", "foreign 1", "foreign 2"]
 
@@ -156,19 +156,19 @@ def test_foreign_messages_among_many_keep_nobody_back(rig, foreign_at):
     rig.push("foreign 1", "cpu_standard.w")
     rig.push("foreign 2", "cpu_standard.w")
     rig.submit(*names[foreign_at:], lane="cpu_standard.w")
-    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 1002) == Moved(1000, 2)
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 1002) == MoveCounts(1000, 2)
     assert rig.places() == {(CPU, 4): names, ("cpu_standard.w", 4): ["foreign 1", "foreign 2"]}
 
 
 def test_what_needs_a_gpu_stays_where_that_is_asked_for(rig):
     rig.submit("film", lane="cpu_standard.w", requires=Requires.GPU)
     rig.submit("page", lane="cpu_standard.w", kwargs={"requires": "gpu"})
-    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 2, keeps_gpu=True) == Moved(1, 0, 1)
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 2, keeps_gpu=True) == MoveCounts(1, 0, 1)
     assert rig.places() == {(CPU, 4): ["page"], ("cpu_standard.w", 4): ["film"]}
 
 
 def test_a_lane_that_is_empty_moves_nothing(rig):
-    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 10) == Moved(0, 0)
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 10) == MoveCounts(0, 0)
 
 
 # -- one task
@@ -177,7 +177,7 @@ def test_a_lane_that_is_empty_moves_nothing(rig):
 def test_one_task_goes_to_another_lane_and_level_and_is_written_so_everywhere(rig):
     rig.submit("a", "b", "c", kwargs={"lane": "x", "level": 7, "nested": {"priority": 4, "empty": {}, "list": []}})
     rig.submit("z", lane=GPU, level=2)
-    assert rig.broker.moves.tasks([move("b", CPU, 4, GPU, 2)]) == [TaskMove.MOVED]
+    assert rig.broker.moves.tasks([move("b", CPU, 4, GPU, 2)]) == [MoveOutcome.MOVED]
     assert rig.places() == {(CPU, 4): ["a", "c"], (GPU, 2): ["z", "b"]}
     moved = rig.messages(GPU, 2)[1]
     assert (moved["properties"]["priority"], moved["properties"]["delivery_info"]["routing_key"]) == (2, GPU)
@@ -200,7 +200,7 @@ def test_nothing_else_of_a_moved_message_is_changed(rig):
 
 def test_a_move_inside_a_lane_brings_a_task_forward(rig):
     rig.submit("a", "b")
-    assert rig.broker.moves.tasks([move("b", CPU, 4, CPU, 1)]) == [TaskMove.MOVED]
+    assert rig.broker.moves.tasks([move("b", CPU, 4, CPU, 1)]) == [MoveOutcome.MOVED]
     assert rig.places() == {(CPU, 1): ["b"], (CPU, 4): ["a"]}
 
 
@@ -209,20 +209,20 @@ def test_a_task_that_is_no_longer_there_is_refused_and_the_others_are_moved(rig)
     rig.submit("a", "b")
     rig.claim("w")
     answer = rig.broker.moves.tasks([move("a", CPU, 4, GPU), move("b", CPU, 4, GPU), move("b", CPU, 4, GPU)])
-    assert answer == [TaskMove.GONE, TaskMove.MOVED, TaskMove.GONE]
+    assert answer == [MoveOutcome.GONE, MoveOutcome.MOVED, MoveOutcome.GONE]
     assert rig.places() == {(GPU, 4): ["b"]}
 
 
 def test_a_task_at_another_level_than_the_plan_says_is_gone(rig):
     rig.submit("a", level=6)
-    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU)]) == [TaskMove.GONE]
+    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU)]) == [MoveOutcome.GONE]
 
 
 @pytest.mark.parametrize("n", [0, 63, 64, 150, 236, 299])
 def test_a_task_is_found_wherever_it_is_in_its_list(rig, n):
     names = [f"t{one:03}" for one in range(300)]
     rig.submit(*names)
-    assert rig.broker.moves.tasks([move(names[n], CPU, 4, GPU)]) == [TaskMove.MOVED]
+    assert rig.broker.moves.tasks([move(names[n], CPU, 4, GPU)]) == [MoveOutcome.MOVED]
     assert rig.ids(CPU, 4) == names[:n] + names[n + 1 :]
     assert rig.ids(GPU, 4) == [names[n]]
 
@@ -231,14 +231,14 @@ def test_an_id_that_is_part_of_another_or_stands_in_arguments_finds_its_own_task
     rig.submit("a1", args=("a",))
     rig.submit("xa", kwargs={"id": "a"})
     rig.submit("a")
-    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU)]) == [TaskMove.MOVED]
+    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU)]) == [MoveOutcome.MOVED]
     assert rig.ids(CPU, 4) == ["a1", "xa"]
 
 
 @pytest.mark.parametrize("task_id", ['qu"ote', "back\\slash", "é漢", "sl/ash", "%d.*[a]", "line\nbreak", " "])
 def test_any_id_can_be_moved(rig, task_id):
     rig.submit("before", task_id, "after")
-    assert rig.broker.moves.tasks([move(task_id, CPU, 4, GPU, 1)]) == [TaskMove.MOVED]
+    assert rig.broker.moves.tasks([move(task_id, CPU, 4, GPU, 1)]) == [MoveOutcome.MOVED]
     assert rig.ids(GPU, 1) == [task_id]
     assert rig.broker.records([task_id])[task_id]["level"] == 1
 
@@ -247,7 +247,7 @@ def test_what_needs_a_gpu_does_not_enter_a_lane_that_a_worker_without_one_reads(
     rig.submit("film", lane=GPU, requires=Requires.GPU)
     rig.submit("image", lane=GPU, requires=Requires.GPU_PREFERRED)
     steps = [move("film", GPU, 4, CPU), move("image", GPU, 4, CPU)]
-    assert rig.broker.moves.tasks(steps, CPU_ONLY) == [TaskMove.GPU, TaskMove.MOVED]
+    assert rig.broker.moves.tasks(steps, CPU_ONLY) == [MoveOutcome.GPU, MoveOutcome.MOVED]
     assert rig.places() == {(GPU, 4): ["film"], (CPU, 4): ["image"]}
 
 
@@ -269,7 +269,7 @@ def test_a_move_to_a_workers_lane_makes_that_lane_known(rig):
 def test_a_message_without_its_fields_stays_as_it_is(rig, broken):
     text = json.dumps({"body": "", "headers": {"id": "odd"}} | broken)
     rig.push(text)
-    assert rig.broker.moves.tasks([move("odd", CPU, 4, GPU, 1)]) == [TaskMove.FOREIGN]
+    assert rig.broker.moves.tasks([move("odd", CPU, 4, GPU, 1)]) == [MoveOutcome.FOREIGN]
     assert rig.messages(CPU, 4) == [json.loads(text)]
 
 
@@ -280,17 +280,17 @@ def test_messages_of_any_serializer_and_compression_are_moved(rig, how):
     with Celery("producer", broker="memory://", set_as_current=False) as app:
         app.conf.task_serializer = how.get("serializer", "json")
         app.conf.task_compression = how.get("compression")
-        from morag_queue.broker.celery_message import Wire
+        from morag_queue.broker.celery_message import MessageBuilder
         from tests.support import rigs
 
-        usual, rigs._WIRE = rigs._WIRE, Wire(app)
+        usual, rigs._WIRE = rigs._WIRE, MessageBuilder(app)
         try:
             rig.submit("a", args=({"n": 1, "empty": {}},))
         finally:
             rigs._WIRE = usual
     (before,) = rig.messages(CPU, 4)
     body = before["body"]
-    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [TaskMove.MOVED]
+    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [MoveOutcome.MOVED]
     assert rig.messages(GPU, 1)[0]["body"] == body
 
 
@@ -363,19 +363,19 @@ def test_a_term_that_is_over_changes_nothing(rig):
         with pytest.raises(LeaseLost):
             rig.broker.moves.lane("cpu_standard.w", CPU, 4, 1, term="1")
         with pytest.raises(LeaseLost):
-            rig.broker.memories.save(Memory(at=1.0), term="1")
+            rig.broker.state_store.save(BalancerState(at=1.0), term="1")
     assert rig.places() == {(CPU, 4): ["a", "b"], ("cpu_standard.w", 4): ["c"]}
-    assert rig.broker.memories.load() == Memory()
+    assert rig.broker.state_store.load() == BalancerState()
 
 
 def test_the_present_term_changes_things(rig):
     rig.submit("a")
     rig.submit("c", lane="cpu_standard.w")
     rig.broker.leases.take("me", "ann", "watch", 60)
-    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU)], term="1") == [TaskMove.MOVED]
-    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 1, term="1") == Moved(1, 0)
-    rig.broker.memories.save(Memory(at=1.0), term="1")
-    assert rig.broker.memories.load().at == 1.0
+    assert rig.broker.moves.tasks([move("a", CPU, 4, GPU)], term="1") == [MoveOutcome.MOVED]
+    assert rig.broker.moves.lane("cpu_standard.w", CPU, 4, 1, term="1") == MoveCounts(1, 0)
+    rig.broker.state_store.save(BalancerState(at=1.0), term="1")
+    assert rig.broker.state_store.load().at == 1.0
 
 
 # -- the journal and the memory of the loop
@@ -398,6 +398,8 @@ def test_the_journal_keeps_the_order_and_gives_each_entry_by_its_id(rig):
 
 
 def test_the_memory_of_the_loop_comes_back_as_it_was(rig):
-    memory = Memory(at=5.0, tick_at=5.0, tick_moves=2, tokens={"gpu": 1.5}, moved={"a": Mark(count=1, at=4.0)})
-    rig.broker.memories.save(memory)
-    assert rig.broker.memories.load() == memory
+    memory = BalancerState(
+        at=5.0, tick_at=5.0, tick_moves=2, tokens={"gpu": 1.5}, moved={"a": MoveRecord(count=1, at=4.0)}
+    )
+    rig.broker.state_store.save(memory)
+    assert rig.broker.state_store.load() == memory

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from morag_queue.broker.ledger import Ending, Ledger
+from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.broker.workers import Cordons, Registry
-from morag_queue.core.failure import Blame, Recovery
+from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.model import Capability, Cordon, WorkerInfo, WorkerStatus
 from tests.broker.conftest import Bench
 
@@ -86,7 +86,7 @@ class Ender:
     """Workers that end tasks, one after another."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.ledger = bench, Ledger(bench.client, bench.keys, 60, Recovery(breaker_failures=3))
+        self.bench, self.ledger = bench, Ledger(bench.client, bench.keys, 60, RecoveryPolicy(breaker_failures=3))
 
     def ends(self, worker: str, outcome: str, blame: Blame = Blame.UNCLEAR) -> None:
         self.bench.send()
@@ -94,7 +94,7 @@ class Ender:
         if taken is None:  # it is held back: what it ends now it had before
             taken = self.bench.claim(worker="other", lanes=(("cpu_standard", "cpu_standard", ""),))
         assert self.ledger.settle(
-            Ending(taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, {"state": outcome}, blame)
+            TaskEnd(taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, {"state": outcome}, blame)
         )
 
 

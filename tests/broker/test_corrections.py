@@ -4,11 +4,11 @@ from math import exp, log
 
 import pytest
 
-from morag_queue.broker.counters import Learning, corrections
+from morag_queue.broker.counters import CorrectionStore, corrections
 from morag_queue.core.estimate import Correction, learn, learn_many
 from morag_queue.core.model import ContentType, Requires
 from morag_queue.core.routing.router import route
-from morag_queue.core.routing.types import Work
+from morag_queue.core.routing.types import TaskProfile
 from morag_queue.errors import LeaseLost
 
 AUDIO = {"source": "https://example.org/talk.mp3", "content_type": "audio", "requires": "gpu_preferred"}
@@ -18,7 +18,7 @@ ON_CPU = (ContentType.AUDIO, Requires.GPU_PREFERRED, False)
 
 @pytest.fixture
 def learning(stage):
-    return Learning(stage.client, stage.keys)
+    return CorrectionStore(stage.client, stage.keys)
 
 
 def run(stage, worker, task_id, run_seconds, outcome="completed", **fields):
@@ -93,11 +93,11 @@ def test_a_leader_that_was_superseded_teaches_nothing(stage, learning):
 def test_routing_believes_what_was_learned(stage, learning):
     """Audio on this fleet's CPUs turns out to be as fast as on its GPU: then a free CPU is no bad place for it."""
     stage.join("worker-gpu-1", "gpu")
-    work = Work(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=10.0)
+    work = TaskProfile(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=10.0)
 
     def expected() -> float:
-        picture = stage.broker.observe()[0]
-        return route(work, picture, stage.settings.policy, stage.settings.queues).scores[0].expected_minutes
+        snapshot = stage.broker.observe()[0]
+        return route(work, snapshot, stage.settings.policy, stage.settings.queues).scores[0].expected_minutes
 
     assert expected() == pytest.approx(2.0)
     for n in range(40):

@@ -125,8 +125,8 @@ class SideBySide(RuleBasedStateMachine):
     def the_pictures_agree(self) -> None:
         if not hasattr(self, "rigs"):
             return
-        pictures = [rig.broker.observe(depth=2)[0] for rig in self.rigs]
-        mine, theirs = ({view.lane: view for view in picture.lanes if view.length} for picture in pictures)
+        snapshots = [rig.broker.observe(depth=2)[0] for rig in self.rigs]
+        mine, theirs = ({view.lane: view for view in snapshot.lanes if view.length} for snapshot in snapshots)
         assert mine == theirs
 
     @invariant()

@@ -5,7 +5,7 @@ import json
 import pytest
 import redis
 
-from morag_queue.broker.contract import TaskMove
+from morag_queue.broker.contract import MoveOutcome
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import QueueType
 from morag_queue.settings import BrokerSettings, Settings
@@ -108,7 +108,7 @@ def test_another_prefix_and_separator_are_kept(valkey, client):
     layout = BrokerSettings(global_keyprefix="app-7:", sep="::")
     broker = RedisBroker(Settings(redis_url=valkey, namespace="fleet", broker=layout))
     broker.submit([outgoing("a"), outgoing("b", OWN)])
-    assert broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [TaskMove.MOVED]
+    assert broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [MoveOutcome.MOVED]
     broker.moves.lane(OWN, CPU, 4, 1)
     assert client.llen("app-7:gpu_priority::1") == client.llen("app-7:cpu_standard::4") == 1
     assert client.exists("gpu_priority", "cpu_standard") == 0
@@ -120,7 +120,7 @@ def test_a_task_deep_in_a_long_list_is_found_while_others_come_and_go(rig):
     for n in range(0, 60, 6):
         rig.claim("w")
         rig.submit(f"new-{n}")
-        assert rig.broker.moves.tasks([move(f"t{1500 + n}", CPU, 4, GPU)]) == [TaskMove.MOVED]
+        assert rig.broker.moves.tasks([move(f"t{1500 + n}", CPU, 4, GPU)]) == [MoveOutcome.MOVED]
     assert rig.ids(GPU, 4) == [f"t{1500 + n}" for n in range(0, 60, 6)]
 
 
@@ -128,5 +128,5 @@ def test_a_thousand_chosen_tasks_are_moved_in_the_order_of_the_plan(rig):
     names = [f"t{n:04}" for n in range(1000)]
     rig.submit(*names)
     steps = [move(one, CPU, 4, GPU) for one in reversed(names)]
-    assert set(rig.broker.moves.tasks(steps, {QueueType.CPU_STANDARD})) == {TaskMove.MOVED}
+    assert set(rig.broker.moves.tasks(steps, {QueueType.CPU_STANDARD})) == {MoveOutcome.MOVED}
     assert rig.ids(GPU, 4) == names[::-1]

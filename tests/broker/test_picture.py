@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from morag_queue.broker.celery_message import Wire
-from morag_queue.broker.contract import Outgoing
+from morag_queue.broker.celery_message import MessageBuilder
+from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import ContentType, Cordon, QueuePriority, QueueType, Requires, TaskQueueEntry, WorkerStatus
-from morag_queue.core.snapshot import Head, LaneView
+from morag_queue.core.snapshot import LaneEntry, LaneView
 from morag_queue.settings import Settings
 
 QUEUE = QueueType.GPU_FALLBACK
@@ -21,14 +21,14 @@ def broker(valkey):
 
 
 def submit(broker, *task_ids, lane="gpu_fallback", level=4, args=()):
-    wire, messages = Wire(), []
+    wire, messages = MessageBuilder(), []
     for n, task_id in enumerate(task_ids):
         entry = TaskQueueEntry(
             task_id=task_id, task="t", args=args, content_type=ContentType.IMAGE, requires=Requires.GPU_PREFERRED,
             priority=QueuePriority.NORMAL, queue=QUEUE, lane=lane, level=level, estimated_duration=2.5,
             enqueued_at=1000.0 + n,
         )  # fmt: skip
-        messages.append(Outgoing(task_id, *wire.message(entry), QUEUE.value, lane, level, lane != QUEUE.value))
+        messages.append(OutgoingMessage(task_id, *wire.message(entry), QUEUE.value, lane, level, lane != QUEUE.value))
     assert all(broker.submit(messages))
 
 
@@ -58,15 +58,15 @@ def test_what_another_version_adds_to_what_is_kept_is_passed_over(broker, stage)
     for key in (keys.workers, keys.beats, keys.cordons):
         stage.client.hset(key, "w", json.dumps(json.loads(stage.client.hget(key, "w")) | {"new": [1]}))
     stage.client.set(keys.lease, json.dumps(json.loads(stage.client.get(keys.lease)) | {"new": [1]}))
-    picture, _ = broker.observe()
-    (view,) = picture.workers
-    assert (view.worker, view.cordon.reason, view.beat.active, picture.leader.who) == ("w", "new disk", 0, "ann")
+    snapshot, _ = broker.observe()
+    (view,) = snapshot.workers
+    assert (view.worker, view.cordon.reason, view.beat.active, snapshot.leader.who) == ("w", "new disk", 0, "ann")
 
 
 def test_an_entry_tells_what_its_header_says(broker):
     submit(broker, "a")
     assert lane_of(broker).heads[4] == (
-        Head("a", Requires.GPU_PREFERRED, QueuePriority.NORMAL, 2.5, 1000.0, ContentType.IMAGE, QUEUE, None),
+        LaneEntry("a", Requires.GPU_PREFERRED, QueuePriority.NORMAL, 2.5, 1000.0, ContentType.IMAGE, QUEUE, None),
     )
 
 
@@ -87,7 +87,7 @@ def test_a_body_of_a_megabyte_stays_on_the_server(broker, client):
 def test_any_body_leaves_the_headers_whole(broker, client, body):
     message = {"body": body, "headers": {"id": "a", "morag_queue": {"requires": "gpu"}}, "properties": {}}
     client.lpush(Keys().list("gpu_fallback", 4), json.dumps(message))
-    assert lane_of(broker).heads[4] == (Head("a", Requires.GPU),)
+    assert lane_of(broker).heads[4] == (LaneEntry("a", Requires.GPU),)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from morag_queue.broker.ledger import Ending, Ledger
+from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.core.histogram import bucket
 from tests.broker.conftest import Bench, MakeFull, Taken
 
@@ -27,8 +27,8 @@ def taken(bench: Bench) -> Taken:
     return one
 
 
-def ending(taken: Taken, outcome: str, *, wait: float | None = 1.5, run: float | None = 2.5) -> Ending:
-    return Ending(
+def ending(taken: Taken, outcome: str, *, wait: float | None = 1.5, run: float | None = 2.5) -> TaskEnd:
+    return TaskEnd(
         taken.tag, taken.task_id, "w1", "cpu_standard", outcome, wait, run, {"state": outcome, "error": "E: x"}
     )
 
@@ -132,7 +132,7 @@ def test_a_task_without_a_ledger_entry_is_counted_and_gets_none(ledger: Ledger, 
 
 def test_a_lane_that_is_not_ours_counts_for_the_worker_only(ledger: Ledger, bench: Bench, taken: Taken) -> None:
     record: dict[str, Any] = {"state": "completed"}
-    ledger.settle(Ending(taken.tag, taken.task_id, "w1", "", "completed", None, 1.0, record))
+    ledger.settle(TaskEnd(taken.tag, taken.task_id, "w1", "", "completed", None, 1.0, record))
 
     assert totals(bench) == {"completed|w1": 1, "run_ms|w1": 1000}
     assert not [key for key in bench.client.scan_iter() if b"minute:" in key]

@@ -6,13 +6,13 @@ import time
 import pytest
 import redis
 
-from morag_queue.broker.contract import Outgoing
+from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import Ledger
 from tests.broker.conftest import Bench, MakeFull
 
 
-def outgoing(task_id: str = "a", *, lane: str = "cpu_standard", level: int = 4, attempt: int = 1) -> Outgoing:
-    return Outgoing(
+def outgoing(task_id: str = "a", *, lane: str = "cpu_standard", level: int = 4, attempt: int = 1) -> OutgoingMessage:
+    return OutgoingMessage(
         task_id,
         f"message {task_id}",
         json.dumps({"attempt": attempt}),

@@ -4,27 +4,27 @@ import json
 
 import pytest
 
-from morag_queue.broker.recovery import Return, TakeBacks
+from morag_queue.broker.recovery import RequeueRequest, Requeues
 from tests.broker.conftest import Bench, MakeFull, Taken
 
 
 @pytest.fixture
-def takebacks(bench: Bench) -> TakeBacks:
-    return TakeBacks(bench.client, bench.keys, 60)
+def requeues(bench: Bench) -> Requeues:
+    return Requeues(bench.client, bench.keys, 60)
 
 
-def back(taken: Taken, **more) -> Return:
+def back(taken: Taken, **more) -> RequeueRequest:
     known = {"incarnation": "run-1", "task_id": taken.task_id, "lane": "cpu_standard", "level": 4, "why": "w1 died"}
-    return Return(taken.tag, **(known | more))
+    return RequeueRequest(taken.tag, **(known | more))
 
 
-def test_a_message_is_first_in_line_again_with_a_new_tag_and_its_new_address(bench: Bench, takebacks: TakeBacks):
+def test_a_message_is_first_in_line_again_with_a_new_tag_and_its_new_address(bench: Bench, requeues: Requeues):
     bench.send(lane="cpu_standard.w1")
     taken = bench.claim()
     assert taken is not None
     waits = bench.send()
 
-    assert takebacks.apply([back(taken)]) == ["moved"]
+    assert requeues.apply([back(taken)]) == ["moved"]
 
     first, second = (json.loads(raw) for raw in bench.waiting())
     assert (first["headers"]["id"], second["headers"]["id"]) == (taken.task_id, waits)
@@ -34,72 +34,72 @@ def test_a_message_is_first_in_line_again_with_a_new_tag_and_its_new_address(ben
     assert bench.client.zcard(bench.keys.unacked_index) == 0
 
 
-def test_the_old_owner_finds_nothing_under_its_old_tag(bench: Bench, takebacks: TakeBacks):
+def test_the_old_owner_finds_nothing_under_its_old_tag(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
-    takebacks.apply([back(taken)])
+    requeues.apply([back(taken)])
     before = bench.everything()
     bench.restore(taken.tag)
     assert bench.everything() == before
 
 
-def test_what_another_run_holds_stays(bench: Bench, takebacks: TakeBacks):
+def test_what_another_run_holds_stays(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim(incarnation="run-2")
     before = bench.everything()
-    assert takebacks.apply([back(taken), back(taken, incarnation="")]) == ["gone", "gone"]
+    assert requeues.apply([back(taken), back(taken, incarnation="")]) == ["gone", "gone"]
     assert bench.everything() == before
 
 
-def test_twice_is_once(bench: Bench, takebacks: TakeBacks):
+def test_twice_is_once(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
-    assert takebacks.apply([back(taken), back(taken)]) == ["moved", "gone"]
+    assert requeues.apply([back(taken), back(taken)]) == ["moved", "gone"]
     assert len(bench.waiting()) == 1
 
 
-def test_many_keep_the_order_in_which_they_are_given(bench: Bench, takebacks: TakeBacks):
+def test_many_keep_the_order_in_which_they_are_given(bench: Bench, requeues: Requeues):
     sent = [bench.send() for _ in range(600)]
     taken = [bench.claim() for _ in sent]
-    assert takebacks.apply([back(one) for one in reversed(taken)]) == ["moved"] * 600
+    assert requeues.apply([back(one) for one in reversed(taken)]) == ["moved"] * 600
     assert bench.claimed_ids() == sent
 
 
-def test_what_was_touched_since_stays_in_its_hands(bench: Bench, takebacks: TakeBacks):
+def test_what_was_touched_since_stays_in_its_hands(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     touched = bench.client.zscore(bench.keys.unacked_index, taken.tag)
-    assert takebacks.apply([back(taken, untouched_since=touched)]) == ["gone"]
-    assert takebacks.apply([back(taken, untouched_since=touched + 1)]) == ["moved"]
+    assert requeues.apply([back(taken, untouched_since=touched)]) == ["gone"]
+    assert requeues.apply([back(taken, untouched_since=touched + 1)]) == ["moved"]
 
 
-def test_a_message_without_a_holder_is_taken_only_as_nobodys(bench: Bench, takebacks: TakeBacks):
+def test_a_message_without_a_holder_is_taken_only_as_nobodys(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     bench.client.hdel(bench.keys.held, taken.tag)
-    assert takebacks.apply([back(taken)]) == ["gone"]
-    assert takebacks.apply([back(taken, incarnation="")]) == ["moved"]
+    assert requeues.apply([back(taken)]) == ["gone"]
+    assert requeues.apply([back(taken, incarnation="")]) == ["moved"]
 
 
-def test_a_task_acknowledged_before_it_ran_is_not_run_again_and_the_ledger_says_so(bench: Bench, takebacks: TakeBacks):
+def test_a_task_acknowledged_before_it_ran_is_not_run_again_and_the_ledger_says_so(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     bench.client.hdel(bench.keys.unacked, taken.tag)
     key = bench.keys.task(taken.task_id)
     bench.client.set(key, '{"state": "queued", "args": [{}, []]}')
-    assert takebacks.apply([back(taken)]) == ["early"]
+    assert requeues.apply([back(taken)]) == ["early"]
     assert bench.client.get(key) == b'{"state": "failed", "args": [{}, []]}'
     assert 0 < bench.client.ttl(key) <= 60
     assert bench.waiting() == []
 
 
-def test_a_task_that_its_workers_die_over_is_quarantined_with_its_story(bench: Bench, takebacks: TakeBacks):
+def test_a_task_that_its_workers_die_over_is_quarantined_with_its_story(bench: Bench, requeues: Requeues):
     task_id = bench.send(args=({}, [], "ü"))
     key = bench.keys.task(task_id)
     bench.client.set(key, '{"state": "queued"}')
     for death in range(1, 4):
         taken = bench.claim()
-        assert takebacks.apply([back(taken, max_deaths=2, why=f"death {death}")]) == [
+        assert requeues.apply([back(taken, max_deaths=2, why=f"death {death}")]) == [
             "moved" if death < 3 else "quarantined"
         ]
     grave = json.loads(bench.client.hget(bench.keys.dead, task_id))
@@ -112,76 +112,74 @@ def test_a_task_that_its_workers_die_over_is_quarantined_with_its_story(bench: B
     assert bench.unacked(taken.tag) is None
 
 
-def test_the_oldest_grave_goes_for_one_too_many_and_the_ledger_forgets_it_in_its_time(
-    bench: Bench, takebacks: TakeBacks
-):
+def test_the_oldest_grave_goes_for_one_too_many_and_the_ledger_forgets_it_in_its_time(bench: Bench, requeues: Requeues):
     bench.client.zadd(bench.keys.graves, {"old": 1} | {f"x-{n}": 2 for n in range(9_999)})
     bench.client.hset(bench.keys.dead, "old", "{}")
     bench.client.set(bench.keys.task("old"), '{"state": "quarantined"}')
     task_id = bench.send()
-    assert takebacks.apply([back(bench.claim(), max_deaths=0)]) == ["quarantined"]
+    assert requeues.apply([back(bench.claim(), max_deaths=0)]) == ["quarantined"]
     assert bench.client.hkeys(bench.keys.dead) == [task_id.encode()]
     assert bench.client.zcard(bench.keys.graves) == 10_000
     assert 0 < bench.client.ttl(bench.keys.task("old")) <= 60
 
 
-def test_where_the_graves_are_of_another_type_nothing_is_changed(bench: Bench, takebacks: TakeBacks):
+def test_where_the_graves_are_of_another_type_nothing_is_changed(bench: Bench, requeues: Requeues):
     from redis.exceptions import ResponseError
 
     bench.client.set(bench.keys.graves, "somebody's")
     bench.send()
     taken = bench.claim()
     with pytest.raises(ResponseError, match="WRONGTYPE"):
-        takebacks.apply([back(taken, max_deaths=0)])
+        requeues.apply([back(taken, max_deaths=0)])
     assert bench.unacked(taken.tag) is not None
     assert not bench.client.exists(bench.keys.dead)
 
 
-def test_given_back_is_not_died_over(bench: Bench, takebacks: TakeBacks):
+def test_given_back_is_not_died_over(bench: Bench, requeues: Requeues):
     bench.send()
     for _ in range(5):
-        assert takebacks.apply([back(bench.claim())]) == ["moved"]
+        assert requeues.apply([back(bench.claim())]) == ["moved"]
     assert bench.client.hlen(bench.keys.attempts) == 0
 
 
-def test_an_eta_is_given_to_a_task_that_has_none_and_not_to_one_that_has(bench: Bench, takebacks: TakeBacks):
+def test_an_eta_is_given_to_a_task_that_has_none_and_not_to_one_that_has(bench: Bench, requeues: Requeues):
     bench.send()
     bench.send(countdown=3600)
     first, second = bench.claim(), bench.claim()
     wanted = second.message["headers"]["eta"]
-    takebacks.apply([back(one, eta="2030-01-01T00:00:00+00:00") for one in (second, first)])
+    requeues.apply([back(one, eta="2030-01-01T00:00:00+00:00") for one in (second, first)])
     etas = [json.loads(raw)["headers"]["eta"] for raw in bench.waiting()]
     assert etas == ["2030-01-01T00:00:00+00:00", wanted]
 
 
-def test_a_foreign_text_in_a_hand_stays_there(bench: Bench, takebacks: TakeBacks):
+def test_a_foreign_text_in_a_hand_stays_there(bench: Bench, requeues: Requeues):
     bench.client.hset(bench.keys.unacked, "x", "not a message")
     bench.client.hset(bench.keys.held, "x", json.dumps(["w1", "run-1", "", "cpu_standard", 4, 0]))
-    assert takebacks.apply([Return("x", "run-1", "", "cpu_standard", 4)]) == ["foreign"]
+    assert requeues.apply([RequeueRequest("x", "run-1", "", "cpu_standard", 4)]) == ["foreign"]
     assert bench.unacked("x") == b"not a message"
 
 
-def test_a_leader_that_was_superseded_takes_nothing(bench: Bench, takebacks: TakeBacks):
+def test_a_leader_that_was_superseded_takes_nothing(bench: Bench, requeues: Requeues):
     from redis.exceptions import ResponseError
 
     bench.send()
     taken = bench.claim()
     bench.client.set(bench.keys.lease, '{"term": 7}')
     with pytest.raises(ResponseError, match="STALE"):
-        takebacks.apply([back(taken)], term="6")
+        requeues.apply([back(taken)], term="6")
     assert bench.unacked(taken.tag) is not None
-    assert takebacks.apply([back(taken)], term="7") == ["moved"]
+    assert requeues.apply([back(taken)], term="7") == ["moved"]
 
 
-def test_out_of_memory_it_is_refused_whole(bench: Bench, takebacks: TakeBacks, out_of_memory: MakeFull):
+def test_out_of_memory_it_is_refused_whole(bench: Bench, requeues: Requeues, out_of_memory: MakeFull):
     from redis.exceptions import ResponseError
 
     bench.send()
     taken = bench.claim()
-    takebacks.apply([back(taken)])  # the script is there
+    requeues.apply([back(taken)])  # the script is there
     taken = bench.claim()
     before = bench.everything()
     out_of_memory()
     with pytest.raises(ResponseError, match="maxmemory"):
-        takebacks.apply([back(taken, max_deaths=2)])
+        requeues.apply([back(taken, max_deaths=2)])
     assert bench.everything() == before

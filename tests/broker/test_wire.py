@@ -17,7 +17,7 @@ from kombu.compression import decompress
 from kombu.exceptions import EncodeError
 from kombu.serialization import loads as deserialize
 
-from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.codec import HEADER
 from morag_queue.core.model import QueueType, TaskQueueEntry
 from tests.broker.conftest import Bench
@@ -82,7 +82,7 @@ def both(bench: Bench, app: Celery) -> Both:
             task.apply_async(made.args, made.kwargs, **options)
         else:
             app.send_task(made.task, made.args, made.kwargs, **options)
-        ours, _ = Wire(app).message(made)
+        ours, _ = MessageBuilder(app).message(made)
         [theirs] = bench.waiting(made.lane, made.level)
         return json.loads(ours), json.loads(theirs)
 
@@ -154,7 +154,7 @@ def test_ids_lane_level_and_our_header_are_in_their_places(both: Both) -> None:
 
 
 def test_delivery_tags_are_never_the_same() -> None:
-    one, other = Wire(), Wire()
+    one, other = MessageBuilder(), MessageBuilder()
     tags = {json.loads(wire.message(entry())[0])["properties"]["delivery_tag"] for wire in (one, one, other, other)}
 
     assert len(tags) == 4
@@ -162,7 +162,7 @@ def test_delivery_tags_are_never_the_same() -> None:
 
 def test_arguments_that_cannot_be_written_are_an_error_that_names_them() -> None:
     with pytest.raises(EncodeError, match="not JSON serializable"):
-        Wire().message(entry((object(),)))
+        MessageBuilder().message(entry((object(),)))
 
 
 @given(
@@ -174,7 +174,7 @@ def test_arguments_that_cannot_be_written_are_an_error_that_names_them() -> None
 )
 @settings(max_examples=200, deadline=None)
 def test_whatever_the_arguments_they_arrive(args: list[Any], kwargs: dict[str, Any], task_id: str) -> None:
-    text, record = Wire().message(entry(tuple(args), kwargs, task_id=task_id))
+    text, record = MessageBuilder().message(entry(tuple(args), kwargs, task_id=task_id))
 
     message = json.loads(text)
     assert message["headers"]["id"] == task_id
@@ -185,7 +185,7 @@ def test_whatever_the_arguments_they_arrive(args: list[Any], kwargs: dict[str, A
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_a_claim_takes_it(serializer: str, bench: Bench, app: Celery, client: redis.Redis) -> None:
     app.conf.task_serializer = serializer
-    text, _ = Wire(app).message(entry(*ARGUMENTS["quotes, slashes, controls"]))
+    text, _ = MessageBuilder(app).message(entry(*ARGUMENTS["quotes, slashes, controls"]))
     bench.put(text)
 
     taken = bench.claim()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 import redis
 
-from morag_queue.broker.workers import Evidence
+from morag_queue.broker.workers import ClientConnections
 from morag_queue.cli import VERBS
 from morag_queue.cli.context import World
 from morag_queue.cli.run import run
@@ -116,9 +116,9 @@ def test_what_ends_late_on_a_worker_that_was_failed_over_does_not_count(stage, j
     stage.claim("cpu-1")
     before = stage.broker.observe()[0].held[0]
     fleet("failover", "cpu-1")
-    from morag_queue.broker.ledger import Ending
+    from morag_queue.broker.ledger import TaskEnd
 
-    late = Ending(before.tag, "a", "cpu-1", "cpu_standard", "completed", 1, 1, {"state": "completed"})
+    late = TaskEnd(before.tag, "a", "cpu-1", "cpu_standard", "completed", 1, 1, {"state": "completed"})
     assert not stage.broker.ledger.settle(late)
     assert stage.ids("cpu_standard", 4) == ["a"]
 
@@ -202,14 +202,14 @@ def test_who_comes_back_in_the_middle_is_not_robbed_and_the_answer_says_so(stage
     join("cpu-1", alive=False)
     stage.submit("a")
     stage.claim("cpu-1")
-    fence = Evidence.fence
+    fence = ClientConnections.fence
 
     def comes_back(evidence, worker, incarnation, *, term=""):
         again = stage.broker.observe()[0].worker_by_id["cpu-1"].info.model_copy(update={"incarnation": "cpu-1.2"})
         assert stage.broker.registry.register(again, "cpu-1.1") == ""
         return fence(evidence, worker, incarnation, term=term)
 
-    monkeypatch.setattr(Evidence, "fence", comes_back)
+    monkeypatch.setattr(ClientConnections, "fence", comes_back)
     answer = fleet("failover", "cpu-1", "--json", status=3)
     assert counts(answer.json) == (0, 0, 0, 0)
     assert "came back" in answer.json["workers"][0]["done"]

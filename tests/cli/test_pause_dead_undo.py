@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from morag_queue.broker.recovery import Return
+from morag_queue.broker.recovery import RequeueRequest
 from morag_queue.core.plan import MoveTask
 
 LIMIT = 3
@@ -40,9 +40,10 @@ def quarantine(stage, task_id):
 def die(stage):
     taken = stage.broker.observe()[0].held
     returns = [
-        Return(one.tag, one.incarnation, one.task_id, one.lane, one.level, "worker died", LIMIT) for one in taken
+        RequeueRequest(one.tag, one.incarnation, one.task_id, one.lane, one.level, "worker died", LIMIT)
+        for one in taken
     ]
-    return stage.broker.takebacks.apply(returns)
+    return stage.broker.requeues.apply(returns)
 
 
 # -- pause

@@ -88,7 +88,7 @@ def test_a_dry_run_shows_where_each_task_would_go_and_moves_none(stage, mq_on):
     assert "starvation guard: it has waited 180 min, NORMAL should wait at most 60" in shown
     assert shown.endswith("2 tasks would be moved\n")
     assert stage.ids(CPU, 4) == ["a", "b"]
-    assert stage.broker.memories.load().at is None
+    assert stage.broker.state_store.load().at is None
 
 
 def test_exit_code_tells_of_changes_and_only_then(stage, mq_on):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from morag_queue.core.lanes import lane
-from morag_queue.core.model import Capability, Cordon, Heartbeat, Held, QueueType, WorkerInfo, WorkerStatus
+from morag_queue.core.model import Capability, Cordon, Heartbeat, HeldMessage, QueueType, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import LaneView, Snapshot, WorkerView
 
@@ -35,9 +35,11 @@ def worker(
     )
 
 
-def held(name: str, queue: QueueType = QueueType.CPU_STANDARD, count: int = 1, run: str = "now") -> tuple[Held, ...]:
+def held(
+    name: str, queue: QueueType = QueueType.CPU_STANDARD, count: int = 1, run: str = "now"
+) -> tuple[HeldMessage, ...]:
     return tuple(
-        Held(
+        HeldMessage(
             tag=f"{name}.{run}.{n}",
             worker=name,
             incarnation=f"{name}.{run}",
@@ -56,7 +58,9 @@ def queued(queue: QueueType, count: int, worker: str | None = None, level: int =
     return LaneView(lane(queue, worker), queue, worker, lengths, oldest)
 
 
-def fleet(*workers: WorkerView, held: tuple[Held, ...] = (), lanes: tuple[LaneView, ...] = (), **more: Any) -> Snapshot:
+def fleet(
+    *workers: WorkerView, held: tuple[HeldMessage, ...] = (), lanes: tuple[LaneView, ...] = (), **more: Any
+) -> Snapshot:
     return Snapshot(taken_at=NOW, workers=workers, held=held, lanes=lanes, **more)
 
 

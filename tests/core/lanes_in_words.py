@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from morag_queue.core.balancing.rebalance import Turn, rebalance
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.rebalance import PlannedTurn, rebalance
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.lanes import lane
 from morag_queue.core.model import QueuePriority, QueueType, Requires
 from morag_queue.core.plan import Plan
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.snapshot import Head, LaneView, Snapshot
+from morag_queue.core.snapshot import LaneEntry, LaneView, Snapshot
 from tests.core.fleets import NOW
 
 
@@ -20,13 +20,17 @@ def entry(
     waited: float = 1.0,
     priority: str = "NORMAL",
     queue: QueueType | None = None,
-) -> Head:
+) -> LaneEntry:
     """`minutes` at factor 1, `waited` in minutes. `queue` is where it was submitted to."""
-    return Head(task_id, Requires(requires), QueuePriority[priority], minutes, NOW - waited * 60, None, queue)
+    return LaneEntry(task_id, Requires(requires), QueuePriority[priority], minutes, NOW - waited * 60, None, queue)
 
 
 def waiting(
-    queue: QueueType, levels: Mapping[int, Sequence[Head]], worker: str | None = None, more: int = 0, depth: int = 16
+    queue: QueueType,
+    levels: Mapping[int, Sequence[LaneEntry]],
+    worker: str | None = None,
+    more: int = 0,
+    depth: int = 16,
 ) -> LaneView:
     """A lane with these entries; `more` are behind them at each of these levels, where no one sees them."""
     known = [tuple(levels.get(n, ())) for n in range(10)]
@@ -41,8 +45,10 @@ def waiting(
     )
 
 
-def turn(snapshot: Snapshot, memory: Memory | None = None, policy: Policy | None = None, **more: object) -> Turn:
-    return rebalance(snapshot, memory or Memory(), policy or Policy(), Queues(), plan_id="p", **more)  # type: ignore[arg-type]
+def turn(
+    snapshot: Snapshot, memory: BalancerState | None = None, policy: Policy | None = None, **more: object
+) -> PlannedTurn:
+    return rebalance(snapshot, memory or BalancerState(), policy or Policy(), Queues(), plan_id="p", **more)  # type: ignore[arg-type]
 
 
 def moves(plan: Plan) -> list[str]:

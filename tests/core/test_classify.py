@@ -13,10 +13,10 @@ from morag_queue.core.model import (
     ResourceRequirement,
     TaskComplexity,
 )
-from morag_queue.core.policy import Content
+from morag_queue.core.policy import ContentPolicies
 from morag_queue.core.routing.classify import classify
 
-CONTENT = Content()
+CONTENT = ContentPolicies()
 MB, GB = 10**6, 10**9
 
 

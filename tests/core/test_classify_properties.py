@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_queue.core.model import ContentType, Facts, QueuePriority, Requires, TaskComplexity
-from morag_queue.core.policy import Content
+from morag_queue.core.policy import ContentPolicies
 from morag_queue.core.routing.classify import OPTIONS, classify
 
-CONTENT = Content()
+CONTENT = ContentPolicies()
 
 counts = st.none() | st.integers()
 kinds = st.none() | st.sampled_from(ContentType)

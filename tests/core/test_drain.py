@@ -3,7 +3,7 @@
 from morag_queue.core.model import QueueType
 from morag_queue.core.plan import MoveLane
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.recovery.drain import Running, obstacles, plan_drain, plan_force, unserved
+from morag_queue.core.recovery.drain import RunningTask, drain_blockers, plan_drain, plan_force, unserved
 from tests.core.fleets import fleet, held, queued, usual_fleet, worker
 
 GPU, STANDARD, BATCH = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD, QueueType.CPU_BATCH
@@ -16,7 +16,7 @@ def moves(snapshot, name):
 
 def against(snapshot, name, **more):
     given = {"running": (), "pinned": 0, "deadline_seconds": 3600.0} | more
-    return {one.kind: one for one in obstacles(snapshot, snapshot.worker_by_id[name], Policy(), **given)}
+    return {one.kind: one for one in drain_blockers(snapshot, snapshot.worker_by_id[name], Policy(), **given)}
 
 
 def test_own_lanes_go_to_the_shared_lanes_level_by_level_and_others_stay():
@@ -89,7 +89,7 @@ def test_pinned_work_is_an_obstacle_of_its_own():
 
 def test_tasks_that_are_expected_to_outlast_the_deadline_are_named():
     one, other = held("worker-cpu-1", count=2)
-    hands = (Running(one, 90.0), Running(other, None))
+    hands = (RunningTask(one, 90.0), RunningTask(other, None))
     verdict = against(usual_fleet(), "worker-cpu-1", running=hands)["past_deadline"]
     assert "worker-cpu-1-0" in verdict.reason
     assert "worker-cpu-1-1" not in verdict.reason, "of that one nobody knows"
@@ -107,7 +107,7 @@ def test_what_a_dead_worker_holds_is_failovers_affair():
 
 def test_every_obstacle_is_found_at_once():
     bad = fleet(worker("gpu-1", "gpu", beat_age=600), held=held("gpu-1", GPU), lanes=(queued(GPU, 1),))
-    running = tuple(Running(one, 600.0) for one in bad.held)
+    running = tuple(RunningTask(one, 600.0) for one in bad.held)
     assert set(against(bad, "gpu-1", running=running, pinned=2)) == {
         "last_worker", "pinned", "past_deadline", "offline",
     }  # fmt: skip

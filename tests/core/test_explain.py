@@ -5,9 +5,9 @@ import pytest
 from morag_queue.core.explain.eta import RunTime, expected_start
 from morag_queue.core.explain.explain import MEANING, ReasonCode, explain
 from morag_queue.core.lanes import lane
-from morag_queue.core.model import Held, QueueType, Requires, TaskState
+from morag_queue.core.model import HeldMessage, QueueType, Requires, TaskState
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.routing.feasibility import Verdict
+from morag_queue.core.routing.feasibility import Feasibility
 from morag_queue.core.task import Task
 from tests.core.fleets import NOW, fleet, held, queued, worker
 
@@ -46,7 +46,7 @@ CASES = [
         fleet(
             busy,
             held=(
-                Held(
+                HeldMessage(
                     tag="x",
                     worker="cpu-1",
                     incarnation="cpu-1.now",
@@ -121,8 +121,8 @@ def test_every_reason_has_a_meaning_and_a_case_that_brings_it_about():
 def test_workers_are_listed_best_first_with_why_the_others_cannot():
     snapshot = fleet(worker("gpu-1", "gpu"), worker("cpu-1"), worker("cpu-2", cordon="drained"), lanes=one_waits)
     verdicts = {score.worker: score.verdict for score in told(task(), snapshot).workers}
-    assert next(iter(verdicts.items())) == ("cpu-1", Verdict.FIT)
-    assert verdicts == {"cpu-1": Verdict.FIT, "gpu-1": Verdict.NOT_SERVED, "cpu-2": Verdict.DRAINED}
+    assert next(iter(verdicts.items())) == ("cpu-1", Feasibility.FIT)
+    assert verdicts == {"cpu-1": Feasibility.FIT, "gpu-1": Feasibility.NOT_SERVED, "cpu-2": Feasibility.DRAINED}
 
 
 def test_a_pinned_task_lists_the_worker_of_its_lane_only():

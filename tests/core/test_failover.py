@@ -4,7 +4,7 @@ from morag_queue.core.model import QueueType
 from morag_queue.core.plan import MoveLane, TakeBack
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.failover import plan_failover
-from morag_queue.core.recovery.liveness import Life, Signs, is_due, judge
+from morag_queue.core.recovery.liveness import Liveness, LivenessEvidence, assess_liveness, is_overdue
 from tests.core.fleets import NOW, fleet, held, queued, worker
 
 GPU, STANDARD = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD
@@ -12,7 +12,7 @@ NAMED = {"client_name": "mq.cpu-1"}
 
 
 def life(view, **signs):
-    return judge("cpu-1", view, Signs(**signs), NOW).life
+    return assess_liveness("cpu-1", view, LivenessEvidence(**signs), NOW).life
 
 
 def plan(snapshot, *names, attempts=None):
@@ -20,31 +20,33 @@ def plan(snapshot, *names, attempts=None):
 
 
 def test_no_connection_proves_death_however_fresh_the_beat():
-    assert life(worker("cpu-1", beat_age=0.5, **NAMED)) is Life.DEAD
+    assert life(worker("cpu-1", beat_age=0.5, **NAMED)) is Liveness.DEAD
 
 
 def test_silence_proves_nothing_while_a_connection_is_there():
-    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6) is Life.UNPROVEN
-    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=False) is Life.UNPROVEN
+    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6) is Liveness.UNPROVEN
+    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=False) is Liveness.UNPROVEN
 
 
 def test_a_fresh_beat_or_an_answer_is_life():
-    assert life(worker("cpu-1", beat_age=1, **NAMED), connections=6) is Life.ALIVE
-    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=True) is Life.ALIVE
+    assert life(worker("cpu-1", beat_age=1, **NAMED), connections=6) is Liveness.ALIVE
+    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=True) is Liveness.ALIVE
 
 
 def test_a_worker_whose_connections_have_no_name_is_never_proved_dead():
-    assert life(worker("cpu-1", beat_age=600, client_name="")) is Life.UNPROVEN
+    assert life(worker("cpu-1", beat_age=600, client_name="")) is Liveness.UNPROVEN
 
 
 def test_of_a_worker_without_the_agent_nothing_is_known_until_it_answers():
-    assert life(None) is Life.UNKNOWN
-    assert life(None, answered=False) is Life.UNKNOWN
-    assert life(None, answered=True) is Life.ALIVE
+    assert life(None) is Liveness.UNKNOWN
+    assert life(None, answered=False) is Liveness.UNKNOWN
+    assert life(None, answered=True) is Liveness.ALIVE
 
 
 def test_the_evidence_is_told_in_words():
-    told = judge("cpu-1", worker("cpu-1", beat_age=12, **NAMED), Signs(answered=False, process_is_gone=True), NOW)
+    told = assess_liveness(
+        "cpu-1", worker("cpu-1", beat_age=12, **NAMED), LivenessEvidence(answered=False, process_is_gone=True), NOW
+    )
     assert told.evidence == (
         "no connection named mq.cpu-1 in CLIENT LIST",
         "its process 1 is gone from this machine",
@@ -56,14 +58,14 @@ def test_the_evidence_is_told_in_words():
 def test_a_crashed_worker_is_due_after_two_beats_and_only_if_it_left_something():
     for age, hands, due in ((3, 1, False), (5, 1, True), (5, 0, False)):
         snapshot = fleet(worker("cpu-1", beat_age=age), held=held("cpu-1", count=hands))
-        assert is_due(snapshot, snapshot.workers[0], Policy()) is due
+        assert is_overdue(snapshot, snapshot.workers[0], Policy()) is due
 
 
 def test_a_worker_that_restarts_in_good_order_keeps_its_lanes_for_a_minute_a_drained_one_for_ever():
     lanes = (queued(STANDARD, 1, "cpu-1"),)
     for age, cordon, due in ((30, None, False), (90, None, True), (90, "drained", False), (90, "cordoned", True)):
         snapshot = fleet(worker("cpu-1", beat_age=age, stopped=True, cordon=cordon), lanes=lanes)
-        assert is_due(snapshot, snapshot.workers[0], Policy()) is due, (age, cordon)
+        assert is_overdue(snapshot, snapshot.workers[0], Policy()) is due, (age, cordon)
 
 
 def test_hands_go_first_in_line_and_lanes_to_the_shared_lanes():

@@ -2,7 +2,17 @@
 
 import pytest
 
-from morag_queue.core.failure import Blame, FailureKind, Recovery, Strategy, blame, delay_seconds, eta, kind_of, remedy
+from morag_queue.core.failure import (
+    Blame,
+    FailureKind,
+    RecoveryPolicy,
+    RetryDecision,
+    blame,
+    delay_seconds,
+    eta,
+    kind_of,
+    retry_decision,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +43,13 @@ def test_a_full_disk_speaks_against_the_worker_a_lost_network_does_not_and_a_bad
 
 
 def test_a_task_whose_workers_die_runs_at_once_then_later_and_later_then_not_any_more():
-    recovery = Recovery(retry_delay_seconds=10)
-    assert [remedy(attempts, 3) for attempts in range(5)] == [
-        Strategy.REASSIGN,
-        Strategy.RETRY_WITH_DELAY,
-        Strategy.RETRY_WITH_DELAY,
-        Strategy.QUARANTINE,
-        Strategy.QUARANTINE,
+    recovery = RecoveryPolicy(retry_delay_seconds=10)
+    assert [retry_decision(attempts, 3) for attempts in range(5)] == [
+        RetryDecision.REASSIGN,
+        RetryDecision.RETRY_WITH_DELAY,
+        RetryDecision.RETRY_WITH_DELAY,
+        RetryDecision.QUARANTINE,
+        RetryDecision.QUARANTINE,
     ]
     assert [delay_seconds(attempts, recovery) for attempts in range(4)] == [0, 10, 20, 40]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from morag_queue.core.balancing.state import Memory, Pool
+from morag_queue.core.balancing.state import BalancerState, Pool
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Order, Policy
@@ -10,7 +10,7 @@ from tests.core.fleets import NOW, fleet, held, usual_fleet, worker
 from tests.core.lanes_in_words import entry, moves, turn, waiting, why_not
 
 CPU, GPU = QueueType.CPU_STANDARD, QueueType.GPU_PRIORITY
-FRESH = Memory(at=NOW, tick_at=NOW)  # nothing was saved up
+FRESH = BalancerState(at=NOW, tick_at=NOW)  # nothing was saved up
 # So much arrives that no batch is ending.
 BUSY = {queue: Window(seconds=600, arrivals=10_000) for queue in QueueType}
 
@@ -38,7 +38,7 @@ def test_the_longest_over_its_own_time_goes_first_not_the_longest_waiting():
 def test_the_guard_stops_when_its_share_of_the_slots_is_used_up():
     # 7 slots read CPU work: 5 % of them for a minute are 21 s; the first task costs 10 minutes
     starved = [entry("a", waited=300, minutes=10), entry("b", waited=299)]
-    minute_ago = Memory(at=NOW - 60, tick_at=NOW - 60)
+    minute_ago = BalancerState(at=NOW - 60, tick_at=NOW - 60)
     after = turn(usual_fleet(lanes=(waiting(CPU, {4: starved}),)), minute_ago, windows=BUSY)
     assert moves(after.plan) == ["a cpu_standard/4 → cpu_standard/1"]
     assert why_not(after.plan, "b") == ["starvation guard: the cpu pool has used up its share of slots for this"]
@@ -46,7 +46,7 @@ def test_the_guard_stops_when_its_share_of_the_slots_is_used_up():
 
 
 def test_what_is_saved_up_for_the_starving_is_bounded():
-    after = turn(usual_fleet(), Memory(at=NOW - 1e6, tick_at=NOW), windows=BUSY)
+    after = turn(usual_fleet(), BalancerState(at=NOW - 1e6, tick_at=NOW), windows=BUSY)
     assert after.memory.tokens[Pool.CPU] == pytest.approx(0.05 * 7 * 1800)
 
 

@@ -1,11 +1,11 @@
 """What is kept between two turns: rest, refusals, budgets, and that it stays small."""
 
 from morag_queue.core.balancing.rebalance import window_seconds
-from morag_queue.core.balancing.state import REMEMBERED, Mark, Memory, remembered
+from morag_queue.core.balancing.state import REMEMBERED, BalancerState, MoveRecord, after_applying
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.plan import Applied, MoveTask, Plan, Rejected
-from morag_queue.core.policy import Balancing, Policy
+from morag_queue.core.policy import BalancingPolicy, Policy
 from tests.core.fleets import NOW, usual_fleet
 from tests.core.lanes_in_words import entry, moves, turn, waiting, why_not
 
@@ -42,15 +42,15 @@ def test_a_turn_that_follows_at_once_finds_nothing_to_do():
 
 
 def test_what_is_left_of_the_budget_is_for_the_same_tick_and_the_next_tick_has_its_own():
-    early = Memory(at=NOW - 10, acted_at=NOW - 10, tick_at=NOW - 10, tick_moves=8, tokens={"cpu": 500})
+    early = BalancerState(at=NOW - 10, acted_at=NOW - 10, tick_at=NOW - 10, tick_moves=8, tokens={"cpu": 500})
     late = early.model_copy(update={"tick_at": NOW - 30})
     assert len(turn(starved(16), early, windows=BUSY).plan.steps) == 2
     assert len(turn(starved(16), late, windows=BUSY).plan.steps) == 10
 
 
 def test_a_moved_task_rests_a_minute_and_is_moved_twice_in_its_life():
-    def with_mark(count: int, age: float) -> Memory:
-        return Memory(moved={"s00": Mark(count=count, at=NOW - age)})
+    def with_mark(count: int, age: float) -> BalancerState:
+        return BalancerState(moved={"s00": MoveRecord(count=count, at=NOW - age)})
 
     assert why_not(turn(starved(1), with_mark(1, 59), windows=BUSY).plan, "s00") == [
         "starvation guard: it was moved 59 s ago"
@@ -63,15 +63,17 @@ def test_a_moved_task_rests_a_minute_and_is_moved_twice_in_its_life():
 
 def test_a_refused_move_is_not_tried_again_for_five_minutes_and_does_not_count():
     refusal = Applied(plan_id="p", rejected=(Rejected(task_id="s00", reason="it is no longer there"),))
-    memory = remembered(Memory(), plan_of("s00", "s01"), refusal, NOW, Balancing())
-    assert memory.moved == {"s01": Mark(count=1, at=NOW)}
+    memory = after_applying(BalancerState(), plan_of("s00", "s01"), refusal, NOW, BalancingPolicy())
+    assert memory.moved == {"s01": MoveRecord(count=1, at=NOW)}
     assert moves(turn(starved(1), memory, windows=BUSY).plan) == []
-    assert len(turn(starved(1), Memory(refused={"s00": NOW - 301}), windows=BUSY).plan.steps) == 1
+    assert len(turn(starved(1), BalancerState(refused={"s00": NOW - 301}), windows=BUSY).plan.steps) == 1
 
 
 def test_the_memory_keeps_the_latest_and_forgets_the_rest():
-    memory = Memory(moved={f"t{n}": Mark(count=1, at=NOW - 999) for n in range(REMEMBERED)}, refused={"old": NOW - 400})
-    after = remembered(memory, plan_of("t0", "new"), Applied(plan_id="p", moved=2), NOW, Balancing())
+    memory = BalancerState(
+        moved={f"t{n}": MoveRecord(count=1, at=NOW - 999) for n in range(REMEMBERED)}, refused={"old": NOW - 400}
+    )
+    after = after_applying(memory, plan_of("t0", "new"), Applied(plan_id="p", moved=2), NOW, BalancingPolicy())
     assert len(after.moved) == REMEMBERED
     assert list(after.moved)[-2:] == ["t0", "new"]
     assert after.moved["t0"].count == 2
@@ -81,11 +83,13 @@ def test_the_memory_keeps_the_latest_and_forgets_the_rest():
 
 def test_the_memory_survives_as_json():
     memory = turn(starved(4), windows=BUSY).memory
-    assert Memory.model_validate_json(memory.model_dump_json()) == memory
+    assert BalancerState.model_validate_json(memory.model_dump_json()) == memory
 
 
 def test_a_clock_that_was_set_back_stops_nothing_for_ever():
-    future = Memory(at=NOW + 1e6, acted_at=NOW + 1e6, tick_at=NOW + 1e6, tick_moves=10, refused={"s00": NOW + 1e6})
+    future = BalancerState(
+        at=NOW + 1e6, acted_at=NOW + 1e6, tick_at=NOW + 1e6, tick_moves=10, refused={"s00": NOW + 1e6}
+    )
     assert len(turn(starved(1), future.model_copy(update={"tokens": {"cpu": 99}}), windows=BUSY).plan.steps) == 1
 
 

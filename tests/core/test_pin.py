@@ -3,12 +3,12 @@ import pytest
 from morag_queue.core.model import ContentType, DecisionAction, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.router import route
-from morag_queue.core.routing.types import Work
+from morag_queue.core.routing.types import TaskProfile
 from tests.core.fleets import fleet, held, worker
 
-VIDEO = Work(Requires.GPU, QueuePriority.HIGH, ContentType.VIDEO, estimated_minutes=5, memory_gb=2)
-AUDIO = Work(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=4)
-DOCUMENT = Work(Requires.CPU, content_type=ContentType.DOCUMENT, estimated_minutes=1)
+VIDEO = TaskProfile(Requires.GPU, QueuePriority.HIGH, ContentType.VIDEO, estimated_minutes=5, memory_gb=2)
+AUDIO = TaskProfile(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=4)
+DOCUMENT = TaskProfile(Requires.CPU, content_type=ContentType.DOCUMENT, estimated_minutes=1)
 
 
 def pinned(task, view, pin="w", **wishes):

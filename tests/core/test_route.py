@@ -5,15 +5,15 @@ import pytest
 from morag_queue.core.estimate import Correction
 from morag_queue.core.model import Capability, ContentType, DecisionAction, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding, Policy, Queues
-from morag_queue.core.routing.feasibility import Verdict
+from morag_queue.core.routing.feasibility import Feasibility
 from morag_queue.core.routing.router import Router, choose_queue, route
-from morag_queue.core.routing.types import RefusalCode, Work
+from morag_queue.core.routing.types import RefusalCode, TaskProfile
 from tests.core.fleets import fleet, held, queued, usual_fleet, worker
 
 LATE, EARLY = Policy(), Policy(binding=Binding.EARLY)
-VIDEO = Work(Requires.GPU, QueuePriority.HIGH, ContentType.VIDEO, estimated_minutes=5)
-AUDIO = Work(Requires.GPU_PREFERRED, QueuePriority.NORMAL, ContentType.AUDIO, estimated_minutes=4)
-DOCUMENT = Work(Requires.CPU, QueuePriority.NORMAL, ContentType.DOCUMENT, estimated_minutes=1)
+VIDEO = TaskProfile(Requires.GPU, QueuePriority.HIGH, ContentType.VIDEO, estimated_minutes=5)
+AUDIO = TaskProfile(Requires.GPU_PREFERRED, QueuePriority.NORMAL, ContentType.AUDIO, estimated_minutes=4)
+DOCUMENT = TaskProfile(Requires.CPU, QueuePriority.NORMAL, ContentType.DOCUMENT, estimated_minutes=1)
 
 
 def sent(task, snapshot, policy=LATE, queues=None, **wishes):
@@ -88,7 +88,9 @@ def test_the_score_table_tells_each_workers_verdict_best_first():
         worker("small", "gpu", memory_gb=1.0),
         held=held("busy", QueueType.GPU_PRIORITY, 2) + held("draining", QueueType.GPU_PRIORITY, 1),
     )
-    scores = sent(Work(Requires.GPU, content_type=ContentType.VIDEO, estimated_minutes=5, memory_gb=2), snapshot).scores
+    scores = sent(
+        TaskProfile(Requires.GPU, content_type=ContentType.VIDEO, estimated_minutes=5, memory_gb=2), snapshot
+    ).scores
     assert [(one.worker, one.verdict.value, round(one.score, 2)) for one in scores] == [
         ("idle", "fit", 1.0),
         ("hybrid", "fit", 0.83),
@@ -103,7 +105,7 @@ def test_the_score_table_tells_each_workers_verdict_best_first():
         ("quiet", "suspect", 0.0),
         ("small", "memory", 0.0),
     ]
-    assert {one.verdict for one in scores} == set(Verdict)
+    assert {one.verdict for one in scores} == set(Feasibility)
     minutes = {one.worker: one.expected_minutes for one in scores}
     assert (minutes["idle"], minutes["cpu"]) == (5.0, None)
 
@@ -219,7 +221,7 @@ def test_a_named_queue_that_cpu_workers_serve_is_refused_for_work_that_needs_a_g
 
 def test_the_level_is_one_that_every_worker_of_the_lane_polls():
     stock = worker("stock", "gpu", priority_steps=(0, 3, 6, 9))
-    urgent_enough = Work(Requires.GPU, QueuePriority.HIGH, estimated_minutes=5)
+    urgent_enough = TaskProfile(Requires.GPU, QueuePriority.HIGH, estimated_minutes=5)
     assert sent(urgent_enough, fleet(worker("g", "gpu"))).level == 2
     assert sent(urgent_enough, fleet(worker("g", "gpu"), stock)).level == 0
     assert sent(urgent_enough, fleet(worker("g", "gpu"), stock), pin="g").level == 2
@@ -228,18 +230,18 @@ def test_the_level_is_one_that_every_worker_of_the_lane_polls():
 
 def test_the_level_goes_by_the_estimate_on_the_best_capability_even_where_only_a_slower_one_is_there():
     # 1 minute at factor 1 is 12 s on a GPU: the first NORMAL level, though the CPU will take 2 minutes
-    short = Work(Requires.GPU_PREFERRED, estimated_minutes=1)
+    short = TaskProfile(Requires.GPU_PREFERRED, estimated_minutes=1)
     assert sent(short, fleet(worker("c"))).level == sent(short, usual_fleet()).level == 3
 
 
 def test_what_was_learned_changes_the_level_and_the_shown_minutes_of_that_type_only():
     slower = {(ContentType.AUDIO, Requires.GPU_PREFERRED, True): Correction(n=50, m=1.2)}
-    task = Work(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=2)
+    task = TaskProfile(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=2)
     before, after = sent(task, usual_fleet()), sent(task, usual_fleet(), corrections=slower)
     assert (before.level, after.level) == (3, 4)
     assert before.scores[0].expected_minutes == pytest.approx(0.4)
     assert after.scores[0].expected_minutes == pytest.approx(0.4 * 2.718281828**1.2)
-    image = Work(Requires.GPU_PREFERRED, content_type=ContentType.IMAGE, estimated_minutes=2)
+    image = TaskProfile(Requires.GPU_PREFERRED, content_type=ContentType.IMAGE, estimated_minutes=2)
     assert sent(image, usual_fleet(), corrections=slower).level == 3
 
 
@@ -251,7 +253,7 @@ def test_the_improvement_is_the_run_time_saved_against_the_next_choice():
 
 
 def test_confidence_is_the_classifications_times_how_sure_the_place_is():
-    unsure = Work(Requires.GPU, estimated_minutes=1, confidence=0.6)
+    unsure = TaskProfile(Requires.GPU, estimated_minutes=1, confidence=0.6)
     half = fleet(worker("g", "gpu"), held=held("g", QueueType.GPU_PRIORITY, 1))
     assert sent(unsure, fleet(worker("g", "gpu"))).decision.confidence == pytest.approx(0.6)
     assert sent(unsure, half).decision.confidence == pytest.approx(0.6 / 1.5)

@@ -7,7 +7,7 @@ from morag_queue.core.lanes import split
 from morag_queue.core.model import Capability, ContentType, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding, Order, Policy, QueuePolicy, Queues
 from morag_queue.core.routing.router import Router, route
-from morag_queue.core.routing.types import Refusal, Work
+from morag_queue.core.routing.types import Refusal, TaskProfile
 from tests.core.fleets import fleet, held, queued, worker
 
 NAMES = ("a", "b", "c.d", "e*", "f")
@@ -16,7 +16,7 @@ some_queues = st.sets(st.sampled_from(QueueType)).map(tuple)
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 
 tasks = st.builds(
-    Work,
+    TaskProfile,
     requires=st.sampled_from(Requires),
     priority=st.sampled_from(QueuePriority),
     content_type=st.none() | st.sampled_from(ContentType),
@@ -94,7 +94,7 @@ def test_every_task_gets_a_place_or_a_refusal_in_words(task, snapshot, policy, q
 def test_work_that_needs_a_gpu_is_never_in_a_lane_that_a_worker_without_one_reads(
     task, snapshot, policy, queues, wish, force
 ):
-    needy = Work(Requires.GPU, task.priority, task.content_type, task.estimated_minutes, task.memory_gb)
+    needy = TaskProfile(Requires.GPU, task.priority, task.content_type, task.estimated_minutes, task.memory_gb)
     answer = route(needy, snapshot, policy, queues, force=force, **wish)
     if isinstance(answer, Refusal) or (force and wish["pin"]):
         return
@@ -149,7 +149,7 @@ def test_in_a_batch_each_task_names_the_best_worker_of_its_table_and_no_limit_is
        st.integers(0, 3), policies)  # fmt: skip
 def test_at_equal_loads_a_hybrid_loses_to_the_specialist(task, special, load, policy):
     kind, requires = special
-    work = Work(requires, task.priority, task.content_type, task.estimated_minutes, 0.0)
+    work = TaskProfile(requires, task.priority, task.content_type, task.estimated_minutes, 0.0)
     snapshot = fleet(
         worker("a-hybrid", "hybrid", slots=4),
         worker("specialist", kind, slots=4),

@@ -1,13 +1,13 @@
 """Before → after: work that prefers a GPU between GPU and CPU lanes."""
 
-from morag_queue.core.balancing.state import Mark, Memory
+from morag_queue.core.balancing.state import BalancerState, MoveRecord
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from tests.core.fleets import NOW, fleet, held, worker
 from tests.core.lanes_in_words import entry, moves, turn, waiting, why_not
 
 CPU, FALLBACK, PRIORITY = QueueType.CPU_STANDARD, QueueType.GPU_FALLBACK, QueueType.GPU_PRIORITY
-FRESH = Memory(at=NOW, tick_at=NOW)
+FRESH = BalancerState(at=NOW, tick_at=NOW)
 WINDOWS = {queue: Window(seconds=600, arrivals=10_000) for queue in QueueType}
 
 
@@ -109,7 +109,7 @@ def test_spilled_work_goes_back_when_the_gpus_are_free_again():
 
 
 def test_spilled_work_stays_for_two_ticks_at_least():
-    marked = FRESH.model_copy(update={"moved": {"i0": Mark(count=1, at=NOW - 59)}})
+    marked = FRESH.model_copy(update={"moved": {"i0": MoveRecord(count=1, at=NOW - 59)}})
     before = small_fleet(waiting(CPU, {4: images(1, waited=50)}), cpu_held=4, gpu_held=0)
     assert moves(turn(before, marked, windows=WINDOWS).plan) == []
 

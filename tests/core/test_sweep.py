@@ -5,8 +5,8 @@ from dataclasses import replace
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.sweep import (
-    Open,
-    Untouched,
+    OpenTask,
+    StaleMessage,
     abandoned_lanes,
     former_runs,
     orphan_after,
@@ -21,7 +21,7 @@ BEFORE = NOW - 15
 
 
 def untouched(task_id="t", name="", run=""):
-    return Untouched(f"tag-{task_id}", name, run, "cpu_standard.cpu-1", task_id, 4)
+    return StaleMessage(f"tag-{task_id}", name, run, "cpu_standard.cpu-1", task_id, 4)
 
 
 def test_what_a_live_worker_has_not_touched_for_long_it_has_lost():
@@ -73,19 +73,19 @@ def test_lanes_of_workers_that_are_not_there_are_emptied_after_a_minute():
 def test_only_a_task_whose_turn_has_come_is_looked_for():
     waiting = fleet(lanes=(queued(STANDARD, 5, level=3, age=10),))
     opened = [
-        Open("before all that wait", NOW - 20, "cpu_standard", 3),
-        Open("the next", NOW - 10, "cpu_standard", 3),
-        Open("behind them", NOW - 5, "cpu_standard", 3),
-        Open("alone at its level", NOW - 5, "cpu_standard", 4),
+        OpenTask("before all that wait", NOW - 20, "cpu_standard", 3),
+        OpenTask("the next", NOW - 10, "cpu_standard", 3),
+        OpenTask("behind them", NOW - 5, "cpu_standard", 3),
+        OpenTask("alone at its level", NOW - 5, "cpu_standard", 4),
     ]
     assert [one.task_id for one in suspects(waiting, opened)] == ["before all that wait", "alone at its level"]
 
 
 def test_a_task_in_a_hand_or_with_a_name_that_cannot_be_searched_is_no_suspect():
-    opened = [Open("cpu-1-0", NOW - 20, "cpu_standard", 3), Open('a "name"', NOW - 20, "cpu_standard", 3)]
+    opened = [OpenTask("cpu-1-0", NOW - 20, "cpu_standard", 3), OpenTask('a "name"', NOW - 20, "cpu_standard", 3)]
     assert suspects(fleet(worker("cpu-1"), held=held("cpu-1")), opened) == []
 
 
 def test_lost_tasks_are_sent_again_the_oldest_foremost():
-    lost = [Open("old", NOW - 20, "cpu_standard", 3), Open("new", NOW - 5, "cpu_standard", 3)]
+    lost = [OpenTask("old", NOW - 20, "cpu_standard", 3), OpenTask("new", NOW - 5, "cpu_standard", 3)]
     assert [step.task_id for step in resends(lost)] == ["new", "old"]

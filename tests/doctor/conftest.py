@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from morag_queue.broker.celery_message import Wire
+from morag_queue.broker.celery_message import MessageBuilder
+from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.ledger import Outgoing
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Code, Finding
 from morag_queue.core.levels import priority_of_level
@@ -43,7 +43,7 @@ def register(client: redis.Redis) -> Callable[..., None]:
 @pytest.fixture
 def queue(client: redis.Redis, valkey: str) -> Callable[..., str]:
     """Queues a task as `submit` does; returns its id."""
-    wire, broker, numbers = Wire(), RedisBroker(Settings(redis_url=valkey), client), count()
+    wire, broker, numbers = MessageBuilder(), RedisBroker(Settings(redis_url=valkey), client), count()
 
     def one(lane: str = "cpu_standard", *, level: int = 4, minutes: float = 1.0, age_s: float = 0.0) -> str:
         queue, _, worker = lane.partition(".")
@@ -53,7 +53,7 @@ def queue(client: redis.Redis, valkey: str) -> Callable[..., str]:
             priority=QueuePriority(priority_of_level(level)), enqueued_at=broker.now() - age_s,
         )  # fmt: skip
         text, record = wire.message(entry)
-        assert broker.submit([Outgoing(task_id, text, record, queue, lane, level, bool(worker))]) == [True]
+        assert broker.submit([OutgoingMessage(task_id, text, record, queue, lane, level, bool(worker))]) == [True]
         return task_id
 
     return one

@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from morag_queue.broker import acl as rights
+from morag_queue.broker import acl as acl
 from morag_queue.broker.acl import ARGUMENTS, used_by_scripts
 from morag_queue.broker.inspection import families, named
 from morag_queue.broker.keys import Keys
@@ -20,9 +20,9 @@ def test_every_command_of_the_scripts_can_be_tried():
 
 
 def test_every_command_is_tried_with_arguments_that_the_server_takes(client):
-    tried = [["MULTI"], *(rights._command(name, "k") for name in ARGUMENTS)]
+    tried = [["MULTI"], *(acl._command(name, "k") for name in ARGUMENTS)]
     connection = client.connection_pool.get_connection()
-    assert {reply for command in tried if (reply := rights._reply(connection, command))} == set()
+    assert {reply for command in tried if (reply := acl._reply(connection, command))} == set()
     connection.disconnect()
     assert client.dbsize() == 0
 

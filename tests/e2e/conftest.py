@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 import redis
 
-from morag_queue.broker.celery_message import Wire
-from morag_queue.broker.contract import Outgoing
+from morag_queue.broker.celery_message import MessageBuilder
+from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.workers import Registry
 from morag_queue.core import lanes
@@ -25,7 +25,7 @@ class AgentFleet(Fleet):
 
     def __init__(self, *, env: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "0.2", **(env or {})}, **more)
-        self._wire = Wire()
+        self._wire = MessageBuilder()
         self.redis_bytes = redis.Redis.from_url(self.url)
 
     def start_worker(self, name: str, capability: str = "cpu", *, app: str = APP, **more: Any) -> Any:
@@ -40,7 +40,7 @@ class AgentFleet(Fleet):
             enqueued_at=self.redis.time()[0],
         )  # fmt: skip
         text, record = self._wire.message(entry)
-        message = Outgoing(entry.task_id, text, record, queue.value, lane, level, "." in lane)
+        message = OutgoingMessage(entry.task_id, text, record, queue.value, lane, level, "." in lane)
         assert self.ledger.submit([message]) == [True]
         return entry.task_id
 

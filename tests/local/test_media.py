@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from morag_queue.core.model import ContentType
-from morag_queue.core.policy import Content
+from morag_queue.core.policy import ContentPolicies
 from morag_queue.core.routing.classify import classify
 from morag_queue.local.media import make_media
 from morag_queue.probe import probe_many
@@ -18,7 +18,7 @@ def test_media_are_what_their_names_say_and_of_every_kind(tmp_path: Path) -> Non
     assert 60 <= len(sources) <= 100
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 5_000_000
     assert [facts for facts in found if getattr(facts, "problems", "not read")] == []
-    kinds = Counter(classify(facts, {}, Content()).content_type for facts in found)  # type: ignore[arg-type]
+    kinds = Counter(classify(facts, {}, ContentPolicies()).content_type for facts in found)  # type: ignore[arg-type]
     assert set(kinds) == set(ContentType)
 
 

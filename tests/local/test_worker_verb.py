@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from morag_queue.core.model import Capability
-from morag_queue.core.policy import Content
+from morag_queue.core.policy import ContentPolicies
 from morag_queue.core.routing.classify import classify
 from morag_queue.local.formats import write_wav
 from morag_queue.local.sandbox import Nest
@@ -99,7 +99,7 @@ def test_simulated_time_is_that_of_the_kind_of_worker(
 ) -> None:
     path = tmp_path / name
     write_wav(path, 1, 440) if name.endswith("wav") else path.write_text("text")
-    found = classify(probe(os.fspath(path)), {}, Content())
+    found = classify(probe(os.fspath(path)), {}, ContentPolicies())
 
     assert simulated_seconds({"simulate_seconds": 10}, found, capability) == pytest.approx(seconds)
     assert simulated_seconds(None, found, capability) == 0

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from morag_queue.broker.celery_message import Wire
-from morag_queue.broker.contract import Broker, Outgoing
+from morag_queue.broker.celery_message import MessageBuilder
+from morag_queue.broker.contract import Broker, OutgoingMessage
 from morag_queue.broker.memory import MemoryBroker
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core import lanes
@@ -13,7 +13,7 @@ from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
 from tests.support.stage import Stage
 
-_WIRE = Wire()
+_WIRE = MessageBuilder()
 
 
 def outgoing(task_id: str, lane: str = "cpu_standard", level: int = 4, *, enqueued_at: float = 1000.0, **fields: Any):
@@ -22,7 +22,7 @@ def outgoing(task_id: str, lane: str = "cpu_standard", level: int = 4, *, enqueu
     entry = TaskQueueEntry(
         task_id=task_id, queue=queue, lane=lane, level=level, enqueued_at=enqueued_at, **(known | fields)
     )
-    return Outgoing(task_id, *_WIRE.message(entry), queue.value, lane, level, lane != queue.value)
+    return OutgoingMessage(task_id, *_WIRE.message(entry), queue.value, lane, level, lane != queue.value)
 
 
 def move(task_id: str, source: str, level: int, target: str, to_level: int | None = None) -> MoveTask:

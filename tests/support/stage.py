@@ -8,9 +8,9 @@ from uuid import uuid4
 from celery import Celery
 
 from morag_queue.broker import scripts
-from morag_queue.broker.celery_message import Wire
-from morag_queue.broker.contract import Outgoing
-from morag_queue.broker.ledger import Ending
+from morag_queue.broker.celery_message import MessageBuilder
+from morag_queue.broker.contract import OutgoingMessage
+from morag_queue.broker.ledger import TaskEnd
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueueType, TaskQueueEntry, WorkerInfo
@@ -28,7 +28,7 @@ class Stage:
         self.settings = Settings(redis_url=url, **settings)
         self.broker = RedisBroker(self.settings)
         self.client, self.keys = self.broker.client, self.broker.keys
-        self._wire: Wire | None = None
+        self._wire: MessageBuilder | None = None
         self._filled = 0.0
 
     def join(self, name: str, capability: str = "cpu", *, slots: int = 1, **info: Any) -> WorkerInfo:
@@ -52,8 +52,8 @@ class Stage:
         assert not report.failed, report.failed
 
     @property
-    def wire(self) -> Wire:
-        self._wire = self._wire or Wire()
+    def wire(self) -> MessageBuilder:
+        self._wire = self._wire or MessageBuilder()
         return self._wire
 
     def fill(self, task_ids: Iterable[str], *, level: int = 4, queue: QueueType = QueueType.CPU_STANDARD) -> None:
@@ -66,7 +66,7 @@ class Stage:
                 lane=queue.value, level=level, estimated_duration=1.0, enqueued_at=now + n / 1e4,
             )  # fmt: skip
             text, record = self.wire.message(entry)
-            batch.append(Outgoing(one, text, record, queue.value, queue.value, level, False))
+            batch.append(OutgoingMessage(one, text, record, queue.value, queue.value, level, False))
         self.broker.submit(batch)
         self._filled += len(batch) / 1e4
 
@@ -102,7 +102,7 @@ class Stage:
         }  # fmt: skip
         queue = lanes.split(held.lane)[0]
         assert self.broker.ledger.settle(
-            Ending(held.tag, task_id, held.worker, queue, outcome, 1.0, run_seconds, record)
+            TaskEnd(held.tag, task_id, held.worker, queue, outcome, 1.0, run_seconds, record)
         )
 
     def ids(self, lane: str, level: int) -> list[str]:

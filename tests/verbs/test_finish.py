@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.operations.apply import apply
 from morag_queue.operations.sweep import Sweep
-from morag_queue.watch.loop import Evidence, step
+from morag_queue.watch.turn import PollEvidence, step
 
 WORKER = "worker-cpu-1"
 
@@ -29,9 +29,8 @@ def result(stage, task_id, *, status="SUCCESS", at=None, zone=UTC):
 
 
 def fail_over(stage):
-    return step(
-        stage.broker, Memory(), Evidence(absent=frozenset({WORKER})), term="", who="ann", pause=lambda _: None
-    ).report  # fmt: skip
+    evidence = PollEvidence(absent=frozenset({WORKER}))
+    return step(stage.broker, BalancerState(), evidence, term="", who="ann", pause=lambda _: None).report
 
 
 @pytest.mark.parametrize("zone", [UTC, None])
@@ -72,9 +71,9 @@ def test_a_result_that_cannot_be_read_says_nothing(dead, text):
 
 def test_twice_or_late_it_changes_nothing(dead):
     result(dead, "done")
-    picture, _ = dead.broker.observe()
-    assert dead.broker.results.finish(picture.held) == ["done"]
-    assert dead.broker.results.finish(picture.held) == []
+    snapshot, _ = dead.broker.observe()
+    assert dead.broker.results.finish(snapshot.held) == ["done"]
+    assert dead.broker.results.finish(snapshot.held) == []
     assert dead.client.hget(dead.keys.totals, "completed||cpu_standard") == b"1"
 
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.operations.drain import Drain, Ears, Wish
+from morag_queue.operations.drain import Drain, DrainOptions, DrainProgress
 from morag_queue.operations.failover import Failover
 from morag_queue.operations.sweep import Sweep
 from tests.support.stage import Stage
@@ -50,7 +50,7 @@ class Scissors:
 
 
 def drain(broker: RedisBroker) -> None:
-    answer = Drain(broker, "cpu-1", Wish(who="ann", force=True), Ears(pause=lambda _: None)).run()
+    answer = Drain(broker, "cpu-1", DrainOptions(who="ann", force=True), DrainProgress(pause=lambda _: None)).run()
     assert answer.state == "drained"
 
 

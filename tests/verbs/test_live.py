@@ -8,7 +8,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Code
 from morag_queue.core.model import QueueType
 from morag_queue.errors import BrokerError
-from morag_queue.operations.stats import HISTORY, Watcher
+from morag_queue.operations.stats import HISTORY, FleetWatcher
 from morag_queue.settings import Settings
 from tests.support.records import register
 
@@ -20,7 +20,7 @@ def broker(valkey):
 
 @pytest.fixture
 def watcher(broker):
-    return Watcher(broker, broker.settings)
+    return FleetWatcher(broker, broker.settings)
 
 
 def hold(client, task_id, worker="worker-1", claimed_at=1000.0, **record):
@@ -86,7 +86,7 @@ def test_alerts_and_the_journal_are_part_of_the_picture(watcher, broker, client)
 
 def test_a_window_of_another_length_is_that_of_stats(broker, client):
     client.hset(f"mq:minute:{int(broker.now()) // 60 - 30}", "cpu_batch|completed", 60)
-    frame = Watcher(broker, broker.settings, window_seconds=600.0).look()
+    frame = FleetWatcher(broker, broker.settings, window_seconds=600.0).look()
     assert frame.stats.window_seconds == 600
     assert all(queue.completions_per_minute == 0 for queue in frame.stats.queues)
 

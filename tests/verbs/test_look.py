@@ -4,12 +4,12 @@ import pytest
 
 from morag_queue.core.model import TaskState
 from morag_queue.errors import NotFound, UsageError
-from morag_queue.operations.task import Look, shown
+from morag_queue.operations.task import TaskExplainer, task_details
 
 
 @pytest.fixture
 def look(stage):
-    return lambda: Look(stage.broker, stage.settings)
+    return lambda: TaskExplainer(stage.broker, stage.settings)
 
 
 def test_a_waiting_task_is_found_with_its_place(stage, look):
@@ -108,20 +108,24 @@ def test_why_gives_place_reason_workers_and_time(stage, look):
     assert (why.state, why.lane, why.position, why.reason_code) == ("queued", "cpu_standard", 2, "BEHIND_EARLIER")
     assert {one.worker: one.verdict for one in why.workers} == {"cpu-1": "full", "gpu-1": "not_served"}
     assert why.earliest_start_at <= why.expected_start <= why.latest_start_at
-    assert why.expected_start - look().picture.taken_at == pytest.approx(120, abs=5)  # two tasks of a minute each
+    assert why.expected_start - look().snapshot.taken_at == pytest.approx(120, abs=5)  # two tasks of a minute each
     assert [one.verb for one in why.decisions] == ["submit"]
 
 
 def test_show_gives_the_arguments_of_a_foreign_task_out_of_its_message(stage):
     stage.send("foreign-1")
-    answer = shown(stage.broker, stage.settings, "foreign-1")
+    answer = task_details(stage.broker, stage.settings, "foreign-1")
     assert (answer.args, answer.kwargs, answer.message["headers"]["id"]) == (["a"], {}, "foreign-1")
 
 
 def test_show_gives_what_the_result_backend_says(stage):
     stage.submit("a")
     stage.client.set("celery-task-meta-a", '{"status": "STARTED", "result": null, "traceback": "long"}')
-    assert shown(stage.broker, stage.settings, "a").result == {"status": "STARTED", "result": None, "date_done": None}
+    assert task_details(stage.broker, stage.settings, "a").result == {
+        "status": "STARTED",
+        "result": None,
+        "date_done": None,
+    }
 
 
 def test_a_task_with_an_eta_waits_for_it_and_says_how_long(stage, look):

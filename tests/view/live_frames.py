@@ -14,7 +14,7 @@ from morag_queue.core.model import (
     WorkerStats,
     WorkerStatus,
 )
-from morag_queue.operations.stats import HISTORY, Flow, LiveFrame, Running
+from morag_queue.operations.stats import HISTORY, LiveFrame, QueueFlow, RunningTask
 
 NOON = 1_790_000_000.0
 _MEDIA = ("lecture-07.mp4", "interview.wav", "report.pdf", "https://example.org/talks/42", "scan-0113.png", "panel.mp3")
@@ -54,13 +54,13 @@ def fleet(count: int = 8) -> LiveFrame:
     workers[4] = worker(4, WorkerStatus.DRAINING, "draining by ann@ops: kernel update")
     running = {
         one.worker: tuple(
-            Running(f"3f1c-{n}-{k}", _MEDIA[(n + k) % len(_MEDIA)], 400.0 / (n + 1) / (k + 1))
+            RunningTask(f"3f1c-{n}-{k}", _MEDIA[(n + k) % len(_MEDIA)], 400.0 / (n + 1) / (k + 1))
             for k in range(min(one.assigned_tasks, 2))
         )
         for n, one in enumerate(workers)
     }
     flows = {
-        kind: Flow(
+        kind: QueueFlow(
             arrivals=4.2 * (n + 1), ended=3.7 * (n + 1),
             history=tuple(int(6 + n + 6 * sin(minute / (5 + n))) for minute in range(HISTORY)),
         )

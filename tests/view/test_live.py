@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from morag_queue.core.model import WorkerStatus
-from morag_queue.operations.stats import LiveFrame, Running
+from morag_queue.operations.stats import LiveFrame, RunningTask
 from morag_queue.view.live import render
 from morag_queue.view.live_state import LiveState, Sort
 from morag_queue.view.live_tables import short, spark
@@ -164,7 +164,7 @@ def test_text_of_others_is_harmless():
         }
     )
     entry = fleet().journal[0].model_copy(update={"subject": HOSTILE, "reason": HOSTILE, "who": HOSTILE})
-    running = {HOSTILE: (Running("1", HOSTILE, 1.0),)}
+    running = {HOSTILE: (RunningTask("1", HOSTILE, 1.0),)}
     frame = replace(fleet(), stats=stats, running=running, journal=(entry,), fleet=HOSTILE)
     for width in (80, 200):
         text = "\n".join(drawn(frame, width, 40, LiveState(filter="")))

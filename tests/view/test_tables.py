@@ -22,8 +22,8 @@ from morag_queue.core.model import (
     WorkerStats,
     WorkerStatus,
 )
-from morag_queue.core.routing.feasibility import Score, Verdict
-from morag_queue.core.routing.types import Routed
+from morag_queue.core.routing.feasibility import Feasibility, Score
+from morag_queue.core.routing.types import Placement
 from morag_queue.operations.submit import SubmittedTask
 from morag_queue.view.classify import classified_view
 from morag_queue.view.stats import stats_view
@@ -125,10 +125,10 @@ def test_a_classification_shows_needs_reasons_decision_and_scores():
         memory_gb=0.5, disk_gb=0.1, confidence=0.9, reasons=("audio: by its content",),
     )  # fmt: skip
     scores = (
-        Score(worker="worker-gpu-1", verdict=Verdict.FIT, score=0.83, expected_minutes=0.3),
-        Score(worker="worker-cpu-1", verdict=Verdict.NOT_SERVED, score=0.0, expected_minutes=None),
+        Score(worker="worker-gpu-1", verdict=Feasibility.FIT, score=0.83, expected_minutes=0.3),
+        Score(worker="worker-cpu-1", verdict=Feasibility.NOT_SERVED, score=0.0, expected_minutes=None),
     )
-    routed = Routed(DECISION, QueueType.GPU_FALLBACK, "gpu_fallback", 4, scores)
+    routed = Placement(DECISION, QueueType.GPU_FALLBACK, "gpu_fallback", 4, scores)
     assert drawn(classified_view([(found, routed)]), 80) == (
         "\\x1b[2J[bold red]x[bold] \\u202etxt.md\n"
         "  type      audio, medium complexity\n"

@@ -8,17 +8,17 @@ from time import time
 from typing import Any
 
 from morag_queue.broker.codec import FOREIGN
-from morag_queue.broker.contract import Outgoing
+from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.core import lanes
 from morag_queue.core.histogram import Window
 from morag_queue.core.levels import LEVELS
-from morag_queue.core.model import Cordon, Heartbeat, Held, QueueType, WorkerInfo, WorkerStatus
+from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, QueueType, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
-from morag_queue.core.snapshot import NO_HEADS, Head, LaneView, Snapshot, Totals, WorkerView
+from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .counters import MemoryFigures
-from .lanes import Lists, MemoryMoves, Message
-from .leader import MemoryJournal, MemoryLeases, MemoryMemories
+from .counters import MemoryCounters
+from .lanes import MemoryMoves, Message, MessageLists
+from .leader import MemoryJournal, MemoryLeases, MemoryStateStore
 
 RETENTION_S = 3600.0
 
@@ -28,16 +28,16 @@ class MemoryBroker:
 
     def __init__(self, *, fleet: str = "memory", queues: Queues | None = None, now: Callable[[], float] = time) -> None:
         self._fleet, self._queues, self._now = fleet, queues or Queues(), now
-        self._lists, self._figures, self._tags = Lists(), MemoryFigures(), count()
+        self._lists, self._figures, self._tags = MessageLists(), MemoryCounters(), count()
         self._records: dict[str, tuple[str, float | None]] = {}
-        self._held: dict[str, tuple[Held, Message]] = {}
+        self._held: dict[str, tuple[HeldMessage, Message]] = {}
         self._workers: dict[str, WorkerInfo] = {}
         self._beats: dict[str, Heartbeat] = {}
         self.cordons: dict[str, Cordon] = {}
         self.paused: set[QueueType] = set()
         self.leases = MemoryLeases(now)
         self.moves = MemoryMoves(self._lists, self.leases.check, self._moved)
-        self.memories = MemoryMemories(self.leases)
+        self.state_store = MemoryStateStore(self.leases)
         self.journal = MemoryJournal(now)
 
     @property
@@ -62,7 +62,7 @@ class MemoryBroker:
             for name, info in self._workers.items()
         )
         lease = self.leases.current()
-        picture = Snapshot(
+        snapshot = Snapshot(
             taken_at=self._now(),
             workers=views,
             lanes=tuple(self._lane(name, depth) for name in (*self._lists.worker_lanes, *QueueType)),
@@ -71,12 +71,12 @@ class MemoryBroker:
             leader=lease,
             fleet=self._fleet,
         )
-        return picture, {queue: self._figures.totals[f"|{queue}"] for queue in QueueType}
+        return snapshot, {queue: self._figures.totals[f"|{queue}"] for queue in QueueType}
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         return self._figures.windows(now, seconds)
 
-    def submit(self, messages: Sequence[Outgoing]) -> list[bool]:
+    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
         return [self._submit(one) for one in messages]
 
     def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -93,7 +93,7 @@ class MemoryBroker:
         """One heartbeat, now. `figures` are the fields of a Heartbeat."""
         self._beats[worker] = Heartbeat(at=self._now(), **figures)
 
-    def claim(self, worker: str) -> Held | None:
+    def claim(self, worker: str) -> HeldMessage | None:
         """The next message for a worker: level by level, its own lanes before the shared ones, the oldest first."""
         info, cordon = self._workers[worker], self.cordons.get(worker)
         if cordon is not None and cordon.state is not WorkerStatus.CORDONED:
@@ -131,7 +131,7 @@ class MemoryBroker:
         """What waits in one list, decoded, the oldest first; a foreign text as it is."""
         return [one.raw if one.content is None else one.content for one in reversed(self._lists.of(lane, level))]
 
-    def _submit(self, one: Outgoing) -> bool:
+    def _submit(self, one: OutgoingMessage) -> bool:
         known = self._record(one.task_id)
         if known is not None and self._records[one.task_id][1] is None:
             return known == one.record
@@ -159,8 +159,8 @@ class MemoryBroker:
             waiting.remove(found)
         return found
 
-    def _hold(self, info: WorkerInfo, message: Message, lane: str, level: int) -> Held:
-        held = Held(
+    def _hold(self, info: WorkerInfo, message: Message, lane: str, level: int) -> HeldMessage:
+        held = HeldMessage(
             tag=f"tag-{next(self._tags)}", worker=info.worker, incarnation=info.incarnation, task_id=message.task_id,
             lane=lane, level=level, claimed_at=self._now(),
         )  # fmt: skip
@@ -180,12 +180,12 @@ class MemoryBroker:
             queue=queue,
             worker=worker,
             lengths=tuple(len(one) for one in waiting),
-            oldest_enqueued_at=tuple(one.enqueued_at or None if isinstance(one, Head) else None for one in first),
+            oldest_enqueued_at=tuple(one.enqueued_at or None if isinstance(one, LaneEntry) else None for one in first),
             foreign=sum(m.head(level) is FOREIGN for level in LEVELS for m in visible[level]),
-            heads=tuple(tuple(_entries(end, level)) for level, end in enumerate(oldest)) if any(oldest) else NO_HEADS,
-            tails=tuple(tuple(_entries(end, level)) for level, end in enumerate(newest)) if any(newest) else NO_HEADS,
+            heads=tuple(tuple(_entries(end, level)) for level, end in enumerate(oldest)) if any(oldest) else NO_ENTRIES,
+            tails=tuple(tuple(_entries(end, level)) for level, end in enumerate(newest)) if any(newest) else NO_ENTRIES,
         )
 
 
-def _entries(messages: Iterable[Message], level: int) -> Iterator[Head]:
-    return (entry for message in messages if isinstance(entry := message.head(level), Head))
+def _entries(messages: Iterable[Message], level: int) -> Iterator[LaneEntry]:
+    return (entry for message in messages if isinstance(entry := message.head(level), LaneEntry))

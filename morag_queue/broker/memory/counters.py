@@ -11,7 +11,7 @@ from morag_queue.core.snapshot import Totals
 _KEPT_MINUTES = 25 * 60
 
 
-class MemoryFigures:
+class MemoryCounters:
     def __init__(self) -> None:
         self.totals: defaultdict[str, Totals] = defaultdict(Totals)
         self._minutes: dict[tuple[int, QueueType], Window] = {}

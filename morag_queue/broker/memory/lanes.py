@@ -6,8 +6,8 @@ As in kombu's lists, the oldest is on the right and a new one comes in on the le
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 
-from morag_queue.broker.codec import Read, decoded, head
-from morag_queue.broker.contract import Moved, TaskMove
+from morag_queue.broker.codec import Read, decoded, lane_entry
+from morag_queue.broker.contract import MoveCounts, MoveOutcome
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.core.plan import MoveTask
@@ -50,11 +50,11 @@ class Message:
     def head(self, level: int) -> Read:
         """The entry, as the picture has it."""
         if self._read is None or self._read[0] != level:
-            self._read = level, head(self.raw, level)
+            self._read = level, lane_entry(self.raw, level)
         return self._read[1]
 
 
-class Lists:
+class MessageLists:
     """All lists of a fleet, and the worker lanes that were ever used."""
 
     def __init__(self) -> None:
@@ -74,12 +74,14 @@ class Lists:
 class MemoryMoves:
     """`check` raises LeaseLost on a stale term; `on_moved` hears where a task has gone."""
 
-    def __init__(self, lists: Lists, check: Callable[[str], None], on_moved: Callable[[str, str, int], None]) -> None:
+    def __init__(
+        self, lists: MessageLists, check: Callable[[str], None], on_moved: Callable[[str, str, int], None]
+    ) -> None:
         self._lists, self._check, self._on_moved = lists, check, on_moved
 
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
-    ) -> Moved:
+    ) -> MoveCounts:
         if count:
             self._check(term)
         waiting = self._lists.of(source, level)
@@ -97,22 +99,24 @@ class MemoryMoves:
                 left += 1
                 kept.append(message)
         waiting.extend(reversed(kept))
-        return Moved(moved, left, need_gpu)
+        return MoveCounts(moved, left, need_gpu)
 
-    def tasks(self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = "") -> list[TaskMove]:
+    def tasks(
+        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
+    ) -> list[MoveOutcome]:
         return [self._task(step, unsafe, term) for step in steps]
 
-    def _task(self, step: MoveTask, unsafe: Collection[QueueType], term: str) -> TaskMove:
+    def _task(self, step: MoveTask, unsafe: Collection[QueueType], term: str) -> MoveOutcome:
         self._check(term)
         waiting = self._lists.of(step.source, step.level)
         message = next((one for one in reversed(waiting) if one.task_id == step.task_id), None)
         if message is None:
-            return TaskMove.GONE
+            return MoveOutcome.GONE
         if message.needs_gpu and lanes.queue_of(step.target) in unsafe:
-            return TaskMove.GPU
+            return MoveOutcome.GPU
         if not message.address(step.target, step.to_level if step.to_level != step.level else None):
-            return TaskMove.FOREIGN
+            return MoveOutcome.FOREIGN
         waiting.remove(message)
         self._lists.push(step.target, step.to_level, message)
         self._on_moved(step.task_id, step.target, step.to_level)
-        return TaskMove.MOVED
+        return MoveOutcome.MOVED

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from morag_queue.broker.contract import JournalEntry
-from morag_queue.core.balancing.state import Memory
+from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import Lease
 from morag_queue.errors import LeaseLost
 
@@ -58,14 +58,14 @@ class MemoryLeases:
         return current is not None and (current.holder, current.term) == (lease.holder, lease.term)
 
 
-class MemoryMemories:
+class MemoryStateStore:
     def __init__(self, leases: MemoryLeases) -> None:
-        self._leases, self._memory = leases, Memory()
+        self._leases, self._memory = leases, BalancerState()
 
-    def load(self) -> Memory:
+    def load(self) -> BalancerState:
         return self._memory
 
-    def save(self, memory: Memory, *, term: str = "") -> None:
+    def save(self, memory: BalancerState, *, term: str = "") -> None:
         self._leases.check(term)
         self._memory = memory
 

@@ -14,7 +14,7 @@ from morag_queue.core.worker_status import SERVING, in_hands, status_in
 
 from .state import Pool
 
-Kind: TypeAlias = tuple[tuple[str, ...], tuple[int, ...], Capability]
+WorkerKind: TypeAlias = tuple[tuple[str, ...], tuple[int, ...], Capability]
 """The queues that a worker reads, the levels that it polls, and what it is."""
 
 
@@ -22,7 +22,7 @@ _EMPTY = (0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class FleetCapacity:
     """`slots` and `idle` are of the workers in service that read a pool's queues, a hybrid's in both pools.
 
     `spare` and `spare_idle` are the slots of cpu workers that read cpu_standard: where work can be spilled to.
@@ -45,13 +45,15 @@ def pool_of(queue: QueueType, queues: Queues) -> Pool:
     return Pool.CPU if Capability.CPU in queues.of(queue).served_by else Pool.GPU
 
 
-def census(snapshot: Snapshot, policy: Policy, queues: Queues, pace: Callable[[QueueType], float]) -> Census:
+def fleet_capacity(
+    snapshot: Snapshot, policy: Policy, queues: Queues, pace: Callable[[QueueType], float]
+) -> FleetCapacity:
     """`pace` is how many seconds a task of a queue usually runs."""
     hands, lanes_of = _hands(snapshot, pace), snapshot.lanes_by_worker
     half_a_run = pace(QueueType.GPU_FALLBACK) / 2
     # Workers of one kind read the same queues: a fleet has a handful of kinds.
-    slots: defaultdict[Kind, int] = defaultdict(int)
-    idle: defaultdict[Kind, int] = defaultdict(int)
+    slots: defaultdict[WorkerKind, int] = defaultdict(int)
+    idle: defaultdict[WorkerKind, int] = defaultdict(int)
     running = 0.0
     leaving = []
     for view in snapshot.workers:
@@ -71,7 +73,7 @@ def census(snapshot: Snapshot, policy: Policy, queues: Queues, pace: Callable[[Q
             if waiting and word in (WorkerStatus.DRAINING, WorkerStatus.OFFLINE):
                 leaving.append((view, f"{info.worker} is {word.value}" + (f" ({reason})" if reason else "")))
     spare = [kind for kind in slots if kind[2] is Capability.CPU and QueueType.CPU_STANDARD.value in kind[0]]
-    return Census(
+    return FleetCapacity(
         slots=_by_pool(slots, queues),
         idle=_by_pool(idle, queues),
         spare=sum(slots[kind] for kind in spare),
@@ -83,7 +85,7 @@ def census(snapshot: Snapshot, policy: Policy, queues: Queues, pace: Callable[[Q
     )
 
 
-def _by_pool(counts: Mapping[Kind, int], queues: Queues) -> Mapping[Pool, int]:
+def _by_pool(counts: Mapping[WorkerKind, int], queues: Queues) -> Mapping[Pool, int]:
     """A hybrid counts in both pools."""
     read = {pool: frozenset(one.value for one in QueueType if pool_of(one, queues) is pool) for pool in Pool}
     return {

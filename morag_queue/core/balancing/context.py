@@ -12,12 +12,12 @@ from morag_queue.core.levels import LEVELS, level
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires
 from morag_queue.core.plan import Declined, MoveTask, Step
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.routing.score_table import Class, Corrections
-from morag_queue.core.snapshot import Head, LaneView, Snapshot
+from morag_queue.core.routing.score_table import Corrections, WorkClass
+from morag_queue.core.snapshot import LaneEntry, LaneView, Snapshot
 from morag_queue.core.stats import ASSUMED_RUN_S
 
-from .capacity import Census, census, pool_of
-from .state import Memory, Pool, advanced, resting
+from .capacity import FleetCapacity, fleet_capacity, pool_of
+from .state import BalancerState, Pool, advanced, resting
 
 NEVER_S = 30 * 86_400.0
 """How long work waits for slots that are not there: longer than any estimate, and still a number to compare with."""
@@ -26,7 +26,7 @@ NEVER_S = 30 * 86_400.0
 class Candidate(NamedTuple):
     """A visible entry of a shared lane, where it lies, and how many seconds it runs on what suits it best."""
 
-    head: Head
+    head: LaneEntry
     lane: LaneView
     level: int
     seconds: float
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class RuleResult:
     """What a rule answers: steps, roads not taken, and the fields of the memory that it changes."""
 
     steps: tuple[Step, ...] = ()
@@ -55,14 +55,14 @@ class Ruling:
 
 
 @dataclass(frozen=True)
-class Ground:
+class RuleContext:
     """Everything a rule may look at. `only` limits moves to one queue's lanes, `windows` are of the last ticks.
 
     `before` is the memory as the last turn has left it, `memory` as it is now: with what was earned since.
     """
 
     snapshot: Snapshot
-    before: Memory
+    before: BalancerState
     policy: Policy
     queues: Queues
     windows: Mapping[QueueType, Window] = field(default_factory=dict)
@@ -74,12 +74,12 @@ class Ground:
         return self.snapshot.taken_at
 
     @cached_property
-    def census(self) -> Census:
-        return census(self.snapshot, self.policy, self.queues, self.pace)
+    def capacity(self) -> FleetCapacity:
+        return fleet_capacity(self.snapshot, self.policy, self.queues, self.pace)
 
     @cached_property
-    def memory(self) -> Memory:
-        return advanced(self.before, self.now, self.census.slots, self.policy.balancing)
+    def memory(self) -> BalancerState:
+        return advanced(self.before, self.now, self.capacity.slots, self.policy.balancing)
 
     @cached_property
     def shared(self) -> Mapping[QueueType, LaneView]:
@@ -106,19 +106,19 @@ class Ground:
         window = self.windows.get(queue)
         return (window.mean_run_seconds if window else None) or ASSUMED_RUN_S
 
-    def seconds(self, head: Head, pool: Pool) -> float:
+    def seconds(self, head: LaneEntry, pool: Pool) -> float:
         """How long an entry runs in a pool; infinite where it cannot."""
         return head.minutes * self._rates(head)[0 if pool is Pool.GPU else 1]
 
-    def best_seconds(self, head: Head) -> float:
+    def best_seconds(self, head: LaneEntry) -> float:
         return head.minutes * min(self._rates(head))
 
-    def _rates(self, head: Head) -> tuple[float, float]:
+    def _rates(self, head: LaneEntry) -> tuple[float, float]:
         """Seconds on a GPU and on a CPU for each minute at factor 1. Entries of a kind share them."""
         kind = head.requires, head.content_type
         rates = self._known_rates.get(kind)
         if rates is None:
-            work = Class(*kind, memory_gb=0.0)
+            work = WorkClass(*kind, memory_gb=0.0)
             rates = 60.0 * work.factor(True, self.corrections), 60.0 * work.factor(False, self.corrections)
             self._known_rates[kind] = rates
         return rates
@@ -134,26 +134,26 @@ class Ground:
 
     def ahead(self, pool: Pool, at_level: int, gone: float = 0.0) -> float:
         """Seconds until a new entry of this level would be begun in a pool, when `gone` seconds of work were away."""
-        slots = self.census.slots[pool]
+        slots = self.capacity.slots[pool]
         if not slots:
             return NEVER_S
         queued = max(self.queued[pool][at_level] - gone, 0.0)
-        if not queued and self.census.idle[pool]:
+        if not queued and self.capacity.idle[pool]:
             return 0.0
-        return min((queued + (self.census.running if pool is Pool.GPU else 0.0)) / slots, NEVER_S)
+        return min((queued + (self.capacity.running if pool is Pool.GPU else 0.0)) / slots, NEVER_S)
 
     @cached_property
     def lifted(self) -> Mapping[QueueType, int]:
         """The level that an entry is brought forward to: the first that is polled after URGENT's own, if any is."""
         return {
-            queue: min((one for one in polled if one >= 1), default=0) for queue, polled in self.census.polled.items()
+            queue: min((one for one in polled if one >= 1), default=0) for queue, polled in self.capacity.polled.items()
         }
 
-    def level(self, head: Head, queue: QueueType) -> int:
+    def level(self, head: LaneEntry, queue: QueueType) -> int:
         """The level that an entry would be given now."""
         waited = max(self.now - head.enqueued_at, 0.0) if head.enqueued_at else 0.0
         wanted = level(head.priority, self.best_seconds(head) / 60, self.policy.order, wait_s=waited)
-        return self.census.polled[queue][wanted]
+        return self.capacity.polled[queue][wanted]
 
     def candidates(self, queues: Iterable[QueueType]) -> Iterator[Candidate]:
         """The visible entries of shared lanes that are not paused, each once, by lane, level and age."""
@@ -181,7 +181,7 @@ class Ground:
     def of_pool(self, pool: Pool) -> tuple[QueueType, ...]:
         return tuple(queue for queue, its in self.pools.items() if its is pool)
 
-    def resting(self, head: Head, chosen: Collection[str]) -> str:
+    def resting(self, head: LaneEntry, chosen: Collection[str]) -> str:
         """Why an entry is left alone; empty when it may be moved. `chosen` is who is moved already by this plan."""
         if head.task_id in chosen:
             return "this plan moves it already"

@@ -9,12 +9,12 @@ from morag_queue.core.routing.lane_readers import fallbacks
 from morag_queue.core.routing.router import choose_queue
 from morag_queue.core.snapshot import LaneView
 
-from .context import Ground, Ruling
+from .context import RuleContext, RuleResult
 
 EVACUATE = "evacuation"
 
 
-def evacuate(ground: Ground) -> Ruling:
+def evacuate(context: RuleContext) -> RuleResult:
     """The lanes of dead and draining workers into the shared lanes, level by level; order and age are kept.
 
     A pin that was forced may have put work that needs a GPU in a lane of a CPU queue. It does not follow the others,
@@ -22,18 +22,18 @@ def evacuate(ground: Ground) -> Ruling:
     """
     steps: list[Step] = []
     declined: list[Declined] = []
-    for worker, reason in ground.census.leaving:
-        for view in ground.snapshot.lanes_by_worker.get(worker.info.worker, ()):
-            if view.length and ground.only in (None, view.queue):
-                answers = list(_emptied(ground, view, f"{EVACUATE}: {reason}"))
+    for worker, reason in context.capacity.leaving:
+        for view in context.snapshot.lanes_by_worker.get(worker.info.worker, ()):
+            if view.length and context.only in (None, view.queue):
+                answers = list(_emptied(context, view, f"{EVACUATE}: {reason}"))
                 steps += [one for one in answers if not isinstance(one, Declined)]
                 declined += [one for one in answers if isinstance(one, Declined)]
-    return Ruling(tuple(steps), tuple(declined))
+    return RuleResult(tuple(steps), tuple(declined))
 
 
-def _emptied(ground: Ground, view: LaneView, reason: str) -> Iterator[Step | Declined]:
-    unsafe = view.queue in ground.census.unsafe
-    polled = ground.census.polled[view.queue]
+def _emptied(context: RuleContext, view: LaneView, reason: str) -> Iterator[Step | Declined]:
+    unsafe = view.queue in context.capacity.unsafe
+    polled = context.capacity.polled[view.queue]
     for level, length in enumerate(view.lengths):
         if not length:
             continue
@@ -43,13 +43,13 @@ def _emptied(ground: Ground, view: LaneView, reason: str) -> Iterator[Step | Dec
             continue
         stuck = [head for head in view.heads[level] if unsafe and head.requires is Requires.GPU]
         for head in stuck:
-            target = _safe(ground, choose_queue(head.requires, head.priority))
+            target = _safe(context, choose_queue(head.requires, head.priority))
             if target is None:
                 yield Declined(subject=f"task {head.task_id}", reason=f"{EVACUATE}: no lane keeps it from cpu workers")
             else:
                 yield MoveTask(
                     task_id=head.task_id, source=view.lane, target=lane(target), level=level,
-                    to_level=ground.census.polled[target][level], reason=f"{reason}; it needs a GPU", rule=EVACUATE,
+                    to_level=context.capacity.polled[target][level], reason=f"{reason}; it needs a GPU", rule=EVACUATE,
                 )  # fmt: skip
         if length > len(stuck):
             yield MoveLane(
@@ -58,5 +58,5 @@ def _emptied(ground: Ground, view: LaneView, reason: str) -> Iterator[Step | Dec
             )  # fmt: skip
 
 
-def _safe(ground: Ground, queue: QueueType) -> QueueType | None:
-    return next((one for one in fallbacks(queue, ground.queues) if one not in ground.census.unsafe), None)
+def _safe(context: RuleContext, queue: QueueType) -> QueueType | None:
+    return next((one for one in fallbacks(queue, context.queues) if one not in context.capacity.unsafe), None)

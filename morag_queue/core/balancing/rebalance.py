@@ -23,32 +23,32 @@ from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.score_table import Corrections
 from morag_queue.core.snapshot import Snapshot
 
-from .context import Ground, Ruling
+from .context import RuleContext, RuleResult
 from .evacuate import evacuate
-from .promote import aged, ending, starving
+from .promote import promote_aged, promote_starving, start_longest_first
 from .spill import spill, unspill
-from .state import Memory, settling
+from .state import BalancerState, settling
 
 VERB = "rebalance"
 
 
-Rule = Callable[[Ground, Collection[str], int], Ruling]
+Rule = Callable[[RuleContext, Collection[str], int], RuleResult]
 
 
-VOLUNTARY: tuple[Rule, ...] = (starving, aged, ending, spill, unspill)
+VOLUNTARY: tuple[Rule, ...] = (promote_starving, promote_aged, start_longest_first, spill, unspill)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class PlannedTurn:
     """What to do, and what to keep in mind until the next turn. After applying the plan see `memory.remembered`."""
 
     plan: Plan
-    memory: Memory
+    memory: BalancerState
 
 
 def rebalance(
     snapshot: Snapshot,
-    memory: Memory,
+    memory: BalancerState,
     policy: Policy,
     queues: Queues,
     *,
@@ -57,25 +57,25 @@ def rebalance(
     corrections: Corrections | None = None,
     max_moves: int | None = None,
     only: QueueType | None = None,
-) -> Turn:
+) -> PlannedTurn:
     """Plans one turn. `windows` are the figures of the last `ending_ticks` ticks (`window_seconds`).
 
     `max_moves` replaces the budget of this tick, `only` looks at the lanes of one queue.
     """
-    ground = Ground(snapshot, memory, policy, queues, windows or {}, corrections, only)
-    forced = evacuate(ground)
-    pause = settling(ground.memory, ground.now, policy.balancing)
+    context = RuleContext(snapshot, memory, policy, queues, windows or {}, corrections, only)
+    forced = evacuate(context)
+    pause = settling(context.memory, context.now, policy.balancing)
     if pause:
         why = f"nothing more is moved while the last moves settle, for {pause:.1f} s"
-        chosen = Ruling(declined=(Declined(subject="this turn", reason=why),))
+        chosen = RuleResult(declined=(Declined(subject="this turn", reason=why),))
     else:
-        chosen = voluntary(ground, forced.task_ids, _budget(ground) if max_moves is None else max_moves)
+        chosen = voluntary(context, forced.task_ids, _budget(context) if max_moves is None else max_moves)
     plan = Plan(
         plan_id=plan_id, verb=VERB, fleet=snapshot.fleet, taken_at=snapshot.taken_at,
         steps=forced.steps + chosen.steps, declined=forced.declined + chosen.declined,
     )  # fmt: skip
-    acted = {"acted_at": ground.now} if plan.steps else {}
-    return Turn(plan, ground.memory.model_copy(update={**chosen.changes, **acted}))
+    acted = {"acted_at": context.now} if plan.steps else {}
+    return PlannedTurn(plan, context.memory.model_copy(update={**chosen.changes, **acted}))
 
 
 def window_seconds(policy: Policy) -> float:
@@ -83,25 +83,25 @@ def window_seconds(policy: Policy) -> float:
     return policy.balancing.ending_ticks * policy.balancing.interval_seconds
 
 
-def voluntary(ground: Ground, taken: Collection[str], budget: int) -> Ruling:
+def voluntary(context: RuleContext, taken: Collection[str], budget: int) -> RuleResult:
     """Rules 2 to 6 in their order, at most `budget` moves in all; a task that one rule has taken is no other's."""
     chosen, changes = set(taken), dict[str, Any]()
     steps: list[Step] = []
     declined: list[Declined] = []
     for rule in VOLUNTARY:
-        ruling = rule(ground, chosen, max(budget - len(steps), 0))
+        ruling = rule(context, chosen, max(budget - len(steps), 0))
         steps += ruling.steps
         declined += ruling.declined
         chosen |= ruling.task_ids
         changes |= ruling.changes
-    changes["tick_moves"] = ground.memory.tick_moves + len(steps)
+    changes["tick_moves"] = context.memory.tick_moves + len(steps)
     if len(steps) >= budget:
         declined.append(Declined(subject="this turn", reason=f"the budget of {max(budget, 0)} moves is used up"))
-    return Ruling(tuple(steps), tuple(declined), changes)
+    return RuleResult(tuple(steps), tuple(declined), changes)
 
 
-def _budget(ground: Ground) -> int:
+def _budget(context: RuleContext) -> int:
     """What is left of this tick's."""
-    balancing = ground.policy.balancing
-    a_tick = max(balancing.moves_min, int(len(ground.snapshot.workers) * balancing.moves_per_worker))
-    return a_tick - ground.memory.tick_moves
+    balancing = context.policy.balancing
+    a_tick = max(balancing.moves_min, int(len(context.snapshot.workers) * balancing.moves_per_worker))
+    return a_tick - context.memory.tick_moves

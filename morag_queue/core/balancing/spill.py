@@ -8,7 +8,7 @@ from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.core.plan import Declined, MoveTask
 
-from .context import Candidate, Ground, Ruling
+from .context import Candidate, RuleContext, RuleResult
 from .state import Pool
 
 SPILL, RETURN = "spill", "return"
@@ -18,7 +18,7 @@ _TARGET = QueueType.CPU_STANDARD
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SpillEstimate:
     """One entry on a GPU or on a CPU. Seconds: `wait` until a GPU begins it, then the run on either."""
 
     wait: float
@@ -35,28 +35,28 @@ class Choice:
         return f"{_minutes(self.by_gpu)} until it ends on a GPU, {_minutes(self.on_cpu)} on a CPU"
 
 
-def spill(ground: Ground, chosen: Collection[str], limit: int) -> Ruling:
+def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
     """Work that prefers a GPU goes to an idle CPU where it ends earlier, by a margin; the largest gain first.
 
     Of a level the newest goes first, for it waits longest from now on. A tenth of the cpu slots stays free, and nothing
     is spilled while CPU work waits: that is what they are for. gain = w² (W + p_gpu − 1.25 p_cpu) / p_cpu.
     """
-    rows = [list(row) for row in _rows(ground)]
-    if rows and (obstacle := _no_room(ground)):
-        return Ruling(declined=(Declined(subject=_TARGET.value, reason=f"spill: {obstacle}"),))
+    rows = [list(row) for row in _rows(context)]
+    if rows and (obstacle := _no_room(context)):
+        return RuleResult(declined=(Declined(subject=_TARGET.value, reason=f"spill: {obstacle}"),))
     steps: list[MoveTask] = []
     declined: list[Declined] = []
     gone = dict.fromkeys(LEVELS, 0.0)
-    free = ground.census.spare_idle - ground.policy.balancing.spill_idle_share * ground.census.spare
+    free = context.capacity.spare_idle - context.policy.balancing.spill_idle_share * context.capacity.spare
     heap: list[tuple[float, tuple[int, float, str], int]] = []
 
     def offer(n: int) -> None:
         """The newest entry of a row that may be moved; gains only fall while others are spilled."""
         while rows[n]:
             one = rows[n][0]
-            why = ground.resting(one.head, chosen)
+            why = context.resting(one.head, chosen)
             if not why:
-                heappush(heap, (-_gain(ground, one, gone)[0], one.tie, n))
+                heappush(heap, (-_gain(context, one, gone)[0], one.tie, n))
                 return
             declined.append(Declined(subject=one.where, reason=f"spill: {why}"))
             rows[n].pop(0)
@@ -66,20 +66,20 @@ def spill(ground: Ground, chosen: Collection[str], limit: int) -> Ruling:
     while heap and free > len(steps) < limit:
         known, tie, n = heappop(heap)
         one = rows[n][0]
-        gain, choice = _gain(ground, one, gone)
+        gain, choice = _gain(context, one, gone)
         if gain <= 0:
             declined.append(Declined(subject=one.where, reason=f"spill: no gain: {choice.words}"))
         elif gain < -known:
             heappush(heap, (-gain, tie, n))
         else:
-            steps.append(_moved(ground, one, _TARGET, SPILL, choice, choice.by_gpu - choice.on_cpu))
+            steps.append(_moved(context, one, _TARGET, SPILL, choice, choice.by_gpu - choice.on_cpu))
             gone[one.level] += choice.on_gpu
             rows[n].pop(0)
             offer(n)
-    return Ruling(tuple(steps), tuple(declined))
+    return RuleResult(tuple(steps), tuple(declined))
 
 
-def unspill(ground: Ground, chosen: Collection[str], limit: int) -> Ruling:
+def unspill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
     """What was spilled and still waits goes back as soon as the GPUs would end it in half the time.
 
     What was spilled is known by its header: it was submitted to a GPU queue and lies in a CPU lane.
@@ -87,82 +87,84 @@ def unspill(ground: Ground, chosen: Collection[str], limit: int) -> Ruling:
     steps: list[MoveTask] = []
     declined: list[Declined] = []
     added = dict.fromkeys(LEVELS, 0.0)
-    for one in sorted(ground.candidates([_TARGET]), key=lambda row: row.tie):
+    for one in sorted(context.candidates([_TARGET]), key=lambda row: row.tie):
         home = one.head.queue
-        if one.head.requires is not Requires.GPU_PREFERRED or home is None or ground.pools[home] is not Pool.GPU:
+        if one.head.requires is not Requires.GPU_PREFERRED or home is None or context.pools[home] is not Pool.GPU:
             continue
-        choice = _choice(ground, one, {level: -seconds for level, seconds in added.items()})
-        share = ground.policy.balancing.return_below
-        if why := ground.resting(one.head, chosen) or _too_early(ground, one) or _closed(ground, home):
+        choice = _choice(context, one, {level: -seconds for level, seconds in added.items()})
+        share = context.policy.balancing.return_below
+        if why := context.resting(one.head, chosen) or _too_early(context, one) or _closed(context, home):
             declined.append(Declined(subject=one.where, reason=f"return: {why}"))
         elif choice.by_gpu >= share * choice.on_cpu:
             declined.append(Declined(subject=one.where, reason=f"return: not much to win: {choice.words}"))
         elif len(steps) < limit:
             added[one.level] += choice.on_gpu
-            steps.append(_moved(ground, one, home, RETURN, choice, choice.on_cpu - choice.by_gpu))
-    return Ruling(tuple(steps), tuple(declined))
+            steps.append(_moved(context, one, home, RETURN, choice, choice.on_cpu - choice.by_gpu))
+    return RuleResult(tuple(steps), tuple(declined))
 
 
-def _rows(ground: Ground) -> Iterator[list[Candidate]]:
+def _rows(context: RuleContext) -> Iterator[list[Candidate]]:
     """What may be spilled, lane by lane and level by level, the newest first."""
     rows: dict[tuple[str, int], list[Candidate]] = {}
-    for one in ground.candidates(ground.of_pool(Pool.GPU)):
+    for one in context.candidates(context.of_pool(Pool.GPU)):
         if one.head.requires is Requires.GPU_PREFERRED:
             rows.setdefault((one.lane.lane, one.level), []).append(one)
     yield from (row[::-1] for row in rows.values())
 
 
-def _no_room(ground: Ground) -> str:
+def _no_room(context: RuleContext) -> str:
     """Why nothing can be spilled at all; empty when something can."""
-    census = ground.census
-    if _TARGET in ground.snapshot.paused:
+    census = context.capacity
+    if _TARGET in context.snapshot.paused:
         return f"{_TARGET} is paused"
-    there = {None, *ground.snapshot.worker_by_id}  # who is pinned to a worker that is not there would not be taken
+    there = {None, *context.snapshot.worker_by_id}  # who is pinned to a worker that is not there would not be taken
     waiting = sum(
-        view.length for queue in ground.of_pool(Pool.CPU) for view in ground.snapshot.lanes_by_queue[queue]
+        view.length for queue in context.of_pool(Pool.CPU) for view in context.snapshot.lanes_by_queue[queue]
         if view.worker in there
     )  # fmt: skip
     if waiting:
         return f"{waiting} tasks wait in the CPU lanes already"
-    share = ground.policy.balancing.spill_idle_share
+    share = context.policy.balancing.spill_idle_share
     if census.spare_idle <= share * census.spare:
         return f"{census.spare_idle} of {census.spare} cpu slots are idle, {share:.0%} stay free"
     return ""
 
 
-def _gain(ground: Ground, one: Candidate, gone: dict[int, float]) -> tuple[float, Choice]:
-    choice = _choice(ground, one, gone)
+def _gain(context: RuleContext, one: Candidate, gone: dict[int, float]) -> tuple[float, SpillEstimate]:
+    choice = _choice(context, one, gone)
     if choice.on_cpu <= 0:
         return 0.0, choice
-    margin = 1 + ground.policy.balancing.spill_margin
+    margin = 1 + context.policy.balancing.spill_margin
     return int(one.head.priority) ** 2 * (choice.by_gpu - margin * choice.on_cpu) / choice.on_cpu, choice
 
 
-def _choice(ground: Ground, one: Candidate, gone: dict[int, float]) -> Choice:
+def _choice(context: RuleContext, one: Candidate, gone: dict[int, float]) -> SpillEstimate:
     """With `gone` seconds of GPU work away from each level; an entry is not ahead of itself."""
-    on_gpu = ground.seconds(one.head, Pool.GPU)
-    own = on_gpu if ground.pools[one.lane.queue] is Pool.GPU else 0.0
+    on_gpu = context.seconds(one.head, Pool.GPU)
+    own = on_gpu if context.pools[one.lane.queue] is Pool.GPU else 0.0
     away = own + sum(gone[level] for level in LEVELS[: one.level + 1])
-    return Choice(ground.ahead(Pool.GPU, one.level, away), on_gpu, ground.seconds(one.head, Pool.CPU))
+    return SpillEstimate(context.ahead(Pool.GPU, one.level, away), on_gpu, context.seconds(one.head, Pool.CPU))
 
 
-def _too_early(ground: Ground, one: Candidate) -> str:
-    balancing = ground.policy.balancing
-    mark = ground.memory.moved.get(one.head.task_id)
+def _too_early(context: RuleContext, one: Candidate) -> str:
+    balancing = context.policy.balancing
+    mark = context.memory.moved.get(one.head.task_id)
     since = mark.at if mark else one.head.enqueued_at
     due = balancing.return_ticks * balancing.interval_seconds
-    return f"it waits there for {ground.now - since:.0f} s only" if 0 <= ground.now - since < due else ""
+    return f"it waits there for {context.now - since:.0f} s only" if 0 <= context.now - since < due else ""
 
 
-def _closed(ground: Ground, queue: QueueType) -> str:
-    return f"{queue} is paused" if queue in ground.snapshot.paused else ""
+def _closed(context: RuleContext, queue: QueueType) -> str:
+    return f"{queue} is paused" if queue in context.snapshot.paused else ""
 
 
-def _moved(ground: Ground, one: Candidate, queue: QueueType, rule: str, choice: Choice, saved: float) -> MoveTask:
+def _moved(
+    context: RuleContext, one: Candidate, queue: QueueType, rule: str, choice: SpillEstimate, saved: float
+) -> MoveTask:
     longer = max(choice.by_gpu, choice.on_cpu)
     return MoveTask(
         task_id=one.head.task_id, source=one.lane.lane, target=queue.value, level=one.level,
-        to_level=ground.census.polled[queue][one.level], reason=f"{rule}: {choice.words}", rule=rule,
+        to_level=context.capacity.polled[queue][one.level], reason=f"{rule}: {choice.words}", rule=rule,
         confidence=min(max(saved / longer, 0.0), 1.0) if longer else 0.0, estimated_improvement=saved / 60,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from morag_queue.core.model import Frozen
 from morag_queue.core.plan import Applied, MoveTask, Plan
-from morag_queue.core.policy import Balancing
+from morag_queue.core.policy import BalancingPolicy
 
 REMEMBERED = 4096
 """Moved tasks that are kept in mind, the latest ones. Forgetting one costs at most one move more."""
@@ -26,14 +26,14 @@ class Pool(StrEnum):
     CPU = "cpu"
 
 
-class Mark(Frozen):
+class MoveRecord(Frozen):
     """A task that was moved: how often, and when last (seconds since the epoch)."""
 
     count: int
     at: float
 
 
-class Memory(Frozen):
+class BalancerState(Frozen):
     """`at` is the last turn, `acted_at` the last that moved something, both in server time.
 
     `tick_…` counts what was done in the tick that began at `tick_at`. `tokens` are the slot-seconds that each pool may
@@ -46,11 +46,11 @@ class Memory(Frozen):
     tick_moves: int = 0
     tick_long: Mapping[Pool, int] = {}
     tokens: Mapping[Pool, float] = {}
-    moved: Mapping[str, Mark] = {}
+    moved: Mapping[str, MoveRecord] = {}
     refused: Mapping[str, float] = {}
 
 
-def advanced(memory: Memory, now: float, slots: Mapping[Pool, int], balancing: Balancing) -> Memory:
+def advanced(memory: BalancerState, now: float, slots: Mapping[Pool, int], balancing: BalancingPolicy) -> BalancerState:
     """The memory at the begin of a turn: the tokens earned since the last one, and a new tick where one is due.
 
     A fleet that was never watched has saved up all that it may.
@@ -65,7 +65,7 @@ def advanced(memory: Memory, now: float, slots: Mapping[Pool, int], balancing: B
     return memory.model_copy(update={"at": now, "tokens": earned, **fresh})
 
 
-def settling(memory: Memory, now: float, balancing: Balancing) -> float:
+def settling(memory: BalancerState, now: float, balancing: BalancingPolicy) -> float:
     """Seconds until the loop moves something of its own will again; 0 when it may."""
     if memory.acted_at is None:
         return 0.0
@@ -73,7 +73,7 @@ def settling(memory: Memory, now: float, balancing: Balancing) -> float:
     return max(balancing.settle_seconds - since, 0.0) if since >= 0 else 0.0
 
 
-def resting(memory: Memory, task_id: str, now: float, balancing: Balancing) -> str:
+def resting(memory: BalancerState, task_id: str, now: float, balancing: BalancingPolicy) -> str:
     """Why this task is left alone now, in words; empty when it may be moved."""
     refused = memory.refused.get(task_id)
     if refused is not None and 0 <= now - refused < balancing.refused_seconds:
@@ -86,7 +86,9 @@ def resting(memory: Memory, task_id: str, now: float, balancing: Balancing) -> s
     return f"it was moved {now - mark.at:.0f} s ago" if 0 <= now - mark.at < balancing.rest_seconds else ""
 
 
-def remembered(memory: Memory, plan: Plan, applied: Applied, now: float, balancing: Balancing) -> Memory:
+def after_applying(
+    memory: BalancerState, plan: Plan, applied: Applied, now: float, balancing: BalancingPolicy
+) -> BalancerState:
     """The memory after a plan was carried out: who was moved, who was refused; what is long past is forgotten.
 
     `memory` is the one that came with the plan.
@@ -97,7 +99,7 @@ def remembered(memory: Memory, plan: Plan, applied: Applied, now: float, balanci
     for step in chosen:
         if step.task_id not in refused:
             known = moved.pop(step.task_id, None)  # the latest are last
-            moved[step.task_id] = Mark(count=(known.count if known else 0) + 1, at=now)
+            moved[step.task_id] = MoveRecord(count=(known.count if known else 0) + 1, at=now)
     fresh = {task: at for task, at in memory.refused.items() if 0 <= now - at < balancing.refused_seconds}
     fresh |= {step.task_id: now for step in chosen if step.task_id in refused}
     return memory.model_copy(update={"moved": _latest(moved), "refused": _latest(fresh)})

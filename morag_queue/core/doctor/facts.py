@@ -27,7 +27,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class Permissions:
     """What the login of the URL may not do."""
 
     user: str = "default"
@@ -37,7 +37,7 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class RedisKey:
     """A key of ours, or one beginning like a lane of ours, with its Redis type."""
 
     name: str
@@ -51,8 +51,8 @@ class Keyspace:
     `lanes`: the lanes that there are. `partial`: the server has more keys than were looked at.
     """
 
-    own: tuple[Key, ...] = ()
-    like_lanes: tuple[Key, ...] = ()
+    own: tuple[RedisKey, ...] = ()
+    like_lanes: tuple[RedisKey, ...] = ()
     expected: Mapping[str, str] = field(default_factory=dict)
     families: tuple[str, ...] = ()
     prefix: str = ""
@@ -60,7 +60,7 @@ class Keyspace:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MessageSample:
     """One message at an end of a list, or in a worker's hands, without its payload."""
 
     lane: str
@@ -72,7 +72,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class AgentlessWorker:
     """A worker without the agent that answers on Celery's control channel. `conf` is what differs from the defaults."""
 
     node: str
@@ -85,7 +85,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class AgentConnection:
     """An agent's, by its name in CLIENT LIST, `mq.<worker>.<host>.<pid>.<run>`, and the database that it uses."""
 
     name: str
@@ -106,12 +106,12 @@ class Facts:
     steps: tuple[int, ...] = tuple(range(10))
     version: str = ""
     server: Server | None = None
-    rights: Rights | None = None
+    permissions: Permissions | None = None
     keyspace: Keyspace = Keyspace()
-    samples: tuple[Sample, ...] = ()
-    listeners: tuple[Listener, ...] = ()
+    samples: tuple[MessageSample, ...] = ()
+    agentless_workers: tuple[AgentlessWorker, ...] = ()
     silent: int = 0
-    connections: tuple[Connection, ...] = ()
+    connections: tuple[AgentConnection, ...] = ()
     unowned: int = 0
     longest_run_s: float = 0.0
     clock_offset: float = 0.0

@@ -8,7 +8,7 @@ from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import QueueType
 from morag_queue.core.snapshot import LaneView
 
-from .facts import Facts, Key
+from .facts import Facts, RedisKey
 from .finding import Code, Finding, count, error, info, some, warning
 
 KOMBU_SEP = "\x06\x16"
@@ -36,7 +36,7 @@ def check_keys(facts: Facts) -> Iterator[Finding]:
         yield info(Code.NOT_CHECKED, "keys", message, "give the fleet a database or a server of its own")
 
 
-def _wrong_type(key: Key, wanted: str) -> Finding:
+def _wrong_type(key: RedisKey, wanted: str) -> Finding:
     return error(
         Code.WRONG_KEY_TYPE, key.name,
         f"the key {key.name} is a {key.kind}, not a {wanted}: nothing that needs it works",
@@ -44,7 +44,7 @@ def _wrong_type(key: Key, wanted: str) -> Finding:
     )  # fmt: skip
 
 
-def _is_list(facts: Facts, key: Key) -> bool:
+def _is_list(facts: Facts, key: RedisKey) -> bool:
     """Whether a key has the name of one of our lists."""
     known = {view.lane for view in facts.snapshot.lanes} | set(QueueType)
     lane, _, level = key.name.removeprefix(facts.keyspace.prefix).partition(facts.sep)
@@ -65,7 +65,7 @@ def check_separators(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
     differing = [
         view.worker for view in facts.snapshot.workers if (view.info.settings.get("sep") or KOMBU_SEP) != facts.sep
-    ] + [one.worker for one in facts.listeners if (_transport(one.conf).get("sep") or KOMBU_SEP) != facts.sep]
+    ] + [one.worker for one in facts.agentless_workers if (_transport(one.conf).get("sep") or KOMBU_SEP) != facts.sep]
     if differing:
         message = "uses another separator between lane and level than this command: neither finds the other's messages"
         yield error(Code.SEPARATOR_DIFFERS, some(differing), message, _SEP_REMEDY)
@@ -77,7 +77,7 @@ _SEP_REMEDY = (
 )
 
 
-def _other_separator(facts: Facts, key: Key) -> tuple[str, str] | None:
+def _other_separator(facts: Facts, key: RedisKey) -> tuple[str, str] | None:
     name = key.name.removeprefix(facts.keyspace.prefix)
     lanes = sorted({view.lane for view in facts.snapshot.lanes} | set(QueueType), key=len, reverse=True)
     lane = next((lane for lane in lanes if name.startswith(lane)), None)
@@ -129,7 +129,9 @@ def _polled(facts: Facts, lane: LaneView) -> frozenset[int] | None:
         if lane.queue.value in view.info.queues and lane.worker in (None, view.worker)
     ]
     steps = [step for one in readers for step in one]
-    steps += [step for one in facts.listeners if lane.lane in one.queues for step in _steps(_transport(one.conf))]
+    steps += [
+        step for one in facts.agentless_workers if lane.lane in one.queues for step in _steps(_transport(one.conf))
+    ]
     return frozenset(steps) if steps else None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .facts import Facts, Rights, Server
+from .facts import Facts, Permissions, Server
 from .finding import Code, Finding, error, info, span, warning
 
 OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
@@ -20,8 +20,8 @@ def check_server(facts: Facts) -> Iterator[Finding]:
         yield from _kind(facts.server)
         yield from _memory(facts.server)
         yield from _disk(facts.server)
-    if facts.rights is not None:
-        yield from _rights(facts.rights)
+    if facts.permissions is not None:
+        yield from _permissions(facts.permissions)
 
 
 def check_clocks(facts: Facts) -> Iterator[Finding]:
@@ -110,19 +110,19 @@ def _disk(server: Server) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _rights(rights: Rights) -> Iterator[Finding]:
-    if rights.commands:
-        grant = " ".join(f"+{name.replace(' ', '|')}" for name in rights.commands)
+def _permissions(permissions: Permissions) -> Iterator[Finding]:
+    if permissions.commands:
+        grant = " ".join(f"+{name.replace(' ', '|')}" for name in permissions.commands)
         yield error(
-            Code.RIGHTS_MISSING, rights.user,
-            f"the login {rights.user} may not use {', '.join(name.upper() for name in rights.commands)}",
-            f"ACL SETUSER {rights.user} {grant}",
+            Code.RIGHTS_MISSING, permissions.user,
+            f"the login {permissions.user} may not use {', '.join(name.upper() for name in permissions.commands)}",
+            f"ACL SETUSER {permissions.user} {grant}",
         )  # fmt: skip
-    if rights.keys:
+    if permissions.keys:
         yield error(
-            Code.RIGHTS_MISSING, rights.user,
-            f"the login {rights.user} may not touch the keys {', '.join(rights.keys)}",
-            f"ACL SETUSER {rights.user} " + " ".join(f"~{key}" for key in rights.keys),
+            Code.RIGHTS_MISSING, permissions.user,
+            f"the login {permissions.user} may not touch the keys {', '.join(permissions.keys)}",
+            f"ACL SETUSER {permissions.user} " + " ".join(f"~{key}" for key in permissions.keys),
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from morag_queue.core.model import QueueType, WorkerStatus
 from morag_queue.core.snapshot import WorkerView
 from morag_queue.core.worker_status import status_in
 
-from .facts import Facts, Listener
+from .facts import AgentlessWorker, Facts
 from .finding import Code, Finding, count, error, info, some, span, warning
 
 _DEFAULT_VISIBILITY_S = 3600.0
@@ -21,7 +21,7 @@ def check_names(facts: Facts) -> Iterator[Finding]:
     registered = {view.info.client_name for view in facts.snapshot.workers}
     strangers = [one.name for one in facts.connections if one.name not in registered]
     nodes: dict[str, set[str]] = defaultdict(set)
-    for listener in facts.listeners:
+    for listener in facts.agentless_workers:
         nodes[listener.worker].add(listener.node)
     doubled = {worker for worker, ones in nodes.items() if len(ones) > 1}
     for view in _present(facts):
@@ -39,7 +39,7 @@ def check_names(facts: Facts) -> Iterator[Finding]:
 def check_places(facts: Facts) -> Iterator[Finding]:
     """Queues that nobody reads, though nothing waits there yet, and agents that are not of this fleet."""
     reads = {queue for view in _present(facts) for queue in view.info.queues}
-    reads |= {queue for one in facts.listeners for queue in one.queues}
+    reads |= {queue for one in facts.agentless_workers for queue in one.queues}
     empty = [queue.value for queue in QueueType if queue.value not in reads and not facts.snapshot.pending[queue]]
     if empty:
         nobody = "no worker has registered here" if not facts.snapshot.workers else "no worker reads it"
@@ -62,14 +62,14 @@ def check_places(facts: Facts) -> Iterator[Finding]:
 
 def check_kinds(facts: Facts) -> Iterator[Finding]:
     """Workers without the agent, of another version, without the claim, and such that read other queues."""
-    ours = [one for one in facts.listeners if any(queue_of(queue) for queue in one.queues)]
+    ours = [one for one in facts.agentless_workers if any(queue_of(queue) for queue in one.queues)]
     if ours:
         yield warning(
             Code.WORKER_WITHOUT_AGENT, some(one.worker for one in ours),
             "runs without the agent: when it is killed a message may be lost, and nobody knows what it holds",
             "add to its app: from morag_queue.agent import install; install(app)",
         )  # fmt: skip
-    strangers = [one for one in facts.listeners if one.queues and one not in ours]
+    strangers = [one for one in facts.agentless_workers if one.queues and one not in ours]
     if strangers:
         queues = some(queue for one in strangers for queue in one.queues)
         yield info(
@@ -112,7 +112,7 @@ def _said(facts: Facts) -> Iterator[tuple[str, Settings]]:
     """Each worker with its settings, in the words of the agent."""
     for view in _present(facts):
         yield view.worker, view.info.settings
-    for one in facts.listeners:
+    for one in facts.agentless_workers:
         if any(queue_of(queue) for queue in one.queues):
             yield one.worker, _of_conf(one.conf)
 
@@ -171,7 +171,7 @@ def check_visibility(facts: Facts) -> Iterator[Finding]:
     An agent touches what its worker has in hand, so there only a worker that is cut off for so long matters.
     """
     longest, what = _longest(facts)
-    for one in facts.listeners:
+    for one in facts.agentless_workers:
         if not any(queue_of(queue) for queue in one.queues):
             continue
         timeout = float(_of_conf(one.conf)["visibility_timeout"] or _DEFAULT_VISIBILITY_S)
@@ -192,7 +192,7 @@ def check_visibility(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _too_short(one: Listener, timeout: float, what: str, longest: float, *, kept: bool) -> Finding:
+def _too_short(one: AgentlessWorker, timeout: float, what: str, longest: float, *, kept: bool) -> Finding:
     consequence = (
         "only `watch` keeps it from running twice" if kept else "it is given to others while it runs, again and again"
     )
@@ -215,7 +215,7 @@ def _longest(facts: Facts) -> tuple[float, str]:
 
 def check_unowned(facts: Facts) -> Iterator[Finding]:
     """Taken messages of which no worker says that it has them. A worker without the agent says nothing of any."""
-    if facts.unowned > 0 and not facts.listeners and not facts.silent:
+    if facts.unowned > 0 and not facts.agentless_workers and not facts.silent:
         yield warning(
             Code.UNOWNED_MESSAGES, "unacked",
             f"{count(facts.unowned, 'message')} taken by no worker that is known: stuck",

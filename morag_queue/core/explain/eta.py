@@ -49,7 +49,7 @@ class RunTime:
         return cls(mean, mean / 2)
 
 
-class Expected(Frozen):
+class ExpectedStart(Frozen):
     """Seconds since the epoch. `ahead` is how many messages will be taken before it."""
 
     start: float
@@ -60,7 +60,7 @@ class Expected(Frozen):
 
 def expected_start(
     snapshot: Snapshot, policy: Policy, runs: Mapping[QueueType, RunTime], lane: str, level: int, depth: int
-) -> Expected | None:
+) -> ExpectedStart | None:
     """For the message at `depth` (1 is next) of one list. None where, as things are, nobody will ever take it."""
     lengths = {
         (view.lane, n): length
@@ -94,12 +94,12 @@ def expected_start(
     return None
 
 
-def _around(now: float, seconds: float, run: RunTime, unit: int, ahead: int) -> Expected:
+def _around(now: float, seconds: float, run: RunTime, unit: int, ahead: int) -> ExpectedStart:
     """The deviation of a sum grows by the square root of its terms; the first one is in the middle of its run."""
     terms = seconds / run.mean if run.mean > 0 else 0.0
     spread = _DEVIATIONS * run.deviation * sqrt(terms + 1) if seconds > 0 else 0.0
     margin = spread + (unit - 1) * run.mean
-    return Expected(
+    return ExpectedStart(
         start=now + seconds,
         earliest=now + max(seconds - margin, 0.0),
         latest=now + seconds + margin + _REACTION_S,

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from morag_queue.core.lanes import split
-from morag_queue.core.model import Held, QueueType, WorkerStatus
+from morag_queue.core.model import HeldMessage, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.routing.feasibility import Score, Seat, Verdict, seats
-from morag_queue.core.routing.score_table import Class, Table
+from morag_queue.core.routing.feasibility import Feasibility, Score, WorkerLoad, worker_loads
+from morag_queue.core.routing.score_table import ScoreTable, WorkClass
 from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.core.task import Task
 from morag_queue.core.worker_status import in_hands, status_in
 
-from .eta import Expected, RunTime, expected_start, reading_order
+from .eta import ExpectedStart, RunTime, expected_start, reading_order
 
 
 class ReasonCode(StrEnum):
@@ -79,7 +79,7 @@ class Explanation:
     code: ReasonCode
     reason: str
     workers: tuple[Score, ...] = ()
-    expected: Expected | None = None
+    expected: ExpectedStart | None = None
 
 
 def explain(
@@ -130,43 +130,43 @@ def _held(task: Task, snapshot: Snapshot, policy: Policy) -> Explanation:
     return Explanation(ReasonCode.RUNNING, f"{worker} has had it for {_span(since)}")
 
 
-def _order(held: Held) -> tuple[float, str]:
+def _order(held: HeldMessage) -> tuple[float, str]:
     return held.claimed_at, held.task_id
 
 
-def _at(when: float) -> Expected:
-    return Expected(start=when, earliest=when, latest=when, ahead=0)
+def _at(when: float) -> ExpectedStart:
+    return ExpectedStart(start=when, earliest=when, latest=when, ahead=0)
 
 
 def _scores(task: Task, snapshot: Snapshot, policy: Policy, queues: Queues) -> tuple[Score, ...]:
     """Of the lane's own worker, or of all for a shared lane."""
     if task.queue is None:
         return ()
-    seated: Iterable[Seat] = seats(snapshot, policy).values()
+    seated: Iterable[WorkerLoad] = worker_loads(snapshot, policy).values()
     _, owner = split(task.lane)
     if owner is not None:
         seated = [seat for seat in seated if seat.worker == owner]
-    work = Class(task.requires, task.content_type, 0.0)
-    scores = Table(seated, task.queue, work, policy, queues, None).scores(task.estimated_duration or 0.0)
+    work = WorkClass(task.requires, task.content_type, 0.0)
+    scores = ScoreTable(seated, task.queue, work, policy, queues, None).scores(task.estimated_duration or 0.0)
     return scores if owner is None else tuple(_in_own_lane(one, snapshot) for one in scores)
 
 
 def _in_own_lane(score: Score, snapshot: Snapshot) -> Score:
     """A cordoned worker finishes its own lane, and what waits there does not keep it busy."""
-    if score.verdict not in (Verdict.CORDONED, Verdict.FIT, Verdict.FULL):
+    if score.verdict not in (Feasibility.CORDONED, Feasibility.FIT, Feasibility.FULL):
         return score
     view = snapshot.worker_by_id[score.worker]
     full = in_hands(view, snapshot.held_count(view)) >= max(view.info.slots, 1)
-    return score.model_copy(update={"verdict": Verdict.FULL if full else Verdict.FIT})
+    return score.model_copy(update={"verdict": Feasibility.FULL if full else Feasibility.FIT})
 
 
-_UNABLE = (Verdict.NO_GPU, Verdict.CONTENT_TYPE, Verdict.MEMORY, Verdict.NOT_SERVED)
+_UNABLE = (Feasibility.NO_GPU, Feasibility.CONTENT_TYPE, Feasibility.MEMORY, Feasibility.NOT_SERVED)
 
 
-_AWAY = (Verdict.OFFLINE, Verdict.SUSPECT)
+_AWAY = (Feasibility.OFFLINE, Feasibility.SUSPECT)
 
 
-_OUT = (Verdict.CORDONED, Verdict.DRAINING, Verdict.DRAINED)
+_OUT = (Feasibility.CORDONED, Feasibility.DRAINING, Feasibility.DRAINED)
 
 
 def _waits(task: Task, snapshot: Snapshot, policy: Policy, workers: tuple[Score, ...]) -> tuple[ReasonCode, str]:
@@ -179,15 +179,15 @@ def _waits(task: Task, snapshot: Snapshot, policy: Policy, workers: tuple[Score,
     told = _counted(workers)
     if not able:
         return ReasonCode.NO_CAPABLE_WORKER, f"no worker could take it from {task.lane} ({told})"
-    if not any(one.verdict in (Verdict.FIT, Verdict.FULL) for one in able):
+    if not any(one.verdict in (Feasibility.FIT, Feasibility.FULL) for one in able):
         if all(one.verdict in _OUT for one in able):
             return ReasonCode.LANE_CORDONED, f"all who read {task.lane} are out of service ({told})"
         return ReasonCode.ALL_CAPABLE_OFFLINE, f"all who could take it from {task.lane} are away ({told})"
-    views = [snapshot.worker_by_id[one.worker] for one in able if one.verdict in (Verdict.FIT, Verdict.FULL)]
+    views = [snapshot.worker_by_id[one.worker] for one in able if one.verdict in (Feasibility.FIT, Feasibility.FULL)]
     reading = [view for view in views if task.level in view.info.priority_steps]
     if not reading:
         return ReasonCode.LEVEL_NOT_POLLED, f"nobody looks at level {task.level} of {task.lane}: see `doctor`"
-    return _in_line(task, snapshot, reading, [one.worker for one in able if one.verdict is Verdict.FIT])
+    return _in_line(task, snapshot, reading, [one.worker for one in able if one.verdict is Feasibility.FIT])
 
 
 def _in_line(task: Task, snapshot: Snapshot, reading: list[WorkerView], free: list[str]) -> tuple[ReasonCode, str]:
@@ -222,16 +222,16 @@ def before_it(task: Task, snapshot: Snapshot, view: WorkerView) -> tuple[int, in
 
 
 _WORDS = {
-    Verdict.NO_GPU: "without a GPU",
-    Verdict.CONTENT_TYPE: "not for this content type",
-    Verdict.MEMORY: "with too little memory",
-    Verdict.NOT_SERVED: "not reading the lane",
+    Feasibility.NO_GPU: "without a GPU",
+    Feasibility.CONTENT_TYPE: "not for this content type",
+    Feasibility.MEMORY: "with too little memory",
+    Feasibility.NOT_SERVED: "not reading the lane",
 }
 
 
 def _counted(workers: tuple[Score, ...]) -> str:
     counts = Counter(one.verdict for one in workers)
-    told = [f"{counts[one]} {_WORDS.get(one, one.value)}" for one in Verdict if counts[one]]
+    told = [f"{counts[one]} {_WORDS.get(one, one.value)}" for one in Feasibility if counts[one]]
     return ", ".join(told) or "none is registered"
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from morag_queue.core.lanes import lane, split
-from morag_queue.core.model import Held, QueueType, WorkerStatus
-from morag_queue.core.plan import MoveLane, Plan, TakeBack, Verdict
+from morag_queue.core.model import HeldMessage, QueueType, WorkerStatus
+from morag_queue.core.plan import Blocker, MoveLane, Plan, TakeBack
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.lane_readers import is_unsafe
 from morag_queue.core.snapshot import Snapshot, WorkerView
@@ -15,10 +15,10 @@ _NAMED_AT_MOST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningTask:
     """One task in the worker's hands and how long it is expected to take still; None where nobody knows."""
 
-    held: Held
+    held: HeldMessage
     minutes_left: float | None
 
 
@@ -63,15 +63,15 @@ def own_lanes(
                 )  # fmt: skip
 
 
-def obstacles(
+def drain_blockers(
     snapshot: Snapshot,
     view: WorkerView,
     policy: Policy,
     *,
-    running: tuple[Running, ...],
+    running: tuple[RunningTask, ...],
     pinned: int,
     deadline_seconds: float | None,
-) -> tuple[Verdict, ...]:
+) -> tuple[Blocker, ...]:
     """All that stands against draining this worker now; nothing is touched while there is any that is not overridden.
 
     `pinned` is how many tasks in its lanes a person gave to this very worker. `deadline_seconds` is None where the
@@ -97,12 +97,12 @@ def unserved(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[Queu
     return tuple(queue for queue in QueueType if queue.value in view.info.queues and queue.value not in served)
 
 
-def _last_of_its_kind(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Verdict | None:
+def _last_of_its_kind(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Blocker | None:
     waiting = {queue: snapshot.pending[queue] for queue in unserved(snapshot, view, policy) if snapshot.pending[queue]}
     if not waiting:
         return None
     told = ", ".join(f"{count} in {queue}" for queue, count in waiting.items())
-    return Verdict(
+    return Blocker(
         kind="last_worker",
         subject=view.worker,
         reason=f"it is the last worker in service for work that waits ({told})",
@@ -111,10 +111,10 @@ def _last_of_its_kind(snapshot: Snapshot, view: WorkerView, policy: Policy) -> V
     )
 
 
-def _pinned(worker: str, pinned: int) -> Verdict | None:
+def _pinned(worker: str, pinned: int) -> Blocker | None:
     if not pinned:
         return None
-    return Verdict(
+    return Blocker(
         kind="pinned",
         subject=worker,
         reason=f"{_tasks(pinned)} in its lanes {_are(pinned)} pinned to it",
@@ -123,7 +123,7 @@ def _pinned(worker: str, pinned: int) -> Verdict | None:
     )
 
 
-def _past_the_deadline(worker: str, running: tuple[Running, ...], deadline_seconds: float | None) -> Verdict | None:
+def _past_the_deadline(worker: str, running: tuple[RunningTask, ...], deadline_seconds: float | None) -> Blocker | None:
     if deadline_seconds is None:
         return None
     late = [one for one in running if one.minutes_left is not None and one.minutes_left * 60 > deadline_seconds]
@@ -132,7 +132,7 @@ def _past_the_deadline(worker: str, running: tuple[Running, ...], deadline_secon
     longest = max(one.minutes_left or 0.0 for one in late)
     names = ", ".join(one.held.task_id for one in late[:_NAMED_AT_MOST])
     more = f" and {len(late) - _NAMED_AT_MOST} more" if len(late) > _NAMED_AT_MOST else ""
-    return Verdict(
+    return Blocker(
         kind="past_deadline",
         subject=worker,
         reason=f"{_tasks(len(late))} ({names}{more}) {_are(len(late))} expected to run {longest:.0f} min still, "
@@ -142,13 +142,13 @@ def _past_the_deadline(worker: str, running: tuple[Running, ...], deadline_secon
     )
 
 
-def _dead_hands(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Verdict | None:
+def _dead_hands(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Blocker | None:
     count = len(snapshot.held_by_worker.get(view.worker, ()))
     word, reason = status_in(snapshot, view, policy)
     gone = word is WorkerStatus.OFFLINE or view.fenced or (view.beat is not None and view.beat.stopped)
     if not gone or not count:
         return None
-    return Verdict(
+    return Blocker(
         kind="offline",
         subject=view.worker,
         reason=f"it holds {_tasks(count)} and does not end them: {reason}",

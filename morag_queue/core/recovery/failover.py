@@ -6,9 +6,9 @@ a busy one stays in the list however long it is silent. So absence proves, and s
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from morag_queue.core.failure import Strategy, delay_seconds, eta, remedy
+from morag_queue.core.failure import RetryDecision, delay_seconds, eta, retry_decision
 from morag_queue.core.lanes import lane, queue_of
-from morag_queue.core.model import Held, QueueType
+from morag_queue.core.model import HeldMessage, QueueType
 from morag_queue.core.plan import Declined, Plan, Step, TakeBack
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.lane_readers import fallbacks
@@ -47,7 +47,7 @@ def plan_failover(
 
 
 def take_backs(
-    held: Iterable[Held],
+    held: Iterable[HeldMessage],
     now: float,
     policy: Policy,
     attempts: Mapping[str, int],
@@ -58,7 +58,7 @@ def take_backs(
     for one in sorted(held, key=lambda one: one.claimed_at)[::-1]:  # a tie is in the order of taking
         before = attempts.get(one.task_id, 0)
         queue = queue_of(one.lane)
-        delayed = remedy(before, policy.max_retries) is Strategy.RETRY_WITH_DELAY
+        delayed = retry_decision(before, policy.max_retries) is RetryDecision.RETRY_WITH_DELAY
         yield TakeBack(
             task_id=one.task_id,
             tag=one.tag,

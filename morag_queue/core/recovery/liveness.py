@@ -11,7 +11,7 @@ from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Snapshot, WorkerView
 
 
-class Life(StrEnum):
+class Liveness(StrEnum):
     """`unproven`: it is silent, and nothing proves that it is dead. `unknown`: nobody registered in that name."""
 
     DEAD = "dead"
@@ -21,7 +21,7 @@ class Life(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class LivenessEvidence:
     """What was seen of a worker besides its beat.
 
     `answered` is None where it was not asked; `process_is_gone` is only ever seen on the worker's own machine.
@@ -33,33 +33,35 @@ class Signs:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class LivenessVerdict:
     worker: str
-    life: Life
+    life: Liveness
     evidence: tuple[str, ...]
 
 
-def judge(worker: str, view: WorkerView | None, signs: Signs, now: float) -> Judgement:
+def assess_liveness(worker: str, view: WorkerView | None, signs: LivenessEvidence, now: float) -> LivenessVerdict:
     """Whether a worker is dead, and why that is believed. `now` is the server's clock."""
     answer = {True: "it answers on the control channel", False: "no answer on the control channel"}.get(
         signs.answered  # type: ignore[arg-type]
     )
     if view is None:
         evidence = ("it has not registered: it runs without the agent, or not at all", *filter(None, [answer]))
-        return Judgement(worker, Life.ALIVE if signs.answered else Life.UNKNOWN, evidence)
+        return LivenessVerdict(worker, Liveness.ALIVE if signs.answered else Liveness.UNKNOWN, evidence)
     if view.fenced:
-        return Judgement(worker, Life.DEAD, ("it was fenced by an earlier failover and has not come back",))
+        return LivenessVerdict(worker, Liveness.DEAD, ("it was fenced by an earlier failover and has not come back",))
     beat, age = _beat(view, now)
     if not signs.connections and view.info.client_name:
         listed = f"no connection named {view.info.client_name} in CLIENT LIST"
         gone = f"its process {view.info.pid} is gone from this machine" if signs.process_is_gone else None
-        return Judgement(worker, Life.DEAD, tuple(filter(None, [listed, gone, beat, answer])))
+        return LivenessVerdict(worker, Liveness.DEAD, tuple(filter(None, [listed, gone, beat, answer])))
     listed = f"{signs.connections} connections named {view.info.client_name} in CLIENT LIST"
     lively = signs.answered or (age is not None and age <= 2 * view.info.beat_seconds)
-    return Judgement(worker, Life.ALIVE if lively else Life.UNPROVEN, tuple(filter(None, [listed, beat, answer])))
+    return LivenessVerdict(
+        worker, Liveness.ALIVE if lively else Liveness.UNPROVEN, tuple(filter(None, [listed, beat, answer]))
+    )
 
 
-def is_due(snapshot: Snapshot, view: WorkerView, policy: Policy) -> bool:
+def is_overdue(snapshot: Snapshot, view: WorkerView, policy: Policy) -> bool:
     """Whether a worker that is not connected is failed over without a person asking for it.
 
     It has left something behind, and it is not just coming back: a crashed one has missed two beats; one that shut down

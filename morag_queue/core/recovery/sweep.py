@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 
 from morag_queue.core.lanes import lane, queue_of
-from morag_queue.core.model import Held, QueueType
+from morag_queue.core.model import HeldMessage, QueueType
 from morag_queue.core.plan import Declined, MoveLane, Resend, TakeBack
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.snapshot import Snapshot, WorkerView
@@ -17,7 +17,7 @@ _FEW = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Untouched:
+class StaleMessage:
     """A taken message that no worker has touched for long. `worker` and `incarnation` are empty without a holder."""
 
     tag: str
@@ -29,7 +29,7 @@ class Untouched:
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class OpenTask:
     """An open task of the ledger: where and when it was queued (seconds since the epoch)."""
 
     task_id: str
@@ -44,7 +44,7 @@ def orphan_after(snapshot: Snapshot, policy: Policy) -> float:
     return max(policy.recovery.orphan_after_seconds, 3 * slowest)
 
 
-def of_former_runs(snapshot: Snapshot) -> tuple[Held, ...]:
+def of_former_runs(snapshot: Snapshot) -> tuple[HeldMessage, ...]:
     """What is held in the name of a run that may not act any more: it was fenced, or its worker has begun anew."""
     known = snapshot.worker_by_id
     return tuple(one for one in snapshot.held if one.worker in known and not _acts(known[one.worker], one.incarnation))
@@ -57,7 +57,7 @@ def former_runs(snapshot: Snapshot, policy: Policy, attempts: Mapping[str, int])
 
 
 def orphans(
-    snapshot: Snapshot, untouched: Iterable[Untouched], before: float, strangers: int
+    snapshot: Snapshot, untouched: Iterable[StaleMessage], before: float, strangers: int
 ) -> tuple[list[TakeBack], list[Declined]]:
     """Takes back what no hand has: not touched since `before`. `strangers` is how many work without the agent.
 
@@ -100,7 +100,7 @@ def abandoned_lanes(snapshot: Snapshot, policy: Policy, queues: Queues) -> Itera
             yield from own_lanes(snapshot, worker, queues, f"there is no worker {worker}")
 
 
-def suspects(snapshot: Snapshot, opened: Iterable[Open]) -> list[Open]:
+def suspects(snapshot: Snapshot, opened: Iterable[OpenTask]) -> list[OpenTask]:
     """Open tasks that would be next by now where they were queued: if they are not there, they may be nowhere.
 
     In front of everything that waits at its level a task is either about to be taken, or moved elsewhere, or lost.
@@ -117,7 +117,7 @@ def suspects(snapshot: Snapshot, opened: Iterable[Open]) -> list[Open]:
     ]
 
 
-def resends(lost: Iterable[Open]) -> list[Resend]:
+def resends(lost: Iterable[OpenTask]) -> list[Resend]:
     """Sends them again, the latest first: each goes before what waits."""
     reason = "it was open, and its message was nowhere on the broker"
     return [
@@ -147,7 +147,7 @@ def _acts(view: WorkerView, incarnation: str) -> bool:
     return not view.fenced and view.info.incarnation == incarnation
 
 
-def _has_let_go(snapshot: Snapshot, one: Untouched, before: float) -> bool:
+def _has_let_go(snapshot: Snapshot, one: StaleMessage, before: float) -> bool:
     """Whether its holder has beaten since and did not name it, or is not known. Of a silent one failover decides."""
     view = snapshot.worker_by_id.get(one.worker)
     if view is None:

@@ -1,7 +1,7 @@
 """What a task is expected to need, from what is known of its source and the options it runs with.
 
-Every number is a setting (`policy.Content`). Nothing that is not known stops a classification: it is replaced by the
-next best thing, which costs confidence and is said in `reasons`.
+Every number is a setting (`policy.ContentPolicies`). An unknown fact never stops a classification: the next best one
+replaces it, which lowers the confidence and is recorded in `reasons`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from morag_queue.core.model import (
     ResourceRequirement,
     TaskComplexity,
 )
-from morag_queue.core.policy import Content, ContentPolicy
+from morag_queue.core.policy import ContentPolicies, ContentPolicy
 
 # The option of the estimates → the spellings that turn it on. Other options travel on to the task unread.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -85,7 +85,7 @@ class _Reasons:
 def classify(
     facts: Facts,
     options: Mapping[str, Any],
-    content: Content,
+    content: ContentPolicies,
     *,
     declared: ContentType | None = None,
     priority: QueuePriority | None = None,
@@ -145,7 +145,9 @@ def _content_type(facts: Facts, declared: ContentType | None, reasons: _Reasons)
     return facts.declared_type
 
 
-def _minutes(content_type: ContentType, row: ContentPolicy, facts: Facts, content: Content, reasons: _Reasons) -> float:
+def _minutes(
+    content_type: ContentType, row: ContentPolicy, facts: Facts, content: ContentPolicies, reasons: _Reasons
+) -> float:
     """Minutes at factor 1 before options: the fixed share, and shares by playing time and by page."""
     minutes = row.minutes
     if row.minutes_per_minute:
@@ -165,7 +167,7 @@ def _playing_minutes(row: ContentPolicy, facts: Facts, reasons: _Reasons) -> flo
     return _length_by_size(facts, row.megabytes_per_minute, row.assumed_length, "playing time", "min", reasons)
 
 
-def _pages(row: ContentPolicy, facts: Facts, content: Content, reasons: _Reasons) -> float:
+def _pages(row: ContentPolicy, facts: Facts, content: ContentPolicies, reasons: _Reasons) -> float:
     """The larger of the pages it says it has and those its text fills: writers often leave the count at 1."""
     pages, characters = _known(facts.pages), _known(facts.characters)
     if pages is None and characters is None:
@@ -189,7 +191,7 @@ def _length_by_size(
 
 
 def _pixels_factor(
-    content_type: ContentType, row: ContentPolicy, facts: Facts, content: Content, reasons: _Reasons
+    content_type: ContentType, row: ContentPolicy, facts: Facts, content: ContentPolicies, reasons: _Reasons
 ) -> float:
     width, height = _known(facts.width), _known(facts.height)
     if not width or not height:
@@ -230,7 +232,7 @@ def _on(value: Any) -> bool:
     return value.strip().lower() not in _OFF if isinstance(value, str) else bool(value)
 
 
-def _complexity(minutes: float, content: Content) -> TaskComplexity:
+def _complexity(minutes: float, content: ContentPolicies) -> TaskComplexity:
     low, medium, high = content.complexity_minutes
     if minutes < low:
         return TaskComplexity.LOW
@@ -248,7 +250,7 @@ def _priority(requires: Requires, complexity: TaskComplexity) -> QueuePriority:
 
 
 def _requirements(
-    requires: Requires, light: bool, memory_gb: float, disk_gb: float, content: Content
+    requires: Requires, light: bool, memory_gb: float, disk_gb: float, content: ContentPolicies
 ) -> tuple[ResourceRequirement, ...]:
     if requires is Requires.GPU:
         needs = [ResourceRequirement.GPU_REQUIRED]

@@ -9,13 +9,13 @@ from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot
 
-from .feasibility import Seat
+from .feasibility import WorkerLoad
 
 _NAMED_AT_MOST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Readers:
+class LaneReaders:
     """`polled`: for each level, the one that all the readers of a queue poll.
 
     `unsafe`: the queues that work in need of a GPU must not enter, and why. All registered workers count, in service
@@ -26,21 +26,21 @@ class Readers:
     unsafe: Mapping[QueueType, str]
 
 
-def readers(seats: Iterable[Seat], queues: Queues) -> Readers:
-    by_queue: dict[QueueType, list[Seat]] = {queue: [] for queue in QueueType}
-    for seat in seats:
-        for queue in seat.queues:
-            by_queue[queue].append(seat)
+def lane_readers(loads: Iterable[WorkerLoad], queues: Queues) -> LaneReaders:
+    by_queue: dict[QueueType, list[WorkerLoad]] = {queue: [] for queue in QueueType}
+    for load in loads:
+        for queue in load.queues:
+            by_queue[queue].append(load)
     unsafe = {queue: _why_unsafe(queue, ones, queues) for queue, ones in by_queue.items()}
-    return Readers(
+    return LaneReaders(
         polled={queue: polled_levels(ones) for queue, ones in by_queue.items()},
         unsafe={queue: why for queue, why in unsafe.items() if why},
     )
 
 
-def polled_levels(seats: Iterable[Seat]) -> tuple[int, ...]:
+def polled_levels(loads: Iterable[WorkerLoad]) -> tuple[int, ...]:
     """For each level, the one where all these workers look for it."""
-    return _polled(common_steps(seat.steps for seat in seats))
+    return _polled(common_steps(load.steps for load in loads))
 
 
 @cache
@@ -58,16 +58,16 @@ def fallbacks(queue: QueueType, queues: Queues) -> tuple[QueueType, ...]:
 
 
 def is_unsafe(snapshot: Snapshot, queue: QueueType, queues: Queues) -> bool:
-    """Whether work in need of a GPU must not enter a queue; as `Readers.unsafe`, for a single question."""
+    """Whether work in need of a GPU must not enter a queue; as `LaneReaders.unsafe`, for a single question."""
     return Capability.CPU in queues.of(queue).served_by or any(
         queue.value in view.info.queues and not view.info.capability.has_gpu for view in snapshot.workers
     )
 
 
-def _why_unsafe(queue: QueueType, seats: list[Seat], queues: Queues) -> str:
+def _why_unsafe(queue: QueueType, loads: list[WorkerLoad], queues: Queues) -> str:
     if Capability.CPU in queues.of(queue).served_by:
         return f"{queue} is served by cpu workers"
-    names = sorted(seat.worker for seat in seats if not seat.has_gpu)
+    names = sorted(load.worker for load in loads if not load.has_gpu)
     if not names:
         return ""
     more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from morag_queue.core.lanes import lane
 from morag_queue.core.model import QueueType, Requires
 
-from .feasibility import Seat, Verdict, in_service, suits
-from .lane_readers import Readers
-from .score_table import Class
+from .feasibility import Feasibility, WorkerLoad, in_service, suits
+from .lane_readers import LaneReaders
+from .score_table import WorkClass
 from .types import Refusal, RefusalCode
 
 # What is wrong with the worker, and what else than `--force` helps.
@@ -23,17 +23,17 @@ _FAULTS: dict[RefusalCode, tuple[str, str]] = {
 }
 
 
-def refused_pin(worker: str, seat: Seat | None, work: Class) -> Refusal | None:
+def refused_pin(worker: str, load: WorkerLoad | None, work: WorkClass) -> Refusal | None:
     """Why a worker cannot take the task now; a forced pin goes there all the same.
 
     Being full or suspect is no reason: the task waits in the worker's own lane.
     """
-    code = _obstacle(seat, work)
+    code = _obstacle(load, work)
     if code is None:
         return None
     fault, remedy = _FAULTS[code]
-    of_status = seat is not None and code.value == in_service(seat).value
-    because = f" ({seat.reason})" if seat is not None and of_status and seat.reason else ""
+    of_status = load is not None and code.value == in_service(load).value
+    because = f" ({load.reason})" if load is not None and of_status and load.reason else ""
     message = f"worker {worker} {fault}{because}: {remedy}, or add --force"
     return Refusal(code=code, subject=worker, message=message, overridable=True)
 
@@ -43,20 +43,20 @@ def forced_although(refusal: Refusal) -> str:
     return f"by force, though it {_FAULTS[refusal.code][0]}"
 
 
-def _obstacle(seat: Seat | None, work: Class) -> RefusalCode | None:
-    if seat is None:
+def _obstacle(load: WorkerLoad | None, work: WorkClass) -> RefusalCode | None:
+    if load is None:
         return RefusalCode.UNKNOWN_WORKER
-    unsuited = suits(seat, work.requires, work.content_type, work.memory_gb)
-    verdict = unsuited if unsuited is not Verdict.FIT else in_service(seat)
-    return None if verdict in (Verdict.FIT, Verdict.SUSPECT) else RefusalCode(verdict.value)
+    unsuited = suits(load, work.requires, work.content_type, work.memory_gb)
+    verdict = unsuited if unsuited is not Feasibility.FIT else in_service(load)
+    return None if verdict in (Feasibility.FIT, Feasibility.SUSPECT) else RefusalCode(verdict.value)
 
 
 def pinned_queue(
     worker: str,
-    seat: Seat | None,
-    work: Class,
+    load: WorkerLoad | None,
+    work: WorkClass,
     wanted: Sequence[QueueType],
-    readers: Readers,
+    readers: LaneReaders,
     *,
     named: bool,
     force: bool,
@@ -67,12 +67,12 @@ def pinned_queue(
     only an address. What needs a GPU keeps to queues that no worker without one reads, since a drain gives the lane
     back to the queue; only `force` lifts that. Nothing lifts that the worker reads the lane.
     """
-    if seat is None:
+    if load is None:
         return wanted[0]
-    choices = [queue for queue in (wanted if named else _then(wanted, QueueType)) if queue in seat.queues]
+    choices = [queue for queue in (wanted if named else _then(wanted, QueueType)) if queue in load.queues]
     if not choices:
         asked = lane(wanted[0], worker) if named else "any of the queues"
-        message = f"worker {worker} does not read {asked}: it reads {_list(seat.queues) or 'none of ours'}"
+        message = f"worker {worker} does not read {asked}: it reads {_list(load.queues) or 'none of ours'}"
         return Refusal(code=RefusalCode.NOT_SERVED, subject=worker, message=message, overridable=False)
     safe = [queue for queue in choices if force or work.requires is not Requires.GPU or queue not in readers.unsafe]
     return safe[0] if safe else _no_safe_lane(worker, choices, readers.unsafe)

@@ -21,11 +21,11 @@ from morag_queue.core.model import DecisionAction, LoadBalancingDecision, QueueP
 from morag_queue.core.policy import Binding, Policy, Queues
 from morag_queue.core.snapshot import Snapshot
 
-from .feasibility import Seat, seats
-from .lane_readers import fallbacks, polled_levels, readers
+from .feasibility import WorkerLoad, worker_loads
+from .lane_readers import fallbacks, lane_readers, polled_levels
 from .pin import forced_although, pinned_queue, refused_pin
-from .score_table import Class, Corrections, Table
-from .types import Refusal, RefusalCode, Routable, Routed
+from .score_table import Corrections, ScoreTable, WorkClass
+from .types import Placement, Refusal, RefusalCode, Routable
 
 _OPEN = 0.5  # how sure a place is where it is not known who will take the task
 
@@ -48,7 +48,7 @@ def route(
     queue: QueueType | None = None,
     force: bool = False,
     corrections: Corrections | None = None,
-) -> Routed | Refusal:
+) -> Placement | Refusal:
     """Routes one task, with its score table. For many, a `Router` shares what they have in common."""
     return Router(snapshot, policy, queues, corrections).route(task, pin=pin, queue=queue, force=force, explain=True)
 
@@ -62,14 +62,14 @@ class Router:
         self._policy, self._queues = policy, queues
         self._corrections = corrections = snapshot.corrections if corrections is None else corrections
         self._paused = snapshot.paused
-        self._seats = seats(snapshot, policy)
-        self._readers = readers(self._seats.values(), queues)
+        self._seats = worker_loads(snapshot, policy)
+        self._readers = lane_readers(self._seats.values(), queues)
         self._chains = {queue: fallbacks(queue, queues) for queue in QueueType}
-        self._tables: dict[tuple[QueueType, Class], Table] = {}
+        self._tables: dict[tuple[QueueType, WorkClass], ScoreTable] = {}
         # Tasks that no worker tells apart share a table: a type matters where someone is choosy or has learned of it,
         # memory by which workers it rules out.
-        self._by_type = bool(corrections) or any(seat.content_types for seat in self._seats.values())
-        self._memories = sorted({seat.memory_gb for seat in self._seats.values()})
+        self._by_type = bool(corrections) or any(load.content_types for load in self._seats.values())
+        self._memories = sorted({load.memory_gb for load in self._seats.values()})
 
     def route(
         self,
@@ -79,7 +79,7 @@ class Router:
         queue: QueueType | None = None,
         force: bool = False,
         explain: bool = False,
-    ) -> Routed | Refusal:
+    ) -> Placement | Refusal:
         """Never raises. `pin` names a worker, `queue` a queue; `force` grants a pin that would be refused.
 
         With `explain` the answer carries the score table of the chosen queue, which costs O(workers).
@@ -94,7 +94,7 @@ class Router:
                 return self._unlawful(wanted, queue is not None)
         return self._placed(task, wanted, chain, explain)
 
-    def _placed(self, task: Routable, wanted: QueueType, chain: Sequence[QueueType], explain: bool) -> Routed:
+    def _placed(self, task: Routable, wanted: QueueType, chain: Sequence[QueueType], explain: bool) -> Placement:
         work = self._class(task)
         table = self._first_serving(chain, work)
         if chain[0] in self._paused or table is None:
@@ -108,47 +108,54 @@ class Router:
             return self._held(task, table, wanted, why, explain)
         return self._assigned(task, table, *found, wanted, why, explain)
 
-    def _held(self, task: Routable, table: Table, wanted: QueueType, why: str, explain: bool) -> Routed:
+    def _held(self, task: Routable, table: ScoreTable, wanted: QueueType, why: str, explain: bool) -> Placement:
         served_elsewhere = table.queue is not wanted and table.servers
         action = DecisionAction.FALLBACK if served_elsewhere else DecisionAction.HOLD
         decision = _decision(action, wanted, table.queue, None, why, task.confidence * _OPEN)
         scores = table.scores(task.estimated_minutes) if explain else ()
         polled = self._readers.polled[table.queue]
-        return Routed(decision, table.queue, lane(table.queue), polled[self._level(task, table)], scores)
+        return Placement(decision, table.queue, lane(table.queue), polled[self._level(task, table)], scores)
 
     def _assigned(
-        self, task: Routable, table: Table, seat: Seat, score: float, wanted: QueueType, why: str, explain: bool
-    ) -> Routed:
+        self,
+        task: Routable,
+        table: ScoreTable,
+        load: WorkerLoad,
+        score: float,
+        wanted: QueueType,
+        why: str,
+        explain: bool,
+    ) -> Placement:
         scores = table.scores(task.estimated_minutes) if explain else ()
         bound = self._policy.binding is Binding.EARLY
-        why += self._why_assigned(seat, table.queue, bound)
+        why += self._why_assigned(load, table.queue, bound)
         action = DecisionAction.ASSIGN if table.queue is wanted else DecisionAction.FALLBACK
         certainty = task.confidence * (1.0 if bound else score)
-        saved = table.saved_minutes(seat, task.estimated_minutes)
-        decision = _decision(action, wanted, table.queue, seat.worker, why, certainty, saved)
-        seat.take(table.queue)
-        where = lane(table.queue, seat.worker if bound else None)
-        polled = polled_levels([seat]) if bound else self._readers.polled[table.queue]
-        return Routed(decision, table.queue, where, polled[self._level(task, table)], scores)
+        saved = table.saved_minutes(load, task.estimated_minutes)
+        decision = _decision(action, wanted, table.queue, load.worker, why, certainty, saved)
+        load.take(table.queue)
+        where = lane(table.queue, load.worker if bound else None)
+        polled = polled_levels([load]) if bound else self._readers.polled[table.queue]
+        return Placement(decision, table.queue, where, polled[self._level(task, table)], scores)
 
     def _pinned(
         self, task: Routable, worker: str, chain: Sequence[QueueType], named: bool, force: bool, explain: bool
-    ) -> Routed | Refusal:
-        seat, work = self._seats.get(worker), self._class(task)
-        refusal = refused_pin(worker, seat, work)
+    ) -> Placement | Refusal:
+        load, work = self._seats.get(worker), self._class(task)
+        refusal = refused_pin(worker, load, work)
         if refusal is not None and not force:
             return refusal
-        queue = pinned_queue(worker, seat, work, chain, self._readers, named=named, force=force)
+        queue = pinned_queue(worker, load, work, chain, self._readers, named=named, force=force)
         if isinstance(queue, Refusal):
             return queue
         table = self._table(queue, work)
         scores = table.scores(task.estimated_minutes) if explain else ()
         why = f"pinned to {worker}" + (f" {forced_although(refusal)}" if refusal else "")
         decision = _decision(DecisionAction.ASSIGN, chain[0], queue, worker, why, task.confidence)
-        polled = polled_levels([seat] if seat else [])
-        if seat is not None:
-            seat.take(queue)
-        return Routed(decision, queue, lane(queue, worker), polled[self._level(task, table)], scores)
+        polled = polled_levels([load] if load else [])
+        if load is not None:
+            load.take(queue)
+        return Placement(decision, queue, lane(queue, worker), polled[self._level(task, table)], scores)
 
     def _unlawful(self, wanted: QueueType, named: bool) -> Refusal:
         unsafe = self._readers.unsafe
@@ -159,37 +166,37 @@ class Router:
         message = f"the task needs a GPU and has no queue of its own ({reasons}): take these workers off {wanted}"
         return Refusal(code=RefusalCode.NO_SAFE_LANE, subject=wanted.value, message=message, overridable=False)
 
-    def _first_serving(self, chain: Sequence[QueueType], work: Class) -> Table | None:
+    def _first_serving(self, chain: Sequence[QueueType], work: WorkClass) -> ScoreTable | None:
         for queue in chain:
             if queue not in self._paused and self._table(queue, work).servers:
                 return self._table(queue, work)
         return None
 
-    def _why_not(self, wanted: QueueType, work: Class) -> str:
+    def _why_not(self, wanted: QueueType, work: WorkClass) -> str:
         if work.requires is Requires.GPU and wanted in self._readers.unsafe:
             return self._readers.unsafe[wanted]
         return f"nobody can take it from {wanted} ({self._table(wanted, work).obstacles})"
 
-    def _why_assigned(self, seat: Seat, queue: QueueType, bound: bool) -> str:
+    def _why_assigned(self, load: WorkerLoad, queue: QueueType, bound: bool) -> str:
         if bound:
             limit = self._queues.of(queue).max_tasks_per_worker
-            return f"{seat.worker} fits best, with {seat.assigned[queue]} of at most {limit} assigned"
-        return f"{seat.worker} is expected to take it, with {seat.load} of {seat.slots} slots in use"
+            return f"{load.worker} fits best, with {load.assigned[queue]} of at most {limit} assigned"
+        return f"{load.worker} is expected to take it, with {load.load} of {load.slots} slots in use"
 
-    def _class(self, task: Routable) -> Class:
+    def _class(self, task: Routable) -> WorkClass:
         ruled_out = bisect_left(self._memories, task.memory_gb)
         needs = self._memories[ruled_out] if ruled_out < len(self._memories) else inf
-        return Class(task.requires, task.content_type if self._by_type else None, needs)
+        return WorkClass(task.requires, task.content_type if self._by_type else None, needs)
 
-    def _table(self, queue: QueueType, work: Class) -> Table:
+    def _table(self, queue: QueueType, work: WorkClass) -> ScoreTable:
         table = self._tables.get((queue, work))
         if table is None:
-            seats = self._seats.values()
-            table = Table(seats, queue, work, self._policy, self._queues, self._corrections)
+            worker_loads = self._seats.values()
+            table = ScoreTable(worker_loads, queue, work, self._policy, self._queues, self._corrections)
             self._tables[queue, work] = table
         return table
 
-    def _level(self, task: Routable, table: Table) -> int:
+    def _level(self, task: Routable, table: ScoreTable) -> int:
         return level(task.priority, task.estimated_minutes * table.best_factor, self._policy.order)
 
 

@@ -27,7 +27,7 @@ class Routable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TaskProfile:
     """A task that was not classified: what its producer says of it."""
 
     requires: Requires = Requires.CPU
@@ -39,7 +39,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class Placement:
     """Where a task goes. `level` is one that every worker of the lane polls; `scores` is empty unless asked for.
 
     `decision.confidence` is the classification's own, times how sure the place is: 1 in a worker's own lane; in a
