@@ -103,6 +103,12 @@ class Applied(Frozen):
     taken_back: int = 0
     resent: int = 0
     quarantined: int = 0
+    finished: int = Field(0, description="tasks that had ended; only their acknowledgement was missing")
+    changed: int = Field(0, description="waiting tasks with another priority or place")
+    cancelled: int = 0
+    revoked: int = Field(0, description="running tasks that Celery was asked to terminate; nothing confirms it")
+    queued: int = Field(0, description="ended or quarantined tasks that were queued again")
+    unchanged: int = Field(0, description="tasks that already were as wanted")
     foreign: int = Field(0, description="messages not of the expected form, left where they are")
     rejected: tuple[Rejected, ...] = ()
 

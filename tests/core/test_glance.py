@@ -85,7 +85,7 @@ def test_a_fenced_name_is_nobody_who_returns():
 
 def test_who_says_goodbye_has_left_and_is_never_overdue():
     fleet = Played()
-    bye = {"pulses": {"w1": LastBeat(NOW, stopped=True)}, "names": fleet.without("w1")}
+    bye = {"beats": {"w1": LastBeat(NOW, stopped=True)}, "names": fleet.without("w1")}
     assert kinds(fleet.pass_(beating=["w2"], **bye)) == [(ChangeKind.LEFT, "w1")]
     assert fleet.pass_(300, beating=["w2"], **bye) == []
 
