@@ -1,28 +1,53 @@
-"""morag-queue: route, watch, drain, rebalance, fail over and explain a Celery-on-Redis fleet.
+"""morag-queue: route, balance, drain, fail over and explain the tasks of a Celery-on-Redis fleet.
 
-How a task flows, and how the loop flows; one arrow, one file::
+Two flows; each arrow is one file::
 
     submit → probe → classify → route → lane → (claim) → worker → complete
     observe() → Snapshot   →   plan_*(snapshot, policy) → Plan   →   apply(plan) → Applied   → (again)
 
-The map; a row imports from rows below it only (import-linter holds the rule)::
+The map; a row imports only from rows below it (import-linter checks this)::
 
-    cli/            one verb a file: reads the command line, calls a verb, hands its model to view
-    view/  local/   models → Rich renderables or JSON, pure;  the embedded cluster of `demo` and the tests
-    manager.py      PriorityQueueManager for asyncio services, over registry.py and classifier.py
-    loop.py         `step`, one turn; `Watch`, turns under the lease (narrate.py tells of it, stock.py cares for plain
-                    Celery workers, metrics.py counts)
-    verbs/          one verb a file: observe → decide → apply
-    agent/          the worker's side: install, claim, heartbeat, keep-alive, figures
-    producer.py     the producer's side: `route_task` sends `.delay()` calls through the same routing core
-    broker/ probe/  the only place that knows Redis, kombu and Celery's wire format;  reads files: facts, no judgement
-    log.py          events as lines;  events.py  the table of all that the loop tells
-    settings/       what can be configured, where each value came from
-    errors.py       what a user is told, and the exit code that goes with it
-    core/           PURE: model, policy, classify, estimate, levels, route, figures, status
+    cli/            one file a noun: reads options, calls an operation, passes its model to view
+    view/  local/   models → Rich renderables or JSON, pure; the embedded fleet of `demo` and the tests
+    service/        the Python API: PriorityQueueManager, WorkerRegistry, IntelligentTaskClassifier, `route_task`
+    watch/          the loop: leads, polls, takes turns, sweeps; its events, log and metrics
+    agent/          the worker's side: install, claim, heartbeat, keep-alive, completion
+    operations/     one file a subject: observe → plan → apply
+    broker/ probe/  the only code that knows Redis, kombu and Celery's wire format; reads facts from files and URLs
+    settings/       every setting, its default and the origin of its value
+    errors.py       errors for users, each with its exit code
+    core/           PURE: models and policy; routing, balancing, recovery, explain, doctor
 
-A new verb is a file in `cli/` and one in `verbs/`; a new rule is a function in `core/`; a new Redis script is a file
-in `broker/lua/` with its caller in `broker/`.
+Glossary::
+
+    account      attempted, executed, lost, duplicated and stuck tasks of a run; every reliability test prints one
+    agent        the code that `install(app)` adds to a Celery worker; a worker without it is *agentless*
+    applied      what became of a plan: counts, and the steps that were rejected
+    capability   cpu, gpu or hybrid
+    claim        taking the next message and recording its owner in one script
+    cordon       the record that takes a worker out of service; *cordoned*: no new shared work; *drained*: no work at all
+    dead letter  a failed or quarantined task, kept with its message until a person requeues or drops it
+    entry        one waiting task as its message header describes it
+    evidence     facts that prove whether a worker is alive: connections, heartbeat, incarnation
+    fence        replacing a worker's incarnation so that its old process can change nothing more
+    held         a message that a worker has claimed and not acknowledged; it is in kombu's `unacked`
+    incarnation  one run of one worker process; at most one may act under a worker's name
+    journal      the log of changes: who, when, why, what; the source of `undo`
+    lane         one Celery queue name: the shared lane of a queue, or a worker's own lane in it
+    lease        the right to lead the fleet, with a *term* that grows; a stale term changes nothing
+    ledger       one record per task from submit until its retention ends
+    level        kombu's priority 0..9; level 0 is claimed first
+    load         what a worker runs and holds, against its limits
+    pin          a task submitted or moved to one worker's lane
+    plan         steps chosen from a snapshot; applying it checks each step again
+    policy       the numbers that planning uses, all of them settings
+    poll         a cheap reading several times a second; it detects changes that trigger a turn
+    probe        reading facts (duration, pages, pixels) from a file or URL, without judgement
+    settle       ending a message: acknowledgement, ledger entry and counters in one script
+    snapshot     the fleet at one moment: workers, lanes by level with their ends, held messages; never the backlog
+    spill        moving gpu_preferred work to idle CPU workers
+    sweep        finding and recovering lost work: unowned messages, abandoned lanes, ledger entries without a message
+    turn         one pass of the loop: observe, plan, apply, report
 """
 
 from importlib import import_module
