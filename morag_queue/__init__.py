@@ -25,7 +25,7 @@ Glossary::
     applied      what became of a plan: counts, and the steps that were rejected
     capability   cpu, gpu or hybrid
     claim        taking the next message and recording its owner in one script
-    cordon       the record that takes a worker out of service; *cordoned*: no new shared work; *drained*: no work at all
+    cordon       takes a worker out of service; *cordoned*: no new shared work; *drained*: no work at all
     dead letter  a failed or quarantined task, kept with its message until a person requeues or drops it
     entry        one waiting task as its message header describes it
     evidence     facts that prove whether a worker is alive: connections, heartbeat, incarnation
