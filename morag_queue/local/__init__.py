@@ -1,1 +1,1 @@
-"""The embedded cluster of `demo` and of the end-to-end tests, the demo itself, and the app of `worker`."""
+"""The embedded fleet of `demo` and of the end-to-end tests, the demo itself, and the app of `worker`."""

@@ -1,9 +1,16 @@
 """The account of a run, in the words of RabbitMQ's Jepsen suite.
 
-What was attempted was sent; acknowledged, the broker took it; executed, its task ended at least once. Lost was
-acknowledged and never executed. Duplicated was executed more than once. Recovered was executed though its sender
-never heard that it was taken. Unexpected was executed and never sent. Stuck lies in `unacked` or `mq:held` with no live
-owner. At-least-once: lost, unexpected and stuck are none; duplicated are at most those that ran on a worker that died.
+attempted     sent by the producer
+acknowledged  accepted by the broker
+executed      ended at least once
+lost          acknowledged, never executed
+duplicated    executed more than once
+recovered     executed although the producer got no acknowledgement
+unexpected    executed, never sent
+stuck         in `unacked` or `mq:held` without a live owner
+
+With at-least-once delivery lost, unexpected and stuck are empty, and only tasks that ran on a worker that died are
+duplicated.
 """
 
 import json
@@ -19,7 +26,7 @@ from morag_queue.broker.keys import Keys
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Task ids; `executed` says how often each ended, `stuck` are delivery tags. `str()` prints it."""
+    """Task ids; `executed` counts the ends of each, `stuck` holds delivery tags. `str()` gives one line."""
 
     attempted: frozenset[str]
     acknowledged: frozenset[str]
@@ -43,7 +50,7 @@ class Account:
         return frozenset(self.executed) - self.attempted
 
     def counts(self) -> dict[str, int]:
-        """The number of each, in the order of the words above."""
+        """Return the size of each set, in the order of the module docstring."""
         words = ("attempted", "acknowledged", "executed", "lost", "duplicated", "recovered", "unexpected", "stuck")
         return {word: len(getattr(self, word)) for word in words}
 
@@ -54,21 +61,21 @@ class Account:
 def account(
     attempted: Iterable[str], acknowledged: Iterable[str], ended: Iterable[str], stuck: Iterable[str] = ()
 ) -> Account:
-    """The account of what was sent and what `ended`, which names a task once for each time that it ended."""
+    """Build the account. `ended` names a task once for each of its ends."""
     return Account(frozenset(attempted), frozenset(acknowledged), Counter(ended), tuple(stuck))
 
 
 def stuck_tags(client: Redis, keys: Keys) -> list[str]:
-    """Delivery tags that are taken and have no owner who is registered and connected. `client` decodes its answers.
+    """Delivery tags in `unacked` or `held` without a registered and connected owner. `client` must decode answers.
 
-    A stopped process (SIGSTOP) counts as an owner; a worker that reconnects does not for that moment: look again.
+    A stopped process (SIGSTOP) counts as an owner. A worker that is reconnecting does not: check again.
     """
     held = {str(tag): json.loads(record) for tag, record in client.hgetall(keys.held).items()}
     acting = client.hgetall(keys.incarnations)
     client_names = {
         worker: json.loads(record)["client_name"] for worker, record in client.hgetall(keys.workers).items()
     }
-    connected = {str(one["name"]) for one in client.client_list()}
+    connected = {str(connection["name"]) for connection in client.client_list()}
 
     def is_alive(worker: str, incarnation: str) -> bool:
         return acting.get(worker) == incarnation and client_names.get(worker) in connected
@@ -78,7 +85,10 @@ def stuck_tags(client: Redis, keys: Keys) -> list[str]:
 
 
 class Progress:
-    """`ended` counts ends by task, `first_start` is when each began first, `running` what each worker has begun."""
+    """Progress from the notes of `local.app`, read incrementally.
+
+    `ended` counts ends by task; `first_start`: seconds since the epoch by task; `running`: task ids by worker.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
@@ -86,8 +96,8 @@ class Progress:
         self.first_start: dict[str, float] = {}
         self.running: defaultdict[str, set[str]] = defaultdict(set)
 
-    def look(self) -> None:
-        """Reads on. A line that is still being written is left for the next look."""
+    def read(self) -> None:
+        """Read new notes. An incomplete last line waits for the next call."""
         if not self._path.exists():
             return
         with open(self._path, "rb") as notes:
@@ -96,11 +106,11 @@ class Progress:
         whole = fresh[: fresh.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            one = json.loads(line)
-            task, worker = one["task"], one["worker"]
-            if one["event"] == "start":
-                self.first_start.setdefault(task, one["at"])
+            note = json.loads(line)
+            task, worker = note["task"], note["worker"]
+            if note["event"] == "start":
+                self.first_start.setdefault(task, note["at"])
                 self.running[worker].add(task)
             else:
-                self.ended[task] += one["event"] == "end"
+                self.ended[task] += note["event"] == "end"
                 self.running[worker].discard(task)

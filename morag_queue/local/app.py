@@ -1,7 +1,7 @@
 """The Celery app of `morag-queue worker` and of the demo: MoRAG's four tasks, with the agent.
 
-Settings come from the environment and the TOML file. With MORAG_LOCAL_EVENTS, the name of a file, each start and end of
-a task is noted there: a line, appended in one write, costs less than a message and survives the broker.
+Settings come from the environment and the TOML file. If MORAG_LOCAL_EVENTS names a file, each start and end of a task
+appends a line to it: one write costs less than a message and survives a broker crash.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Writes small, valid files of the kinds that MoRAG ingests, with nothing but the standard library."""
+"""Write small, valid files of the types that MoRAG ingests, with the standard library only."""
 
 import math
 import struct
@@ -11,11 +11,11 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 RATE = 8000
-"""Samples a second of a wav: one byte each keeps half a minute at 240 kB."""
+"""Samples per second of a WAV file: at one byte each, 30 s take 240 kB."""
 
 
 def write_wav(path: Path, seconds: float, hertz: float) -> None:
-    """A tone, 8 bits, mono; it comes and goes once a second, so that it is not silence nor one long beep."""
+    """Write an 8-bit mono tone whose volume rises and falls once a second."""
     second = bytes(
         128 + round(100 * math.sin(math.pi * sample / RATE) * math.sin(2 * math.pi * hertz * sample / RATE))
         for sample in range(RATE)
@@ -29,7 +29,7 @@ def write_wav(path: Path, seconds: float, hertz: float) -> None:
 
 
 def write_png(path: Path, width: int, height: int, shade: int) -> None:
-    """A grey picture of stripes: small on the disk at any size."""
+    """Write grey stripes, which compress well at any size."""
     light, dark = (b"\0" + bytes([value % 256]) * width for value in (shade, shade + 64))
     rows = (light * 16 + dark * 16) * (height // 32 + 1)
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
@@ -44,7 +44,7 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def write_avi(path: Path, seconds: int, shade: int, width: int = 32, height: int = 24) -> None:
-    """A film of one uncompressed frame a second that grows lighter."""
+    """Write a video of one uncompressed frame per second, each lighter than the last."""
     frame_size = width * height * 3
     frames = [bytes([(shade + 5 * number) % 256]) * frame_size for number in range(seconds)]
     main = struct.pack("<14I", 1_000_000, frame_size, 0, 0x10, seconds, 0, 1, frame_size, width, height, 0, 0, 0, 0)
@@ -70,7 +70,7 @@ def _riff_list(name: bytes, *parts: bytes) -> bytes:
 
 
 def write_pdf(path: Path, pages: Sequence[str]) -> None:
-    """One page of text for each string; words are wrapped at 80 characters."""
+    """Write one page per string, wrapped at 80 characters."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
     objects = [
         "<< /Type /Catalog /Pages 2 0 R >>",
@@ -121,7 +121,7 @@ _NEW_PAGE = "<w:pPr><w:pageBreakBefore/></w:pPr>"
 
 
 def write_docx(path: Path, pages: Sequence[str]) -> None:
-    """A Word document, each string on a page of its own."""
+    """Write a Word document with one page per string."""
     body = "".join(
         _PARAGRAPH.format(start=_NEW_PAGE if number else "", text=escape(text)) for number, text in enumerate(pages)
     )
@@ -133,5 +133,5 @@ def write_docx(path: Path, pages: Sequence[str]) -> None:
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in parts.items():
-            # A fixed date: the same seed gives the same bytes.
+            # A fixed date, so that the same seed gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), text, zipfile.ZIP_DEFLATED)

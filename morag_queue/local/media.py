@@ -1,4 +1,4 @@
-"""The demo's own media: real files of every kind, and addresses that nobody visits; the same for the same seed."""
+"""Generate the demo's media: files of every type, and URLs that are never fetched. The seed determines all of it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ _WORDS = ("batch", "broker", "claim", "drain", "engine", "frame", "graph", "hear
 
 
 def make_media(directory: Path, seed: int = 0) -> list[str]:
-    """Writes about 70 files, 3 MB together; returns their paths and some URLs, by kind."""
+    """Write about 70 files, 3 MB in all, and return their paths and `URLS`, grouped by type."""
     directory.mkdir(parents=True, exist_ok=True)
     chance = Random(seed)
     made: list[str] = []

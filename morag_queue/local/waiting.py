@@ -1,4 +1,4 @@
-"""Waiting for something to become true."""
+"""Wait for a condition."""
 
 import time
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
 class DeadlineError(AssertionError):
-    """What was waited for did not come."""
+    """The condition did not hold in time."""
 
 
 def until(condition: Callable[[], T], seconds: float, why: str | Callable[[], str]) -> T:
-    """The first true value of `condition`. Raises DeadlineError, which says `why`, when none came within `seconds`."""
+    """Return the first true value of `condition`. Raises DeadlineError with `why` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() >= deadline:
             raise DeadlineError(f"{why() if callable(why) else why} (waited {seconds:g} s)")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return value

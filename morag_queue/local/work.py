@@ -1,4 +1,4 @@
-"""What a worker without an app of its own does with a source: light, real work by its kind."""
+"""The task body of `local.app`: light but real work on a file or URL."""
 
 import hashlib
 import wave
@@ -18,9 +18,9 @@ _FACTS = ("mime", "duration_s", "width", "height", "pages", "characters")
 
 
 def work_on(source: str, content_type: str | None) -> tuple[dict[str, Any], Classification]:
-    """Reads the source; returns what was found, small and fit for JSON, and its classification.
+    """Read the source; return a small JSON result and the classification.
 
-    A file is read to its end and hashed; a URL is not visited. Raises SourceError where there is none.
+    A file is read whole and hashed; a URL is not fetched. Raises SourceError if the file is missing.
     """
     declared = ContentType(content_type) if content_type else None
     facts = probe(source, declared=declared)
@@ -49,7 +49,7 @@ def _read(path: str, is_text: bool) -> dict[str, Any]:
 
 
 def _loudness(path: str) -> dict[str, Any]:
-    """The root mean square of the samples, 0 to 1; nothing for a format that is not plain PCM of 8 or 16 bits."""
+    """Root mean square of the samples, 0 to 1; empty unless the format is 8- or 16-bit PCM."""
     try:
         with wave.open(path) as sound:
             width = sound.getsampwidth()
@@ -66,9 +66,9 @@ def _loudness(path: str) -> dict[str, Any]:
 
 
 def simulated_seconds(options: Mapping[str, Any] | None, found: Classification, capability: Capability) -> float:
-    """How long a task is to last at least: its option `simulate_seconds`, faster on a GPU where that helps such work.
+    """Minimum run time in seconds: the option `simulate_seconds`, scaled to this worker's capability; 0 without it.
 
-    0 without the option. Raises RuntimeError for work that this kind of worker cannot do at all.
+    Raises RuntimeError if a worker of this capability cannot run the task.
     """
     if not possible(found.requires, capability):
         raise RuntimeError(f"{found.content_type} needs a GPU, and this is a {capability} worker")

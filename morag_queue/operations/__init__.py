@@ -1,1 +1,1 @@
-"""One verb a file: observe → decide → apply. They take a broker and settings, and give a model; they print nothing."""
+"""One file a subject: observe → plan → apply. Operations take a broker and settings, return a model and print nothing."""
