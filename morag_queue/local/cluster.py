@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,9 @@ from morag_queue.broker.keys import Keys
 from morag_queue.core.model import Capability
 from morag_queue.errors import MoragQueueError
 
+from . import prefork
 from .nest import Nest
+from .prefork import Process
 from .server import Server
 from .waiting import until
 
@@ -46,7 +49,8 @@ class Cluster:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.nest = Nest()
-        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.workers: dict[str, Process] = {}
+        prefork.shared()  # it imports while the server starts
         try:
             self.server = Server(self.nest, persist=persist, config=config)
             self.redis = redis.Redis.from_url(self.server.url, decode_responses=True)
@@ -79,28 +83,34 @@ class Cluster:
         options: Sequence[str] = (),
         gossips: bool = False,
         wait: bool = True,
-    ) -> "subprocess.Popen[bytes]":
+        forks: bool = True,
+    ) -> Process:
         """Starts `celery -A app worker -n name@%h`; with `wait`, returns once it is registered and beating.
 
-        Unless it `gossips` it does not talk to the others at its start, which takes a second.
+        Unless it `gossips` it does not talk to the others at its start, which takes a second. Unless it `forks` it is
+        a fresh process, as a person starts one, which takes two.
 
         Raises MoragQueueError with the end of its log when it ends before that. Its log is `<name>.log` in `dir`.
         """
         if name in self.workers:
             raise MoragQueueError(f"{name} runs already in this cluster: stop() or kill() it first")
-        argv = [
-            *(sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-c", str(concurrency)),
+        args = [
+            *("-A", app, "worker", "-n", f"{name}@%h", "-c", str(concurrency)),
             *("-l", "INFO", *(() if gossips else ("--without-gossip", "--without-mingle")), *options),
         ]
-        own = {"MORAG_WORKER_TYPE": str(capability)}
-        self.workers[name] = process = self.nest.spawn(name, argv, {**self.env, **own, **(env or {})})
+        env = {**self.env, "MORAG_WORKER_TYPE": str(capability), **(env or {})}
+        if forks:
+            process = self.nest.fork(name, "celery", args, env)
+        else:
+            process = self.nest.spawn(name, [sys.executable, "-m", "celery", *args], env)
+        self.workers[name] = process
         if wait:
             self.wait_for(name)
         return process
 
     def start_watch(self, *options: str) -> None:
         """Starts `morag-queue watch`, which looks after the fleet until the end; its log is `watch.log`."""
-        self.nest.spawn("watch", [sys.executable, "-m", "morag_queue", "watch", *options], {**self.env})
+        self.nest.fork("watch", "morag_queue", ["watch", *options], self.env)
 
     def wait_for(self, *names: str) -> None:
         """Until these workers, just started, are registered and beating."""
@@ -110,7 +120,8 @@ class Cluster:
     def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
         """Signals a worker and its pool's children at once, as a machine that dies would; SIGKILL waits for the end."""
         process = self.workers[name]
-        os.killpg(process.pid, sig)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(process.pid, sig)
         if sig == signal.SIGKILL:
             process.wait()
             del self.workers[name]

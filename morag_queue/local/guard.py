@@ -6,12 +6,17 @@ handler or an `atexit` would miss the last. It is run as a file, so that it need
 
 import shutil
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 
 TOKEN = "MORAG_LOCAL_NEST"
 """The environment variable that all processes of a nest bear, whatever group or session they moved to."""
+TOKEN_LENGTH = 16
+"""Each token is as long, so that one can take another's place in an environment."""
+_LOOK_SECONDS = 0.005
 
 
 def processes(token: str) -> Iterator[psutil.Process]:
@@ -25,17 +30,18 @@ def processes(token: str) -> Iterator[psutil.Process]:
 
 
 def sweep(token: str) -> int:
-    """Kills all processes of a nest; returns how many there were. One may fork while we look: until none is left."""
-    swept = 0
+    """Kills all processes of a nest; returns how many there were. One may fork while we look: until none is left.
+
+    A zombie is dead enough: its parent, or init, takes a second or so to notice.
+    """
+    swept: set[int] = set()
     while found := list(processes(token)):
         for process in found:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(found, timeout=1)
-        swept += len(found)
-    return swept
+        swept |= {process.pid for process in found}
+        time.sleep(_LOOK_SECONDS)
+    return len(swept)
 
 
 def main(token: str, directory: str) -> None:

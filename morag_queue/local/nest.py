@@ -11,7 +11,8 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Self
 
-from . import guard
+from . import guard, prefork
+from .prefork import Process
 
 
 class Nest:
@@ -21,12 +22,12 @@ class Nest:
     """
 
     def __init__(self) -> None:
-        self.token = token_hex(8)
+        self.token = token_hex(guard.TOKEN_LENGTH // 2)
         self.dir = Path(tempfile.mkdtemp(prefix="morag-queue-"))
         # TMPDIR: what a killed process cannot remove (multiprocessing has a directory each) goes with ours.
         # SPT_NOENV: setproctitle, where it is installed, would write its title over the token.
         self._mark = {guard.TOKEN: self.token, "TMPDIR": str(self.dir), "SPT_NOENV": "1"}
-        self._spawned: list[subprocess.Popen[bytes]] = []
+        self._spawned: list[Process] = []
         self._guard = subprocess.Popen(
             [sys.executable, "-I", guard.__file__, self.token, str(self.dir)],
             stdin=subprocess.PIPE,
@@ -50,6 +51,13 @@ class Nest:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._spawned.append(process)
+        return process
+
+    def fork(self, name: str, module: str, args: Sequence[str], env: Mapping[str, str]) -> Process:
+        """Starts `python -m module *args` as `spawn` does, sooner: in a fork of a process that has it imported."""
+        log, env = self.log(name), {**env, **self._mark}
+        process = prefork.shared().start(module, args, env=env, cwd=self.dir, stdout=log, stderr=log)
         self._spawned.append(process)
         return process
 
