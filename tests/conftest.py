@@ -1,5 +1,6 @@
 """Fixtures for every test. Servers are started here, on free ports of 127.0.0.1: no test ever talks to another one."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,10 +13,31 @@ from morag_queue.local.server import Server
 from tests.support.fleet import Fleet
 from tests.support.stage import Stage
 
+STARTS_PROCESSES = {"make_fleet", "terminal"}
+"""Fixtures of tests that mostly wait: for workers, for commands."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the commands that tests start: a shell starts a job in the background with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest first, whatever the order otherwise, for at the end all processes of xdist should have work."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("slow"):
+        return 0
+    return 2 - bool(STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ())))
+
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Server]:
-    """One Valkey for the run. Use `valkey`, which empties it first; to kill or configure one, `make_fleet`."""
+    """A Valkey for each process of xdist. Use `valkey`, which empties it first; to kill or configure one, `make_fleet`."""
     with Nest() as nest:
         server = Server(nest)
         yield server

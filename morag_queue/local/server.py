@@ -17,6 +17,7 @@ PORTS = range(20_000, 32_000)
 """Below Linux's ephemeral ports: there, a client that tries again and again while the server is down may be given the
 server's own port and connect to itself."""
 START_SECONDS = 15.0
+_CHANCE = random.SystemRandom()  # two programs that were given one seed do not try one port
 _QUIET = {"save": "", "appendonly": "no", "bind": "127.0.0.1", "set-proc-title": "no", "daemonize": "no"}
 # Its default name would overwrite the environment by which the nest knows its processes, hence no title.
 _PERSISTENT = {"appendonly": "yes", "appendfsync": "always"}
@@ -78,8 +79,8 @@ class Server:
             argv += [f"--{name}", str(value)]
         self._process = process = self._nest.spawn("valkey", argv)
         with suppress(DeadlineError):
-            until(lambda: _answers(self.port) or process.poll() is not None, START_SECONDS, "")
-        if process.poll() is None and _answers(self.port):
+            until(lambda: _answers(self.port, process.pid) or process.poll() is not None, START_SECONDS, "")
+        if process.poll() is None and _answers(self.port, process.pid):
             return True
         self.kill()
         return False
@@ -97,7 +98,7 @@ def _binary() -> Path:
 
 def _free_port() -> int:
     while True:
-        port = random.choice(PORTS)
+        port = _CHANCE.choice(PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -106,10 +107,18 @@ def _free_port() -> int:
             return port
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, pid: int) -> bool:
+    """Whether that process answers there: another server, which took the port before it, would answer as well."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            connection.sendall(b"INFO server\r\n")
+            answer = b""
+            while b"process_id:" not in answer or not answer.endswith(b"\r\n"):
+                if not (part := connection.recv(4096)):
+                    return False
+                answer += part
+                if answer.startswith(b"-"):
+                    return False
+            return b"\r\nprocess_id:%d\r\n" % pid in answer
     except OSError:
         return False

@@ -33,6 +33,7 @@ def counts(answer: Any) -> tuple[int, ...]:
     return tuple(answer[name] for name in names)
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_had_runs_elsewhere_once_and_on_time(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet(conf={"worker_prefetch_multiplier": 3})
     fleet.start_worker("worker-1")
@@ -61,6 +62,7 @@ def test_what_a_killed_worker_had_runs_elsewhere_once_and_on_time(make_fleet: Ca
     assert started >= on_time
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_of_it(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet(conf={"worker_prefetch_multiplier": 3})
     fleet.start_worker("worker-1")
@@ -87,6 +89,7 @@ def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_
     assert fleet.account([running, *reserved, *sent]).stuck == ()
 
 
+@pytest.mark.slow
 def test_a_task_whose_process_dies_again_and_again_is_quarantined_with_its_story(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet()
     fleet.start_worker("worker-1")

@@ -26,6 +26,7 @@ def nothing_is_lost(fleet: AgentFleet, sent: list[str], may_run_twice: set[str] 
     assert account.duplicated <= (may_run_twice or set()), account.duplicated
 
 
+@pytest.mark.slow
 def test_workers_killed_in_a_tight_loop_lose_nothing(make_fleet: Callable[..., Fleet]) -> None:
     """`tests.bench.bench_kills` does it longer, with stock Celery beside it."""
     fleet = make_fleet()
