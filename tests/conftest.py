@@ -37,7 +37,7 @@ def _rank(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Server]:
-    """A Valkey for each process of xdist. Use `valkey`, which empties it first; to kill or configure one, `make_fleet`."""
+    """A Valkey for each process of xdist. Use `valkey`, which empties it; to kill or configure one, `make_fleet`."""
     with Nest() as nest:
         server = Server(nest)
         yield server
