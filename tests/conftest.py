@@ -1,7 +1,7 @@
 """Fixtures for every test. Servers are started here, on free ports of 127.0.0.1: no test ever talks to another one."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -83,7 +83,7 @@ def cluster(make_fleet: Callable[..., Fleet]) -> Fleet:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tells the fixtures whether the test failed."""
     report = yield
     if report.when == "call":
