@@ -64,7 +64,8 @@ def test_what_a_killed_worker_had_runs_elsewhere_once_and_on_time(make_fleet: Ca
 
 @pytest.mark.slow
 def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_of_it(make_fleet: Callable[..., Fleet]):
-    fleet = make_fleet(conf={"worker_prefetch_multiplier": 3})
+    # Two beats long a worker counts as alive: the command, however slow, has to look before.
+    fleet = make_fleet(conf={"worker_prefetch_multiplier": 3}, env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "10"})
     fleet.start_worker("worker-1")
     running = fleet.send("cpu_standard", gate=str(fleet.gate()))
     until_started(fleet, running)
