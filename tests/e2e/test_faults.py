@@ -107,6 +107,7 @@ def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_
     assert fleet.registry.take_back(WORKER, zombie) == 2
     fleet.start_worker("worker-cpu-2", concurrency=2)
     until(lambda: fleet.counts("start")[waiting] == 1, 10, lambda: f"not started: {fleet.where()}")
+    fleet.until_beat_is_overdue(WORKER, 0.2)
     fleet.gate().touch()  # the zombie's process of the pool ends its task as soon as it wakes
     fleet.kill(WORKER, signal.SIGCONT)
     until(lambda: fleet.incarnation(WORKER) not in (zombie, "fenced"), 20, lambda: fleet.log(WORKER))
