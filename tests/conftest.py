@@ -1,23 +1,45 @@
 """Fixtures for every test. Servers are started here, on free ports of 127.0.0.1: no test ever talks to another one."""
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import redis
 
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.support.fleet import Fleet
 from tests.support.stage import Stage
 
+STARTS_PROCESSES = {"make_fleet", "terminal"}
+"""Fixtures of tests that mostly wait: for workers, for commands."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the commands that tests start: a shell starts a job in the background with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest first, whatever the order otherwise, for at the end all processes of xdist should have work."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("slow"):
+        return 0
+    return 2 - bool(STARTS_PROCESSES.intersection(getattr(item, "fixturenames", ())))
+
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Server]:
-    """One Valkey for the run. Use `valkey`, which empties it first; to kill or configure one, `make_fleet`."""
-    with Nest() as nest:
-        server = Server(nest)
+    """A Valkey for each process of xdist. Use `valkey`, which empties it; to kill or configure one, `make_fleet`."""
+    with Sandbox() as sandbox:
+        server = Server(sandbox)
         yield server
         server.stop()
 
@@ -51,7 +73,7 @@ def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]
         if getattr(request.node, "failed", False):
             for fleet in fleets:
                 for log in sorted(fleet.dir.glob("*.log")):
-                    print(f"--- {log.name}\n{fleet.nest.last_lines(log.stem, 40)}")
+                    print(f"--- {log.name}\n{fleet.sandbox.last_lines(log.stem, 40)}")
 
 
 @pytest.fixture
@@ -61,7 +83,7 @@ def cluster(make_fleet: Callable[..., Fleet]) -> Fleet:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tells the fixtures whether the test failed."""
     report = yield
     if report.when == "call":

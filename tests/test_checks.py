@@ -22,6 +22,7 @@ CHECKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", CHECKS)
 def test_check(what: str) -> None:
     tool, *arguments = CHECKS[what]
@@ -50,6 +51,7 @@ def needed(name: str, extra: str, seen: dict[str, None]) -> dict[str, None]:
     return seen
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_that_an_installation_does_not_bring() -> None:
     brought = needed("morag-queue", "demo", {})
     owners = packages_distributions().items()

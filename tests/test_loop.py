@@ -15,7 +15,7 @@ from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.failure import RecoveryPolicy
 from morag_queue.core.policy import BalancingPolicy, Policy
 from morag_queue.errors import LeaseHeld, LeaseLost
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
@@ -367,8 +367,8 @@ def test_scripts_that_were_flushed_are_loaded_again(stage, start):
 
 
 def test_a_server_that_goes_away_and_comes_back_is_waited_for():
-    with Nest() as nest:
-        server = Server(nest, persist=True)
+    with Sandbox() as sandbox:
+        server = Server(sandbox, persist=True)
         settings = Settings(redis_url=server.url, policy=Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
         running = Running(RedisBroker(settings))
         running.until(Event.FLEET)

@@ -45,6 +45,7 @@ class Keyboard:
         self._reader, self._writer = os.pipe()
         self._before: dict[int, Any] = {}
         self._mode: Any = None
+        self._wakeup_before: int | None = None
         self._stopped = self._closed = False
 
     def __enter__(self) -> Self:
@@ -54,6 +55,8 @@ class Keyboard:
             self._handle(signal.SIGTERM, _end)
             self._handle(signal.SIGWINCH, lambda *_: self.wake())
             self._handle(signal.SIGTSTP, self._on_stop)
+            # A handler runs between two steps of Python: a signal just before `select` begins would go unseen.
+            self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._take()
         return self
 
@@ -63,6 +66,8 @@ class Keyboard:
         self._give_back()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._wakeup_before is not None:
+            signal.set_wakeup_fd(self._wakeup_before)
         self._closed = True
         os.close(self._reader)
         os.close(self._writer)

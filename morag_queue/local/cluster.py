@@ -1,11 +1,11 @@
-"""A throw-away fleet: a real Valkey server and real Celery workers, for `demo` and the end-to-end tests.
+"""A temporary fleet for `demo` and the end-to-end tests: a real Valkey server and real Celery workers.
 
     with Cluster() as cluster:
         cluster.start_worker("worker-gpu-1", "gpu")
         ...
         cluster.kill("worker-gpu-1")
 
-All of it is gone at the end, see `Nest`.
+Everything is removed at the end, see `Sandbox`.
 """
 
 import json
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,9 @@ from morag_queue.broker.keys import Keys
 from morag_queue.core.model import Capability
 from morag_queue.errors import MoragQueueError
 
-from .sandbox import Nest
+from . import fork_server
+from .fork_server import Process
+from .sandbox import Sandbox
 from .server import Server
 from .waiting import until
 
@@ -33,9 +36,9 @@ STOP_SECONDS = 30.0
 
 
 class Cluster:
-    """`env` is added to the environment of every worker, `config` to the server's options; `persist` as of `Server`.
+    """A fleet. `env` extends the environment of every worker, `config` the options of the server; see `Server`.
 
-    Settings of the user (files, MORAG_QUEUE_*) do not reach the workers: what `env` says is all there is.
+    The user's own settings (files, MORAG_QUEUE_*) do not reach the workers; only `env` does.
     """
 
     def __init__(
@@ -45,15 +48,16 @@ class Cluster:
         config: Mapping[str, str | int] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.nest = Nest()
-        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.sandbox = Sandbox()
+        self.workers: dict[str, Process] = {}
+        fork_server.shared()  # imports while the server starts
         try:
-            self.server = Server(self.nest, persist=persist, config=config)
+            self.server = Server(self.sandbox, persist=persist, config=config)
             self.redis = redis.Redis.from_url(self.server.url, decode_responses=True)
         except BaseException:
-            self.nest.close()
+            self.sandbox.close()
             raise
-        self.dir = self.nest.dir
+        self.dir = self.sandbox.dir
         self.env = {**_without_settings(os.environ), **self.environment, **(env or {})}
         self._keys = Keys(self.env.get("MORAG_QUEUE_NAMESPACE", "mq"))
 
@@ -63,7 +67,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a command needs in its environment to find this fleet and no settings of the user."""
+        """Environment of a command that uses this fleet and ignores the user's settings."""
         return {"REDIS_URL": self.url, "XDG_CONFIG_HOME": str(self.dir / "config")}
 
     # -- workers
@@ -79,44 +83,49 @@ class Cluster:
         options: Sequence[str] = (),
         gossips: bool = False,
         wait: bool = True,
-    ) -> "subprocess.Popen[bytes]":
-        """Starts `celery -A app worker -n name@%h`; with `wait`, returns once it is registered and beating.
+        forks: bool = True,
+    ) -> Process:
+        """Start `celery -A app worker -n name@%h`; with `wait`, return once it has registered and sent a heartbeat.
 
-        Unless it `gossips` it does not talk to the others at its start, which takes a second.
-
-        Raises MoragQueueError with the end of its log when it ends before that. Its log is `<name>.log` in `dir`.
+        `gossips`: with gossip and mingle, which add a second. `forks=False`: a new process as a user starts it, which
+        adds two. The log is `<name>.log` in `dir`. Raises MoragQueueError with the end of the log if it exits early.
         """
         if name in self.workers:
-            raise MoragQueueError(f"{name} runs already in this cluster: stop() or kill() it first")
-        argv = [
-            *(sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-c", str(concurrency)),
+            raise MoragQueueError(f"{name} already runs in this cluster: call stop() or kill() first")
+        args = [
+            *("-A", app, "worker", "-n", f"{name}@%h", "-c", str(concurrency)),
             *("-l", "INFO", *(() if gossips else ("--without-gossip", "--without-mingle")), *options),
         ]
-        own = {"MORAG_WORKER_TYPE": str(capability)}
-        self.workers[name] = process = self.nest.spawn(name, argv, {**self.env, **own, **(env or {})})
+        env = {**self.env, "MORAG_WORKER_TYPE": str(capability), **(env or {})}
+        if forks:
+            process = self.sandbox.fork(name, "celery", args, env)
+        else:
+            process = self.sandbox.spawn(name, [sys.executable, "-m", "celery", *args], env)
+        self.workers[name] = process
         if wait:
             self.wait_for(name)
         return process
 
     def start_watch(self, *options: str) -> None:
-        """Starts `morag-queue watch`, which looks after the fleet until the end; its log is `watch.log`."""
-        self.nest.spawn("watch", [sys.executable, "-m", "morag_queue", "watch", *options], {**self.env})
+        """Start `morag-queue watch`; its log is `watch.log`."""
+        self.sandbox.fork("watch", "morag_queue", ["watch", *options], self.env)
 
     def wait_for(self, *names: str) -> None:
-        """Until these workers, just started, are registered and beating."""
+        """Wait until these workers have registered and sent a heartbeat."""
         for name in names:
             until(lambda name=name: self._is_ready(name), READY_SECONDS, lambda name=name: self._not_ready(name))  # type: ignore[misc]
 
     def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
-        """Signals a worker and its pool's children at once, as a machine that dies would; SIGKILL waits for the end."""
+        """Signal a worker and its pool at once, as if its host had died; after SIGKILL, wait for its end."""
         process = self.workers[name]
-        os.killpg(process.pid, sig)
+        with suppress(ProcessLookupError):  # it has ended already
+            os.killpg(process.pid, sig)
         if sig == signal.SIGKILL:
             process.wait()
             del self.workers[name]
 
     def stop(self, *names: str) -> None:
-        """Warm shutdown of these workers (default: all), together; SIGKILL for what is still there after 30 s."""
+        """Shut down these workers (default: all) warmly, in parallel; SIGKILL those that remain after 30 s."""
         leaving = {name: self.workers[name] for name in names or tuple(self.workers)}
         for process in leaving.values():
             process.terminate()
@@ -128,27 +137,27 @@ class Cluster:
             self.workers.pop(name, None)
 
     def log(self, name: str) -> str:
-        """All that a worker (or `valkey`) has printed."""
-        return self.nest.log(name).read_text("utf-8", "replace")
+        """The whole log of a worker, of `valkey` or of `watch`."""
+        return self.sandbox.log(name).read_text("utf-8", "replace")
 
     def _is_ready(self, name: str) -> bool:
         process = self.workers[name]
         if process.poll() is not None:
             raise MoragQueueError(
-                f"{name} ended at its start with {process.returncode}:", *self.nest.last_lines(name).splitlines()
+                f"{name} exited at its start with {process.returncode}:", *self.sandbox.last_lines(name).splitlines()
             )
         record, beat = (self.redis.hget(key, name) for key in (self._keys.workers, self._keys.beats))
         return record is not None and beat is not None and _pid(record) == process.pid
 
     def _not_ready(self, name: str) -> str:
-        return f"{name} did not register:\n{self.nest.last_lines(name)}"
+        return f"{name} did not register:\n{self.sandbox.last_lines(name)}"
 
-    # -- the end
+    # -- shutdown
 
     def close(self) -> None:
-        """Everything ends at once, unasked: what it leaves behind is deleted anyway. Safe to call twice."""
+        """Kill everything at once; its data is deleted anyway. Safe to call twice."""
         self.redis.close()
-        self.nest.close()
+        self.sandbox.close()
 
     def __enter__(self) -> Self:
         return self

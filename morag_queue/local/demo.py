@@ -1,7 +1,6 @@
-"""The demo as a story: a fleet starts, gets work, loses a worker and gets it back, and accounts for every task.
+"""The demo: start a fleet, submit work, kill a worker and restart it, and account for every task.
 
-`Demo.run()` tells it as a stream of moments, for whoever shows them: a `Said` sentence, or a `Picture` of the fleet.
-Afterwards `outcome()` has the account.
+`Demo.run()` yields `Said` sentences and `Picture`s of the fleet; `outcome()` returns the account afterwards.
 """
 
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.estimate import estimate
 from morag_queue.core.model import Capability, FleetStats, QueuePriority, Requires
+from morag_queue.core.words import count_of
 from morag_queue.errors import SourceError
 from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import SubmittedTask, Submitter
@@ -34,20 +34,20 @@ WORKERS = {
 }
 VICTIM = "worker-gpu-1"
 SIMULATED = (
-    "The GPUs are simulated by speed: each task reads its file for real, then waits in proportion to its estimate, "
-    "a fifth of it on a gpu or hybrid worker for work that prefers a GPU."
+    "GPUs are simulated by speed: each task reads its file, then sleeps in proportion to its estimate; gpu and hybrid "
+    "workers sleep a fifth as long for work that prefers a GPU."
 )
 
 _URGENT, _HIGH, _NORMAL, _LOW, _BATCH = QueuePriority
 _PRIORITIES = (_NORMAL, _BATCH, _URGENT, _NORMAL, _HIGH, _LOW, _NORMAL, _BATCH, _NORMAL, _LOW)
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _PICTURE_SECONDS = 0.5
 _WINDOW_SECONDS = 120.0
 _KILL_AFTER = 0.25
-"""The share of the tasks that has ended when the worker is killed."""
+"""Share of the tasks that have ended when the worker is killed."""
 _AWAY_SECONDS = 6.0
 _PATIENCE_SECONDS = 90.0
-"""How long no task may end before the demo gives up on the rest. More than any simulated task takes."""
+"""The demo ends when no task ended for this long; longer than any simulated task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The fleet now, and how many of the `total` tasks have ended."""
+    """The statistics of the fleet, and how many of the `total` tasks have ended."""
 
     stats: FleetStats
     ended: int
@@ -69,7 +69,7 @@ Moment = Said | Picture
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`waits` are mean seconds until the first start, by priority; the killed worker held the `interrupted`."""
+    """`waits`: mean seconds until the first start, by priority; `interrupted`: task ids that the killed worker held."""
 
     account: Account
     waits: dict[str, float]
@@ -80,9 +80,9 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Nothing lost or stuck, nothing done twice that the kill does not explain."""
-        told = self.account
-        return not (told.lost or told.stuck or told.unexpected or told.duplicated - set(self.interrupted))
+        """Nothing is lost or stuck, and the kill explains every duplicate."""
+        found = self.account
+        return not (found.lost or found.stuck or found.unexpected or found.duplicated - set(self.interrupted))
 
     def as_json(self) -> dict[str, Any]:
         counts = self.account.counts()
@@ -108,7 +108,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Demo:
-    """`work_seconds` is about how long the simulated work takes; `source` a directory of one's own files."""
+    """One run. `work_seconds`: approximate length of the simulated work; `source`: the user's directory of files."""
 
     cluster: Cluster
     source: Path | None = None
@@ -136,13 +136,13 @@ class Demo:
         return self.source or self.cluster.dir / "media"
 
     def run(self) -> Iterator[Moment]:
-        """From the first worker to the last task. Raises SourceError where there is nothing to work on."""
+        """Run from the first worker to the last task. Raises SourceError if there is no file to submit."""
         sources = self._sources()
         for worker, capability in WORKERS.items():
             self.cluster.start_worker(worker, capability, wait=False)
         self.cluster.start_watch()
         port = self.cluster.server.port
-        yield Said(f"Valkey runs on port {port}; starting {len(WORKERS)} Celery workers, and a watch over them …")
+        yield Said(f"Valkey runs on port {port}; starting {len(WORKERS)} Celery workers and a watch …")
         self.cluster.wait_for(*WORKERS)
         self._submit(sources)
         yield Said(f"Submitted {len(self._tasks)} tasks of all priorities from {self._origin()}.")
@@ -151,8 +151,8 @@ class Demo:
         self._settle()
 
     def outcome(self) -> Outcome:
-        """What became of every task."""
-        self._progress.look()
+        """Return the account of all tasks."""
+        self._progress.read()
         ids = [task.task_id for task in self._tasks]
         stuck = stuck_tags(self.cluster.redis, self._broker.keys)
         return Outcome(
@@ -164,10 +164,10 @@ class Demo:
             seconds=time.monotonic() - self._began,
         )
 
-    # -- the work
+    # -- submitting
 
     def _origin(self) -> str:
-        return str(self.source) if self.source else f"{self.media} (made for this)"
+        return str(self.source) if self.source else f"{self.media} (generated)"
 
     def _sources(self) -> list[str]:
         if self.source is None:
@@ -177,12 +177,12 @@ class Demo:
             self._failed += [RowFailure.of(0, one.source, one) for one in found if isinstance(one, SourceError)]
             sources = [one for one in found if isinstance(one, str)]
         if not sources:
-            raise SourceError(f"no file in {self.source}: give --input a directory with files in it")
+            raise SourceError(f"no file in {self.source}: pass --input a directory that contains files")
         Random(self.seed).shuffle(sources)
         return sources
 
     def _submit(self, sources: Sequence[str]) -> None:
-        """Through the same code as `submit`; what was probed for the pace is not read again."""
+        """Submit through the code of `submit`; rows probed for the pace are not probed again."""
         submitter = Submitter(self._broker, self._settings)
         rows = [
             Row(source=source, priority=_PRIORITIES[number % len(_PRIORITIES)]) for number, source in enumerate(sources)
@@ -196,62 +196,62 @@ class Demo:
             raise report.broken
         self._tasks, self._failed = report.tasks, [*self._failed, *report.failed]
 
-    # -- the run
+    # -- running
 
     def _watch(self) -> Iterator[Moment]:
-        total, told = len(self._tasks), self._progress
-        killed_at, is_back, is_told = float("inf"), False, False
+        total, progress = len(self._tasks), self._progress
+        killed_at, is_back, is_reported = float("inf"), False, False
         ended, last_end, last_picture = 0, time.monotonic(), 0.0
         while True:
-            told.look()
+            progress.read()
             now = time.monotonic()
-            if len(told.ended) > ended:
-                ended, last_end = len(told.ended), now
+            if len(progress.ended) > ended:
+                ended, last_end = len(progress.ended), now
             if not self._is_killed and self._is_time_to_kill(total):
                 yield Said(self._kill())
                 killed_at = now
             elif not is_back and now - killed_at >= _AWAY_SECONDS:
                 is_back = True
                 self.cluster.start_worker(VICTIM, WORKERS[VICTIM], wait=False)
-                yield Said(f"{VICTIM} starts again.")
+                yield Said(f"Restarted {VICTIM}.")
             is_over = (ended == total and is_back is self._is_killed) or now - last_end > _PATIENCE_SECONDS
             if is_over or now - last_picture >= _PICTURE_SECONDS:
                 last_picture = now
-                if self._is_killed and not is_told and (told_of := self._failover()):
-                    is_told = True
-                    yield Said(told_of)
+                if self._is_killed and not is_reported and (report := self._failover()):
+                    is_reported = True
+                    yield Said(report)
                 fleet = stats(self._broker, self._settings, window_seconds=_WINDOW_SECONDS)
                 yield Picture(fleet, ended, total)
             if is_over:
                 return
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
     def _is_time_to_kill(self, total: int) -> bool:
-        """While it works, so that there is something to lose: after a share of the tasks, or when none waits."""
-        told = self._progress
-        is_late = len(told.ended) >= _KILL_AFTER * total or len(told.first_start) == total
-        return bool(told.running[VICTIM]) and is_late
+        """Kill while the worker runs a task: after a share of all tasks, or when none waits any more."""
+        progress = self._progress
+        is_late = len(progress.ended) >= _KILL_AFTER * total or len(progress.first_start) == total
+        return bool(progress.running[VICTIM]) and is_late
 
     def _kill(self) -> str:
         self.cluster.kill(VICTIM)
         self._is_killed = True
         self._progress.running.pop(VICTIM, None)
-        # What it held, rather than what it ran: it may have died between the end of a task and its acknowledgement.
+        # Held rather than running: it may have died between the end of a task and its acknowledgement.
         held = self._broker.observe()[0].held
         self._interrupted = tuple(sorted(one.task_id for one in held if one.worker == VICTIM))
-        return f"Killed {VICTIM} (SIGKILL); it had {len(self._interrupted)} task(s) in hand."
+        return f"Killed {VICTIM} (SIGKILL); it held {count_of(len(self._interrupted), 'task')}."
 
     def _failover(self) -> str:
-        """What the watch did about the killed worker, by its journal; nothing before it has."""
+        """The sentence about the watch's failover, once the journal has it; else empty."""
         found = (one for one in self._broker.journal.latest(10) if (one.verb, one.subject) == ("failover", VICTIM))
-        return next((f"The watch found {VICTIM} dead and gave what it had to the others." for _ in found), "")
+        return next((f"The watch failed over {VICTIM}: other workers take over its tasks." for _ in found), "")
 
     def _settle(self) -> None:
-        """The last acknowledgement comes a moment after the last end."""
+        """Wait for the last acknowledgement, which follows the last end of a task."""
         try:
             until(lambda: not self.cluster.redis.exists(self._broker.keys.held, self._broker.keys.unacked), 10, "")
         except DeadlineError:
-            return  # then the account tells what is stuck
+            return  # the account lists what is stuck
 
     def _waits(self) -> dict[str, float]:
         waits: dict[str, list[float]] = {one.name: [] for one in QueuePriority}
@@ -262,14 +262,14 @@ class Demo:
 
 
 def _timed(one: PreparedTask, pace: float) -> tuple[int, Row]:
-    """The row with its simulated time, which is then its estimate too: what the tables foretell is what happens."""
+    """Return the row with its simulated time, which is also its estimate, so that the forecasts of the tables hold."""
     seconds = round(one.classification.estimated_minutes * pace, 3)
     simulated = {"options": {**one.row.options, "simulate_seconds": seconds}, "estimated_duration": seconds / 60}
     return one.line, one.row.model_copy(update=simulated)
 
 
 def _makespan(prepared: Iterable[PreparedTask]) -> float:
-    """Minutes that these workers need at the least: each kind of work on those that serve it, and the longest task."""
+    """Lower bound of the run in minutes: work divided by the workers that serve it, and the longest task."""
     gpu = cpu = longest = 0.0
     for one in prepared:
         requires = one.classification.requires

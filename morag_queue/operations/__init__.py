@@ -1,1 +1,1 @@
-"""One file a subject: observe → plan → apply. Operations take a broker and settings, return a model and print nothing."""
+"""One file a subject: observe → plan → apply. Operations return a model and print nothing."""

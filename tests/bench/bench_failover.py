@@ -15,7 +15,7 @@ from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.drain import plan_drain
 from morag_queue.core.recovery.failover import plan_failover
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.core.fleets import fleet, held, queued, worker
 
@@ -66,8 +66,8 @@ def plain_loop(client: redis.Redis, source: str, target: str) -> None:
 
 
 def moving() -> None:
-    with Nest() as nest:
-        server, keys = Server(nest), Keys()
+    with Sandbox() as sandbox:
+        server, keys = Server(sandbox), Keys()
         with redis.Redis.from_url(server.url) as client:
             fill(client, keys)
             ours = seconds(lambda: Moves(client, keys).lane(SOURCE, TARGET, LEVEL, MESSAGES, keeps_gpu=True))

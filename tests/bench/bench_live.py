@@ -16,7 +16,7 @@ from rich.console import Console
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.histogram import LAST_BUCKET
 from morag_queue.core.model import Capability, QueueType
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.operations.stats import HISTORY, FleetWatcher
 from morag_queue.settings import Settings
@@ -59,8 +59,8 @@ def fill(client: redis.Redis, now: float) -> None:
 
 
 def main() -> int:
-    with Nest() as nest:
-        settings = Settings(redis_url=Server(nest).url)
+    with Sandbox() as sandbox:
+        settings = Settings(redis_url=Server(sandbox).url)
         broker = RedisBroker(settings)
         fill(broker.client, broker.now())
         watcher = FleetWatcher(broker, settings)

@@ -11,7 +11,7 @@ from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.operations.rebalance import DEPTH, plan_turn
 from tests.core.fleets import fleet, held, worker
@@ -78,8 +78,8 @@ def main() -> None:
     print(f"plan, {WORKERS} workers, nothing waits:         {plan_ms(picture(waits=False)):6.1f} ms")
     print(f"plan, {WORKERS} workers, long lines everywhere: {plan_ms(picture(waits=True)):6.1f} ms")
     print(f"plan, {WORKERS} workers, all of it starves:     {plan_ms(picture(waits=True, starved=True)):6.1f} ms")
-    with Nest() as nest:
-        server = Server(nest)
+    with Sandbox() as sandbox:
+        server = Server(sandbox)
         cost = turn_ms(stages(server))
         for backlog, took in cost.items():
             print(f"observe and plan, {WORKERS} workers, {backlog:7} wait: {took:6.1f} ms")

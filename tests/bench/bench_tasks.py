@@ -10,7 +10,7 @@ from random import Random
 from time import perf_counter
 from uuid import UUID
 
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.support.stage import Stage
 
@@ -39,8 +39,8 @@ def fill(stage: Stage, size: int) -> list[str]:
 
 
 def main() -> None:
-    with Nest() as nest:
-        server = Server(nest)
+    with Sandbox() as sandbox:
+        server = Server(sandbox)
         stage = Stage(server.url)
         stage.join("cpu-1", slots=4)
         stage.join("gpu-1", "gpu", slots=2)

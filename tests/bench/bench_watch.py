@@ -16,7 +16,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.fleet_poll import PollHistory, detect_changes
 from morag_queue.core.model import Capability, QueueType
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.watch.loop import Evidence, step
 from tests.support.stage import Stage
@@ -94,8 +94,8 @@ def growth_mb(url: str, turns: int) -> float:
 
 def main(turns: int) -> int:
     failed = 0
-    with Nest() as nest:
-        server = Server(nest)
+    with Sandbox() as sandbox:
+        server = Server(sandbox)
         grown = growth_mb(server.url_of(9), turns)
         print(f"memory after {turns} turns: {grown:+.1f} MB (at most {GROWTH_MB:g})")
         built = stages(server)

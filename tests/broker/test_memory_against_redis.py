@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -141,6 +142,7 @@ class SideBySide(RuleBasedStateMachine):
                         assert (properties["delivery_info"]["routing_key"], properties["priority"]) == (lane, level)
 
 
+@pytest.mark.slow
 def test_both_brokers_do_the_same_and_lose_nothing(valkey):
     SideBySide.url = valkey
     run_state_machine_as_test(

@@ -165,6 +165,7 @@ def test_arguments_that_cannot_be_written_are_an_error_that_names_them() -> None
         MessageBuilder().message(entry((object(),)))
 
 
+@pytest.mark.slow
 @given(
     args=st.lists(
         st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5), max_size=3

@@ -149,8 +149,10 @@ def test_ctrl_z_stops_it_with_the_terminal_as_it_was_and_fg_goes_on(terminal, va
     live = terminal(valkey, ["/bin/bash", "-m", "-c", shell])
     live.until("q quit")
     live.type("\x1a")
-    assert LEFT in live.until("stopped with 148")
-    assert " icanon" in live.until("echoke")
+    before, stopped, mode = live.until("echoke").partition("stopped with 148")
+    assert LEFT in before
+    assert stopped
+    assert " icanon" in mode
     live.type("\n")
     live.until("q quit")
     live.type("q")

@@ -39,7 +39,7 @@ def test_a_worker_behind_a_sentinel(make_agents: Make) -> None:
     conf.write_text(
         f"port {port}\nbind 127.0.0.1\nset-proc-title no\nsentinel monitor first 127.0.0.1 {fleet.server.port} 1\n"
     )
-    fleet.nest.spawn("sentinel", [str(_binary()), str(conf), "--sentinel"])
+    fleet.sandbox.spawn("sentinel", [str(_binary()), str(conf), "--sentinel"])
     until(lambda: "+monitor" in fleet.log("sentinel"), 10, lambda: fleet.log("sentinel"))
     app_conf = {"broker_transport_options": {"master_name": "first"}, "result_backend": fleet.url}
     url = f"sentinel://127.0.0.1:{port}/0"

@@ -18,14 +18,14 @@ def pops(fleet: Fleet) -> list[str]:
 
 
 def start_by_celery(fleet: AgentFleet) -> None:
-    fleet.start_worker("worker-cpu-2", gossips=True)  # somebody to talk to at the start
-    fleet.start_worker(WORKER, gossips=True)
+    fleet.start_worker("worker-cpu-2", gossips=True, forks=False)  # a worker to greet at the start
+    fleet.start_worker(WORKER, gossips=True, forks=False)
     fleet.stop("worker-cpu-2")
 
 
 def start_by_the_verb(fleet: AgentFleet) -> None:
     argv = [sys.executable, "-m", "morag_queue", "worker", "--type", "cpu", "--name", WORKER]
-    fleet.workers[WORKER] = fleet.nest.spawn(WORKER, argv, dict(fleet.env))
+    fleet.workers[WORKER] = fleet.sandbox.spawn(WORKER, argv, dict(fleet.env))
     fleet.wait_for(WORKER)
 
 

@@ -128,6 +128,7 @@ def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
     assert fleet.counts() == {running: 1}
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_claim_stops_consuming_and_begins_again(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet(env={"MORAG_QUEUE_AGENT__CLAIM": "false"})
     fleet.start_worker("worker-1")
@@ -143,6 +144,7 @@ def test_a_worker_that_does_not_claim_stops_consuming_and_begins_again(make_flee
     assert fleet.account([first, second, third]).duplicated == frozenset()
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet(agent=False)
     fleet.start_worker("stock-1", options=("-Q", "cpu_standard,cpu_standard.stock-1"), wait=False)

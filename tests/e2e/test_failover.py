@@ -33,6 +33,7 @@ def counts(answer: Any) -> tuple[int, ...]:
     return tuple(answer[name] for name in names)
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_had_runs_elsewhere_once_and_on_time(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet(conf={"worker_prefetch_multiplier": 3})
     fleet.start_worker("worker-1")
@@ -61,8 +62,10 @@ def test_what_a_killed_worker_had_runs_elsewhere_once_and_on_time(make_fleet: Ca
     assert started >= on_time
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_of_it(make_fleet: Callable[..., Fleet]):
-    fleet = make_fleet(conf={"worker_prefetch_multiplier": 3})
+    # Two beats long a worker counts as alive: the command, however slow, has to look before.
+    fleet = make_fleet(conf={"worker_prefetch_multiplier": 3}, env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "5"})
     fleet.start_worker("worker-1")
     running = fleet.send("cpu_standard", gate=str(fleet.gate()))
     until_started(fleet, running)
@@ -76,6 +79,7 @@ def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_
     fleet.gate().touch()
 
     fleet.until_ran([running, *reserved])
+    fleet.until_beat_is_overdue("worker-1", 5)
     fleet.kill("worker-1", signal.SIGCONT)
     until(lambda: fleet.log("worker-1").count("registered worker-1") == 2, 30, "it registers anew")
     sent = [fleet.send("cpu_standard", sleep=0.3) for _ in range(6)]
@@ -87,6 +91,7 @@ def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_
     assert fleet.account([running, *reserved, *sent]).stuck == ()
 
 
+@pytest.mark.slow
 def test_a_task_whose_process_dies_again_and_again_is_quarantined_with_its_story(make_fleet: Callable[..., Fleet]):
     fleet = make_fleet()
     fleet.start_worker("worker-1")

@@ -26,6 +26,7 @@ def nothing_is_lost(fleet: AgentFleet, sent: list[str], may_run_twice: set[str] 
     assert account.duplicated <= (may_run_twice or set()), account.duplicated
 
 
+@pytest.mark.slow
 def test_workers_killed_in_a_tight_loop_lose_nothing(make_fleet: Callable[..., Fleet]) -> None:
     """`tests.bench.bench_kills` does it longer, with stock Celery beside it."""
     fleet = make_fleet()
@@ -106,6 +107,7 @@ def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_
     assert fleet.registry.take_back(WORKER, zombie) == 2
     fleet.start_worker("worker-cpu-2", concurrency=2)
     until(lambda: fleet.counts("start")[waiting] == 1, 10, lambda: f"not started: {fleet.where()}")
+    fleet.until_beat_is_overdue(WORKER, 0.2)
     fleet.gate().touch()  # the zombie's process of the pool ends its task as soon as it wakes
     fleet.kill(WORKER, signal.SIGCONT)
     until(lambda: fleet.incarnation(WORKER) not in (zombie, "fenced"), 20, lambda: fleet.log(WORKER))

@@ -57,6 +57,7 @@ def test_what_a_killed_worker_had_runs_elsewhere_soon_and_nothing_else_runs_twic
     nothing_is_lost(fleet, [first, *others])
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_fenced_after_its_heartbeat_timeout_and_its_zombie_runs_nothing(make_fleet: Make):
     fleet = make_fleet(conf={"worker_prefetch_multiplier": 3}, env={"MORAG_QUEUE_POLICY__OFFLINE_AFTER_SECONDS": "6"})
     fleet.start_worker("worker-1")
@@ -77,6 +78,7 @@ def test_a_stopped_worker_is_fenced_after_its_heartbeat_timeout_and_its_zombie_r
     assert all(fleet.counts("start")[task] == 1 for task in others)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_started_again_loses_nothing_and_nobody_is_called_dead(make_fleet: Make):
     fleet = make_fleet(persist=True)
     fleet.start_worker("worker-1")
@@ -119,6 +121,7 @@ def places(fleet: Fleet) -> list[str]:
     return sorted(json.loads(text)["headers"]["id"] for text in texts)
 
 
+@pytest.mark.slow
 def test_a_leader_that_is_killed_at_any_point_of_a_turn_leaves_each_message_in_one_place(stranded: Fleet):
     fleet = stranded
     fleet.start_worker("worker-1", env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "0.5"})
@@ -177,6 +180,7 @@ def test_leaders_whose_clocks_are_ten_minutes_apart_agree(make_fleet: Make):
 # -- all at once
 
 
+@pytest.mark.slow
 def test_workers_that_join_and_die_at_random_lose_nothing(make_agents: Callable[..., AgentFleet]):
     """`tests.bench.bench_chaos` does it longer, with more of them."""
     fleet = make_agents(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "1"})

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from morag_queue.local.waiting import until
 from tests.e2e.conftest import AgentFleet
 from tests.support.fleet import FILE_TASK
@@ -24,6 +26,7 @@ def stock_fleet(make_agents: Callable[..., AgentFleet], **conf: Any) -> AgentFle
     return fleet
 
 
+@pytest.mark.slow
 def test_a_task_longer_than_the_visibility_timeout_runs_once_and_its_end_is_counted(make_agents):
     fleet = stock_fleet(make_agents, task_acks_late=True, worker_prefetch_multiplier=1)
     looking = watch(fleet, "--debug")
@@ -44,6 +47,7 @@ def test_a_task_longer_than_the_visibility_timeout_runs_once_and_its_end_is_coun
     assert looking.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_task_that_was_acknowledged_before_it_ran_is_not_taken_for_lost_while_it_runs(make_agents):
     fleet = stock_fleet(make_agents)
     looking = watch(fleet, env={"MORAG_QUEUE_POLICY__RECOVERY__LOST_AFTER_SECONDS": "1"})

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from morag_queue.errors import MoragQueueError
-from morag_queue.local import reaper as guard
+from morag_queue.local import reaper
 from morag_queue.local.cluster import Cluster
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.local.waiting import until
 from tests.support.fleet import Fleet
@@ -22,7 +22,7 @@ ONE_WORKER = """
     from tests.support.fleet import Fleet
     with Fleet() as fleet:
         fleet.start_worker("worker-cpu-1")
-        print(fleet.nest.token, fleet.dir, flush=True)
+        print(fleet.sandbox.token, fleet.dir, flush=True)
         {then}
 """
 
@@ -40,7 +40,7 @@ def run_program(then: str) -> tuple["subprocess.Popen[str]", str, Path]:
 
 
 def assert_gone(token: str, directory: Path) -> None:
-    until(lambda: not list(guard.processes(token)), 10, lambda: f"still there: {list(guard.processes(token))}")
+    until(lambda: not list(reaper.processes(token)), 10, lambda: f"still there: {list(reaper.processes(token))}")
     until(lambda: not directory.exists(), 10, f"{directory} is still there")
 
 
@@ -76,7 +76,7 @@ def test_what_a_killed_worker_holds_is_stuck_until_it_comes_back(cluster: Fleet)
 
 
 def test_a_worker_that_cannot_start_says_why(cluster: Fleet) -> None:
-    with pytest.raises(MoragQueueError, match=r"worker-x ended at its start with 1:[\s\S]*no such worker type"):
+    with pytest.raises(MoragQueueError, match=r"worker-x exited at its start with 1:[\s\S]*no such worker type"):
         cluster.start_worker("worker-x", "quantum")
 
 
@@ -98,7 +98,7 @@ def test_settings_of_the_server_are_passed_on() -> None:
 
 
 def test_two_servers_at_once_have_ports_of_their_own() -> None:
-    with Nest() as one, Nest() as two:
+    with Sandbox() as one, Sandbox() as two:
         assert Server(one).port != Server(two).port
 
 
@@ -108,13 +108,13 @@ def test_nothing_is_left_after_an_exception() -> None:
     def fail() -> None:
         with Cluster() as cluster:
             clusters.append(cluster)
-            assert list(guard.processes(cluster.nest.token))
+            assert list(reaper.processes(cluster.sandbox.token))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
 
-    assert_gone(clusters[0].nest.token, clusters[0].dir)
+    assert_gone(clusters[0].sandbox.token, clusters[0].dir)
 
 
 def test_nothing_is_left_after_a_normal_end() -> None:
@@ -122,7 +122,7 @@ def test_nothing_is_left_after_a_normal_end() -> None:
     program.communicate()
 
     assert program.returncode == 0
-    assert (list(guard.processes(token)), directory.exists()) == ([], False)
+    assert (list(reaper.processes(token)), directory.exists()) == ([], False)
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

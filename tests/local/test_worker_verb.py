@@ -15,7 +15,7 @@ from morag_queue.core.model import Capability
 from morag_queue.core.policy import ContentPolicies
 from morag_queue.core.routing.classify import classify
 from morag_queue.local.formats import write_wav
-from morag_queue.local.sandbox import Nest
+from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.waiting import until
 from morag_queue.local.work import simulated_seconds, work_on
 from morag_queue.probe import probe
@@ -24,13 +24,13 @@ COMMAND = [sys.executable, "-m", "morag_queue"]
 
 
 @pytest.fixture
-def nest() -> Iterator[Nest]:
-    with Nest() as made:
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as made:
         yield made
 
 
 def test_worker_takes_its_settings_from_flags_and_processes_a_file(
-    valkey: str, client: redis.Redis, nest: Nest, tmp_path: Path
+    valkey: str, client: redis.Redis, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     config = tmp_path / "fleet.toml"
     config.write_text('namespace = "mine"\n[agent]\nlocation = "attic"\n')
@@ -38,8 +38,8 @@ def test_worker_takes_its_settings_from_flags_and_processes_a_file(
     write_wav(tmp_path / "tone.wav", 2, 440)
 
     options = ["--type", "gpu", "--name", "worker-gpu-7", "--concurrency", "1"]
-    worker = nest.spawn("worker", [*COMMAND, "worker", *common, *options, "--", "--without-gossip"])
-    until(lambda: client.hget("mine:beats", "worker-gpu-7"), 30, lambda: nest.last_lines("worker"))
+    worker = sandbox.spawn("worker", [*COMMAND, "worker", *common, *options, "--", "--without-gossip"])
+    until(lambda: client.hget("mine:beats", "worker-gpu-7"), 30, lambda: sandbox.last_lines("worker"))
     submitted = subprocess.run(
         [*COMMAND, "submit", str(tmp_path / "tone.wav"), "--wait", "--json", *common],
         capture_output=True, text=True, timeout=60,

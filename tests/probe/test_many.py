@@ -15,6 +15,8 @@ from morag_queue.errors import SourceError
 from morag_queue.probe import expand, helper, probe, probe_many
 from tests.probe import makers
 
+pytestmark = pytest.mark.xdist_group("media")  # made once
+
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -138,13 +140,14 @@ class _Deadly:
     ],
 )
 def test_a_file_that_kills_its_parser_costs_no_other_its_facts(
-    number: signal.Signals, what: str, media: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, what: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _Deadly(monkeypatch, number)
     sources = [str(media / f"{n % 50:03}.png") for n in range(200)]
     for place in (100, 101, 130):
-        Path(sources[place] + ".deadly").touch()
-        sources[place] += ".deadly"
+        deadly = tmp_path / f"{place}.png.deadly"
+        deadly.touch()
+        sources[place] = str(deadly)
     results = list(probe_many(sources, workers=2))
     dead = [n for n, result in enumerate(results) if isinstance(result, Facts) and result.width is None]
     assert dead == [100, 101, 130]

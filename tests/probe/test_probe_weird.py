@@ -116,6 +116,7 @@ def test_a_file_that_may_not_be_read_gives_its_problem(tmp_path: Path) -> None:
     assert done.stdout == "cannot be read (Permission denied); a worker may not be able to either\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "name"),
     [

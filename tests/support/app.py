@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery.app.task import Context
 
 app = Celery("morag_worker", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
@@ -43,20 +43,24 @@ def work(request: Context, source: str, options: Mapping[str, Any] | None) -> st
 
 
 @app.task(bind=True, name="morag.worker.process_file_task")
-def process_file_task(self, path, content_type=None, options=None):
+def process_file_task(
+    self: Task, path: str, content_type: str | None = None, options: Mapping[str, Any] | None = None
+) -> str:
     return work(self.request, path, options)
 
 
 @app.task(bind=True, name="morag.worker.process_url_task")
-def process_url_task(self, url, content_type=None, options=None):
+def process_url_task(
+    self: Task, url: str, content_type: str | None = None, options: Mapping[str, Any] | None = None
+) -> str:
     return work(self.request, url, options)
 
 
 @app.task(bind=True, name="morag.worker.process_web_page_task")
-def process_web_page_task(self, url, options=None):
+def process_web_page_task(self: Task, url: str, options: Mapping[str, Any] | None = None) -> str:
     return work(self.request, url, options)
 
 
 @app.task(bind=True, name="morag.worker.process_youtube_video_task")
-def process_youtube_video_task(self, url, options=None):
+def process_youtube_video_task(self: Task, url: str, options: Mapping[str, Any] | None = None) -> str:
     return work(self.request, url, options)

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from morag_queue.local.account import Account
 from morag_queue.local.waiting import until
 
+from .fleet import Fleet
+
 TASKS_A_SECOND = 8.0
 
 
 class Chaos:
     """`submit` queues one task of so many seconds and gives its id. `may_run_twice` are those in hands that died."""
 
-    def __init__(self, fleet, submit: Callable[[float], str], *, workers: int, seed: int) -> None:
+    def __init__(self, fleet: Fleet, submit: Callable[[float], str], *, workers: int, seed: int) -> None:
         self.fleet, self._submit, self._chance = fleet, submit, random.Random(seed)
         self._names = [f"worker-cpu-{n}" for n in range(1, workers + 1)]
         self.sent: list[str] = []

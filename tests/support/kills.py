@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import cycle
 
 from morag_queue.local.account import Account
@@ -47,21 +48,25 @@ class KillLoop:
 
     def nowhere(self) -> Counter[str]:
         """Tasks that never ended and of which no message is left on the broker, by how their worker died."""
-        left = "".join(self.fleet.redis.hvals(self.fleet.keys.unacked))
+        left = "".join(map(str, self.fleet.redis.hvals(self.fleet.keys.unacked)))
         for key in self.fleet.redis.scan_iter(_type="list"):
-            left += "".join(self.fleet.redis.lrange(key, 0, -1))
+            left += "".join(map(str, self.fleet.redis.lrange(key, 0, -1)))
         ended = self.fleet.counts()
         return Counter(way for task, way in self.sent.items() if task not in ended and task not in left)
 
     def _start(self, names: Sequence[str]) -> None:
         seen = {
-            name: self.fleet.log(name).count(" ready.") if self.fleet.nest.log(name).exists() else 0 for name in names
+            name: self.fleet.log(name).count(" ready.") if self.fleet.sandbox.log(name).exists() else 0
+            for name in names
         }
         for name in names:
             options = ("-Q", self._lane(name)) if self._is_stock else ()
             self.fleet.start_worker(name, wait=False, options=options)
         for name in names:
-            until(lambda name=name: self.fleet.log(name).count(" ready.") > seen[name], 60, f"{name} is not ready")
+            until(partial(self._is_ready, name, seen[name]), 60, f"{name} is not ready")
+
+    def _is_ready(self, name: str, seen: int) -> bool:
+        return self.fleet.log(name).count(" ready.") > seen
 
     def _lane(self, name: str) -> str:
         return f"cpu_standard.{name}"

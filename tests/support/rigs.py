@@ -16,7 +16,9 @@ from tests.support.stage import Stage
 _WIRE = MessageBuilder()
 
 
-def outgoing(task_id: str, lane: str = "cpu_standard", level: int = 4, *, enqueued_at: float = 1000.0, **fields: Any):
+def outgoing(
+    task_id: str, lane: str = "cpu_standard", level: int = 4, *, enqueued_at: float = 1000.0, **fields: Any
+) -> OutgoingMessage:
     queue = QueueType(lanes.split(lane)[0])
     known = {"requires": Requires.CPU, "priority": QueuePriority.NORMAL, "estimated_duration": 1.0, "task": "t"}
     entry = TaskQueueEntry(
@@ -130,9 +132,10 @@ class RedisRig(Rig):
         self.stage.client.delete(self.stage.keys.lease)  # as its expiry does
 
 
-def _decoded(text: bytes) -> Any:
+def _decoded(raw: bytes | str) -> Any:
+    text = raw if isinstance(raw, str) else raw.decode()
     try:
         found = json.loads(text)
     except ValueError:
-        return text.decode()
-    return found if isinstance(found, dict) and "properties" in found else text.decode()
+        return text
+    return found if isinstance(found, dict) and "properties" in found else text

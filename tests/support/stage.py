@@ -87,14 +87,16 @@ class Stage:
         keys = [k.unacked, k.unacked_index, k.held, k.cordons, k.paused, k.incarnations]
         keys += [k.list(lane, level) for level in info.priority_steps for lane, _, _ in names]
         words = [word for described in names for word in described]
-        args = [name, info.incarnation, str(uuid4()), len(names), *words, *info.priority_steps]
+        args: list[str | int] = [name, info.incarnation, str(uuid4()), len(names), *words, *info.priority_steps]
         taken = scripts.script(self.client, "claim")(keys=keys, args=args)
         return json.loads(taken[1])["headers"]["id"] if taken else None
 
     def end(self, task_id: str, outcome: str = "completed", error: str = "", run_seconds: float = 2.0) -> None:
         """A held task ends on its worker, as the agent would write it."""
         held = next(one for one in self.broker.observe()[0].held if one.task_id == task_id)
-        raw = json.loads(self.client.hget(self.keys.unacked, held.tag))[0]
+        text = self.client.hget(self.keys.unacked, held.tag)
+        assert text is not None
+        raw = json.loads(text)[0]
         record = raw["headers"].get("morag_queue", {})
         record |= {
             "state": outcome, "task": raw["headers"]["task"], "lane": held.lane, "worker": held.worker,
@@ -112,4 +114,7 @@ class Stage:
 
     def message(self, lane: str, level: int, n: int = 0) -> dict[str, Any]:
         """The n-th next message of a list."""
-        return json.loads(self.client.lindex(self.keys.list(lane, level), -1 - n))
+        text = self.client.lindex(self.keys.list(lane, level), -1 - n)
+        assert text is not None, f"fewer than {n + 1} wait in {lane} at level {level}"
+        message: dict[str, Any] = json.loads(text)
+        return message

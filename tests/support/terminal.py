@@ -25,7 +25,7 @@ class Terminal:
         if self.pid == 0:
             try:
                 _resize(0, size)
-                os.execve(argv[0], [*argv], {**os.environ, **env, "TERM": "xterm-256color"})
+                os.execve(argv[0], [*argv], {**_without_size(os.environ), **env, "TERM": "xterm-256color"})
             finally:
                 os._exit(127)
         self.mode = termios.tcgetattr(self._fd)
@@ -86,6 +86,11 @@ class Terminal:
             return False
         self.drawn += data.decode(errors="replace")
         return bool(data)
+
+
+def _without_size(env: Mapping[str, str]) -> dict[str, str]:
+    """The size is the terminal's own: xdist sets COLUMNS for its processes."""
+    return {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
 
 
 def _resize(fd: int, size: tuple[int, int]) -> None:

@@ -18,15 +18,15 @@ from morag_queue.local.waiting import until
 
 
 class Watching:
-    """One loop in the nest of a fleet; its lines are JSON."""
+    """One loop in the sandbox of a fleet; its lines are JSON."""
 
     def __init__(self, fleet: Cluster, name: str, argv: list[str], env: dict[str, str] | None = None) -> None:
         self.fleet, self.name = fleet, name
-        self.process: subprocess.Popen[bytes] = fleet.nest.spawn(name, argv, {**fleet.env, **(env or {})})
+        self.process: subprocess.Popen[bytes] = fleet.sandbox.spawn(name, argv, {**fleet.env, **(env or {})})
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        text = self.fleet.nest.log(self.name).read_text("utf-8", "replace")
+        text = self.fleet.sandbox.log(self.name).read_text("utf-8", "replace")
         whole = text[: text.rfind("\n") + 1].splitlines()
         return [json.loads(line) for line in whole if line.startswith("{")]
 
@@ -36,7 +36,7 @@ class Watching:
     def until(self, event: str, count: int = 1, seconds: float = 30) -> dict[str, Any]:
         until(
             lambda: len(self.of(event)) >= count, seconds,
-            lambda: f"{self.name}: no {event}: {self.fleet.nest.last_lines(self.name, 30)}",
+            lambda: f"{self.name}: no {event}: {self.fleet.sandbox.last_lines(self.name, 30)}",
         )  # fmt: skip
         return self.of(event)[count - 1]
 

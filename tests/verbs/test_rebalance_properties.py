@@ -1,5 +1,6 @@
 """Whatever the fleet and its queues: nothing is lost or doubled, nothing is forbidden, and it comes to rest."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -114,6 +115,7 @@ def test_apply_then_plan_is_empty(fleet):
     assert plan.steps == ()
 
 
+@pytest.mark.slow
 @given(fleets)
 @eagerly
 def test_a_fleet_that_nothing_happens_in_moves_a_task_twice_at_most_and_only_for_its_waiting(fleet):
