@@ -89,7 +89,7 @@ def _broker(ctx: CliContext, interval: str | None) -> "RedisBroker":
 
 
 def _seconds(text: str, option: str) -> float:
-    from morag_queue.view.durations import parse_duration
+    from morag_queue.view.text import parse_duration
 
     seconds = parse_duration(text, option)
     if seconds < _SHORTEST_S:

@@ -65,12 +65,12 @@ def main() -> int:
         fill(broker.client, broker.now())
         watcher = FleetWatcher(broker, settings)
         console = Console(file=io.StringIO(), width=SIZE[0], height=SIZE[1], force_terminal=True, color_system="256")
-        frame = watcher.look()
+        frame = watcher.observe()
         console.print(render(frame, *SIZE, LiveState()), end="")
         looking, drawing, tables = 0.0, 0.0, 0.0
         for _ in range(LOOKS):
             start = time.process_time()
-            frame = watcher.look()
+            frame = watcher.observe()
             looked = time.process_time()
             console.print(render(frame, *SIZE, LiveState()), end="")
             drawn = time.process_time()
