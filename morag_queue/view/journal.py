@@ -40,15 +40,23 @@ def entry_view(entry: JournalEntry) -> RenderableType:
     return Group(*(Text(line) for line in (*lines, *_change_lines(entry.changes))))
 
 
+def counts(changes: Mapping[str, Any]) -> list[str]:
+    """Return the counts of an entry in words, such as `3 moved`; `journal show` has the ids."""
+    numbers = {name: value for name, value in changes.items() if type(value) is int and value}
+    return [
+        str(number) if name == "count" else f"{number} {name.removesuffix('_tasks').replace('_', ' ')}"
+        for name, number in numbers.items()
+    ]
+
+
 def _summary(changes: Mapping[str, Any]) -> str:
     """Return the resulting state and the counts of an entry in one line."""
-    state = [str(changes["state"])] if isinstance(changes.get("state"), str) else []
-    counts = {name: value for name, value in changes.items() if isinstance(value, int) and value and value is not True}
-    words = [str(count) if name == "count" else f"{count} {name.replace('_', ' ')}" for name, count in counts.items()]
-    return ", ".join([*state, *words]) or "–"
+    state = changes.get("state")
+    return ", ".join([*([state] if isinstance(state, str) else []), *counts(changes)]) or "–"
 
 
 def _change_lines(changes: Mapping[str, Any]) -> list[str]:
+    width = max((len(name) for name, value in changes.items() if not isinstance(value, Mapping | list)), default=0)
     lines = []
     for name, value in changes.items():
         match value:
@@ -57,7 +65,7 @@ def _change_lines(changes: Mapping[str, Any]) -> list[str]:
             case list():
                 lines += [f"{safe(name)}", *(f"  {_joined(item)}" for item in value)]
             case _:
-                lines.append(f"{safe(name):<8} {_joined(value)}")
+                lines.append(f"{safe(name):<{max(width, 8)}} {_joined(value)}")
     return lines
 
 

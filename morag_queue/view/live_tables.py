@@ -12,6 +12,7 @@ from morag_queue.core.doctor import Severity
 from morag_queue.core.model import WorkerStats, WorkerStatus
 from morag_queue.operations.stats import HISTORY, LiveFrame, QueueFlow, RunningTask
 
+from .journal import counts
 from .live_state import LiveState, Sort
 from .stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, live_columns, load, reason
 from .table import Cell, Column, Line, fitted, layout, text
@@ -157,19 +158,13 @@ def journal_lines(entries: Sequence[JournalEntry], width: int) -> list[Line]:
 
 def _journal_line(entry: JournalEntry, width: int) -> Line:
     change = safe(" ".join(part for part in (entry.verb, entry.subject) if part), 120)
-    details = safe(" · ".join(part for part in (entry.reason, _counts(entry)) if part), 200)
+    details = safe(" · ".join(part for part in (entry.reason, ", ".join(counts(entry.changes)[:3])) if part), 200)
     time = text(clock(entry.at) + " ", "dim")
     room = width - len(time.text)
     if len(change) >= room:
         return [time, text(fitted(change, max(room, 0)), "bold")]
     rest = (f"  {details}" if details else "") + f"  ({safe(entry.who, 40)})"
     return [time, text(change, "bold"), text(fitted(rest, room - len(change)), "dim")]
-
-
-def _counts(entry: JournalEntry) -> str:
-    """Return the first counts of an entry; the ids are left to `journal show`."""
-    numbers = {key: value for key, value in entry.changes.items() if type(value) is int and value}
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in list(numbers.items())[:3])
 
 
 def clock(at: float) -> str:

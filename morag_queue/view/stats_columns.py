@@ -139,6 +139,10 @@ def reason(worker: WorkerStats, live: bool) -> str:
     return "" if worker.status is WorkerStatus.BUSY else worker.reason.removeprefix(f"{worker.status.value} ")
 
 
+def _reason(worker: WorkerStats, live: bool) -> Cell:
+    return cell(reason(worker, live), "" if worker.status is WorkerStatus.BUSY else "yellow", 200)
+
+
 def _load_bar(worker: WorkerStats, live: bool) -> Cell:
     ratio = load(worker)
     full = min(max(round(ratio * _BAR_WIDTH), 1), _BAR_WIDTH) if worker.assigned_tasks else 0
@@ -176,5 +180,5 @@ WORKER_COLUMNS: tuple[StatsColumn[WorkerStats], ...] = (
     StatsColumn("FAILED", partial(_count, lambda worker: worker.failed_tasks, "red"), 3, 9, right=True),
     StatsColumn("RUNTIME", partial(_minutes, lambda worker: worker.average_processing_time), 5, right=True),
     StatsColumn("HOST", lambda worker, live: cell(worker.host, "", 200), 9, least=12),
-    StatsColumn("REASON", lambda worker, live: cell(reason(worker, live), "yellow", 200), 2, 0, least=10),
+    StatsColumn("REASON", _reason, 2, 0, least=10),
 )

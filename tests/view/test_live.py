@@ -50,8 +50,8 @@ def test_80_by_24_stacks_alerts_workers_and_journal():
         "worker-hybrid-6 hybrid busy     ░░░░░░ 0/2 1.5s",
         "",
         "JOURNAL",
-        "14:12:40 rebalance gpu_fallback  idle workers while work waits · moved 12  (wat…",
-        "14:11:45 drain worker-hybrid-5  kernel update · moved tasks 3  (ann@ops)",
+        "14:12:40 rebalance gpu_fallback  idle workers while work waits · 12 moved  (wat…",
+        "14:11:45 drain worker-hybrid-5  kernel update · 3 moved  (ann@ops)",
         "q quit  p pause  s sort: name  / filter  ? help",
     ]
 
