@@ -1,18 +1,21 @@
 """Plans and what was applied: steps of a dry run, `rebalance`, `failover`, and verbs that edit tasks."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.core.explain.decisions import TaskDecision, in_words
 from morag_queue.core.plan import Step
-from morag_queue.operations.failover import FailoverResult
-from morag_queue.operations.rebalance import RebalanceResult
-from morag_queue.operations.task_editor import EditReport
 
 from .table import Column, FittedTable, cell
 from .text import counted, format_minutes, more_line, safe
+
+if TYPE_CHECKING:
+    from morag_queue.operations.failover import FailoverResult
+    from morag_queue.operations.rebalance import RebalanceResult
+    from morag_queue.operations.task_editor import EditReport
 
 _STEPS_SHOWN = _EDITS_SHOWN = 20
 _MOVES_SHOWN = 50
@@ -25,7 +28,7 @@ def step_lines(steps: Sequence[Step]) -> list[str]:
     return [*lines, f"  {more_line(hidden)}"] if hidden else lines
 
 
-def steered_view(report: EditReport) -> RenderableType:
+def steered_view(report: "EditReport") -> RenderableType:
     """Show the tasks that were changed or already as wanted, then the counts. The caller reports refused tasks."""
     accepted = [task for task in report.tasks if task.outcome != "refused"]
     shown = accepted[:_EDITS_SHOWN]
@@ -49,7 +52,7 @@ def steered_view(report: EditReport) -> RenderableType:
     return Group(*parts, Text(", ".join(words) + undo))
 
 
-def failover_view(result: FailoverResult) -> str:
+def failover_view(result: "FailoverResult") -> str:
     """Return a line for each worker with its evidence, the declined or planned steps, and the counts."""
     lines = [
         f"{safe(worker.worker)}: {worker.verdict.value}, {worker.done} ({safe('; '.join(worker.evidence))})"
@@ -68,7 +71,7 @@ def failover_view(result: FailoverResult) -> str:
     return "\n".join([*lines, f"{planned}{summary or 'nothing to recover'}"])
 
 
-def rebalanced_view(result: RebalanceResult, *, explain: bool, quiet: bool) -> RenderableType:
+def rebalanced_view(result: "RebalanceResult", *, explain: bool, quiet: bool) -> RenderableType:
     """Show the moves and a line that sums them up; with `explain` also the moves that were declined."""
     parts: list[RenderableType] = []
     if result.decisions and not quiet:
@@ -103,7 +106,7 @@ def _saved(move: TaskDecision) -> str:
     return format_minutes(move.estimated_improvement) if move.estimated_improvement else "–"
 
 
-def _moves_summary(result: RebalanceResult) -> str:
+def _moves_summary(result: "RebalanceResult") -> str:
     planned = sum(move.tasks for move in result.decisions)
     if result.dry_run:
         return f"{counted(planned, 'task')} would be moved" if planned else "Nothing would be moved"

@@ -1,7 +1,7 @@
 """Answers of `classify` and `submit`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -9,17 +9,19 @@ from rich.text import Text
 from morag_queue.core.model import Classification, TaskState
 from morag_queue.core.routing.feasibility import Feasibility
 from morag_queue.core.routing.types import Placement
-from morag_queue.operations.submit import SubmittedTask
 
 from .table import Cell, Column, FittedTable, cell
 from .text import format_minutes, more_line, safe
+
+if TYPE_CHECKING:
+    from morag_queue.operations.submit import SubmittedTask
 
 _STATE_STYLE = {TaskState.COMPLETED.value: "green", TaskState.FAILED.value: "red"}
 _SCORES = 20
 
 
 def submitted_view(
-    tasks: Sequence[SubmittedTask], summary: str, states: Mapping[str, str], limit: int | None
+    tasks: "Sequence[SubmittedTask]", summary: str, states: Mapping[str, str], limit: int | None
 ) -> RenderableType:
     """Show a table of at most `limit` tasks and the summary below it. `states` are the final states of --wait."""
     shown = tasks[:limit]
@@ -29,8 +31,8 @@ def submitted_view(
     return Group(*parts, Text(summary))
 
 
-def _submitted_table(tasks: Sequence[SubmittedTask], states: Mapping[str, str]) -> FittedTable:
-    def state(task: SubmittedTask) -> Cell:
+def _submitted_table(tasks: "Sequence[SubmittedTask]", states: Mapping[str, str]) -> FittedTable:
+    def state(task: "SubmittedTask") -> Cell:
         word = states.get(task.task_id, "")
         return cell(word, _STATE_STYLE.get(word, ""))
 

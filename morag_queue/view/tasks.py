@@ -2,20 +2,23 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task
-from morag_queue.operations.dead_letters import DeadPage
-from morag_queue.operations.task import RecordedDecision, TaskDetails, TaskExplanation
-from morag_queue.operations.tasks import TaskPage
 
 from .output import iso
 from .submit import score_lines
 from .table import Column, FittedTable, cell
 from .text import format_duration, format_minutes, safe
+
+if TYPE_CHECKING:
+    from morag_queue.operations.dead_letters import DeadPage
+    from morag_queue.operations.task import RecordedDecision, TaskDetails, TaskExplanation
+    from morag_queue.operations.tasks import TaskPage
 
 STATE_STYLE = {
     TaskState.RUNNING: "cyan",
@@ -28,7 +31,7 @@ STATE_STYLE = {
 _LIMIT_HINT = "--limit N shows more, --limit 0 all"
 
 
-def tasks_view(page: TaskPage, now: float, dead: bool = False) -> RenderableType:
+def tasks_view(page: "TaskPage", now: float, dead: bool = False) -> RenderableType:
     """Show a page of tasks and, below it, how many are left out. `dead`: the page holds dead letters."""
     if not page.tasks:
         return Text("No matching task." if page.waiting or dead else "No task is running or waiting.", style="dim")
@@ -39,7 +42,7 @@ def tasks_view(page: TaskPage, now: float, dead: bool = False) -> RenderableType
     return Group(*parts)
 
 
-def dead_view(page: DeadPage, now: float) -> RenderableType:
+def dead_view(page: "DeadPage", now: float) -> RenderableType:
     """Show a page of dead letters."""
     if not page.dead:
         return Text("No dead letters.", style="dim")
@@ -91,7 +94,7 @@ def _age(task: Task, now: float) -> str:
 # -- one task
 
 
-def why_view(answer: TaskExplanation, now: float) -> RenderableType:
+def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
     """Show the reason, the expected start, the recorded decisions and the score table."""
     parts: list[RenderableType] = [
         _title(answer.task_id, answer.state),
@@ -106,7 +109,7 @@ def why_view(answer: TaskExplanation, now: float) -> RenderableType:
     return Group(*parts)
 
 
-def show_view(answer: TaskDetails) -> RenderableType:
+def show_view(answer: "TaskDetails") -> RenderableType:
     """Show one line for each fact; facts that are not known are left out."""
     task, now = answer.task, answer.now_at
     facts: dict[str, str | None] = {
@@ -154,7 +157,7 @@ def _fact(name: str, value: str) -> Text:
     return Text.assemble((f"  {name:<11}", "dim"), safe(value, 1000))
 
 
-def _expected_start(answer: TaskExplanation, now: float) -> Iterable[Text]:
+def _expected_start(answer: "TaskExplanation", now: float) -> Iterable[Text]:
     if answer.expected_start is None or answer.earliest_start_at is None or answer.latest_start_at is None:
         return
     start, earliest, latest = (
@@ -165,7 +168,7 @@ def _expected_start(answer: TaskExplanation, now: float) -> Iterable[Text]:
     yield _fact("starts", f"in about {start} ({earliest} to {latest}{ahead})")
 
 
-def _decisions(decisions: Sequence[RecordedDecision]) -> Iterable[Text]:
+def _decisions(decisions: "Sequence[RecordedDecision]") -> Iterable[Text]:
     for decision in decisions:
         by = f" by {decision.who}" if decision.who else ""
         at = iso(decision.at) if decision.at else None
