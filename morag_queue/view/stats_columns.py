@@ -29,8 +29,8 @@ class StatsColumn(Generic[Row]):
     """A column of rows of one kind.
 
     `read` returns a row's cell; its second argument is True on the live screen, where cells are shorter. `rank` is the
-    rank in a table of `stats`, `live_rank` the one on the live screen (see `Column`); None leaves the column out there.
-    `short_title` replaces the title on a narrow live screen.
+    rank in a table of `stats`, `live_rank` the one on the live screen (see `Column`); a rank of None leaves the column
+    out. `short_title` replaces the title on a narrow live screen.
     """
 
     title: str

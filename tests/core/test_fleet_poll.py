@@ -30,8 +30,8 @@ class PlayedFleet:
     def __init__(self, **more):
         self.infos = infos()
         self.now = FleetPoll(
-            at=NOW, up_since=NOW - 1e6, names=frozenset(one.client_name for one in self.infos.values()),
-            acting={name: one.incarnation for name, one in self.infos.items()},
+            at=NOW, up_since=NOW - 1e6, names=frozenset(info.client_name for info in self.infos.values()),
+            acting={name: info.incarnation for name, info in self.infos.items()},
             beats={name: LastBeat(NOW) for name in self.infos}, **more,
         )  # fmt: skip
         self.history, self.first = detect_changes(PollHistory(), self.now, self.infos, POLICY)

@@ -68,11 +68,11 @@ def test_running_tasks_are_labelled_by_source_and_sorted_by_claim_time(watcher, 
     hold(client, "a", claimed_at=now - 60, state="queued", source="https://example.org/a/b")
     hold(client, "c", claimed_at=now - 1)
     running = watcher.observe().running["worker-1"]
-    assert [one.label for one in running] == ["https://example.org/a/b", "one.mp4", "c"]
+    assert [task.label for task in running] == ["https://example.org/a/b", "one.mp4", "c"]
     assert 60 <= running[0].seconds < 62
     client.hdel("mq:held", "tag-a", "tag-b")
     client.delete("mq:task:b")
-    assert [one.label for one in watcher.observe().running["worker-1"]] == ["c"]
+    assert [task.label for task in watcher.observe().running["worker-1"]] == ["c"]
 
 
 def test_a_frame_has_alerts_journal_entries_and_paused_queues(watcher, broker, client):
@@ -80,7 +80,7 @@ def test_a_frame_has_alerts_journal_entries_and_paused_queues(watcher, broker, c
     broker.journal.write("ann@ops", "cordon", "worker-1", reason="disks", changes={})
     client.sadd("mq:paused", "cpu_batch")
     frame = watcher.observe()
-    assert [one.code for one in frame.alerts] == [Code.WORKER_GONE_WITH_TASKS]
+    assert [alert.code for alert in frame.alerts] == [Code.WORKER_GONE_WITH_TASKS]
     paused = [queue.queue_type for queue in frame.stats.queues if queue.paused]
     assert (frame.journal[0].verb, paused) == ("cordon", [QueueType.CPU_BATCH])
 
