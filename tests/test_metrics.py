@@ -1,4 +1,4 @@
-"""Metrics: scraped over HTTP and parsed as Prometheus does, before and after something has happened."""
+"""Prometheus metrics, scraped over HTTP and parsed."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from morag_queue.watch.turn import TurnReport
 
 @pytest.fixture
 def scraped(stage):
-    """Scrapes what is served; gives samples by name and labels."""
+    """A function that scrapes the metrics and returns samples by name and labels."""
     registry = CollectorRegistry()
     registry.register(FleetCollector(stage.broker))
     metrics = LoopMetrics(registry)
@@ -42,7 +42,7 @@ def at(found, name, **labels):
     return found[name, *sorted(labels.items())]
 
 
-def test_an_empty_fleet_has_every_series_at_nought(scraped):
+def test_an_empty_fleet_has_every_series_at_zero(scraped):
     found = scraped()
     assert at(found, "up") == 1
     assert at(found, "pending_tasks", queue="gpu_priority", level="0") == 0
@@ -51,13 +51,13 @@ def test_an_empty_fleet_has_every_series_at_nought(scraped):
     assert at(found, "leader_term") == 0
 
 
-def test_what_waits_runs_and_has_ended_is_counted(stage, scraped):
+def test_waiting_running_and_ended_tasks_are_counted(stage, scraped):
     stage.join("worker-cpu-1", slots=2)
     stage.submit("a", "b", "c")
     stage.claim("worker-cpu-1")
     stage.claim("worker-cpu-1")
     stage.end("a", run_seconds=2.0)
-    stage.client.hset(stage.keys.unacked, "a-tag-that-nobody-has", "[]")
+    stage.client.hset(stage.keys.unacked, "a-tag-without-an-owner", "[]")
     found = scraped()
     assert at(found, "pending_tasks", queue="cpu_standard", level="4") == 1
     assert at(found, "processing_tasks", queue="cpu_standard") == 1
@@ -70,7 +70,7 @@ def test_what_waits_runs_and_has_ended_is_counted(stage, scraped):
     assert at(found, "increase_per_second", queue="cpu_standard") == pytest.approx(2 / 300)
 
 
-def test_histograms_are_cumulative_and_only_grow(stage, scraped):
+def test_histograms_have_cumulative_buckets(stage, scraped):
     stage.join("worker-cpu-1")
     for task, seconds in (("a", 2.0), ("b", 2.0), ("c", 200.0)):
         stage.submit(task)
@@ -90,7 +90,7 @@ def test_histograms_are_cumulative_and_only_grow(stage, scraped):
     assert buckets[-1] == (float("inf"), 3)
 
 
-def test_figures_of_all_time_survive_the_hashes_that_expire(stage, scraped):
+def test_histograms_survive_the_expiry_of_minute_counters(stage, scraped):
     stage.join("worker-cpu-1")
     stage.submit("a")
     stage.claim("worker-cpu-1")
@@ -100,22 +100,22 @@ def test_figures_of_all_time_survive_the_hashes_that_expire(stage, scraped):
     assert at(scraped(), "task_wait_seconds_count", queue="cpu_standard") == 1
 
 
-def test_the_leader_and_its_term_are_seen(stage, scraped):
+def test_leader_and_term_are_exported(stage, scraped):
     lease = stage.broker.leases.take("me", "ann", "watch", 30)
-    scraped.metrics.alive(True)
+    scraped.metrics.on_alive(True)
     found = scraped()
     assert (at(found, "leader_term"), at(found, "leading")) == (lease.term, 1)
 
 
-def test_the_loops_own_figures_are_counted_as_they_happen(scraped):
+def test_the_loop_counts_moves_recoveries_turns_and_events(scraped):
     report = TurnReport(
         trigger="tick", plan_id="p", taken_at=0.0, moved=5, taken_back=2, quarantined=1, rules={"spill": 3},
         rejected=(Rejected(task_id="x", reason="gone"),), seconds=0.02,
     )  # fmt: skip
-    scraped.metrics.reported(report, 0.3)
-    scraped.metrics.reported(report.model_copy(update={"trigger": "worker-cpu-1 joined"}), 0.0)
-    told = []
-    scraped.metrics.counting(lambda event, **fields: told.append(event))(Event.JOINED, worker="w")
+    scraped.metrics.on_turn(report, 0.3)
+    scraped.metrics.on_turn(report.model_copy(update={"trigger": "worker-cpu-1 joined"}), 0.0)
+    passed_on = []
+    scraped.metrics.counting(lambda event, **fields: passed_on.append(event))(Event.JOINED, worker="w")
     found = scraped()
     assert (at(found, "moves_total", rule="spill"), at(found, "moves_total", rule="recovery")) == (6, 4)
     assert (at(found, "rescues_total", kind="taken_back"), at(found, "rescues_total", kind="resent")) == (4, 0)
@@ -123,26 +123,26 @@ def test_the_loops_own_figures_are_counted_as_they_happen(scraped):
     assert (at(found, "turns_total", trigger="tick"), at(found, "turns_total", trigger="news")) == (1, 1)
     assert (at(found, "turn_duration_seconds_count"), at(found, "turn_lag_seconds_count")) == (2, 1)
     assert at(found, "events_total", event="worker_joined") == 1
-    assert told == [Event.JOINED]
+    assert passed_on == [Event.JOINED]
 
 
-def test_a_broker_that_is_away_is_told_and_costs_no_scrape():
+def test_a_scrape_without_a_broker_reports_up_0_and_nothing_else():
     registry = CollectorRegistry()
     registry.register(FleetCollector(RedisBroker(Settings(redis_url="redis://127.0.0.1:1/0"))))
     (up,) = registry.collect()
     assert [(sample.name, sample.value) for sample in up.samples] == [("morag_queue_up", 0)]
 
 
-def test_names_follow_prometheus(scraped):
+def test_metric_names_follow_prometheus_conventions(scraped):
     for name, *_ in scraped():
         assert not re.search(r"minutes|_ms\b|[A-Z]", name), name
 
 
-def test_the_dashboard_shows_only_metrics_that_there_are(scraped, mq_out):
+def test_the_dashboard_uses_only_existing_metrics(scraped, mq_out):
     report = TurnReport(trigger="tick", plan_id="p", taken_at=0.0, moved=1, rules={"spill": 1})
-    scraped.metrics.reported(report, 0.0)
+    scraped.metrics.on_turn(report, 0.0)
     scraped.metrics.counting(lambda event, **fields: None)(Event.JOINED, worker="w")
-    there = {f"morag_queue_{name}" for name, *_ in scraped()}
+    existing = {f"morag_queue_{name}" for name, *_ in scraped()}
     dashboard = json.loads(mq_out("dashboard"))
     named = {
         name
@@ -150,7 +150,7 @@ def test_the_dashboard_shows_only_metrics_that_there_are(scraped, mq_out):
         for target in panel["targets"]
         for name in re.findall(r"morag_queue_\w+", target["expr"])
     }
-    assert named - there == set()
+    assert named - existing == set()
     assert {"morag_queue_pending_tasks", "morag_queue_backlog_seconds", "morag_queue_leading"} <= named
 
 

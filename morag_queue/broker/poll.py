@@ -1,4 +1,4 @@
-"""One cheap look at a fleet: a pipeline whose answer is read without building anything that a turn would need."""
+"""Poll a fleet: one pipeline, much cheaper than a snapshot."""
 
 import json
 import re
@@ -14,22 +14,20 @@ from morag_queue.core.model import QueueType
 from .keys import Keys
 
 _NAME = re.compile(rb" name=(mq\.\S+)")
-
-
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
 
 class FleetPoller:
-    """Looks at one fleet. A look costs by the number of workers and connections, never by what waits."""
+    """Polls one fleet. The cost depends on the number of workers and connections, not on the backlog."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
 
-    def look(self) -> FleetPoll:
-        """Raises redis-py's errors. A user who may not read CLIENT LIST or INFO sees the rest."""
+    def poll(self) -> FleetPoll:
+        """Poll now. Raises redis-py's errors. If the ACL forbids CLIENT LIST or INFO, their data is missing."""
         k = self._keys
         pipe = self._client.pipeline(transaction=False)
-        # In two words: redis-py would read each of thousands of lines into a dictionary.
+        # As two words, which redis-py does not parse: it would turn each of thousands of lines into a dictionary.
         pipe.execute_command("CLIENT", "LIST")
         pipe.execute_command("INFO", "server", NEVER_DECODE=True)
         pipe.time()
@@ -65,7 +63,7 @@ def _names(answer: Any) -> frozenset[str] | None:
 
 
 def _uptime(answer: Any) -> float:
-    """Seconds; as if for ever where it may not be read."""
+    """Return seconds; infinity if the ACL forbids INFO."""
     text = answer if isinstance(answer, bytes) else str(answer).encode()
     found = _UPTIME.search(text)
     return float(found[1]) if found else float("inf")
@@ -84,11 +82,11 @@ def _state(text: bytes, now: float) -> str:
 
 
 def _waiting(lengths: list[Any], paused: set[str]) -> dict[str, int]:
-    """How many wait in each shared lane that is not paused; a key of another type holds nothing."""
-    found = {}
-    for n, queue in enumerate(QueueType):
-        part = lengths[n * len(LEVELS) : (n + 1) * len(LEVELS)]
-        count = sum(one for one in part if isinstance(one, int))
+    """Count messages in each shared lane that is not paused. A key of another type counts as empty."""
+    waiting = {}
+    for index, queue in enumerate(QueueType):
+        by_level = lengths[index * len(LEVELS) : (index + 1) * len(LEVELS)]
+        count = sum(length for length in by_level if isinstance(length, int))
         if count and queue.value not in paused:
-            found[queue.value] = count
-    return found
+            waiting[queue.value] = count
+    return waiting

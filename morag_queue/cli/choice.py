@@ -44,7 +44,7 @@ def chosen(
     """The filter that the options make. Names may be given by their beginnings. Raises UsageError, NotFound."""
     from morag_queue.core.task import TaskFilter
     from morag_queue.operations.names import resolve, resolve_queue
-    from morag_queue.view.durations import parse_duration
+    from morag_queue.view.text import parse_duration
 
     lanes = [view.lane for view in picture.lanes]
     known = {view.info.worker for view in picture.workers} | {view.worker for view in picture.lanes if view.worker}

@@ -35,7 +35,7 @@ def command(
     failed = [one for one in prepared if isinstance(one, RowFailure)]
 
     def human() -> "RenderableType":
-        from morag_queue.view.classify import classified_view
+        from morag_queue.view.submit import classified_view
 
         return classified_view([(one.classification, one.routed) for one in found])
 

@@ -37,7 +37,7 @@ def ls(
     now = ctx.broker.now()
 
     def human() -> "RenderableType":
-        from morag_queue.view.dead import dead_view
+        from morag_queue.view.tasks import dead_view
 
         return dead_view(answer, now)
 
@@ -55,7 +55,7 @@ def show(
     answer = whole(ctx.broker, ctx.settings, task_id)
 
     def human() -> "RenderableType":
-        from morag_queue.view.task import show_view
+        from morag_queue.view.tasks import show_view
 
         return show_view(answer)
 
@@ -114,7 +114,7 @@ def drop(
 
 def _wanted(state: TaskState | None, age: str | None, name: str | None) -> "TaskFilter":
     from morag_queue.core.task import TaskFilter
-    from morag_queue.view.durations import parse_duration
+    from morag_queue.view.text import parse_duration
 
     if state not in (None, TaskState.FAILED, TaskState.QUARANTINED):
         raise UsageError(f"--state {state}: in dead there are failed and quarantined tasks")

@@ -43,7 +43,7 @@ def command(
     from morag_queue.local.cluster import Cluster
     from morag_queue.local.demo import SIMULATED, Demo
     from morag_queue.view.demo import outcome_view
-    from morag_queue.view.durations import parse_duration
+    from morag_queue.view.text import parse_duration
 
     if input is not None and not input.is_dir():
         raise UsageError(f"--input {input}: no such directory")
@@ -86,13 +86,13 @@ def _show_live(ctx: CliContext, moments: "Iterator[Moment]") -> None:
 
     from morag_queue.local.demo import Picture, Said
     from morag_queue.view.demo import picture_view
-    from morag_queue.view.text import cell
+    from morag_queue.view.text import safe
 
     with Live(console=ctx.console, transient=True, auto_refresh=False) as live:
         for moment in moments:
             match moment:
                 case Said(text):
-                    live.console.print(cell(text))
+                    live.console.print(safe(text), no_wrap=True, overflow="ellipsis")
                 case Picture(stats, ended, total):
                     live.update(picture_view(stats, ended, total), refresh=True)
                 case _:

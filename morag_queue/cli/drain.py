@@ -44,7 +44,7 @@ def command(
     Ends with 6 when the deadline has passed and something still runs; nothing of that is undone.
     """
     from morag_queue.operations.drain import DEADLINE_SECONDS, Drain, DrainOptions
-    from morag_queue.view.durations import parse_duration
+    from morag_queue.view.text import parse_duration
 
     if deadline is not None and no_deadline:
         raise UsageError("drain takes --deadline or --no-deadline, not both")

@@ -56,7 +56,7 @@ def command(
 
 def _answer(ctx: CliContext, done: "FailoverResult") -> ExitStatus:
     def human() -> "RenderableType":
-        from morag_queue.view.failover import failover_view
+        from morag_queue.view.plans import failover_view
 
         return failover_view(done)
 

@@ -36,7 +36,7 @@ def live(ctx: CliContext, watcher: FleetWatcher, wanted: Wanted) -> ExitStatus:
     """Shows the fleet until `q`, Ctrl-C or `count`. Raises what the first look raises: later ones may fail."""
     if wanted.interval < LEAST_INTERVAL_S:
         raise UsageError(f"--interval {wanted.interval:g}s is too short: at least {LEAST_INTERVAL_S:g}s")
-    first = watcher.look()
+    first = watcher.observe()
     on_terminal = ctx.console.is_terminal and not ctx.json
     with Keyboard(ctx.world.stdin if on_terminal else None) as keyboard:
         if on_terminal:
@@ -51,7 +51,7 @@ def live(ctx: CliContext, watcher: FleetWatcher, wanted: Wanted) -> ExitStatus:
 def save(ctx: CliContext, path: Path, frame: LiveFrame) -> None:
     """The picture as the terminal had it, or of an ordinary one."""
     from morag_queue.view.live import render
-    from morag_queue.view.picture import svg
+    from morag_queue.view.svg import svg
 
     columns, rows = ctx.world.env.get("COLUMNS", ""), ctx.world.env.get("LINES", "")
     width, height = ctx.console.size if ctx.console.is_terminal else _PICTURE
@@ -77,7 +77,7 @@ def _lines(ctx: CliContext, keyboard: Keyboard, watcher: FleetWatcher, wanted: W
             if keyboard.wants_stop:
                 keyboard.stop()
         try:
-            frame, trouble = watcher.look(), ""
+            frame, trouble = watcher.observe(), ""
         except (BrokerUnreachable, BrokerError) as error:
             if not trouble:
                 ctx.warn(f"{error}; trying again every {wanted.interval:g}s")
@@ -121,7 +121,7 @@ class _Looker(Thread):
             self._asked.wait()
             self._asked.clear()
             try:
-                self._answer = self._watcher.look()
+                self._answer = self._watcher.observe()
             except MoragQueueError as error:
                 self._answer = error
             except Exception as error:  # noqa: BLE001  a look that fails in whatever way must not freeze the picture

@@ -83,7 +83,7 @@ def _answer(ctx: CliContext, done: "RebalanceResult", explain: bool) -> None:
         return
 
     def human() -> "RenderableType":
-        from morag_queue.view.rebalance import rebalanced_view
+        from morag_queue.view.plans import rebalanced_view
 
         return rebalanced_view(done, explain=explain, quiet=ctx.quiet)
 

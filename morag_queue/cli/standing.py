@@ -17,7 +17,7 @@ def show(ctx: CliContext, answer: "CordonResult", word: str) -> None:
 
 def sentence(answer: "CordonResult", word: str) -> str:
     """One line for a person."""
-    from morag_queue.view.steps import step_lines
+    from morag_queue.view.plans import step_lines
     from morag_queue.view.text import safe
 
     worker = safe(answer.worker, 80)

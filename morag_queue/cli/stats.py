@@ -36,7 +36,7 @@ def command(
     --live adds what runs, alerts and the journal. Where stdout is no terminal it prints one answer after another: with
     --json a document a line.
     """
-    from morag_queue.view.durations import parse_duration
+    from morag_queue.view.text import parse_duration
 
     window_seconds = parse_duration(window, "--window")
     if live:
@@ -69,8 +69,8 @@ def _once(ctx: CliContext, window_seconds: float, svg: Path | None) -> None:
 
 
 def _save(ctx: CliContext, path: Path, answer: "FleetStats") -> None:
-    from morag_queue.view.picture import svg
     from morag_queue.view.stats import stats_view
+    from morag_queue.view.svg import svg
 
     columns = ctx.world.env.get("COLUMNS", "")
     width = ctx.console.width if ctx.console.is_terminal else int(columns) if columns.isdecimal() else 120

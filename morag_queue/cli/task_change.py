@@ -175,7 +175,7 @@ def tell(ctx: CliContext, report: "EditReport") -> ExitStatus:
     """The answer of a verb that changes tasks."""
 
     def human() -> "RenderableType":
-        from morag_queue.view.steer import steered_view
+        from morag_queue.view.plans import steered_view
 
         return steered_view(report)
 

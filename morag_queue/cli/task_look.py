@@ -29,7 +29,7 @@ def why(ctx: CliContext, task_id: Id) -> None:
     answer = look.why(task_id)
 
     def human() -> "RenderableType":
-        from morag_queue.view.task import why_view
+        from morag_queue.view.tasks import why_view
 
         return why_view(answer, look.snapshot.taken_at)
 
@@ -44,7 +44,7 @@ def show(ctx: CliContext, task_id: Id) -> None:
     answer = task_details(ctx.broker, ctx.settings, task_id)
 
     def human() -> "RenderableType":
-        from morag_queue.view.task import show_view
+        from morag_queue.view.tasks import show_view
 
         return show_view(answer)
 

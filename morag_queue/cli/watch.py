@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from morag_queue.broker.redis import RedisBroker
     from morag_queue.watch.events import EventSink
     from morag_queue.watch.log import Log
-    from morag_queue.watch.loop import Hooks
+    from morag_queue.watch.loop import LoopCallbacks
     from morag_queue.watch.metrics import LoopMetrics
 
 _SHORTEST_S = 1.0
@@ -60,10 +60,10 @@ def command(
     log = Log(ctx.stdout, json=is_json, quiet=ctx.quiet, debug=ctx.options.debug)
     ctx.world.answered = True
     notifier = Notifier(ctx.world.env)
-    tell, hooks = _outlets(notifier, broker, log, metrics_port, metrics_address)
+    tell, callbacks = _outlets(notifier, broker, log, metrics_port, metrics_address)
     watch = Watch(
-        broker, who=ctx.who, tell=tell, monitor_interval=_seconds(monitor_interval, "--monitor-interval"),
-        dry_run=dry_run, hooks=hooks,
+        broker, who=ctx.who, emit=tell, monitor_interval=_seconds(monitor_interval, "--monitor-interval"),
+        dry_run=dry_run, callbacks=callbacks,
     )  # fmt: skip
     if once:
         watch.once()
@@ -89,7 +89,7 @@ def _broker(ctx: CliContext, interval: str | None) -> "RedisBroker":
 
 
 def _seconds(text: str, option: str) -> float:
-    from morag_queue.view.durations import parse_duration
+    from morag_queue.view.text import parse_duration
 
     seconds = parse_duration(text, option)
     if seconds < _SHORTEST_S:
@@ -99,23 +99,23 @@ def _seconds(text: str, option: str) -> float:
 
 def _outlets(
     notifier: Notifier, broker: "RedisBroker", log: "Log", port: int | None, address: str
-) -> "tuple[EventSink, Hooks]":
+) -> "tuple[EventSink, LoopCallbacks]":
     """Where the loop's events go, and who else hears of it: systemd, and Prometheus where a port was given."""
-    from morag_queue.watch.loop import Hooks
+    from morag_queue.watch.loop import LoopCallbacks
 
     def alive(leads: bool) -> None:
         notifier.alive("leading the fleet" if leads else "standing by")
 
     if port is None:
-        return log, Hooks(alive=alive)
+        return log, LoopCallbacks(on_alive=alive)
     metrics, url = _metrics(broker, port, address)
     log(Told.METRICS, url=url)
 
     def both(leads: bool) -> None:
         alive(leads)
-        metrics.alive(leads)
+        metrics.on_alive(leads)
 
-    return metrics.counting(log), Hooks(reported=metrics.reported, alive=both)
+    return metrics.counting(log), LoopCallbacks(on_turn=metrics.on_turn, on_alive=both)
 
 
 def _metrics(broker: "RedisBroker", port: int, address: str) -> "tuple[LoopMetrics, str]":

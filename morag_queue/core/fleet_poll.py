@@ -1,7 +1,7 @@
-"""What the loop sees several times a second, and what is news in it: pure, so that a test can play a fleet by hand.
+"""Detect changes between polls of a fleet. Pure, so that tests can play a fleet by hand.
 
-A glance is small: who acts in which name, who is connected, the beats, who is out of service, how much waits. It says
-when to look properly; what is to be done is decided on a whole picture, which a turn takes.
+A poll is small and taken several times a second: acting runs, connections, heartbeats, cordons and queue lengths.
+Changes decide when to make a turn; the turn itself decides on a full snapshot.
 """
 
 from collections.abc import Mapping
@@ -12,22 +12,19 @@ from .model import WorkerInfo
 from .policy import Policy
 
 FENCED = "fenced"
-
+"""The incarnation that a failover writes for a worker."""
 
 GONE_AFTER_S = 0.4
-"""A worker that reconnects is away for less."""
-
+"""A worker without a connection for this long is gone: a live worker reconnects sooner."""
 
 IDLE_AFTER_S = 1.0
-"""Who takes work is not idle for so long while some waits."""
-
+"""A worker that takes messages is free for less than this while messages wait."""
 
 IDLE_AGAIN_S = 5.0
-"""At most so often does an idle worker call for a turn: a fleet with little to do is idle every other second."""
-
+"""Minimum time between IDLE changes: in a fleet with little work a worker is free every other second."""
 
 STALLED_AFTER_S = 15.0
-"""Idle while work waits for it all that time: several beats, and longer than any claim takes."""
+"""A worker that is free this long while messages wait for it has stalled: several beats, longer than any claim."""
 
 
 class ChangeKind(StrEnum):
@@ -46,7 +43,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LastBeat:
-    """The last beat of a worker: when (server's clock), what it had in hand, whether it said goodbye."""
+    """Last heartbeat of a worker: `at` by the server's clock, `busy` held tasks, `stopped` after a clean shutdown."""
 
     at: float
     busy: int = 0
@@ -55,9 +52,10 @@ class LastBeat:
 
 @dataclass(frozen=True, slots=True)
 class FleetPoll:
-    """`names` are the CLIENT LIST names, None where they may not be read. `up_since` is when the server started.
+    """One poll. Times are the server's clock; `up_since` is the server's start.
 
-    `waiting` has only the shared lanes in which something waits that may be taken.
+    `names` are the names in CLIENT LIST, or None if the ACL forbids the command. `acting` maps worker to incarnation,
+    `cordons` worker to state. `waiting` has only shared lanes that are not empty and not paused.
     """
 
     at: float
@@ -71,7 +69,7 @@ class FleetPoll:
 
 @dataclass(frozen=True, slots=True)
 class FleetChange:
-    """One piece of news; `detail` is the state of who is out of service, `count` the starts of who flaps."""
+    """One change. `detail` is the state of a worker out of service, `count` the number of starts of a flapping one."""
 
     kind: ChangeKind
     worker: str = ""
@@ -81,11 +79,12 @@ class FleetChange:
 
 @dataclass(frozen=True)
 class PollHistory:
-    """What was seen so far. `since` is how long the looks were not interrupted, by the server's clock.
+    """What the polls have shown so far. Times are the server's clock.
 
-    `absent` are acting workers without a connection and since when, `idle` those with room while work waits for them.
-    `free_since` is how long somebody has had nothing to do while something waited anywhere. `told` is what has been
-    told and still holds; `starts` are unexpected starts of each worker.
+    `since` is the start of uninterrupted polling. `absent` maps acting workers without a connection, and `idle` free
+    workers with messages waiting in their queues, to the time this began. `free_since` is when some worker became
+    free while any message waited. `reported` holds the reported conditions that still hold, `starts` the times of
+    unexpected starts of each worker, `idle_reported_at` the last IDLE change.
     """
 
     last: FleetPoll | None = None
@@ -93,31 +92,31 @@ class PollHistory:
     absent: Mapping[str, float] = field(default_factory=dict)
     idle: Mapping[str, float] = field(default_factory=dict)
     free_since: float | None = None
-    told: frozenset[tuple[ChangeKind, str, str]] = frozenset()
+    reported: frozenset[tuple[ChangeKind, str, str]] = frozenset()
     starts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    called_at: float | None = None
+    idle_reported_at: float | None = None
 
     def interrupted(self) -> "PollHistory":
-        """After a look that failed: absence was not seen meanwhile, so it has to be seen anew."""
+        """Return the history after a failed poll: absence has to be observed anew."""
         return replace(self, since=None, absent={}, idle={}, free_since=None)
 
     def proved_absent(self, infos: Mapping[str, WorkerInfo]) -> frozenset[str]:
-        """Acting workers that are dead: no connection, looked at all the time, for longer than a live one needs.
+        """Return the dead workers: acting, and without a connection for longer than a live worker needs to reconnect.
 
-        A live one whose connections were cut beats again on a new one. So it is given a beat and a half without any
-        connection, or, having been silent before that, the rest of two beats.
+        A live worker whose connections were cut beats again on a new one. It gets one and a half beats without a
+        connection or, if it was silent before, the rest of two beats.
         """
         return frozenset(worker for worker in self.absent if worker in infos and self._is_dead(worker, infos[worker]))
 
     def _is_dead(self, worker: str, info: WorkerInfo) -> bool:
-        assert self.last is not None, "who is absent was looked for"
+        assert self.last is not None, "absence comes from a poll"
         beat, away = self.last.beats.get(worker), self.last.at - self.absent[worker]
         silence = self.last.at - (beat.at if beat is not None else info.started_at)
-        long = away > 1.5 * info.beat_seconds or (away >= GONE_AFTER_S and silence > 2 * info.beat_seconds)
-        return long and self._steady(info)
+        overdue = away > 1.5 * info.beat_seconds or (away >= GONE_AFTER_S and silence > 2 * info.beat_seconds)
+        return overdue and self._is_conclusive(info)
 
     def silent(self, infos: Mapping[str, WorkerInfo], policy: Policy) -> frozenset[str]:
-        """Acting workers that are connected and have missed every beat of the heartbeat timeout."""
+        """Return the acting workers that are connected but sent no heartbeat within the heartbeat timeout."""
         if self.last is None:
             return frozenset()
         return frozenset(
@@ -128,11 +127,11 @@ class PollHistory:
             and not beat.stopped
             and worker not in self.absent
             and self.last.at - beat.at > policy.offline_after_seconds
-            and self._steady(infos[worker])
+            and self._is_conclusive(infos[worker])
         )
 
-    def _steady(self, info: WorkerInfo) -> bool:
-        """Whether the server, and our view of it, have been there for long enough that a live worker would be back."""
+    def _is_conclusive(self, info: WorkerInfo) -> bool:
+        """Whether server and polling have been up long enough for a live worker to be back."""
         return (
             self.since is not None and self.last is not None and self.last.at - self.since > 2 * info.beat_seconds + 1
         )
@@ -141,28 +140,27 @@ class PollHistory:
 def detect_changes(
     history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo], policy: Policy
 ) -> tuple[PollHistory, tuple[FleetChange, ...]]:
-    """What was seen with this glance added, and what is news. `infos` is what the last picture knew of the workers."""
+    """Return the history with this poll added, and the changes. `infos` are the workers of the last snapshot."""
     before = history.last
     absent = _absent(history, now, infos)
     idle = _idle(history, now, infos)
-    free_since = (history.free_since or now.at) if _is_somebody_free(now, infos) else None
+    free_since = (history.free_since or now.at) if _is_any_free(now, infos) else None
     after = replace(history, last=now, since=_since(history, now), absent=absent, idle=idle, free_since=free_since)
     changes = _starts(before, now) if before is not None else []
-    holds = [*_gone(after, now, infos), *_service(now), *_stalled(after, now)]
-    holds += [FleetChange(ChangeKind.SILENT, worker) for worker in sorted(after.silent(infos, policy))]
-    told = {(one.kind, one.worker, one.detail) for one in holds}
+    conditions = [*_gone(after, now, infos), *_out_of_service(now), *_stalled(after, now)]
+    conditions += [FleetChange(ChangeKind.SILENT, worker) for worker in sorted(after.silent(infos, policy))]
+    reported = {(change.kind, change.worker, change.detail): change for change in conditions}
     if before is not None:
-        changes += [one for one in holds if (one.kind, one.worker, one.detail) not in history.told]
-        service = {worker for kind, worker, _ in history.told if kind is ChangeKind.OUT_OF_SERVICE} - now.cordons.keys()
-        changes += [FleetChange(ChangeKind.IN_SERVICE, worker) for worker in sorted(service)]
-    else:  # who is away or silent already is news as well; who is cordoned is not
-        changes += [one for one in holds if one.kind is not ChangeKind.OUT_OF_SERVICE]
+        changes += [change for key, change in reported.items() if key not in history.reported]
+        cordoned = {worker for kind, worker, _ in history.reported if kind is ChangeKind.OUT_OF_SERVICE}
+        changes += [FleetChange(ChangeKind.IN_SERVICE, worker) for worker in sorted(cordoned - now.cordons.keys())]
+    else:  # the first poll reports workers that are absent or silent already, but not cordoned ones
+        changes += [change for change in conditions if change.kind is not ChangeKind.OUT_OF_SERVICE]
     starts, flapping = _flapping(history, changes, now, policy)
-    called_at = history.called_at
-    if _calls(after, now):
+    if _is_idle_due(after, now):
         changes.append(FleetChange(ChangeKind.IDLE))
-        called_at = now.at
-    return replace(after, told=frozenset(told), starts=starts, called_at=called_at), (*changes, *flapping)
+        after = replace(after, idle_reported_at=now.at)
+    return replace(after, reported=frozenset(reported), starts=starts), (*changes, *flapping)
 
 
 def _since(history: PollHistory, now: FleetPoll) -> float:
@@ -170,13 +168,13 @@ def _since(history: PollHistory, now: FleetPoll) -> float:
 
 
 def _is_up(worker: str, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
-    """Whether the run that the picture knew still acts in its name, and has not said goodbye."""
+    """Whether the run of the last snapshot still acts for the worker and has not shut down."""
     beat = now.beats.get(worker)
     return now.acting.get(worker) == infos[worker].incarnation and not (beat is not None and beat.stopped)
 
 
 def _absent(history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> dict[str, float]:
-    """A worker that has no name in CLIENT LIST (no agent's) cannot be seen to be absent."""
+    """Only workers with a client name can be absent: others cannot be found in CLIENT LIST."""
     if now.names is None:
         return {}
     return {
@@ -187,7 +185,7 @@ def _absent(history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo
 
 
 def _idle(history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> dict[str, float]:
-    """Workers with nothing in hand, while something waits in a queue that they read."""
+    """Free workers, while messages wait in a queue that they read."""
     return {
         worker: history.idle.get(worker, now.at)
         for worker, info in infos.items()
@@ -195,12 +193,12 @@ def _idle(history: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo])
     }
 
 
-def _is_somebody_free(now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
+def _is_any_free(now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
     return bool(now.waiting) and any(_is_free(worker, now, infos) for worker in infos)
 
 
 def _is_free(worker: str, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
-    """In service, beating, and with nothing in hand."""
+    """In service, beating, and holding no task."""
     beat = now.beats.get(worker)
     if beat is None or beat.busy or worker in now.cordons:
         return False
@@ -210,56 +208,59 @@ def _is_free(worker: str, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bo
 def _starts(before: FleetPoll, now: FleetPoll) -> list[FleetChange]:
     changes = []
     for worker, run in now.acting.items():
-        was = before.acting.get(worker)
-        if run not in (was, FENCED):
-            changes.append(FleetChange(ChangeKind.JOINED if was is None else ChangeKind.RETURNED, worker))
-        beat, known = now.beats.get(worker), before.beats.get(worker)
-        if beat is not None and beat.stopped and not (known is not None and known.stopped):
+        previous = before.acting.get(worker)
+        if run not in (previous, FENCED):
+            changes.append(FleetChange(ChangeKind.JOINED if previous is None else ChangeKind.RETURNED, worker))
+        beat, last_beat = now.beats.get(worker), before.beats.get(worker)
+        if beat is not None and beat.stopped and not (last_beat is not None and last_beat.stopped):
             changes.append(FleetChange(ChangeKind.LEFT, worker))
     return changes
 
 
 def _gone(after: PollHistory, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> list[FleetChange]:
-    found = [
+    gone = [
         FleetChange(ChangeKind.GONE, worker) for worker, since in after.absent.items() if now.at - since >= GONE_AFTER_S
     ]
-    return found + [FleetChange(ChangeKind.OVERDUE, worker) for worker in sorted(after.proved_absent(infos))]
+    return gone + [FleetChange(ChangeKind.OVERDUE, worker) for worker in sorted(after.proved_absent(infos))]
 
 
-def _service(now: FleetPoll) -> list[FleetChange]:
+def _out_of_service(now: FleetPoll) -> list[FleetChange]:
     return [FleetChange(ChangeKind.OUT_OF_SERVICE, worker, state) for worker, state in sorted(now.cordons.items())]
 
 
 def _stalled(after: PollHistory, now: FleetPoll) -> list[FleetChange]:
     return [
-        FleetChange(ChangeKind.STALLED, one) for one, since in after.idle.items() if now.at - since >= STALLED_AFTER_S
+        FleetChange(ChangeKind.STALLED, worker)
+        for worker, since in after.idle.items()
+        if now.at - since >= STALLED_AFTER_S
     ]
 
 
-def _calls(after: PollHistory, now: FleetPoll) -> bool:
-    """Whether somebody has been free for a moment while work waits; once as long as that lasts, and not too often."""
+def _is_idle_due(after: PollHistory, now: FleetPoll) -> bool:
+    """Whether to report that a worker is free while work waits: once per such period, and not too often."""
     since = after.free_since
     if since is None or now.at - since < IDLE_AFTER_S:
         return False
-    return after.called_at is None or (after.called_at < since and now.at - after.called_at >= IDLE_AGAIN_S)
+    last = after.idle_reported_at
+    return last is None or (last < since and now.at - last >= IDLE_AGAIN_S)
 
 
 def _flapping(
     history: PollHistory, changes: list[FleetChange], now: FleetPoll, policy: Policy
 ) -> tuple[dict[str, tuple[float, ...]], list[FleetChange]]:
-    """Who starts again and again without having said goodbye. What is counted begins anew when the breaker opens."""
+    """Count starts without a clean shutdown before. The count of a worker restarts when its breaker opens."""
     recovery = policy.recovery
     before = history.last
-    said_goodbye = {worker for worker, beat in before.beats.items() if beat.stopped} if before is not None else set()
+    shut_down = {worker for worker, beat in before.beats.items() if beat.stopped} if before is not None else set()
     starts = {
         worker: recent
         for worker, times in history.starts.items()
         if (recent := tuple(at for at in times if now.at - at < recovery.breaker_seconds))
     }
     flapping = []
-    for one in changes:
-        if one.kind is ChangeKind.RETURNED and one.worker not in said_goodbye:
-            starts[one.worker] = (*starts.get(one.worker, ()), now.at)
-            if len(starts[one.worker]) >= recovery.breaker_failures:
-                flapping.append(FleetChange(ChangeKind.FLAPPING, one.worker, count=len(starts.pop(one.worker))))
+    for change in changes:
+        if change.kind is ChangeKind.RETURNED and change.worker not in shut_down:
+            starts[change.worker] = (*starts.get(change.worker, ()), now.at)
+            if len(starts[change.worker]) >= recovery.breaker_failures:
+                flapping.append(FleetChange(ChangeKind.FLAPPING, change.worker, count=len(starts.pop(change.worker))))
     return starts, flapping

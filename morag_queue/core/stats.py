@@ -1,7 +1,7 @@
-"""The figures a person reads, out of a snapshot and the counters: queues, workers, the fleet.
+"""Statistics of queues, workers and the fleet, from a snapshot and the counters.
 
-Counts of completed and failed tasks are of all time, averages and rates of the window. Times are minutes, as the
-models have them.
+Counts of completed and failed tasks cover all time; averages and rates cover the window. Times are minutes, the unit of
+the models.
 """
 
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from .policy import Policy
 from .snapshot import Snapshot, Totals, WorkerView
 from .worker_status import SERVING, in_hands, status_in
 
-# What a task counts as in the backlog where none has ended and none says how long it will take: as a web page.
 ASSUMED_RUN_S = 60.0
+"""Run time of a task in the backlog if no task has ended and none has an estimate: that of a web page."""
 
 
 def queue_stats(
     queue: QueueType, snapshot: Snapshot, window: Window, totals: Totals, serving: tuple[WorkerView, ...]
 ) -> QueueStats:
-    """One queue. `serving` are the workers in service that read it, see `serving_workers`.
+    """Return one queue. `serving` are the workers in service that read it, see `serving_workers`.
 
-    `processing_tasks` are the messages in workers' hands. `backlog_time` is pending tasks × their mean run time ÷
-    serving slots: the mean of the window, else of all time, else of the estimates, else `ASSUMED_RUN_S`; as if by one
-    slot while nobody serves the queue.
+    `processing_tasks` are messages that workers hold. `backlog_time` is pending tasks × mean run time ÷ serving slots.
+    The mean run time is that of the window, else of all time, else of the estimates, else `ASSUMED_RUN_S`. A queue
+    without a serving worker counts as served by one slot.
     """
     pending = snapshot.pending[queue]
-    processing = sum(queue_of(one.lane) is queue for one in snapshot.held)
+    processing = sum(queue_of(message.lane) is queue for message in snapshot.held)
     slots = sum(max(view.info.slots, 1) for view in serving)
     mean_run_s = window.mean_run_seconds or totals.mean_run_seconds or _estimated_run_s(queue, snapshot)
     return QueueStats(
@@ -52,17 +52,17 @@ def queue_stats(
 
 
 def worker_stats(view: WorkerView, snapshot: Snapshot, policy: Policy) -> WorkerStats:
-    """One worker. `active_tasks` runs: what is in its hands, but for what its last beat said was only reserved."""
+    """Return one worker. `active_tasks` counts held tasks without those that its last heartbeat called reserved."""
     info, beat = view.info, view.beat
-    word, reason = status_in(snapshot, view, policy)
+    status, reason = status_in(snapshot, view, policy)
     silence = None if beat is None else max(snapshot.taken_at - beat.at, 0.0)
-    hands = in_hands(view, snapshot.held_count(view))
+    held = in_hands(view, snapshot.held_count(view))
     return WorkerStats(
         worker=info.worker,
         capability=info.capability,
-        status=word,
-        active_tasks=_active(view, hands, snapshot.taken_at - policy.offline_after_seconds),
-        assigned_tasks=hands + snapshot.waiting_count(info.worker),
+        status=status,
+        active_tasks=_active(view, held, snapshot.taken_at - policy.offline_after_seconds),
+        assigned_tasks=held + snapshot.waiting_count(info.worker),
         max_concurrent_tasks=info.slots,
         completed_tasks=view.totals.completed,
         failed_tasks=view.totals.failed,
@@ -87,7 +87,7 @@ def fleet_stats(
     *,
     window_seconds: float,
 ) -> FleetStats:
-    """Everything at once: all four queues, used or not, and the workers by their ids."""
+    """Return all four queues, used or not, and the workers sorted by id."""
     serving = serving_workers(snapshot, policy)
     return FleetStats(
         taken_at=snapshot.taken_at,
@@ -105,16 +105,16 @@ def fleet_stats(
 
 
 def serving_workers(snapshot: Snapshot, policy: Policy) -> Mapping[QueueType, tuple[WorkerView, ...]]:
-    """For each queue the workers that read it and are in service: online or busy."""
+    """Return, for each queue, the workers that read it and are in service: online or busy."""
     serving = [view for view in snapshot.workers if status_in(snapshot, view, policy)[0] in SERVING]
     return {queue: tuple(view for view in serving if queue.value in view.info.queues) for queue in QueueType}
 
 
-def _active(view: WorkerView, hands: int, alive_since: float) -> int:
+def _active(view: WorkerView, held: int, alive_since: float) -> int:
     beat = view.beat
     if beat is None or beat.stopped or beat.at < alive_since or view.fenced:
         return 0
-    return min(max(hands - beat.reserved, 0), view.info.slots)
+    return min(max(held - beat.reserved, 0), view.info.slots)
 
 
 def _oldest_wait_s(queue: QueueType, snapshot: Snapshot) -> float:
@@ -123,19 +123,19 @@ def _oldest_wait_s(queue: QueueType, snapshot: Snapshot) -> float:
 
 
 def _estimated_run_s(queue: QueueType, snapshot: Snapshot) -> float:
-    """The mean estimate at the ends of its lists, each for as many tasks as wait there."""
+    """Return the mean estimate of the known entries at the ends of each list, weighted by the length of the list."""
     seconds = count = 0.0
     for view in snapshot.lanes_by_queue[queue]:
         for length, *ends in zip(view.lengths, view.heads, view.tails, strict=True):
-            known = [one.minutes * 60 for end in ends for one in end if one.minutes]
+            known = [entry.minutes * 60 for end in ends for entry in end if entry.minutes]
             if known:
                 seconds, count = seconds + length * sum(known) / len(known), count + length
     return seconds / count if count else ASSUMED_RUN_S
 
 
 def _pending_by_priority(queue: QueueType, snapshot: Snapshot) -> dict[str, int]:
-    """By the words of the tiers; exact in strict order, an approximation by level in weighted order."""
-    pending = dict.fromkeys((one.name for one in QueuePriority), 0)
+    """Count by priority name: exact in strict order, approximated by level in weighted order."""
+    pending = dict.fromkeys((priority.name for priority in QueuePriority), 0)
     for view in snapshot.lanes_by_queue[queue]:
         for level, length in enumerate(view.lengths):
             pending[priority_of_level(level).name] += length

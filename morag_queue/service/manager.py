@@ -95,7 +95,7 @@ class PriorityQueueManager:
         if self._thread is not None:
             return
         self._stopping = Event()
-        watch = Watch(self._broker, who=f"{getpass.getuser()}@{socket.gethostname()}", tell=self._tell)
+        watch = Watch(self._broker, who=f"{getpass.getuser()}@{socket.gethostname()}", emit=self._tell)
         # Of its own, and a daemon: a service that ends without stop() must not hang on it.
         self._thread = Thread(target=watch.run, args=[self._stopping], name="morag-queue-loop", daemon=True)
         self._thread.start()

@@ -1,7 +1,7 @@
-"""What each verb answers with --json, as a model: scripts rely on it, `--json-schema` prints it, a test holds it true.
+"""The JSON document of each verb as a model. Scripts rely on it, `--json-schema` prints it, and a test checks it.
 
-Most answers are the models that the verbs themselves give; here are those that a command puts together. A new verb has
-a row in `ANSWERS`.
+Most answers are models of the operations; the models here are those that a command assembles. Add a row to `ANSWERS`
+for every new verb.
 """
 
 from importlib import import_module
@@ -19,30 +19,32 @@ from morag_queue.watch.events import Event, Level
 from .schema import MAY_BE_MISSING
 
 
-class Failed(Frozen):
-    """A source that was not taken. `line` counts from 1, 0 where it is not of a file."""
+class SourceFailure(Frozen):
+    """A source that was not accepted. `line` counts from 1; 0 for a source from the command line."""
 
     line: int
     source: str
     error: str
 
 
-class WaitedTask(SubmittedTask):
-    state: str = Field("", description="with --wait: how it ended", json_schema_extra=MAY_BE_MISSING)
+class SubmittedTaskResult(SubmittedTask):
+    state: str = Field("", description="with --wait: the final state", json_schema_extra=MAY_BE_MISSING)
 
 
-class Submitted(Frozen):
+class SubmitResult(Frozen):
     submitted: int
     dry_run: bool = Field(False, json_schema_extra=MAY_BE_MISSING)
-    tasks: tuple[WaitedTask, ...] = Field((), description="not with --quiet", json_schema_extra=MAY_BE_MISSING)
-    failed: tuple[Failed, ...]
-    error: str = Field("", description="what ended it before its end", json_schema_extra=MAY_BE_MISSING)
+    tasks: tuple[SubmittedTaskResult, ...] = Field(
+        (), description="left out with --quiet", json_schema_extra=MAY_BE_MISSING
+    )
+    failed: tuple[SourceFailure, ...]
+    error: str = Field("", description="the error that stopped it early", json_schema_extra=MAY_BE_MISSING)
     uncertain: tuple[str, ...] = Field(
-        (), description="ids of which the broker's answer was lost", json_schema_extra=MAY_BE_MISSING
+        (), description="ids of tasks for which the broker's answer was lost", json_schema_extra=MAY_BE_MISSING
     )
 
 
-class Classified(Frozen):
+class ClassifiedSource(Frozen):
     source: str
     classification: Classification
     decision: LoadBalancingDecision
@@ -52,17 +54,17 @@ class Classified(Frozen):
     scores: tuple[Score, ...]
 
 
-class Classifications(Frozen):
-    classified: tuple[Classified, ...]
-    failed: tuple[Failed, ...]
+class ClassifyResult(Frozen):
+    classified: tuple[ClassifiedSource, ...]
+    failed: tuple[SourceFailure, ...]
 
 
-class Journaled(Frozen):
-    entries: tuple[JournalEntry, ...] = Field(description="the newest first")
+class JournalPage(Frozen):
+    entries: tuple[JournalEntry, ...] = Field(description="newest first")
 
 
-class Steered(Frozen):
-    """What became of tasks that were to be cancelled, moved, prioritised or run again. `journal` is the entry's id."""
+class TaskEditResult(Frozen):
+    """The outcome of cancelling, moving, reprioritising or retrying tasks. `journal` is the id of the journal entry."""
 
     verb: str
     dry_run: bool
@@ -73,7 +75,7 @@ class Steered(Frozen):
     journal: str | None
 
 
-class Account(Frozen):
+class DemoAccount(Frozen):
     attempted: int
     executed: int
     lost: int
@@ -83,32 +85,32 @@ class Account(Frozen):
     batch_wait_seconds: float | None
 
 
-class Unsent(Frozen):
+class RefusedSource(Frozen):
     source: str
     error: str
 
 
-class Demonstrated(Frozen):
-    account: Account
+class DemoResult(Frozen):
+    account: DemoAccount
     killed_worker: str | None
     interrupted_tasks: tuple[str, ...]
     lost_tasks: tuple[str, ...]
     duplicated_tasks: tuple[str, ...]
     wait_seconds_by_priority: dict[str, float | None]
-    refused: tuple[Unsent, ...]
+    refused: tuple[RefusedSource, ...]
     workers: dict[str, str]
     simulated: str
     seconds: float
 
 
-class Setting(Frozen):
+class SettingValue(Frozen):
     value: Any
     origin: str
 
 
-class Configured(Frozen):
+class ConfigResult(Frozen):
     file: str | None
-    settings: dict[str, Setting]
+    settings: dict[str, SettingValue]
 
 
 class ExitCode(Frozen):
@@ -121,13 +123,13 @@ class ExitCodes(Frozen):
     exit_codes: tuple[ExitCode, ...]
 
 
-class Completion(Frozen):
+class CompletionScript(Frozen):
     shell: str
     script: str
 
 
 class LogLine(BaseModel):
-    """One line of `watch`: an event of the table in `events.py`, and its fields beside these."""
+    """One line of `watch`: an event of the table in `watch/events.py` with its fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -136,49 +138,49 @@ class LogLine(BaseModel):
     event: Event
 
 
-_HERE = __name__
+_THIS_MODULE = __name__
 ANSWERS = {
-    "submit": f"{_HERE}:Submitted",
-    "classify": f"{_HERE}:Classifications",
+    "submit": f"{_THIS_MODULE}:SubmitResult",
+    "classify": f"{_THIS_MODULE}:ClassifyResult",
     "rebalance": "morag_queue.operations.rebalance:RebalanceResult",
-    "journal ls": f"{_HERE}:Journaled",
+    "journal ls": f"{_THIS_MODULE}:JournalPage",
     "journal show": "morag_queue.broker.contract:JournalEntry",
     "journal undo": "morag_queue.operations.journal:UndoResult",
     "cordon": "morag_queue.operations.cordon:CordonResult",
     "uncordon": "morag_queue.operations.cordon:CordonResult",
     "drain": "morag_queue.operations.cordon:CordonResult",
     "failover": "morag_queue.operations.failover:FailoverResult",
-    "watch": f"{_HERE}:LogLine",
+    "watch": f"{_THIS_MODULE}:LogLine",
     "stats": "morag_queue.core.model:FleetStats",
     "tasks": "morag_queue.operations.tasks:TaskPage",
     "task show": "morag_queue.operations.task:TaskDetails",
     "task why": "morag_queue.operations.task:TaskExplanation",
-    "task cancel": f"{_HERE}:Steered",
-    "task move": f"{_HERE}:Steered",
-    "task prio": f"{_HERE}:Steered",
-    "task retry": f"{_HERE}:Steered",
+    "task cancel": f"{_THIS_MODULE}:TaskEditResult",
+    "task move": f"{_THIS_MODULE}:TaskEditResult",
+    "task prio": f"{_THIS_MODULE}:TaskEditResult",
+    "task retry": f"{_THIS_MODULE}:TaskEditResult",
     "pause": "morag_queue.operations.pause:PauseResult",
     "resume": "morag_queue.operations.pause:PauseResult",
     "dead ls": "morag_queue.operations.dead_letters:DeadPage",
     "dead show": "morag_queue.operations.task:TaskDetails",
-    "dead requeue": f"{_HERE}:Steered",
+    "dead requeue": f"{_THIS_MODULE}:TaskEditResult",
     "dead drop": "morag_queue.operations.dead_letters:DropResult",
     "doctor": "morag_queue.operations.doctor:Diagnosis",
-    "demo": f"{_HERE}:Demonstrated",
-    "config show": f"{_HERE}:Configured",
-    "exit-codes": f"{_HERE}:ExitCodes",
-    "completion": f"{_HERE}:Completion",
+    "demo": f"{_THIS_MODULE}:DemoResult",
+    "config show": f"{_THIS_MODULE}:ConfigResult",
+    "exit-codes": f"{_THIS_MODULE}:ExitCodes",
+    "completion": f"{_THIS_MODULE}:CompletionScript",
 }
-"""The words of a verb -> where the model of its document is, or of each line, for `watch` and `stats --live`."""
+"""Verb -> the model of its document, or of each of its lines for `watch` and `stats --live`."""
 WITHOUT = frozenset({"worker", "dashboard"})
-"""Verbs that print no document of ours: Celery takes the place of the process; a dashboard is Grafana's."""
+"""Verbs without a document: `worker` becomes a Celery process, `dashboard` prints Grafana's format."""
 
 
-def answer_of(words: str) -> type[BaseModel] | None:
-    """The model of a verb's answer; None for one that has none."""
-    where = ANSWERS.get(words)
-    if where is None:
+def answer_of(verb: str) -> type[BaseModel] | None:
+    """Return the model of a verb's answer, or None."""
+    location = ANSWERS.get(verb)
+    if location is None:
         return None
-    module, _, name = where.partition(":")
+    module, _, name = location.partition(":")
     model: type[BaseModel] = getattr(import_module(module), name)
     return model

@@ -1,4 +1,4 @@
-"""The demo: the fleet while it runs, and the account at the end."""
+"""Answers of `demo`: the fleet while it runs, and the account of its tasks at the end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,34 +10,33 @@ from rich.text import Text
 
 from morag_queue.core.model import FleetStats
 
-from .durations import format_duration
 from .stats import stats_view
-from .text import safe
+from .text import format_duration, safe
 
 
 def picture_view(stats: FleetStats, ended: int, total: int) -> RenderableType:
-    """The tables of `stats` under a bar of what is done."""
+    """Show a progress bar and the tables of `stats`."""
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=max(total, 1), completed=ended, width=40), Text(f"{ended} of {total} tasks done"))
     return Group(Text(), line, Text(), stats_view(stats), Text())
 
 
 def outcome_view(answer: Mapping[str, Any]) -> RenderableType:
-    """The account in words; `answer` is the JSON document of `demo`."""
+    """Show the account; `answer` is the JSON document of `demo`."""
     account: Mapping[str, Any] = answer["account"]
     table = Table.grid(padding=(0, 2))
-    for word in ("attempted", "executed", "lost", "duplicated", "stuck"):
-        bad = account[word] and word in ("lost", "duplicated", "stuck")
-        table.add_row(Text(word), Text(str(account[word]), "bold red" if bad else "bold"), Text(_note(word, answer)))
-    for word, seconds in answer["wait_seconds_by_priority"].items():
-        table.add_row(Text(f"{word} wait"), Text(format_duration(seconds), "bold"), Text())
-    return Group(Text(), Text(f"The account, after {format_duration(answer['seconds'])}", "bold"), table)
+    for name in ("attempted", "executed", "lost", "duplicated", "stuck"):
+        is_bad = account[name] and name in ("lost", "duplicated", "stuck")
+        table.add_row(Text(name), Text(str(account[name]), "bold red" if is_bad else "bold"), Text(_note(name, answer)))
+    for priority, seconds in answer["wait_seconds_by_priority"].items():
+        table.add_row(Text(f"{priority} wait"), Text(format_duration(seconds), "bold"), Text())
+    return Group(Text(), Text(f"The account after {format_duration(answer['seconds'])}", "bold"), table)
 
 
-def _note(word: str, answer: Mapping[str, Any]) -> str:
+def _note(name: str, answer: Mapping[str, Any]) -> str:
     interrupted, killed = answer["interrupted_tasks"], answer["killed_worker"]
-    if word == "executed" and interrupted:
-        return f"{len(interrupted)} of them taken back from {safe(killed)}, which was killed"
-    if word == "duplicated" and (explained := set(answer["duplicated_tasks"]) & set(interrupted)):
-        return f"{len(explained)} of them in the hands of {safe(killed)} when it was killed"
+    if name == "executed" and interrupted:
+        return f"{len(interrupted)} of them requeued from {safe(killed)}, which was killed"
+    if name == "duplicated" and (explained := set(answer["duplicated_tasks"]) & set(interrupted)):
+        return f"{len(explained)} of them were running on {safe(killed)} when it was killed"
     return ""

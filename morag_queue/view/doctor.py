@@ -1,4 +1,4 @@
-"""Findings for a person: each with what to do about it."""
+"""The findings of `doctor`, each with its remedy."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from rich.text import Text
 from morag_queue.core.doctor import Finding, Severity
 from morag_queue.operations.doctor import Diagnosis
 
-from .text import safe
+from .text import counted, safe
 
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _LONGEST = 500
@@ -17,14 +17,14 @@ _INDENT = 9
 
 
 def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
-    """The findings, and how many there are of each kind."""
+    """Show the findings, then the count of each severity."""
     if not diagnosis.findings:
-        return Text("Nothing is wrong.", style="green")
-    counts = Counter(one.severity for one in diagnosis.findings)
-    parts: list[RenderableType] = [one for finding in diagnosis.findings for one in _finding(finding)]
-    words = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "hint"}
-    told = [f"{counts[one]} {word}{'s' * (counts[one] != 1)}" for one, word in words.items() if counts[one]]
-    return Group(*parts, Text(", ".join(told), style="bold"))
+        return Text("No problems found.", style="green")
+    counts = Counter(finding.severity for finding in diagnosis.findings)
+    parts = [part for finding in diagnosis.findings for part in _finding(finding)]
+    nouns = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "hint"}
+    summary = ", ".join(counted(counts[severity], noun) for severity, noun in nouns.items() if counts[severity])
+    return Group(*parts, Text(summary, style="bold"))
 
 
 def _finding(finding: Finding) -> tuple[RenderableType, ...]:
@@ -38,7 +38,7 @@ def _finding(finding: Finding) -> tuple[RenderableType, ...]:
 
 @dataclass(frozen=True)
 class Indented:
-    """Paragraphs under a heading, with no blanks at the ends of their lines."""
+    """Paragraphs indented under a heading, without trailing blanks."""
 
     paragraphs: tuple[Text, ...]
 

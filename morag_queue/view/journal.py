@@ -1,4 +1,4 @@
-"""The journal for a person: one line a change, or one change in full."""
+"""Answers of `journal`: one line for each change, or one change in full."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,54 +8,66 @@ from rich.text import Text
 
 from morag_queue.broker.contract import JournalEntry
 
-from .columns import Column, Fitting
 from .output import iso
-from .text import cell, safe
+from .table import Column, FittedTable, cell
+from .text import safe
 
 
 def journal_view(entries: Sequence[JournalEntry]) -> RenderableType:
+    """Show one line for each entry."""
     if not entries:
-        return Text("No such change is in the journal.")
-    return Fitting(
+        return Text("No matching journal entry.")
+    return FittedTable(
         [
-            Column("WHEN", [cell(iso(one.at) or "–") for one in entries]),
-            Column("VERB", [cell(one.verb) for one in entries]),
-            Column("SUBJECT", [cell(one.subject, "", 200) for one in entries], least=12),
-            Column("WHAT", [cell(_what(one.changes), "", 200) for one in entries], least=16),
-            Column("WHO", [cell(one.who, "", 100) for one in entries], rank=2, least=8),
-            Column("REASON", [cell(one.reason, "", 300) for one in entries], rank=1, least=16),
-            Column("ENTRY", [cell(one.entry_id, "dim") for one in entries], rank=3),
+            Column("WHEN", [cell(iso(entry.at) or "–") for entry in entries]),
+            Column("VERB", [cell(entry.verb) for entry in entries]),
+            Column("SUBJECT", [cell(entry.subject, "", 200) for entry in entries], least=12),
+            Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], least=16),
+            Column("WHO", [cell(entry.who, "", 100) for entry in entries], rank=2, least=8),
+            Column("REASON", [cell(entry.reason, "", 300) for entry in entries], rank=1, least=16),
+            Column("ENTRY", [cell(entry.entry_id, "dim") for entry in entries], rank=3),
         ]
     )
 
 
-def entry_view(one: JournalEntry) -> RenderableType:
-    known = {"entry": one.entry_id, "when": iso(one.at), "who": one.who, "verb": one.verb, "subject": one.subject}
-    known |= {name: text for name, text in (("reason", one.reason), ("plan", one.plan_id)) if text}
-    lines = [Text(f"{name:<8} {safe(value)}") for name, value in known.items()]
-    return Group(*lines, *(Text(line) for line in _told(one.changes)))
+def entry_view(entry: JournalEntry) -> RenderableType:
+    """Show everything that an entry records."""
+    facts = {
+        "entry": entry.entry_id, "when": iso(entry.at), "who": entry.who, "verb": entry.verb, "subject": entry.subject,
+    }  # fmt: skip
+    facts |= {name: value for name, value in (("reason", entry.reason), ("plan", entry.plan_id)) if value}
+    lines = [f"{name:<8} {safe(value)}" for name, value in facts.items()]
+    return Group(*(Text(line) for line in (*lines, *_change_lines(entry.changes))))
 
 
-def _what(changes: Mapping[str, Any]) -> str:
-    """The counts of an entry in a line, and the state that it led to."""
-    state = [str(changes["state"])] if isinstance(changes.get("state"), str) else []
-    counts = {name: value for name, value in changes.items() if isinstance(value, int) and value and value is not True}
-    told = [str(count) if name == "count" else f"{count} {name.replace('_', ' ')}" for name, count in counts.items()]
-    return ", ".join([*state, *told]) or "–"
+def counts(changes: Mapping[str, Any]) -> list[str]:
+    """Return the counts of an entry in words, such as `3 moved`; `journal show` has the ids."""
+    numbers = {name: value for name, value in changes.items() if type(value) is int and value}
+    return [
+        str(number) if name == "count" else f"{number} {name.removesuffix('_tasks').replace('_', ' ')}"
+        for name, number in numbers.items()
+    ]
 
 
-def _told(changes: Mapping[str, Any]) -> list[str]:
+def _summary(changes: Mapping[str, Any]) -> str:
+    """Return the resulting state and the counts of an entry in one line."""
+    state = changes.get("state")
+    return ", ".join([*([state] if isinstance(state, str) else []), *counts(changes)]) or "–"
+
+
+def _change_lines(changes: Mapping[str, Any]) -> list[str]:
+    width = max((len(name) for name, value in changes.items() if not isinstance(value, Mapping | list)), default=0)
     lines = []
     for name, value in changes.items():
         match value:
             case Mapping():
-                lines += [f"{safe(name)}", *(f"  {safe(key)}: {_plain(item)}" for key, item in value.items())]
+                lines += [f"{safe(name)}", *(f"  {safe(key)}: {_joined(item)}" for key, item in value.items())]
             case list():
-                lines += [f"{safe(name)}", *(f"  {_plain(item)}" for item in value)]
+                lines += [f"{safe(name)}", *(f"  {_joined(item)}" for item in value)]
             case _:
-                lines.append(f"{safe(name):<8} {_plain(value)}")
+                lines.append(f"{safe(name):<{max(width, 8)}} {_joined(value)}")
     return lines
 
 
-def _plain(value: Any) -> str:
-    return " ".join(safe(one) for one in value) if isinstance(value, list) else safe(value)
+def _joined(value: Any) -> str:
+    return " ".join(safe(item) for item in value) if isinstance(value, list) else safe(value)

@@ -1,53 +1,68 @@
-"""The live view: one picture of the fleet in so many columns and rows. A pure function of frame, size and state."""
+"""The live screen: one frame of the fleet in a given number of columns and rows. A pure function of its arguments."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 
 from morag_queue.operations.stats import LiveFrame
 
-from .durations import format_duration
-from .grid import Line, Screenful, fitted, padded, text
 from .live_state import HELP, LiveState
 from .live_tables import alert_lines, clock, journal_lines, queue_lines, worker_lines, workers
-from .text import safe
+from .table import Line, fitted, padded, text
+from .text import format_duration, safe
 
 WIDE = 150
-"""Columns from which on alerts and journal stand beside the workers."""
+"""Width from which alerts and journal stand beside the workers instead of above and below."""
 _TALL = 30
-_SIDE = 3
+"""Height from which a blank line separates the header from the queues."""
+_DIVIDER = " │ "
 _LEAST_JOURNAL = 2
-"""Lines: its title and an entry."""
+"""Lines: the title and one entry."""
 _STALE_S = 10.0
 
 
-def render(frame: LiveFrame, width: int, height: int, state: LiveState) -> Screenful:
-    """Exactly `height` lines of exactly `width` cells, whatever there is to show."""
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Lines that are exactly as wide as the terminal."""
+
+    lines: Sequence[Line]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        newline = Segment.line()
+        for number, line in enumerate(self.lines):
+            if number:
+                yield newline
+            yield from line
+
+
+def render(frame: LiveFrame, width: int, height: int, state: LiveState) -> Screen:
+    """Draw exactly `height` lines of exactly `width` cells."""
     top = [_header(frame, width, state), *([[]] if height >= _TALL else []), *queue_lines(frame, width), []]
     room = max(height - len(top) - 1, 0)
     if state.help:
         body = _help(width)
     elif width >= WIDE:
-        body = _beside(frame, width, room, state)
+        body = _side_by_side(frame, width, room, state)
     else:
-        body = _below(frame, width, room, state)
+        body = _stacked(frame, width, room, state)
     body = body[:room] + [[]] * (room - len(body))
     lines = [*top, *body][: max(height - 1, 0)]
-    return Screenful([padded(line, width) for line in (*lines, _footer(width, state))])
+    return Screen([padded(line, width) for line in (*lines, _footer(width, state))])
 
 
 def _header(frame: LiveFrame, width: int, state: LiveState) -> Line:
+    if state.trouble:
+        warning = f"{state.trouble}; showing data from {format_duration(state.age_s)} ago "
+        return [text(fitted(f" ✖ {safe(warning, 500)}", width), "bold white on red")]
     leader = frame.stats.leader
-    who = safe(leader.who, 40) if leader else "nobody"
     parts = [
         text("morag-queue ", "bold"),
         text(f"{safe(frame.fleet.replace('redis://', ''), 60)}  ", "dim"),
         text(f"{clock(frame.stats.taken_at)} UTC  "),
-        text(f"leader: {who}  ", "" if leader else "dim"),
+        text(f"leader: {safe(leader.who, 40) if leader else 'none'}  ", "" if leader else "dim"),
     ]
-    if state.trouble:
-        told = f"{state.trouble}; this is {format_duration(state.age_s)} old "
-        return [text(fitted(f" ✖ {safe(told, 500)}", width), "bold white on red")]
     if state.paused:
         parts.append(text(f" PAUSED {format_duration(state.age_s)} ago ", "black on yellow"))
     elif state.age_s > _STALE_S:
@@ -55,67 +70,71 @@ def _header(frame: LiveFrame, width: int, state: LiveState) -> Line:
     return parts
 
 
-def _below(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
-    """Alerts first, then workers, and the journal in what they leave, or a quarter."""
-    alerts = _cut(alert_lines(frame, width), max(room // 4, 2))
+def _stacked(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
+    """Alerts, workers, journal. The journal gets the lines that the workers leave, or a quarter of the rest."""
+    alerts = _limited(alert_lines(frame, width), max(room // 4, 2))
     body = [*alerts, []] if alerts else []
-    left = room - len(body)
-    shown = workers(frame, state)
-    for_journal = min(max(left - len(shown) - 3, left // 4), len(frame.journal) + 1)
+    rest = room - len(body)
+    for_journal = min(max(rest - len(workers(frame, state)) - 3, rest // 4), len(frame.journal) + 1)
     if for_journal < _LEAST_JOURNAL:
-        return [*body, *_workers(frame, width, left, state)]
-    body += _workers(frame, width, left - for_journal - 1, state)
+        return [*body, *_workers(frame, width, rest, state)]
+    body += _workers(frame, width, rest - for_journal - 1, state)
     body += [[]] * (room - for_journal - len(body))
-    return [*body, [text("JOURNAL", "bold dim")], *journal_lines(frame.journal[: for_journal - 1], width)]
+    return [*body, _title("JOURNAL"), *journal_lines(frame.journal[: for_journal - 1], width)]
 
 
-def _beside(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
-    """Workers at the left, alerts and journal at the right."""
-    right = max(width // 3, 56)
-    left = width - right - _SIDE
-    workers_part = _workers(frame, left, room, state)
-    alerts = _cut(alert_lines(frame, right), max(room // 2, 2))
-    side: list[Line] = [[text("ALERTS", "bold dim")], *(alerts or [[text("none", "green")]]), []]
-    side += [[text("JOURNAL", "bold dim")], *journal_lines(frame.journal, right)]
+def _side_by_side(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
+    """Workers on the left, alerts and journal on the right."""
+    right_width = max(width // 3, 56)
+    left_width = width - right_width - len(_DIVIDER)
+    alerts = _limited(alert_lines(frame, right_width), max(room // 2, 2))
+    right: list[Line] = [_title("ALERTS"), *(alerts or [[text("none", "green")]]), []]
+    right += [_title("JOURNAL"), *journal_lines(frame.journal, right_width)]
+    left = _workers(frame, left_width, room, state)
     rows = []
-    for n in range(room):
-        first = workers_part[n] if n < len(workers_part) else []
-        second = side[n] if n < len(side) else []
-        rows.append([*padded(first, left), text(" │ ", "dim"), *second])
+    for number in range(room):
+        first = left[number] if number < len(left) else []
+        second = right[number] if number < len(right) else []
+        rows.append([*padded(first, left_width), text(_DIVIDER, "dim"), *second])
     return rows
 
 
 def _workers(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
     if not frame.stats.workers:
-        return [[text("No worker has registered.", "yellow")]]
-    every = workers(frame, state)
-    if not every:
+        return [[text("No workers are registered.", "yellow")]]
+    matching = workers(frame, state)
+    if not matching:
         return [[text(f"No worker matches {safe(state.filter, 40)!r}.", "yellow")]]
     fits = max(room - 1, 1)
-    if len(every) <= fits:
-        return worker_lines(frame, every, width)
+    if len(matching) <= fits:
+        return worker_lines(frame, matching, width)
     fits = max(fits - 1, 1)
-    offset = min(state.offset, len(every) - fits)
-    part = every[offset : offset + fits]
-    told = f"… workers {offset + 1} to {offset + len(part)} of {len(every)}"
-    return [*worker_lines(frame, part, width), [text(told, "dim")]]
+    offset = min(state.offset, len(matching) - fits)
+    shown = matching[offset : offset + fits]
+    position = f"… workers {offset + 1} to {offset + len(shown)} of {len(matching)}"
+    return [*worker_lines(frame, shown, width), [text(position, "dim")]]
 
 
-def _cut(lines: Sequence[Line], most: int) -> list[Line]:
-    if len(lines) <= most:
-        return list(lines)
-    return [*lines[: most - 1], [text(f"… and {len(lines) - most + 1} more alerts: morag-queue doctor", "yellow")]]
+def _limited(alerts: Sequence[Line], most: int) -> list[Line]:
+    if len(alerts) <= most:
+        return list(alerts)
+    hidden = len(alerts) - most + 1
+    return [*alerts[: most - 1], [text(f"… and {hidden} more alerts: morag-queue doctor", "yellow")]]
+
+
+def _title(words: str) -> Line:
+    return [text(words, "bold dim")]
 
 
 def _help(width: int) -> list[Line]:
-    return [[text(f"  {keys:<16}", "bold"), text(fitted(what, max(width - 18, 0)))] for keys, what in HELP]
+    return [[text(f"  {keys:<16}", "bold"), text(fitted(effect, max(width - 18, 0)))] for keys, effect in HELP]
 
 
 def _footer(width: int, state: LiveState) -> Line:
     if state.typing:
-        return [text("/", "bold"), text(safe(state.filter, 60)), text("▏ Enter keeps, Esc drops", "dim")]
-    keys = ("q quit", "p pause" if not state.paused else "p go on", f"s sort: {state.sort}", "/ filter", "? help")
+        return [text("/", "bold"), text(safe(state.filter, 60)), text("▏ Enter applies, Esc clears", "dim")]
+    keys = ("q quit", "p resume" if state.paused else "p pause", f"s sort: {state.sort}", "/ filter", "? help")
     line: list[Segment] = [text("  ".join(keys), "dim")]
     if state.filter:
-        line.append(text(f"  filter: {safe(state.filter, 40)} (Esc drops it)", "yellow"))
+        line.append(text(f"  filter: {safe(state.filter, 40)} (Esc clears it)", "yellow"))
     return padded(line, width)

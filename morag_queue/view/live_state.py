@@ -1,4 +1,4 @@
-"""What a person has chosen in the live view, and what each key changes. Pure."""
+"""The state of the live screen, and what each key changes. Pure."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,13 +13,13 @@ class Sort(StrEnum):
 
     @property
     def following(self) -> "Sort":
-        words = list(Sort)
-        return words[(words.index(self) + 1) % len(words)]
+        orders = list(Sort)
+        return orders[(orders.index(self) + 1) % len(orders)]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """`offset`: how many workers are scrolled past; `age_s`: how old the picture is, `trouble`: why it is."""
+    """`offset` workers are scrolled past. `age_s` is the age of the frame, `trouble` the error that keeps it old."""
 
     paused: bool = False
     sort: Sort = Sort.NAME
@@ -38,17 +38,17 @@ _SCROLL = {
 }  # fmt: skip
 HELP = (
     ("q", "quit"),
-    ("p or space", "pause, and go on"),
-    ("s", "sort the workers: name, status, load, age of the task, beat"),
-    ("/", "show workers of which some field holds the text; Enter keeps it, Esc drops it"),
+    ("p or space", "pause or resume"),
+    ("s", "sort workers by name, status, load, age of the task, last beat"),
+    ("/", "filter workers by a text in any field; Enter applies it, Esc clears it"),
     ("↑ ↓ PgUp PgDn", "scroll the workers"),
     ("?", "this help"),
 )
-"""Keys and what they do."""
+"""Keys and their effect."""
 
 
 def on_key(state: LiveState, key: str) -> LiveState:
-    """The state after a key: a character, or the name of a key such as `enter` or `page down`."""
+    """Return the state after a key: a character, or a name such as `enter` or `page down`."""
     if state.typing:
         return _typed(state, key)
     if state.help:

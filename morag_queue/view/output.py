@@ -1,7 +1,7 @@
-"""The way out: a model becomes one JSON document, or a renderable for a person.
+"""Output of answers: a model becomes one JSON document for scripts, or a renderable for a terminal.
 
-JSON: times are ISO 8601 in UTC, enums are words (a QueuePriority its name), a number that is not finite is null, and
-everything that is not ASCII is escaped, so that a hostile name is whole for a script and harmless on a terminal.
+JSON: times are ISO 8601 in UTC, enums are their values (QueuePriority: its name), numbers that are not finite are null.
+Characters outside ASCII are escaped: a script gets a hostile name unchanged, and a terminal is not affected by it.
 """
 
 import json
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _TIMES = {"at", "since", "until", "deadline", "expected_start"}
-_YEAR_9999_S = 253_370_764_800.0  # what datetime can still write
+_YEAR_9999_S = 253_370_764_800.0  # the last year that datetime can represent
 
 
 class Sink(Protocol):
-    """Where output goes and how: `CliContext`, or whatever else has these."""
+    """Where output goes: `CliContext`, or anything with the same attributes."""
 
     @property
     def json(self) -> bool: ...
@@ -36,31 +36,31 @@ class Sink(Protocol):
 
 
 def emit(sink: Sink, answer: BaseModel | Mapping[str, Any], human: "Callable[[], RenderableType]") -> None:
-    """Prints the answer: with --json as one document on stdout, else what `human` makes of it.
+    """Print the answer: one JSON document with --json, else the result of `human`.
 
-    `human` is called only where a person reads, so that rich and the views are imported only then. A str out of it
-    is printed as it is, never wrapped.
+    `human` is not called with --json, so that Rich and the views are imported only when needed. If it returns a str,
+    that is printed without wrapping.
     """
     if sink.json:
         sink.stdout.write(dumps(answer, indent=2 if sink.stdout.isatty() else None) + "\n")
         return
-    shown = human()
-    if isinstance(shown, str):
-        sink.stdout.write(shown + "\n")
+    rendered = human()
+    if isinstance(rendered, str):
+        sink.stdout.write(rendered + "\n")
     else:
-        sink.console.print(shown)
+        sink.console.print(rendered)
 
 
 def dumps(answer: Any, indent: int | None = None) -> str:
-    """The JSON text of a model or of plain values with models in them."""
+    """Return the JSON text of a model, or of plain values that contain models."""
     return json.dumps(plain(answer), indent=indent, allow_nan=False)
 
 
 def plain(value: Any) -> Any:
-    """JSON's own types out of models.
+    """Convert models to JSON types.
 
-    Seconds since the epoch are told by the name of a model's field (`…_at`, or one of `_TIMES`); in plain mappings,
-    which may be a user's own arguments, a number stays a number.
+    A model's field is a time in seconds since the epoch if its name is in `_TIMES` or ends in `_at`. Numbers in plain
+    mappings stay numbers: a mapping may hold a user's task arguments.
     """
     match value:
         case BaseModel():
@@ -82,7 +82,7 @@ def plain(value: Any) -> Any:
 
 
 def is_time_name(name: str) -> bool:
-    """Whether a model's field of that name is seconds since the epoch."""
+    """Whether a model field of that name holds seconds since the epoch."""
     return name in _TIMES or name.endswith("_at")
 
 
@@ -91,7 +91,7 @@ def _is_number(value: Any) -> bool:
 
 
 def iso(seconds: float) -> str | None:
-    """Seconds since the epoch as ISO 8601 in UTC, to the millisecond; None for 0 (not known) and what is no time."""
+    """Return ISO 8601 in UTC, to the millisecond; None for 0 (unknown) and for values out of range."""
     if not 0 < seconds < _YEAR_9999_S:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The JSON schema of an answer, as `view.output` writes it: times are ISO 8601, a priority is its word."""
+"""JSON schemas of answers as `view.output` writes them: times in ISO 8601, priorities by name."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from morag_queue.core.model import QueuePriority
 from .output import is_time_name
 
 MAY_BE_MISSING: dict[str, Any] = {"x-may-be-missing": True}
-"""Marks a field that some answers leave out."""
+"""Schema extra of a field that some answers leave out."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(model: type[BaseModel], *, strict: bool = False) -> dict[str, Any]:
-    """What the model's JSON document looks like.
+    """Return the schema of a model's JSON document.
 
-    An answer may get more fields in a later version; with `strict`, the schema knows all that there are now.
+    Later versions may add fields to an answer, so the schema allows them; with `strict` it forbids them.
     """
     schema = model.model_json_schema(mode="serialization", schema_generator=_Generator)
     _as_written(schema, strict)
@@ -27,36 +27,36 @@ def json_schema(model: type[BaseModel], *, strict: bool = False) -> dict[str, An
 class _Generator(GenerateJsonSchema):
     def enum_schema(self, schema: Any) -> JsonSchemaValue:
         if schema["cls"] is QueuePriority:
-            return {"type": "string", "enum": [one.name for one in QueuePriority]}
+            return {"type": "string", "enum": [priority.name for priority in QueuePriority]}
         return super().enum_schema(schema)
 
 
-def _as_written(part: Any, strict: bool) -> None:
-    """Changes a schema in place to what `output.plain` makes of its models."""
-    if isinstance(part, list):
-        for one in part:
-            _as_written(one, strict)
-    if not isinstance(part, dict):
+def _as_written(schema: Any, strict: bool) -> None:
+    """Change a schema in place to describe what `output.plain` writes."""
+    if isinstance(schema, list):
+        for item in schema:
+            _as_written(item, strict)
+    if not isinstance(schema, dict):
         return
-    properties = part.get("properties")
+    properties = schema.get("properties")
     if isinstance(properties, dict):
-        missing = {name for name, one in properties.items() if one.pop("x-may-be-missing", False)}
-        if missing:
-            part["required"] = [name for name in part.get("required", ()) if name not in missing]
-        for name, one in properties.items():
-            if is_time_name(name) and _is_number(one):
-                properties[name] = _time(one)
+        optional = {name for name, field in properties.items() if field.pop("x-may-be-missing", False)}
+        if optional:
+            schema["required"] = [name for name in schema.get("required", ()) if name not in optional]
+        for name, field in properties.items():
+            if is_time_name(name) and _is_number(field):
+                properties[name] = _time(field)
         if not strict:
-            part.pop("additionalProperties", None)
-    for one in part.values():
-        _as_written(one, strict)
+            schema.pop("additionalProperties", None)
+    for item in schema.values():
+        _as_written(item, strict)
 
 
-def _is_number(one: dict[str, Any]) -> bool:
-    kinds = {one.get("type"), *(each.get("type") for each in one.get("anyOf", ()))}
-    return "number" in kinds or "integer" in kinds
+def _is_number(field: dict[str, Any]) -> bool:
+    types = {field.get("type"), *(option.get("type") for option in field.get("anyOf", ()))}
+    return "number" in types or "integer" in types
 
 
-def _time(one: dict[str, Any]) -> dict[str, Any]:
-    said: dict[str, Any] = {name: one[name] for name in ("title", "description") if name in one}
-    return {"type": ["string", "null"], "format": "date-time"} | said
+def _time(field: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {name: field[name] for name in ("title", "description") if name in field}
+    return {"type": ["string", "null"], "format": "date-time"} | kept

@@ -1,37 +1,42 @@
-"""What was submitted, and what became of it."""
+"""Answers of `classify` and `submit`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.core.model import TaskState
-from morag_queue.operations.submit import SubmittedTask
+from morag_queue.core.model import Classification, TaskState
+from morag_queue.core.routing.feasibility import Feasibility
+from morag_queue.core.routing.types import Placement
 
-from .columns import Column, Fitting
-from .durations import format_minutes
-from .text import cell
+from .table import Cell, Column, FittedTable, cell
+from .text import format_minutes, more_line, safe
+
+if TYPE_CHECKING:
+    from morag_queue.operations.submit import SubmittedTask
 
 _STATE_STYLE = {TaskState.COMPLETED.value: "green", TaskState.FAILED.value: "red"}
+_SCORES = 20
 
 
 def submitted_view(
-    tasks: Sequence[SubmittedTask], summary: str, states: Mapping[str, str], limit: int | None
+    tasks: "Sequence[SubmittedTask]", summary: str, states: Mapping[str, str], limit: int | None
 ) -> RenderableType:
-    """A table of the tasks, at most `limit` of them, and the summary below it. `states` are those of --wait."""
+    """Show a table of at most `limit` tasks and the summary below it. `states` are the final states of --wait."""
     shown = tasks[:limit]
-    parts: list[RenderableType] = [_table(shown, states), Text()] if shown else []
+    parts: list[RenderableType] = [_submitted_table(shown, states), Text()] if shown else []
     if len(tasks) > len(shown):
-        parts.insert(1, Text(f"… and {len(tasks) - len(shown)} more; --json lists them all", style="dim"))
+        parts.insert(1, Text(more_line(len(tasks) - len(shown)), style="dim"))
     return Group(*parts, Text(summary))
 
 
-def _table(tasks: Sequence[SubmittedTask], states: Mapping[str, str]) -> Fitting:
-    def state(task: SubmittedTask) -> Text:
+def _submitted_table(tasks: "Sequence[SubmittedTask]", states: Mapping[str, str]) -> FittedTable:
+    def state(task: "SubmittedTask") -> Cell:
         word = states.get(task.task_id, "")
         return cell(word, _STATE_STYLE.get(word, ""))
 
-    return Fitting(
+    return FittedTable(
         [
             Column("SOURCE", [cell(task.source, "", 400) for task in tasks], least=36, keeps_end=True),
             Column("TYPE", [cell(task.content_type.value) for task in tasks], rank=2),
@@ -43,3 +48,68 @@ def _table(tasks: Sequence[SubmittedTask], states: Mapping[str, str]) -> Fitting
             Column("TASK", [cell(task.task_id, "dim", 255) for task in tasks], rank=5),
         ]
     )
+
+
+def classified_view(classified: Iterable[tuple[Classification, Placement]]) -> RenderableType:
+    """Show one block for each source, in the given order."""
+    blocks: list[RenderableType] = []
+    for classification, placement in classified:
+        if blocks:
+            blocks.append(Text())
+        blocks += _classification(classification, placement)
+    return Group(*blocks)
+
+
+def _classification(found: Classification, placement: Placement) -> Iterable[RenderableType]:
+    decision = placement.decision
+    needs = dict.fromkeys([found.requires.value, *(requirement.value for requirement in found.requirements)])
+    yield Text(safe(found.source, 400), style="bold")
+    yield _fact("type", f"{found.content_type.value}, {found.complexity.value} complexity")
+    yield _fact("needs", f"{', '.join(needs)}; {found.memory_gb:.1f} GB memory, {found.disk_gb:.1f} GB disk")
+    yield _fact("takes", f"{format_minutes(found.estimated_minutes)} (confidence {found.confidence:.0%})")
+    yield _fact("priority", found.priority.name)
+    for reason in found.reasons:
+        yield _fact("because", reason)
+    yield _fact("goes to", f"{placement.lane}, level {placement.level}")
+    yield _fact(decision.action.value, f"{decision.reason} (confidence {decision.confidence:.0%})")
+    yield from score_lines(placement.scores)
+
+
+def _fact(name: str, value: str) -> Text:
+    return Text.assemble((f"  {name:<9} ", "dim"), safe(value, 1000))
+
+
+class Scored(Protocol):
+    """A worker of a score table."""
+
+    @property
+    def worker(self) -> str: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def expected_minutes(self) -> float | None: ...
+
+
+def score_lines(scores: Sequence[Scored]) -> Iterable[RenderableType]:
+    """Show the best workers of a score table below a blank line; nothing if it is empty."""
+    shown = scores[:_SCORES]
+    if shown:
+        yield Text()
+        yield FittedTable(
+            [
+                Column("  WORKER", [cell(f"  {score.worker}", "", 200) for score in shown], least=16),
+                Column("VERDICT", [cell(score.verdict, _verdict_style(score.verdict)) for score in shown]),
+                Column("SCORE", [cell(f"{score.score:.2f}") for score in shown], right=True),
+                Column(
+                    "EXPECTED", [cell(format_minutes(score.expected_minutes)) for score in shown], right=True, rank=1
+                ),
+            ]
+        )
+    if len(scores) > len(shown):
+        yield Text(more_line(len(scores) - len(shown), "worker"), style="dim")
+
+
+def _verdict_style(verdict: str) -> str:
+    return "green" if verdict == Feasibility.FIT else "yellow"

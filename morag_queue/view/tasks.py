@@ -1,17 +1,24 @@
-"""Tasks in a table: what runs, what waits and how long already."""
+"""Answers about tasks: lists of open and dead tasks, one task in full, and why a task waits."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task
-from morag_queue.operations.tasks import TaskPage
 
-from .columns import Column, Fitting
-from .durations import format_duration, format_minutes
-from .text import cell
+from .output import iso
+from .submit import score_lines
+from .table import Column, FittedTable, cell
+from .text import format_duration, format_minutes, safe
+
+if TYPE_CHECKING:
+    from morag_queue.operations.dead_letters import DeadPage
+    from morag_queue.operations.task import RecordedDecision, TaskDetails, TaskExplanation
+    from morag_queue.operations.tasks import TaskPage
 
 STATE_STYLE = {
     TaskState.RUNNING: "cyan",
@@ -21,29 +28,39 @@ STATE_STYLE = {
     TaskState.QUARANTINED: "bold red",
     TaskState.CANCELLED: "dim",
 }
+_LIMIT_HINT = "--limit N shows more, --limit 0 all"
 
 
-def tasks_view(page: TaskPage, now: float, buried: bool = False) -> RenderableType:
-    """The page, and below it what it leaves out. `buried`: of tasks that have failed, with the reason."""
+def tasks_view(page: "TaskPage", now: float, dead: bool = False) -> RenderableType:
+    """Show a page of tasks and, below it, how many are left out. `dead`: the page holds dead letters."""
     if not page.tasks:
-        return Text("No such task." if page.waiting or buried else "Nothing runs and nothing waits.", style="dim")
-    parts: list[RenderableType] = [graves_table(page.tasks, now) if buried else _table(page.tasks, now)]
+        return Text("No matching task." if page.waiting or dead else "No task is running or waiting.", style="dim")
+    parts: list[RenderableType] = [_dead_table(page.tasks, now) if dead else _open_table(page.tasks, now)]
     if page.has_more:
-        more = f"{page.waiting} wait in all; " if not buried else ""
-        parts += [Text(), Text(f"{more}--limit N shows more, --limit 0 all", style="dim")]
+        total = f"{page.waiting} tasks are waiting; " if not dead else ""
+        parts += [Text(), Text(f"{total}{_LIMIT_HINT}", style="dim")]
     return Group(*parts)
 
 
-def _table(tasks: Sequence[Task], now: float) -> Fitting:
-    return Fitting(
+def dead_view(page: "DeadPage", now: float) -> RenderableType:
+    """Show a page of dead letters."""
+    if not page.dead:
+        return Text("No dead letters.", style="dim")
+    parts: list[RenderableType] = [_dead_table(page.dead, now)]
+    if page.has_more:
+        parts += [Text(), Text(f"{page.total} in total; {_LIMIT_HINT}", style="dim")]
+    return Group(*parts)
+
+
+def _open_table(tasks: Sequence[Task], now: float) -> FittedTable:
+    positions = ["–" if task.position is None else task.position for task in tasks]
+    return FittedTable(
         [
             Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], least=13),
             Column("STATE", [cell(task.state, STATE_STYLE.get(task.state, "")) for task in tasks]),
             Column("PRIORITY", [cell(task.priority.name) for task in tasks], rank=1),
             Column("LANE", [cell(task.lane, "", 200) for task in tasks], least=12),
-            Column(
-                "POS", [cell("–" if task.position is None else task.position) for task in tasks], right=True, rank=2
-            ),
+            Column("POS", [cell(position) for position in positions], right=True, rank=2),
             Column("AGE", [cell(_age(task, now)) for task in tasks], right=True),
             Column("TAKES", [cell(format_minutes(task.estimated_duration)) for task in tasks], right=True, rank=5),
             Column("WORKER", [cell(task.worker or task.pinned_to or "–", "", 200) for task in tasks], rank=3, least=12),
@@ -53,10 +70,9 @@ def _table(tasks: Sequence[Task], now: float) -> Fitting:
     )
 
 
-def graves_table(tasks: Sequence[Task], now: float) -> Fitting:
-    """Failed and quarantined tasks."""
+def _dead_table(tasks: Sequence[Task], now: float) -> FittedTable:
     ages = [format_duration(None if task.ended_at is None else now - task.ended_at) for task in tasks]
-    return Fitting(
+    return FittedTable(
         [
             Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], least=13),
             Column("STATE", [cell(task.state, STATE_STYLE.get(task.state, "")) for task in tasks]),
@@ -70,6 +86,97 @@ def graves_table(tasks: Sequence[Task], now: float) -> Fitting:
 
 
 def _age(task: Task, now: float) -> str:
-    """Since it was taken, or since it was queued."""
+    """Return the time since the task was claimed, or since it was queued if no worker has claimed it."""
     since = task.claimed_at or task.enqueued_at
     return format_duration(None if since is None else max(now - since, 0.0))
+
+
+# -- one task
+
+
+def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
+    """Show the reason, the expected start, the recorded decisions and the score table."""
+    parts: list[RenderableType] = [
+        _title(answer.task_id, answer.state),
+        _fact("why", f"{answer.reason_code}: {answer.reason}"),
+    ]
+    if answer.lane:
+        place = f", position {answer.position}" if answer.position is not None else ""
+        parts.append(_fact("lane", f"{answer.lane}{place}"))
+    parts += _expected_start(answer, now)
+    parts += _decisions(answer.decisions)
+    parts += score_lines(answer.workers)
+    return Group(*parts)
+
+
+def show_view(answer: "TaskDetails") -> RenderableType:
+    """Show one line for each fact; facts that are not known are left out."""
+    task, now = answer.task, answer.now_at
+    facts: dict[str, str | None] = {
+        "why": f"{answer.reason_code}: {answer.reason}",
+        "task": task.task,
+        "source": task.source,
+        "args": None if answer.args is None else json.dumps(answer.args, ensure_ascii=False),
+        "kwargs": json.dumps(answer.kwargs, ensure_ascii=False) if answer.kwargs else None,
+        "priority": task.priority.name,
+        "needs": task.requires.value + (f", {task.content_type.value}" if task.content_type else ""),
+        "takes": None if task.estimated_duration is None else format_minutes(task.estimated_duration),
+        "lane": task.lane + ("" if task.level is None else f", level {task.level}"),
+        "position": None if task.position is None else str(task.position),
+        "worker": task.worker,
+        "pinned to": task.pinned_to,
+        "queued": _moment(task.enqueued_at, now),
+        "not before": _moment(task.eta_at, now),
+        "claimed": _moment(task.claimed_at, now),
+        "started": _moment(task.started_at, now),
+        "ended": _moment(task.ended_at, now),
+        "waited": None if task.wait_seconds is None else format_duration(task.wait_seconds),
+        "ran": None if task.run_seconds is None else format_duration(task.run_seconds),
+        "error": task.error,
+        "attempts": f"requeued {task.attempts} times from dead workers" if task.attempts else None,
+        "retries": str(task.retries) if task.retries else None,
+        "ledger": None if task.is_known else "no entry: the task was not submitted through morag-queue",
+    }
+    parts: list[RenderableType] = [
+        _title(task.task_id, task.state),
+        *(_fact(name, value) for name, value in facts.items() if value),
+    ]
+    parts += (_fact("history", f"{_moment(at, now) or '–'} {worker}: {why}") for at, worker, why in answer.story)
+    parts += _decisions(answer.decisions)
+    if answer.result is not None:
+        result = json.dumps(answer.result["result"], ensure_ascii=False)
+        parts.append(_fact("result", f"{answer.result['status']}: {result}"))
+    return Group(*parts)
+
+
+def _title(task_id: str, state: TaskState) -> Text:
+    return Text.assemble((safe(task_id, 255), "bold"), "  ", (state.value, STATE_STYLE.get(state, "")))
+
+
+def _fact(name: str, value: str) -> Text:
+    return Text.assemble((f"  {name:<11}", "dim"), safe(value, 1000))
+
+
+def _expected_start(answer: "TaskExplanation", now: float) -> Iterable[Text]:
+    if answer.expected_start is None or answer.earliest_start_at is None or answer.latest_start_at is None:
+        return
+    start, earliest, latest = (
+        format_duration(max(at - now, 0.0))
+        for at in (answer.expected_start, answer.earliest_start_at, answer.latest_start_at)
+    )
+    ahead = f", {answer.ahead} ahead of it" if answer.ahead else ""
+    yield _fact("starts", f"in about {start} ({earliest} to {latest}{ahead})")
+
+
+def _decisions(decisions: "Sequence[RecordedDecision]") -> Iterable[Text]:
+    for decision in decisions:
+        by = f" by {decision.who}" if decision.who else ""
+        at = iso(decision.at) if decision.at else None
+        yield _fact("decided", f"{at or '–'} {decision.verb}{by}: {decision.reason}")
+
+
+def _moment(at: float | None, now: float) -> str | None:
+    if at is None:
+        return None
+    away = format_duration(abs(now - at))
+    return f"{iso(at) or '–'} ({away} ago)" if at <= now else f"{iso(at) or '–'} (in {away})"

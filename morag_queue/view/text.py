@@ -1,34 +1,90 @@
-"""Text of others, made harmless: sources, worker ids, reasons and arguments may hold anything.
+"""Text for a terminal: strings of any origin made printable, durations as people write them, counted nouns.
 
-Renderables are built of `rich.text.Text`, never of a str, so that markup such as `[bold]` is shown as it is written.
+Sources, worker ids, reasons and arguments may hold anything. Build renderables from `rich.text.Text` of `safe` text,
+never from a str: markup such as `[bold]` is then shown as it is written.
 """
 
-from typing import TYPE_CHECKING
+import re
 
-if TYPE_CHECKING:
-    from rich.text import Text
+from morag_queue.errors import UsageError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LONGEST_S = 10 * 365 * 86_400.0
 
 
-def safe(text: object, limit: int | None = None) -> str:
-    """One line that a terminal shows as it is: what is not printable becomes a visible escape.
+def safe(value: object, limit: int | None = None) -> str:
+    """Return one printable line; every character that is not printable becomes a visible escape.
 
     That covers control characters, ANSI sequences, line breaks, bidirectional and zero-width marks, and the lone
-    surrogates by which Python carries bytes of a file name that are no UTF-8. With a `limit`, in characters, a longer
-    text loses its middle: the end of a path says as much as its beginning.
+    surrogates that stand for bytes of a file name that are not UTF-8. A text longer than `limit` characters loses its
+    middle, because the end of a path matters as much as its beginning.
     """
-    plain = str(text)
-    if limit is not None and len(plain) > 2 * limit:  # a name of a megabyte is not escaped whole
+    plain = str(value)
+    if limit is not None and len(plain) > 2 * limit:  # do not escape a megabyte to show a few characters of it
         plain = f"{plain[:limit]}{plain[-limit:]}"
     if not plain.isprintable():
-        plain = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in plain)
+        plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain)
     if limit is None or len(plain) <= limit:
         return plain
     head = limit // 2
     return f"{plain[:head]}…{plain[len(plain) - (limit - 1 - head) :]}"
 
 
-def cell(text: object, style: str = "", limit: int | None = None) -> "Text":
-    """`safe` text for a table: no wrapping; what does not fit is cut with an ellipsis."""
-    from rich.text import Text
+def parse_duration(text: str, option: str) -> float:
+    """Return the seconds of `30s`, `5m`, `2h`, `1h30m`, `500ms` or `1d`. Raises UsageError that names the option."""
+    word = text.strip().lower()
+    parts = _PART.findall(word)
+    if not parts or "".join(number + unit for number, unit in parts) != word:
+        raise UsageError(f"{option} {text!r} is not a duration: write it like 500ms, 30s, 5m, 2h or 1h30m")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if seconds > _LONGEST_S:
+        raise UsageError(f"{option} {text!r} is longer than ten years: write it like 30s, 5m or 2h")
+    return seconds
 
-    return Text(safe(text, limit), style=style, no_wrap=True, overflow="ellipsis")
+
+def format_duration(seconds: float | None) -> str:
+    """Format in at most two units: `850ms`, `4.2s`, `3m 20s`, `1h 5m`, `2d 3h`; `–` if unknown."""
+    if seconds is None or seconds != seconds:
+        return "–"
+    if seconds < 0:
+        return f"-{format_duration(-seconds)}"
+    if seconds > _LONGEST_S:
+        return "∞"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms" if seconds else "0s"
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
+    whole = round(seconds)
+    for small, name, size, below in (("s", "m", 60, 3600), ("m", "h", 3600, 86_400), ("h", "d", 86_400, None)):
+        if whole < size:
+            return f"{whole}{small}"
+        if below is None or whole < below:
+            rest = whole % size // int(_UNITS[small])
+            return f"{whole // size}{name}" + (f" {rest}{small}" if rest else "")
+    raise AssertionError(whole)
+
+
+def format_minutes(minutes: float | None) -> str:
+    """Format minutes, the unit of the models, like `format_duration`."""
+    return format_duration(None if minutes is None else minutes * 60)
+
+
+def short(value: float) -> str:
+    """Format a number in at most four characters: 7, 0.4, 999, 12k, 3.4M."""
+    if value < 9.95 and value != int(value):
+        return f"{value:.1f}"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            return f"{value / size:.1f}{unit}" if value < 9.95 * size else f"{value / size:.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 task`, `2 tasks`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def more_line(hidden: int, noun: str = "") -> str:
+    """Return the line below a list that was cut: how many entries it leaves out, and where to see them."""
+    return f"… and {hidden} more{f' {noun}s' if noun else ''}; --json lists them all"

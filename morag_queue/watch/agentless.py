@@ -1,9 +1,10 @@
-"""What the loop does for workers without the agent, in threads of its own: a question to them may take a second.
+"""Support for workers without the agent, in threads of its own: asking such a worker may take a second.
 
-    keep-alive   touches the messages that they say they have: a task longer than the visibility timeout then runs once
-    events       tells them to send task events, and reads these into the ledger and the figures
+    keep-alive   keeps the messages that they hold from redelivery: a task that runs longer than the visibility
+                 timeout would otherwise run twice
+    events       enables their task events and writes these to the ledger and the counters
 
-It begins when such workers are seen, and only the leader does it.
+The threads start when such workers are first seen, and act only while this process leads.
 """
 
 from collections.abc import Callable
@@ -19,76 +20,80 @@ from morag_queue.broker.redis import RedisBroker
 
 from .events import Event, EventSink
 
-_LONGEST_S, _SHORTEST_S = 30.0, 1.0
+_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 30.0, 1.0
+_READ_AGAIN_S = 1.0
+_JOIN_S = 5.0
+_READY_S = 5.0
 
 
-_AGAIN_S = 1.0
+class AgentlessSupport:
+    """Two threads between `start` and `stop`. `is_leader` tells whether they may act."""
 
-
-_ENDS_WITHIN_S = 5.0
-
-
-class AgentlessCare:
-    """Started once such workers are seen; ends with `stop`. `leads` says whether it is its turn."""
-
-    def __init__(self, broker: RedisBroker, tell: EventSink, leads: Callable[[], bool]) -> None:
+    def __init__(self, broker: RedisBroker, emit: EventSink, is_leader: Callable[[], bool]) -> None:
         settings = broker.settings
-        # Connections of its own: the loop must not wait for these threads, nor they for it.
+        # Connections of its own: the loop and these threads must not wait for each other.
         self._broker = RedisBroker(settings, connect(settings.redis_url, settings.broker, name="mq.watch"))
-        self._tell, self._leads = tell, leads
+        self._emit, self._is_leader = emit, is_leader
         self._workers = AgentlessWorkers(self._broker.client, self._broker.keys, CeleryControl(settings))
         self._stop, self._found = Signal(), Signal()
         self._threads: list[Thread] = []
         self._nodes: frozenset[str] = frozenset()
-        self._visibility = VISIBILITY_S
+        self._visibility_s = VISIBILITY_S
         self._events = TaskEvents(
             self._broker.client, self._broker.keys, settings.ledger.retention_seconds,
-            lambda node: node in self._nodes and self._leads(),
+            lambda node: node in self._nodes and self._is_leader(),
         )  # fmt: skip
 
-    def begin(self) -> None:
-        """A second call does nothing."""
+    def start(self) -> None:
+        """Start the threads. A second call does nothing."""
         if not self._threads:
             for run, name in ((self._keep_alive, "keep-alive"), (self._read_events, "task-events")):
                 self._threads.append(Thread(target=run, name=f"morag-queue-{name}", daemon=True))
                 self._threads[-1].start()
 
-    def end(self) -> None:
+    def stop(self) -> None:
+        """Stop the threads and close their connections."""
         self._stop.set()
         self._found.set()
         self._events.stop()
         for thread in self._threads:
-            thread.join(_ENDS_WITHIN_S)
+            thread.join(_JOIN_S)
         self._broker.client.close()
 
     def _keep_alive(self) -> None:
-        pause = _SHORTEST_S
+        pause = _SHORTEST_PAUSE_S
         while not self._stop.is_set():
-            if self._leads():
-                # Whatever went wrong is the loop's to tell: it speaks to the same broker, several times a second.
+            if self._is_leader():
+                # The loop reports errors of the broker: it uses the same one several times a second.
                 with suppress(Exception):
                     pause = self._round()
             self._stop.wait(pause)
 
     def _round(self) -> float:
-        """One round; the seconds until the next: a quarter of the shortest visibility timeout, 30 at most."""
+        """Find the workers and keep their messages alive.
+
+        Return the seconds until the next round: a quarter of the shortest visibility timeout, at most 30.
+        """
         snapshot, _ = self._broker.observe()
         nodes = frozenset(self._workers.nodes([view.info.node for view in snapshot.workers]))
         if nodes != self._nodes:
             self._nodes = nodes
-            self._tell(Event.AGENTLESS, nodes=sorted(nodes))
+            self._emit(Event.AGENTLESS, nodes=sorted(nodes))
             if nodes:
-                self._visibility = self._workers.visibility_seconds(sorted(nodes))
-                self._found.set()
-                self._events.ready.wait(_ENDS_WITHIN_S)  # or the first of them would not be heard
-                self._workers.enable_events(nodes)
-                self._tell(Event.EVENTS_ENABLED, nodes=sorted(nodes))
+                self._enable_events(nodes)
         if not nodes:
-            return _LONGEST_S
+            return _LONGEST_PAUSE_S
         kept = self._workers.keep_alive(self._workers.in_hand(sorted(nodes)))
         if kept:
-            self._tell(Event.KEPT_ALIVE, count=kept)
-        return min(max(self._visibility / 4, _SHORTEST_S), _LONGEST_S)
+            self._emit(Event.KEPT_ALIVE, count=kept)
+        return min(max(self._visibility_s / 4, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    def _enable_events(self, nodes: frozenset[str]) -> None:
+        self._visibility_s = self._workers.visibility_seconds(sorted(nodes))
+        self._found.set()
+        self._events.ready.wait(_READY_S)  # the first events would be lost before the receiver is ready
+        self._workers.enable_events(nodes)
+        self._emit(Event.EVENTS_ENABLED, nodes=sorted(nodes))
 
     def _read_events(self) -> None:
         control = CeleryControl(self._broker.settings)
@@ -96,4 +101,4 @@ class AgentlessCare:
         while not self._stop.is_set():
             with suppress(Exception):
                 self._events.read(control)
-            self._stop.wait(_AGAIN_S)
+            self._stop.wait(_READ_AGAIN_S)

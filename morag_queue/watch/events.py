@@ -1,7 +1,7 @@
-"""The events of the loop: name, severity, meaning and fields of each. A name keeps its meaning.
+"""The events of `watch`: name, level, description and fields. The meaning of a name never changes.
 
-`log.py` writes them; a service may pass its own `EventSink`. A turn that changes something emits one line; while
-nothing changes, `fleet_looked_at` is the heartbeat. Durations carry their unit in the field's name.
+`log.py` writes events as lines; a service may pass an `EventSink` of its own. A turn that changes something emits one
+event; while nothing changes, `fleet_looked_at` is the heartbeat of the loop. Field names carry the unit of durations.
 """
 
 from collections.abc import Mapping
@@ -50,8 +50,14 @@ class Event(StrEnum):
 @dataclass(frozen=True, slots=True)
 class EventSpec:
     level: Level
-    says: str
+    description: str
     fields: tuple[str, ...] = ()
+
+
+class EventSink(Protocol):
+    """Receives events: a log, a counter, a service."""
+
+    def __call__(self, event: Event, /, **fields: Any) -> None: ...
 
 
 EVENTS: Mapping[Event, EventSpec] = {
@@ -59,60 +65,61 @@ EVENTS: Mapping[Event, EventSpec] = {
         "info", "watch started", ("fleet", "who", "interval_seconds", "monitor_seconds", "dry_run")
     ),
     Event.STOPPED: EventSpec("info", "watch stopped; its state is stored on the broker", ("turns",)),
-    Event.LEADING: EventSpec("info", "this one leads the fleet from now on", ("term",)),
+    Event.LEADING: EventSpec("info", "this process acquired the lease and leads the fleet", ("term",)),
     Event.STANDING_BY: EventSpec("info", "another process leads; this one stands by", ("leader", "verb", "term")),
-    Event.LEASE_LOST: EventSpec("warning", "the lease expired; nothing more was changed", ("term",)),
-    Event.LEASE_GIVEN_UP: EventSpec("info", "another one may lead at once", ("term",)),
+    Event.LEASE_LOST: EventSpec("warning", "the lease expired; no further changes were made", ("term",)),
+    Event.LEASE_GIVEN_UP: EventSpec("info", "the lease was released; another process may lead at once", ("term",)),
     Event.TURN: EventSpec(
-        "info", "a turn that changed something",
+        "info", "a turn changed something",
         ("trigger", "plan_id", "moved", "taken_back", "resent", "quarantined", "refused", "rules", "seconds"),
     ),
-    Event.PLANNED: EventSpec("info", "what a turn would do (dry run)", ("trigger", "plan_id", "decisions", "seconds")),
-    Event.REFUSED: EventSpec("warning", "a step no longer fitted; it is data, not an error", ("task_id", "reason")),
+    Event.PLANNED: EventSpec(
+        "info", "a dry run: the changes that a turn would make", ("trigger", "plan_id", "decisions", "seconds")
+    ),
+    Event.REFUSED: EventSpec("warning", "a planned step was skipped: the fleet had changed", ("task_id", "reason")),
     Event.FLEET: EventSpec(
-        "info", "the heartbeat of the loop, once a monitoring interval",
+        "info", "state of the fleet, once per monitoring interval",
         ("pending", "processing", "workers", "serving", "backlog_minutes", "oldest_minutes", "turns", "leader"),
     ),
-    Event.JOINED: EventSpec("info", "a worker has registered", ("worker",)),
-    Event.RETURNED: EventSpec("info", "a worker that was away acts in its name again", ("worker",)),
-    Event.LEFT: EventSpec("info", "a worker has shut down in good order", ("worker",)),
-    Event.GONE: EventSpec("warning", "a worker has no connection any more, and said no goodbye", ("worker",)),
+    Event.JOINED: EventSpec("info", "a worker registered", ("worker",)),
+    Event.RETURNED: EventSpec("info", "a worker that was away registered again", ("worker",)),
+    Event.LEFT: EventSpec("info", "a worker shut down cleanly", ("worker",)),
+    Event.GONE: EventSpec("warning", "a worker lost its connections without a clean shutdown", ("worker",)),
     Event.FAILED_OVER: EventSpec(
-        "warning", "what dead workers held goes elsewhere",
+        "warning", "tasks of dead workers were requeued, moved or quarantined",
         ("workers", "evidence", "taken_back", "moved", "quarantined", "seconds"),
     ),
-    Event.SILENT: EventSpec("warning", "a worker is connected and has not beaten for too long", ("worker", "seconds")),
+    Event.SILENT: EventSpec(
+        "warning", "a worker is connected but sent no heartbeat within the timeout", ("worker", "seconds")
+    ),
     Event.OUT_OF_SERVICE: EventSpec("info", "a worker was cordoned or drained", ("worker", "state")),
-    Event.IN_SERVICE: EventSpec("info", "a worker's cordon was lifted, or is over", ("worker",)),
+    Event.IN_SERVICE: EventSpec("info", "the cordon of a worker was lifted or expired", ("worker",)),
     Event.STALLED: EventSpec(
-        "warning", "a worker beats and takes nothing while work waits for it: restart it",
+        "warning", "a worker sends heartbeats but takes no tasks although some wait for it: restart it",
         ("worker", "queues", "waiting", "seconds"),
     ),
-    Event.MOVING_AGAIN: EventSpec("info", "a worker that had stalled takes work again", ("worker",)),
+    Event.MOVING_AGAIN: EventSpec("info", "a stalled worker takes tasks again, or none wait for it", ("worker",)),
     Event.FLAPPING: EventSpec(
-        "warning", "a worker starts again and again: its circuit breaker is open", ("worker", "starts", "seconds")
+        "warning", "a worker restarts repeatedly: its circuit breaker opened", ("worker", "starts", "seconds")
     ),
     Event.LANE_STALLED: EventSpec(
-        "warning", "work waits in a lane, and of those who read it nobody takes it", ("lane", "waiting", "reason")
+        "warning", "tasks wait in a lane that no worker in service reads", ("lane", "waiting", "reason")
     ),
-    Event.FOREIGN: EventSpec("warning", "messages in the lanes are not Celery's; they stay there", ("count",)),
-    Event.BROKER_LOST: EventSpec("error", "the broker cannot be reached; trying again", ("error",)),
-    Event.BROKER_BACK: EventSpec("info", "the broker answers again", ("seconds",)),
-    Event.TURN_FAILED: EventSpec("error", "a turn ended with an error; the next one goes on", ("error", "where")),
-    Event.TURN_WORKS_AGAIN: EventSpec("info", "a turn has ended well after some that did not", ("failed_turns",)),
-    Event.LEARNED: EventSpec("debug", "measured run times were learned from", ("runs", "estimates")),
+    Event.FOREIGN: EventSpec(
+        "warning", "the lanes contain messages that Celery did not write; they are left in place", ("count",)
+    ),
+    Event.BROKER_LOST: EventSpec("error", "the broker is unreachable; retrying", ("error",)),
+    Event.BROKER_BACK: EventSpec("info", "the broker is reachable again", ("seconds",)),
+    Event.TURN_FAILED: EventSpec("error", "a turn failed; the next one runs as usual", ("error", "where")),
+    Event.TURN_WORKS_AGAIN: EventSpec("info", "a turn succeeded after failures", ("failed_turns",)),
+    Event.LEARNED: EventSpec("debug", "run time estimates were updated from measured runs", ("runs", "estimates")),
     Event.AGENTLESS: EventSpec(
-        "info", "plain Celery workers: they are asked by remote control, so figures about them are less exact",
-        ("nodes",),
+        "info", "workers without the agent: polled by remote control, so their statistics are less exact", ("nodes",)
     ),
-    Event.KEPT_ALIVE: EventSpec("debug", "messages of workers without the agent: else they run twice", ("count",)),
-    Event.EVENTS_ENABLED: EventSpec("info", "these workers were told to send task events (-E)", ("nodes",)),
-    Event.METRICS: EventSpec("info", "Prometheus metrics are served", ("url",)),
+    Event.KEPT_ALIVE: EventSpec(
+        "debug", "messages of workers without the agent were kept from redelivery", ("count",)
+    ),
+    Event.EVENTS_ENABLED: EventSpec("info", "task events (-E) were enabled on these workers", ("nodes",)),
+    Event.METRICS: EventSpec("info", "serving Prometheus metrics", ("url",)),
 }  # fmt: skip
-"""The table. A test holds each line that is written against it."""
-
-
-class EventSink(Protocol):
-    """Where events go."""
-
-    def __call__(self, event: Event, /, **fields: Any) -> None: ...
+"""A test checks every emitted event against this table."""

@@ -1,7 +1,7 @@
-"""Log lines by structlog: key=value for a person at a terminal, one JSON object a line for everything else.
+"""Events as log lines by structlog: key=value on a terminal, else one JSON object per line.
 
-Whatever a field holds (a worker's name, a reason, an error) comes out on one line, with nothing in it that a terminal
-would obey, and with no password of a URL.
+Field values of any origin (worker names, reasons, errors) stay on one line, without control characters and without the
+passwords of URLs.
 """
 
 from collections.abc import MutableMapping
@@ -14,11 +14,11 @@ from morag_queue.settings import mask_url
 
 from .events import EVENTS, Event
 
-_LOUDNESS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class Log:
-    """Writes events to a stream. With `quiet`, only warnings and errors; `debug` adds what is of no use every day."""
+    """Writes events to a stream: with `quiet` only warnings and errors, with `debug` also debug events."""
 
     def __init__(self, stream: TextIO, *, json: bool, quiet: bool = False, debug: bool = False) -> None:
         renderer: list[Processor] = (
@@ -26,55 +26,55 @@ class Log:
             if json
             else [_flat, structlog.processors.LogfmtRenderer(key_order=["at", "level", "event"], bool_as_flag=False)]
         )
-        self._least = _LOUDNESS["warning" if quiet else "debug" if debug else "info"]
+        self._threshold = _LEVELS["warning" if quiet else "debug" if debug else "info"]
         self._logger = structlog.wrap_logger(
             structlog.WriteLogger(stream),
             processors=[
-                structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"), _harmless, *renderer,
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"), _sanitize, *renderer,
             ],
             wrapper_class=structlog.BoundLogger,
         )  # fmt: skip
 
     def __call__(self, event: Event, /, **fields: Any) -> None:
         level = EVENTS[event].level
-        if _LOUDNESS[level] >= self._least:
+        if _LEVELS[level] >= self._threshold:
             self._logger.info(event.value, level=level, **fields)
 
 
 class ServiceLog:
-    """Events for the structlog of a service that has configured it in its own way."""
+    """Passes events to structlog as the service has configured it."""
 
     def __init__(self) -> None:
         self._logger = structlog.get_logger("morag_queue")
 
     def __call__(self, event: Event, /, **fields: Any) -> None:
-        getattr(self._logger, EVENTS[event].level)(event.value, **_harmless(None, "", dict(fields)))
+        getattr(self._logger, EVENTS[event].level)(event.value, **_sanitize(None, "", dict(fields)))
 
 
-def _harmless(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {name: _shown(value) for name, value in fields.items()}
+def _sanitize(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {name: _sanitized(value) for name, value in fields.items()}
 
 
-def _shown(value: Any) -> Any:
+def _sanitized(value: Any) -> Any:
     match value:
         case str():
             text = mask_url(value)
             return text if text.isprintable() else text.encode("unicode_escape").decode()
         case dict():
-            return {_shown(name): _shown(one) for name, one in value.items()}
+            return {_sanitized(name): _sanitized(item) for name, item in value.items()}
         case list() | tuple():
-            return [_shown(one) for one in value]
+            return [_sanitized(item) for item in value]
         case float():
             return round(value, 4)
     return value
 
 
 def _flat(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """key=value has no lists and tables."""
+    """Flatten lists and mappings, which key=value cannot show."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, dict):
-            flat[name] = ", ".join(f"{key}: {one}" for key, one in value.items())
+            flat[name] = ", ".join(f"{key}: {item}" for key, item in value.items())
         elif isinstance(value, list):
             flat[name] = "; ".join(map(str, value))
         else:

@@ -1,246 +1,250 @@
-"""The loop that looks after a fleet: `step` is one turn (verbs/turn.py), `Watch` makes turns under the lease.
+"""The loop that operates a fleet: `Watch` holds the lease and, while it leads, repeats rounds.
 
-    look      twice a second, a cheap glance: who is there, what waits (broker/glance.py); what is news (core/glance.py)
-    turn      at every tick, and at once on news
-    sweep     what nobody looks after: taken and in no hand, open and nowhere, a part at a time (verbs/sweep.py)
-    monitor   once a minute: the figures, and what a person would want to know
+    poll      twice a second: connections, heartbeats, cordons, queue lengths (`observer.py`)
+    turn      on every tick, and at once on a change of the fleet (`turn.py`)
+    sweep     between turns: recover lost work, one part at a time (`operations/sweep.py`)
+    monitor   once a minute: fleet statistics, learned estimates
 
-One leads, the others stand by. What a turn keeps in mind is on the broker, so whoever leads next goes on from there.
+One process leads, the others stand by. The state of balancing is stored on the broker, so the next leader continues it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event as Signal
 from time import monotonic, perf_counter
-from traceback import extract_tb
 from uuid import uuid4
 
 from morag_queue.broker.counters import CorrectionStore
-from morag_queue.broker.poll import FleetPoller
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.balancing.state import BalancerState
-from morag_queue.core.fleet_poll import ChangeKind, FleetChange, FleetPoll, PollHistory, detect_changes
-from morag_queue.core.model import FleetStats, WorkerInfo
+from morag_queue.core.fleet_poll import ChangeKind, FleetChange
+from morag_queue.core.model import FleetStats
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 from morag_queue.operations.leader import LEASE_S, Leader, lead
 from morag_queue.operations.stats import stats
 from morag_queue.operations.sweep import LOOK_AGAIN_SECONDS, Sweep
 
-from .agentless import AgentlessCare
+from .agentless import AgentlessSupport
 from .events import Event, EventSink
-from .report import Stalls, report_changes, report_fleet, report_turn, trigger_of
-from .turn import PollEvidence, TurnReport, TurnResult, step, sweep_step
+from .failures import LONGEST_BACKOFF_S, Failures
+from .observer import FleetObserver, flapping_starts
+from .report import report_fleet, report_turn, trigger_of
+from .turn import TurnReport, step, sweep_step
 
-__all__ = ["Hooks", "PollEvidence", "TurnReport", "TurnResult", "Watch", "step"]
-
-
-LOOK_S = 0.5
-
-
-_ANXIOUS_LOOK_S = 0.2
-"""While somebody is away: what it held waits."""
-
-
+POLL_S = 0.5
 STANDBY_S = 1.0
-
-
-_LOOK_SHARE = 20.0
-"""A look is followed by a rest of so many times its own length, so that it never takes more than a twentieth."""
-
-
 MONITOR_S = 60.0
-
-
 SWEEP_S = 10.0
 
+_URGENT_POLL_S = 0.2
+"""While a worker is absent: the tasks that it held are waiting."""
 
-_BACKOFF_S = (0.5, 5.0)
+_POLL_SHARE = 20.0
+"""The pause after a poll is at least this many times its duration: polling takes at most a twentieth of the time."""
 
+_SWEEP_DELAY_S = 1.0
+"""From becoming the leader to the first sweep."""
 
-_CALLS_FOR_A_TURN = frozenset(ChangeKind) - {ChangeKind.GONE}
-"""Who has just lost its connections may be back in a moment; that it is overdue is news of its own."""
+_TRIGGERS = frozenset(ChangeKind) - {ChangeKind.GONE}
+"""Changes that trigger a turn. A worker that is GONE may be back in a moment; otherwise OVERDUE follows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
-    """Who else wants to know: of each turn's and sweep's report and how late it was (seconds), of each minute's
-    figures, and, several times a second, that the loop is alive (`leads`: whether it leads).
-    """
+class LoopCallbacks:
+    """Callbacks for metrics and supervision."""
 
-    reported: Callable[[TurnReport, float], None] = lambda report, lag: None
-    monitored: Callable[[FleetStats], None] = lambda found: None
-    alive: Callable[[bool], None] = lambda leads: None
+    on_turn: Callable[[TurnReport, float], None] = lambda report, lag: None
+    """After each turn and sweep, with the delay of a turn behind its tick in seconds."""
+    on_stats: Callable[[FleetStats], None] = lambda stats: None
+    """After each monitoring interval."""
+    on_alive: Callable[[bool], None] = lambda is_leader: None
+    """Several times a second while the loop runs."""
 
 
 class Watch:
-    """The loop of one process. `interval` and `monitor_interval` are seconds; `clock` is this process's own."""
+    """The loop of one process. Intervals are seconds; `clock` is this process's own. A dry run needs no lease."""
 
     def __init__(
         self,
         broker: RedisBroker,
         *,
         who: str,
-        tell: EventSink,
+        emit: EventSink,
         monitor_interval: float = MONITOR_S,
         dry_run: bool = False,
         lease_seconds: float = LEASE_S,
-        hooks: Hooks | None = None,
+        callbacks: LoopCallbacks | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._broker, self._settings, self._who, self._tell = broker, broker.settings, who, tell
+        self._broker, self._who, self._emit = broker, who, emit
         self._interval = broker.settings.policy.balancing.interval_seconds
         self._monitor_interval, self._dry_run, self._lease_s = monitor_interval, dry_run, lease_seconds
-        self._hooks, self._clock = hooks or Hooks(), clock
+        self._callbacks, self._clock = callbacks or LoopCallbacks(), clock
         self._holder = str(uuid4())
-        self._looks = FleetPoller(broker.client, broker.keys)
         self._leader: Leader | None = None
-        self._other = ""
+        self._reported_leader = ""
         self._stop = Signal()
-        self._stock: AgentlessCare | None = None
-        self._turns = self._failures = self._failed_turn = 0
-        self._failure, self._foreign = "", 0
-        self._lost_at: float | None = None
-        self._begin()
+        self._agentless: AgentlessSupport | None = None
+        self._foreign_messages = 0
+        self.turns = 0
+        self.failures = Failures(emit, clock)
+        self._reset()
 
-    def _begin(self) -> None:
-        """What a leader knows at its begin: nothing has been seen yet."""
-        self._watched, self._infos = PollHistory(), dict[str, WorkerInfo]()
-        self._memory, self._sweep = BalancerState(), Sweep(self._broker, dry_run=self._dry_run)
-        self._stalls = Stalls()
+    def _reset(self) -> None:
+        """Start without observations and with everything due, as a new leader does."""
+        self._observer = FleetObserver(self._broker, self._emit)
+        self._state, self._sweep = BalancerState(), Sweep(self._broker, dry_run=self._dry_run)
         self._tick_at = self._monitor_at = self._clock()
-        self._sweep_at = self._tick_at + 1.0
+        self._sweep_at = self._tick_at + _SWEEP_DELAY_S
 
     def run(self, stop: Signal) -> None:
-        """Until `stop` is set; then the lease is given up. Never raises: what goes wrong is told, and tried again."""
+        """Run until `stop` is set, then release the lease. Errors are reported and retried, never raised."""
         self._stop = stop
-        self._tell(
+        self._emit(
             Event.STARTED, fleet=self._broker.fleet, who=self._who, interval_seconds=self._interval,
             monitor_seconds=self._monitor_interval, dry_run=self._dry_run,
         )  # fmt: skip
         try:
             while not stop.is_set():
-                stop.wait(self._guarded())
+                stop.wait(self._guarded_round())
         finally:
             self._finish()
 
     def once(self) -> TurnReport:
-        """One turn and one part of the sweep, now. Raises LeaseHeld where another one leads."""
+        """Make one turn and one part of the sweep now. Raises LeaseHeld if another process leads."""
         if not self._dry_run:
-            self._take("watch --once")
+            self._take_lease("watch --once")
         try:
-            infos = {view.worker: view.info for view in self._broker.observe()[0].workers}
-            first = self._glance()
-            # Who is not connected now has been so since the server started, as far as is known.
-            self._watched, _ = detect_changes(PollHistory(since=first.up_since), first, infos, self._settings.policy)
-            self._stop.wait(LOOK_S)
-            self._watched, changes = detect_changes(self._watched, self._glance(), infos, self._settings.policy)
-            report_changes(self._tell, changes, self._watched)
-            self._infos = infos
-            report = self._turn("once", changes)
-            self._sweep_once()
+            self._observer.start_from(self._broker.observe()[0])
+            self._stop.wait(POLL_S)
+            report = self._turn("once", self._observer.poll())
+            self._sweep_part()
             self._monitor()
             return report
         finally:
             self._finish()
 
-    # -- one round, and what may go wrong in it
+    # -- one round
 
-    def _guarded(self) -> float:
-        """One round; the seconds until the next."""
+    def _guarded_round(self) -> float:
+        """Make a round and handle its errors. Return the seconds until the next one."""
         try:
             pause = self._round()
         except LeaseLost:
-            self._tell(Event.LEASE_LOST, term=self._leader.lease.term if self._leader else 0)
+            self._emit(Event.LEASE_LOST, term=self._leader.lease.term if self._leader else 0)
             self._leader = None
-            return LOOK_S
-        except LeaseHeld:  # someone was faster
-            return LOOK_S
+            return POLL_S
+        except LeaseHeld:  # another process took the free lease first
+            return POLL_S
         except BrokerUnreachable as error:
-            return self._after_loss(error)
-        except Exception as error:  # noqa: BLE001  the fleet is not to be without its loop because of one bad turn
-            return self._after_failure(error)
-        self._works()
+            self._observer.interrupted()
+            return self.failures.broker_lost(error)
+        except Exception as error:  # noqa: BLE001  one failed turn must not leave the fleet without its loop
+            self._tick_at = min(self._tick_at, self._clock() + LONGEST_BACKOFF_S)
+            return self.failures.turn_failed(error, self.turns)
+        self.failures.succeeded(self.turns)
         return pause
 
     def _round(self) -> float:
-        self._hooks.alive(self._leader is not None)
-        if not self._dry_run and not self._leads():
+        """Keep the lease, poll, act on what is due. Return the seconds until the next round."""
+        self._callbacks.on_alive(self._leader is not None)
+        if not self._dry_run and not self._keep_lease():
             return STANDBY_S
-        began = perf_counter()
-        changes = self._look()
-        rest = _ANXIOUS_LOOK_S if self._watched.absent else LOOK_S
-        pause = min(max(rest, _LOOK_SHARE * (perf_counter() - began)), STANDBY_S)
+        changes, pause = self._poll()
         now = self._clock()
-        calls = [one for one in changes if one.kind in _CALLS_FOR_A_TURN]
+        triggers = [change for change in changes if change.kind in _TRIGGERS]
         if now >= self._tick_at:
             lag, self._tick_at = max(now - self._tick_at, 0.0), now + self._interval
             self._turn("tick", changes, lag)
-        elif calls:
-            self._turn(trigger_of(calls), changes)
+        elif triggers:
+            self._turn(trigger_of(triggers), changes)
         elif now >= self._sweep_at and not self._dry_run:
-            self._sweep_once()
+            self._sweep_part()
         if now >= self._monitor_at:
             self._monitor_at = now + self._monitor_interval
             self._monitor()
             if not self._dry_run:
-                self._care_for_stock()
+                self._support_agentless()
         return pause
 
-    def _after_loss(self, error: BrokerUnreachable) -> float:
-        if self._lost_at is None:
-            self._lost_at = self._clock()
-            self._tell(Event.BROKER_LOST, error=str(error))
-        self._watched = self._watched.interrupted()
-        return self._backoff()
+    def _poll(self) -> tuple[Sequence[FleetChange], float]:
+        """Poll the fleet. Return the changes and the seconds until the next poll."""
+        began = perf_counter()
+        changes = self._observer.poll()
+        pause = _URGENT_POLL_S if self._observer.has_absent_workers else POLL_S
+        return changes, min(max(pause, _POLL_SHARE * (perf_counter() - began)), STANDBY_S)
 
-    def _after_failure(self, error: Exception) -> float:
-        said, self._failed_turn = str(error) or type(error).__name__, self._turns
-        if said != self._failure:
-            self._failure = said
-            last = extract_tb(error.__traceback__)[-1]
-            where = f"{last.name} in {last.filename}:{last.lineno}"
-            self._tell(Event.TURN_FAILED, error=f"{type(error).__name__}: {said}", where=where)
-        self._tick_at = min(self._tick_at, self._clock() + _BACKOFF_S[1])
-        return self._backoff()
+    def _turn(self, trigger: str, changes: Sequence[FleetChange], lag: float = 0.0) -> TurnReport:
+        flapping = flapping_starts(changes)
+        result = step(
+            self._broker, self._state, self._observer.evidence(flapping), term=self._term, who=self._who,
+            trigger=trigger, dry_run=self._dry_run, pause=self._pause,
+        )  # fmt: skip
+        self.turns += 1
+        self._state = result.memory
+        self._observer.after_turn(result.snapshot)
+        breaker_seconds = self._broker.settings.policy.recovery.breaker_seconds
+        report_turn(self._emit, result.report, flapping, breaker_seconds)
+        self._callbacks.on_turn(result.report, lag)
+        return result.report
 
-    def _backoff(self) -> float:
-        self._failures += 1
-        return min(_BACKOFF_S[0] * 2.0 ** (self._failures - 1), _BACKOFF_S[1])
+    def _pause(self, seconds: float) -> None:
+        self._stop.wait(seconds)
 
-    def _works(self) -> None:
-        if self._lost_at is not None:
-            self._tell(Event.BROKER_BACK, seconds=self._clock() - self._lost_at)
-        elif self._failures and self._turns == self._failed_turn:
-            return  # it only looked: what failed was not tried again
-        elif self._failures:
-            self._tell(Event.TURN_WORKS_AGAIN, failed_turns=self._failures)
-        self._lost_at, self._failures, self._failure = None, 0, ""
+    def _sweep_part(self) -> None:
+        report = sweep_step(self._broker, self._sweep, term=self._term, who=self._who)
+        self._sweep_at = self._clock() + (LOOK_AGAIN_SECONDS if self._sweep.must_look_again else SWEEP_S)
+        report_turn(self._emit, report, {}, 0.0)
+        self._callbacks.on_turn(report, 0.0)
+
+    def _monitor(self) -> None:
+        if not self._dry_run:
+            with self._broker.translated():
+                runs, estimates = CorrectionStore(self._broker.client, self._broker.keys).fold(term=self._term)
+            if runs:
+                self._emit(Event.LEARNED, runs=runs, estimates=estimates)
+        fleet = stats(self._broker, self._broker.settings)
+        report_fleet(self._emit, fleet, self.turns)
+        if fleet.foreign_messages not in (0, self._foreign_messages):
+            self._emit(Event.FOREIGN, count=fleet.foreign_messages)
+        self._foreign_messages = fleet.foreign_messages
+        self._callbacks.on_stats(fleet)
+
+    def _support_agentless(self) -> None:
+        """Start supporting workers without the agent once some are connected."""
+        with self._broker.translated():
+            agentless = self._broker.evidence.connected().strangers
+        if agentless and self._agentless is None:
+            self._agentless = AgentlessSupport(self._broker, self._emit, lambda: self._leader is not None)
+            self._agentless.start()
 
     # -- the lease
 
-    def _leads(self) -> bool:
+    def _keep_lease(self) -> bool:
+        """Renew the lease, or take it if it is free. Return whether this process leads."""
         if self._leader is not None:
             self._leader.keep()
             return True
         with self._broker.translated():
-            other = self._broker.leases.current()
-        if other is not None:
-            if other.holder != self._other:
-                self._other = other.holder
-                self._tell(Event.STANDING_BY, leader=other.who, verb=other.verb, term=other.term)
+            lease = self._broker.leases.current()
+        if lease is not None:
+            if lease.holder != self._reported_leader:
+                self._reported_leader = lease.holder
+                self._emit(Event.STANDING_BY, leader=lease.who, verb=lease.verb, term=lease.term)
             return False
-        self._take("watch")
+        self._take_lease("watch")
         return True
 
-    def _take(self, verb: str) -> None:
+    def _take_lease(self, verb: str) -> None:
+        """Become the leader. Raises LeaseHeld if another process leads."""
         leader = lead(self._broker, self._who, verb, holder=self._holder, seconds=self._lease_s, clock=self._clock)
-        self._leader, self._other = leader, ""
-        self._begin()
+        self._leader, self._reported_leader = leader, ""
+        self._reset()
         with self._broker.translated():
-            self._memory = self._broker.state_store.load()
-        self._tell(Event.LEADING, term=leader.lease.term)
-        self._hooks.alive(True)
+            self._state = self._broker.state_store.load()
+        self._emit(Event.LEADING, term=leader.lease.term)
+        self._callbacks.on_alive(True)
 
     @property
     def _term(self) -> str:
@@ -249,69 +253,9 @@ class Watch:
     def _finish(self) -> None:
         leader, self._leader = self._leader, None
         if leader is not None:
-            with suppress(BrokerUnreachable):  # then it runs out by itself
+            with suppress(BrokerUnreachable):  # the lease expires by itself
                 if leader.step_down():
-                    self._tell(Event.LEASE_GIVEN_UP, term=leader.lease.term)
-        if self._stock is not None:
-            self._stock.end()
-        self._tell(Event.STOPPED, turns=self._turns)
-
-    # -- look, turn, sweep, monitor
-
-    def _glance(self) -> FleetPoll:
-        with self._broker.translated():
-            return self._looks.look()
-
-    def _look(self) -> tuple[FleetChange, ...]:
-        self._watched, changes = detect_changes(self._watched, self._glance(), self._infos, self._settings.policy)
-        report_changes(self._tell, changes, self._watched)
-        self._stalls.ended(self._watched, self._tell)
-        return changes
-
-    def _turn(self, trigger: str, changes: Iterable[FleetChange], lag: float = 0.0) -> TurnReport:
-        policy = self._settings.policy
-        flapping = {one.worker: one.count for one in changes if one.kind is ChangeKind.FLAPPING}
-        evidence = PollEvidence(
-            self._watched.proved_absent(self._infos), self._watched.silent(self._infos, policy), flapping
-        )
-        done = step(
-            self._broker, self._memory, evidence, term=self._term, who=self._who, trigger=trigger,
-            dry_run=self._dry_run, pause=self._pause,
-        )  # fmt: skip
-        self._turns += 1
-        self._memory, self._infos = done.memory, {view.worker: view.info for view in done.snapshot.workers}
-        self._stalls.look(done.snapshot, self._watched, self._tell)
-        report_turn(self._tell, done.report, flapping, policy.recovery.breaker_seconds)
-        self._hooks.reported(done.report, lag)
-        return done.report
-
-    def _pause(self, seconds: float) -> None:
-        self._stop.wait(seconds)
-
-    def _sweep_once(self) -> None:
-        report = sweep_step(self._broker, self._sweep, term=self._term, who=self._who)
-        self._sweep_at = self._clock() + (LOOK_AGAIN_SECONDS if self._sweep.must_look_again else SWEEP_S)
-        report_turn(self._tell, report, {}, 0.0)
-        self._hooks.reported(report, 0.0)
-
-    def _care_for_stock(self) -> None:
-        """Workers without the agent are looked after by threads, from the first time that some are seen."""
-        with self._broker.translated():
-            strangers = self._broker.evidence.connected().strangers
-        if strangers and self._stock is None:
-            self._stock = AgentlessCare(self._broker, self._tell, lambda: self._leader is not None)
-            self._stock.begin()
-
-    def _monitor(self) -> None:
-        if not self._dry_run:
-            with self._broker.translated():
-                runs, estimates = CorrectionStore(self._broker.client, self._broker.keys).fold(term=self._term)
-            if runs:
-                self._tell(Event.LEARNED, runs=runs, estimates=estimates)
-        found = stats(self._broker, self._settings)
-        report_fleet(self._tell, found, self._turns)
-        if found.foreign_messages != self._foreign:
-            self._foreign = found.foreign_messages
-            if self._foreign:
-                self._tell(Event.FOREIGN, count=self._foreign)
-        self._hooks.monitored(found)
+                    self._emit(Event.LEASE_GIVEN_UP, term=leader.lease.term)
+        if self._agentless is not None:
+            self._agentless.stop()
+        self._emit(Event.STOPPED, turns=self.turns)

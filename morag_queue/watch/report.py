@@ -1,4 +1,4 @@
-"""What the loop tells of what it sees and does: news, reports and figures as events."""
+"""Events for what the loop observes and does: changes of the fleet, turns, fleet statistics, stalled workers."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,10 +10,10 @@ from morag_queue.core.worker_status import SERVING
 from .events import Event, EventSink
 from .turn import TurnReport
 
-_REFUSALS_TOLD = 5
+_REFUSALS_EMITTED = 5
+"""REFUSED events of one turn at most; `refused` of the TURN event counts them all."""
 
-
-_PLAIN = {
+_EVENT_OF_CHANGE = {
     ChangeKind.JOINED: Event.JOINED,
     ChangeKind.RETURNED: Event.RETURNED,
     ChangeKind.LEFT: Event.LEFT,
@@ -22,101 +22,113 @@ _PLAIN = {
 }
 
 
-def report_changes(tell: EventSink, changes: Iterable[FleetChange], history: PollHistory) -> None:
-    """What concerns a worker. That one is overdue, idle or stalled shows in the turn that it calls for."""
-    for one in changes:
-        if one.kind in _PLAIN:
-            tell(_PLAIN[one.kind], worker=one.worker)
-        elif one.kind is ChangeKind.OUT_OF_SERVICE:
-            tell(Event.OUT_OF_SERVICE, worker=one.worker, state=one.detail)
-        elif one.kind is ChangeKind.SILENT and history.last is not None:
-            tell(Event.SILENT, worker=one.worker, seconds=history.last.at - history.last.beats[one.worker].at)
+def report_changes(emit: EventSink, changes: Iterable[FleetChange], history: PollHistory) -> None:
+    """Emit changes of workers. OVERDUE, IDLE and STALLED have no event: they show in the turn that they trigger."""
+    for change in changes:
+        if change.kind in _EVENT_OF_CHANGE:
+            emit(_EVENT_OF_CHANGE[change.kind], worker=change.worker)
+        elif change.kind is ChangeKind.OUT_OF_SERVICE:
+            emit(Event.OUT_OF_SERVICE, worker=change.worker, state=change.detail)
+        elif change.kind is ChangeKind.SILENT and history.last is not None:
+            silence = history.last.at - history.last.beats[change.worker].at
+            emit(Event.SILENT, worker=change.worker, seconds=silence)
 
 
 def trigger_of(changes: Iterable[FleetChange]) -> str:
-    """In words, why a turn is made now."""
-    return ", ".join(dict.fromkeys(f"{one.worker} {one.kind.value}".strip() for one in changes))
+    """Return the trigger of a turn in words, such as `worker-cpu-1 overdue, worker-cpu-2 joined`."""
+    return ", ".join(dict.fromkeys(f"{change.worker} {change.kind.value}".strip() for change in changes))
 
 
-def report_turn(tell: EventSink, report: TurnReport, flapping: Mapping[str, int], breaker_seconds: float) -> None:
-    """One line for a turn that changed something, and none for one that did not."""
+def report_turn(emit: EventSink, report: TurnReport, flapping: Mapping[str, int], breaker_seconds: float) -> None:
+    """Emit what a turn or a sweep changed. `flapping` maps a worker to its number of starts."""
     for worker in report.opened_breakers:
-        tell(Event.FLAPPING, worker=worker, starts=flapping.get(worker, 0), seconds=breaker_seconds)
-    failed = report.failed_over
-    if failed is not None and not report.dry_run:
-        gone = [one for one in failed.workers if one.done == "failed over"]
-        if gone:
-            tell(
-                Event.FAILED_OVER, workers=[one.worker for one in gone],
-                evidence=[sign for one in gone for sign in one.evidence], taken_back=failed.requeued_tasks,
-                moved=failed.moved_tasks, quarantined=failed.quarantined_tasks, seconds=failed.seconds,
-            )  # fmt: skip
+        emit(Event.FLAPPING, worker=worker, starts=flapping.get(worker, 0), seconds=breaker_seconds)
     if report.dry_run:
-        if report.decisions:
-            told = [f"{one.task_id or one.source_lane}: {one.reason}" for one in report.decisions]
-            tell(
-                Event.PLANNED, trigger=report.trigger, plan_id=report.plan_id, decisions=told, seconds=report.seconds
+        _report_plan(emit, report)
+    else:
+        _report_failover(emit, report)
+        if report.has_changed:
+            emit(
+                Event.TURN, trigger=report.trigger, plan_id=report.plan_id, moved=report.moved,
+                taken_back=report.taken_back, resent=report.resent, quarantined=report.quarantined,
+                refused=len(report.rejected), rules=report.rules, seconds=report.seconds,
             )  # fmt: skip
-    elif report.has_changed:
-        tell(
-            Event.TURN, trigger=report.trigger, plan_id=report.plan_id, moved=report.moved,
-            taken_back=report.taken_back, resent=report.resent, quarantined=report.quarantined,
-            refused=len(report.rejected), rules=report.rules, seconds=report.seconds,
+    for rejected in report.rejected[:_REFUSALS_EMITTED]:
+        emit(Event.REFUSED, task_id=rejected.task_id, reason=rejected.reason)
+
+
+def _report_plan(emit: EventSink, report: TurnReport) -> None:
+    if report.decisions:
+        decisions = [f"{decision.task_id or decision.source_lane}: {decision.reason}" for decision in report.decisions]
+        emit(
+            Event.PLANNED, trigger=report.trigger, plan_id=report.plan_id, decisions=decisions, seconds=report.seconds
         )  # fmt: skip
-    for one in report.rejected[:_REFUSALS_TOLD]:
-        tell(Event.REFUSED, task_id=one.task_id, reason=one.reason)
 
 
-def report_fleet(tell: EventSink, found: FleetStats, turns: int) -> None:
-    """The heartbeat, and the lanes that nobody in service reads although work waits there."""
-    online = sum(worker.status in SERVING for worker in found.workers)
-    tell(
+def _report_failover(emit: EventSink, report: TurnReport) -> None:
+    result = report.failed_over
+    dead = [worker for worker in result.workers if worker.done == "failed over"] if result is not None else []
+    if result is not None and dead:
+        emit(
+            Event.FAILED_OVER, workers=[worker.worker for worker in dead],
+            evidence=[evidence for worker in dead for evidence in worker.evidence], taken_back=result.requeued_tasks,
+            moved=result.moved_tasks, quarantined=result.quarantined_tasks, seconds=result.seconds,
+        )  # fmt: skip
+
+
+def report_fleet(emit: EventSink, stats: FleetStats, turns: int) -> None:
+    """Emit the state of the fleet, and the queues with waiting tasks that no worker in service reads."""
+    emit(
         Event.FLEET,
-        pending=sum(queue.pending_tasks for queue in found.queues),
-        processing=sum(queue.processing_tasks for queue in found.queues),
-        workers=sum(worker.status is not WorkerStatus.OFFLINE for worker in found.workers),
-        serving=online,
-        backlog_minutes=max((queue.backlog_time for queue in found.queues), default=0.0),
-        oldest_minutes=max((queue.oldest_wait_time for queue in found.queues), default=0.0),
+        pending=sum(queue.pending_tasks for queue in stats.queues),
+        processing=sum(queue.processing_tasks for queue in stats.queues),
+        workers=sum(worker.status is not WorkerStatus.OFFLINE for worker in stats.workers),
+        serving=sum(worker.status in SERVING for worker in stats.workers),
+        backlog_minutes=max((queue.backlog_time for queue in stats.queues), default=0.0),
+        oldest_minutes=max((queue.oldest_wait_time for queue in stats.queues), default=0.0),
         turns=turns,
-        leader=found.leader.who if found.leader else "",
+        leader=stats.leader.who if stats.leader else "",
     )
-    for queue in found.queues:
+    for queue in stats.queues:
         if queue.pending_tasks and not queue.worker_count:
             reason = "no worker in service reads it"
-            tell(Event.LANE_STALLED, lane=queue.queue_type.value, waiting=queue.pending_tasks, reason=reason)
+            emit(Event.LANE_STALLED, lane=queue.queue_type.value, waiting=queue.pending_tasks, reason=reason)
 
 
-class Stalls:
-    """Workers that take nothing: idle for long while work waits for them, and no task has ended there meanwhile."""
+class StallDetector:
+    """Finds workers that take nothing: long idle while messages wait for them, and no task of theirs ended meanwhile.
 
-    def __init__(self) -> None:
-        self._marks: dict[str, tuple[float, int]] = {}  # since when it is idle, and how many tasks had ended then
-        self.workers: set[str] = set()
+    The number of ended tasks tells a stalled worker from one that is free at every poll because its tasks are short.
+    """
 
-    def ended(self, history: PollHistory, tell: EventSink) -> None:
-        """After a look: who is no longer idle, or has nothing to wait for it any more."""
-        for worker in sorted(self.workers - history.idle.keys()):
-            tell(Event.MOVING_AGAIN, worker=worker)
-        self.workers &= history.idle.keys()
+    def __init__(self, emit: EventSink) -> None:
+        self._emit = emit
+        self._stalled: set[str] = set()
+        self._idle_marks: dict[str, tuple[float, int]] = {}
+        """Worker -> since when it is idle, and its number of ended tasks at that time."""
 
-    def look(self, snapshot: Snapshot, history: PollHistory, tell: EventSink) -> None:
-        """After a turn, on its picture."""
+    def after_poll(self, history: PollHistory) -> None:
+        """Report the workers that are no longer idle, or have no messages waiting for them."""
+        for worker in sorted(self._stalled - history.idle.keys()):
+            self._emit(Event.MOVING_AGAIN, worker=worker)
+        self._stalled &= history.idle.keys()
+
+    def after_turn(self, snapshot: Snapshot, history: PollHistory) -> None:
+        """Report the workers that have stalled, by the snapshot of a turn."""
         now = history.last.at if history.last is not None else 0.0
-        marks = self._marks
-        self._marks = {}
+        previous, self._idle_marks = self._idle_marks, {}
         for worker, since in history.idle.items():
             view = snapshot.worker_by_id.get(worker)
             if view is None:
                 continue
-            ended = view.totals.completed + view.totals.failed
-            self._marks[worker] = known = marks.get(worker, (since, ended))
-            if known != (since, ended):
-                self._marks[worker] = (since, ended)
-            elif now - since >= STALLED_AFTER_S and worker not in self.workers and not snapshot.held_count(view):
-                self.workers.add(worker)
-                waiting = {queue: snapshot.pending[queue] for queue in snapshot.pending if queue in view.info.queues}
-                tell(
-                    Event.STALLED, worker=worker, queues=[queue.value for queue, count in waiting.items() if count],
-                    waiting=sum(waiting.values()), seconds=now - since,
-                )  # fmt: skip
+            mark = self._idle_marks[worker] = (since, view.totals.completed + view.totals.failed)
+            takes_nothing = previous.get(worker, mark) == mark and not snapshot.held_count(view)
+            if takes_nothing and now - since >= STALLED_AFTER_S and worker not in self._stalled:
+                self._stalled.add(worker)
+                self._emit_stalled(worker, view.info.queues, snapshot, now - since)
+
+    def _emit_stalled(self, worker: str, queues: Iterable[str], snapshot: Snapshot, seconds: float) -> None:
+        waiting = {queue.value: count for queue, count in snapshot.pending.items() if count and queue.value in queues}
+        self._emit(
+            Event.STALLED, worker=worker, queues=list(waiting), waiting=sum(waiting.values()), seconds=seconds
+        )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What a refresh of `stats --live` costs: `python -m tests.bench.bench_live`.
+"""The cost of a refresh of `stats --live`: `python -m tests.bench.bench_live`.
 
-100 workers with three tasks in hand each, 200,000 queued, an hour of figures, on a real server; drawn on 200×60. CPU
-time of this process, without the first look (it reads the whole hour). Printed against what Rich's own tables take for
-the same picture, and against the promise of 50 ms.
+100 workers that hold three tasks each, 200,000 queued tasks and an hour of counters on a real server; drawn on 200×60.
+Measures the CPU time of this process without the first frame, which reads the whole hour. Prints the ratios to Rich's
+own tables of the same columns, and to the limit of 50 ms.
 """
 
 import io
@@ -11,21 +11,23 @@ import sys
 import time
 
 import redis
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.histogram import LAST_BUCKET
-from morag_queue.core.model import Capability, QueueType
+from morag_queue.core.model import Capability, FleetStats, QueueType
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.operations.stats import HISTORY, FleetWatcher
 from morag_queue.settings import Settings
 from morag_queue.view.live import render
 from morag_queue.view.live_state import LiveState
-from morag_queue.view.stats import stats_view
+from morag_queue.view.stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, table_columns
 from tests.support.records import register
 
-WORKERS, QUEUED, LOOKS, PROMISED_MS = 100, 200_000, 20, 50.0
+WORKERS, QUEUED, FRAMES, LIMIT_MS = 100, 200_000, 20, 50.0
 SIZE = (200, 60)
 
 
@@ -58,6 +60,19 @@ def fill(client: redis.Redis, now: float) -> None:
     pipe.execute()
 
 
+def rich_tables(stats: FleetStats) -> Group:
+    """The columns of `stats` in Rich's own tables."""
+    tables = []
+    for columns in (table_columns(QUEUE_COLUMNS, stats.queues), table_columns(WORKER_COLUMNS, stats.workers)):
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for column in columns:
+            table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+        for row in zip(*(column.cells for column in columns), strict=True):
+            table.add_row(*(Text(words, style=style) for words, style in row))
+        tables.append(table)
+    return Group(*tables)
+
+
 def main() -> int:
     with Sandbox() as sandbox:
         settings = Settings(redis_url=Server(sandbox).url)
@@ -65,24 +80,24 @@ def main() -> int:
         fill(broker.client, broker.now())
         watcher = FleetWatcher(broker, settings)
         console = Console(file=io.StringIO(), width=SIZE[0], height=SIZE[1], force_terminal=True, color_system="256")
-        frame = watcher.look()
+        frame = watcher.observe()
         console.print(render(frame, *SIZE, LiveState()), end="")
-        looking, drawing, tables = 0.0, 0.0, 0.0
-        for _ in range(LOOKS):
+        observing, drawing, tables = 0.0, 0.0, 0.0
+        for _ in range(FRAMES):
             start = time.process_time()
-            frame = watcher.look()
-            looked = time.process_time()
+            frame = watcher.observe()
+            observed = time.process_time()
             console.print(render(frame, *SIZE, LiveState()), end="")
             drawn = time.process_time()
-            console.print(stats_view(frame.stats))
-            looking, drawing, tables = (
-                looking + looked - start, drawing + drawn - looked, tables + time.process_time() - drawn,
-            )  # fmt: skip
-    look_ms, draw_ms, table_ms = (1000 * one / LOOKS for one in (looking, drawing, tables))
-    print(f"{WORKERS} workers, {QUEUED:,} queued: a look {look_ms:.1f} ms, drawing {draw_ms:.1f} ms of CPU")
-    print(f"drawing is {draw_ms / table_ms:.2f} × what Rich's tables take ({table_ms:.1f} ms)")
-    print(f"a refresh is {(look_ms + draw_ms) / PROMISED_MS:.2f} × the {PROMISED_MS:.0f} ms that are promised")
-    return 0 if look_ms + draw_ms <= PROMISED_MS else 1
+            console.print(rich_tables(frame.stats))
+            observing, drawing = observing + observed - start, drawing + drawn - observed
+            tables += time.process_time() - drawn
+    observe_ms, draw_ms, table_ms = (1000 * seconds / FRAMES for seconds in (observing, drawing, tables))
+    total_ms = observe_ms + draw_ms
+    print(f"{WORKERS} workers, {QUEUED:,} queued: observing {observe_ms:.1f} ms, drawing {draw_ms:.1f} ms of CPU")
+    print(f"drawing is {draw_ms / table_ms:.2f} × the time of Rich's tables ({table_ms:.1f} ms)")
+    print(f"a refresh is {total_ms / LIMIT_MS:.2f} × the limit of {LIMIT_MS:.0f} ms")
+    return 0 if total_ms <= LIMIT_MS else 1
 
 
 if __name__ == "__main__":

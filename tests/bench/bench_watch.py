@@ -18,7 +18,7 @@ from morag_queue.core.fleet_poll import PollHistory, detect_changes
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
-from morag_queue.watch.loop import Evidence, step
+from morag_queue.watch.turn import PollEvidence, step
 from tests.support.stage import Stage
 
 WORKERS, ROUNDS, CONNECTIONS = 1_000, 15, 6
@@ -50,7 +50,7 @@ def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
     for _ in range(ROUNDS):
         for backlog, stage in built.items():
             began = perf_counter()
-            done = step(stage.broker, memory[backlog], Evidence(), term="", who="bench")
+            done = step(stage.broker, memory[backlog], PollEvidence(), term="", who="bench")
             took[backlog].append((perf_counter() - began) * 1000)
             memory[backlog] = done.memory
     return {backlog: min(times) for backlog, times in took.items()}
@@ -66,7 +66,7 @@ def looks_ms(stage: Stage, server: Server) -> float:
     took = []
     for _ in range(ROUNDS):
         began = perf_counter()
-        watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
+        watched, _ = detect_changes(watched, looks.poll(), infos, stage.settings.policy)
         took.append((perf_counter() - began) * 1000)
     for one in open_ones:
         one.disconnect()
@@ -83,8 +83,8 @@ def growth_mb(url: str, turns: int) -> float:
     looks, watched, memory, start = FleetPoller(broker.client, broker.keys), PollHistory(), BalancerState(), 0
     infos = {view.worker: view.info for view in broker.observe()[0].workers}
     for n in range(turns):
-        watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
-        memory = step(broker, memory, Evidence(), term="", who="bench").memory
+        watched, _ = detect_changes(watched, looks.poll(), infos, stage.settings.policy)
+        memory = step(broker, memory, PollEvidence(), term="", who="bench").memory
         if n == turns // 10:
             gc.collect()
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -78,7 +78,7 @@ def test_the_second_time_is_quiet(stage, join, fleet):
     fleet("failover", "cpu-1")
     entries = len(stage.broker.journal.latest(50))
     assert counts(fleet("failover", "cpu-1", "--json").json) == (0, 0, 0, 0)
-    assert "nothing was left to take over" in fleet("failover", "cpu-1").out
+    assert "nothing to recover" in fleet("failover", "cpu-1").out
     assert len(stage.broker.journal.latest(50)) == entries
     assert stage.ids("cpu_standard", 4) == ["a"]
 
@@ -99,7 +99,7 @@ def test_a_dry_run_shows_where_each_task_would_go(stage, join, fleet):
     told = fleet("failover", "cpu-1", "--dry-run").out
     assert "  held in the hands of cpu-1 → cpu_standard at level 4\n" in told
     assert "  1 of cpu_standard.cpu-1 at level 4 → cpu_standard\n" in told
-    assert told.endswith("would be 1 taken back, 1 moved\n")
+    assert told.endswith("would be 1 requeued, 1 moved\n")
     assert len(stage.broker.observe()[0].held) == 1
 
 

@@ -68,7 +68,7 @@ def test_with_nothing_to_do_nothing_is_said_and_the_journal_stays_empty(stage, m
     stage.join("cpu-1")
     done = mq_on("rebalance")
     assert (done.out, done.err) == ("", "")
-    assert mq_on("journal", "ls").out == "No such change is in the journal.\n"
+    assert mq_on("journal", "ls").out == "No matching journal entry.\n"
 
 
 def test_a_moved_task_carries_its_new_level_and_keeps_its_word_of_priority(stage, mq_on):

@@ -46,7 +46,7 @@ def test_a_page_says_that_there_is_more(stage, fleet):
     stage.submit(*(f"t-{n}" for n in range(7)))
     page = fleet("tasks", "--limit", "3", "--json").json
     assert ([task["position"] for task in page["tasks"]], page["has_more"]) == ([1, 2, 3], True)
-    assert "7 wait in all; --limit N shows more" in fleet("tasks", "--limit", "3").out
+    assert "7 tasks are waiting; --limit N shows more" in fleet("tasks", "--limit", "3").out
     assert len(listed(fleet, "--limit", "0")) == 7
     assert listed(fleet, "--newest", "--limit", "2") == ["t-6", "t-5"]
 
@@ -100,7 +100,7 @@ def test_lines_are_json_one_a_task(stage, fleet):
 
 
 def test_an_empty_fleet_says_so(fleet):
-    assert "Nothing runs and nothing waits." in fleet("tasks").out
+    assert "No task is running or waiting." in fleet("tasks").out
     assert fleet("tasks", "--json").json == {"tasks": [], "waiting": 0, "has_more": False}
 
 

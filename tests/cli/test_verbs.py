@@ -176,7 +176,7 @@ def test_stats_says_who_leads_and_until_when_in_utc(stage, fleet):
     assert (leader["who"], leader["verb"], leader["term"]) == ("ann@here", "watch", lease.term)
     since, until = (datetime.fromisoformat(leader[name]).timestamp() for name in ("since", "until"))
     assert until - since == pytest.approx(15, abs=0.01)
-    assert "Leader: ann@here by watch" in fleet("stats").out
+    assert "Leader: ann@here (watch)" in fleet("stats").out
     assert "error: --window 'soon' is not a duration" in fleet("stats", "--window", "soon", status=2).err
 
 

@@ -18,7 +18,7 @@ def stats_of(snapshot, window=NO_WINDOW, totals=NO_TOTALS):
     return queue_stats(GPU, snapshot, window, totals, serving_workers(snapshot, POLICY)[GPU])
 
 
-def test_a_queue_counts_what_waits_in_all_its_lanes_what_is_held_and_what_ended():
+def test_a_queue_counts_waiting_tasks_of_all_its_lanes_and_held_and_ended_tasks():
     snapshot = usual_fleet(
         lanes=(queued(GPU, 5), queued(GPU, 2, "worker-gpu-1", level=0), queued(QueueType.CPU_BATCH, 9)),
         held=held("worker-gpu-1", GPU, 2),
@@ -38,23 +38,23 @@ def test_a_queue_counts_what_waits_in_all_its_lanes_what_is_held_and_what_ended(
         (Window(), Totals(), 10.0),  # one minute each is assumed
     ],
 )
-def test_backlog_is_the_queued_work_over_the_slots_that_serve_it(window, totals, minutes):
+def test_backlog_is_the_waiting_work_divided_by_the_serving_slots(window, totals, minutes):
     assert stats_of(usual_fleet(lanes=(queued(GPU, 70),)), window, totals).backlog_time == pytest.approx(minutes)
 
 
-def test_backlog_before_anything_has_ended_is_of_the_estimates_each_for_as_many_as_wait_there():
+def test_backlog_uses_estimates_weighted_by_list_length_until_a_task_has_ended():
     lanes = (waiting(GPU, {2: [entry("a", minutes=4)], 5: [entry("b", minutes=10)] * 2}),)
     assert stats_of(usual_fleet(lanes=lanes)).backlog_time == pytest.approx((4 + 10 + 10) / 7)
     measured = stats_of(usual_fleet(lanes=lanes), Window(600, completed=1, run_seconds=60, runs={1: 1}))
     assert measured.backlog_time == pytest.approx(3 / 7)
 
 
-def test_backlog_without_any_worker_is_finite_and_shows_that_nobody_serves_it():
+def test_backlog_without_a_serving_worker_counts_one_slot():
     stats = stats_of(fleet(worker("g", "gpu", beat_age=99), lanes=(queued(GPU, 3),)))
     assert (stats.worker_count, stats.backlog_time) == (0, 3.0)
 
 
-def test_waits_are_minutes_of_the_window_and_the_oldest_is_read_from_the_heads():
+def test_waits_come_from_the_window_and_the_oldest_wait_from_the_lanes():
     window = Window(600, arrivals=20, completed=4, failed=1, wait_seconds=600, waits={bucket(30): 19, bucket(90): 1})
     stats = stats_of(usual_fleet(lanes=(queued(GPU, 1, age=120), queued(GPU, 1, "worker-gpu-1", age=300))), window)
     assert stats.average_wait_time == pytest.approx(0.5)
@@ -63,7 +63,7 @@ def test_waits_are_minutes_of_the_window_and_the_oldest_is_read_from_the_heads()
     assert (stats.arrivals_per_minute, stats.completions_per_minute) == (2.0, 0.5)
 
 
-def test_a_worker_shows_what_it_runs_what_it_was_given_and_how_long_ago_it_beat():
+def test_a_worker_has_active_and_assigned_tasks_status_and_heartbeat_age():
     g = worker("g", "gpu", active=1, reserved=1, beat_age=3)
     snapshot = fleet(g, held=held("g", GPU, 2), lanes=(queued(GPU, 1, "g"),))
     stats = worker_stats(snapshot.workers[0], snapshot, POLICY)
@@ -72,26 +72,26 @@ def test_a_worker_shows_what_it_runs_what_it_was_given_and_how_long_ago_it_beat(
 
 
 @pytest.mark.parametrize(
-    ("active", "reserved", "in_hand", "runs"),
+    ("active", "reserved", "held_count", "expected"),
     [(0, 0, 1, 1), (1, 0, 0, 0), (0, 1, 1, 0), (1, 1, 2, 1), (2, 0, 9, 2)],
-    ids=["taken since", "ended since", "waits for its time", "one of two", "prefetched since"],
+    ids=["claimed since", "ended since", "waits for its ETA", "one of two", "prefetched since"],
 )
-def test_what_runs_is_in_hand_and_was_not_only_reserved_at_the_last_beat(active, reserved, in_hand, runs):
-    snapshot = fleet(worker("g", "gpu", active=active, reserved=reserved), held=held("g", GPU, in_hand))
-    assert worker_stats(snapshot.workers[0], snapshot, POLICY).active_tasks == runs
+def test_active_tasks_are_held_tasks_without_reserved_ones(active, reserved, held_count, expected):
+    snapshot = fleet(worker("g", "gpu", active=active, reserved=reserved), held=held("g", GPU, held_count))
+    assert worker_stats(snapshot.workers[0], snapshot, POLICY).active_tasks == expected
 
 
 @pytest.mark.parametrize("gone", [{"beat_age": 61}, {"stopped": True}, {"beat_age": None}, {"fenced": True}])
-def test_a_worker_that_is_gone_runs_nothing_whatever_it_said_last(gone):
+def test_an_offline_worker_has_no_active_tasks(gone):
     snapshot = fleet(worker("g", "gpu", active=2, **gone))
     stats = worker_stats(snapshot.workers[0], snapshot, POLICY)
     assert (stats.active_tasks, stats.status) == (0, WorkerStatus.OFFLINE)
 
 
-def test_the_fleet_shows_all_four_queues_and_the_workers_by_name():
+def test_fleet_stats_have_all_four_queues_and_workers_sorted_by_id():
     snapshot = fleet(worker("b"), worker("a"), leader=LEASE)
     stats = fleet_stats(snapshot, {}, {}, POLICY, window_seconds=3600)
-    assert [one.queue_type for one in stats.queues] == list(QueueType)
-    assert [one.worker for one in stats.workers] == ["a", "b"]
+    assert [queue.queue_type for queue in stats.queues] == list(QueueType)
+    assert [worker.worker for worker in stats.workers] == ["a", "b"]
     assert stats.leader == LEASE
     assert stats.model_dump_json()

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from morag_queue.local.cluster import Cluster
 from morag_queue.local.media import make_media
-from morag_queue.view.picture import svg
+from morag_queue.view.svg import svg
 from tests.support.terminal import Terminal
 
 WORKERS = {

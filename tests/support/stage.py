@@ -1,10 +1,12 @@
 """A fleet on a real broker without a process: registered workers, submitted tasks, claims by the very script."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
+import redis
 from celery import Celery
 
 from morag_queue.broker import scripts
@@ -118,3 +120,11 @@ class Stage:
         assert text is not None, f"fewer than {n + 1} wait in {lane} at level {level}"
         message: dict[str, Any] = json.loads(text)
         return message
+
+
+@contextmanager
+def connected(url: str, name: str) -> Iterator[redis.Redis]:
+    """Open a connection under a client name, as the broker sees a live worker."""
+    with redis.Redis.from_url(url, client_name=name) as client:
+        client.ping()
+        yield client

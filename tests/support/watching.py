@@ -71,7 +71,7 @@ def main(lease_seconds: float, clock_offset: float) -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     broker = RedisBroker(load({}, os.environ, Path.cwd()).settings)
-    Watch(broker, who="ann@here", tell=Log(sys.stdout, json=True), lease_seconds=lease_seconds).run(stop)
+    Watch(broker, who="ann@here", emit=Log(sys.stdout, json=True), lease_seconds=lease_seconds).run(stop)
 
 
 if __name__ == "__main__":

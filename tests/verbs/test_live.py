@@ -1,4 +1,4 @@
-"""One picture after another of a real server: what is read again, what is kept, what is forgotten."""
+"""Frames of the live screen from a real server: what is read again and what is cached."""
 
 import json
 
@@ -30,18 +30,18 @@ def hold(client, task_id, worker="worker-1", claimed_at=1000.0, **record):
         client.set(f"mq:task:{task_id}", json.dumps(record))
 
 
-def test_an_empty_fleet_is_an_empty_picture(watcher):
-    frame = watcher.look()
+def test_an_empty_fleet_gives_an_empty_frame(watcher):
+    frame = watcher.observe()
     assert (frame.running, frame.journal, frame.alerts, frame.stats.workers) == ({}, (), (), ())
     assert frame.flows[QueueType.CPU_BATCH].history == (0,) * HISTORY
 
 
-def test_the_history_and_the_rates_come_from_the_minutes(watcher, broker, client):
+def test_history_and_rates_come_from_the_minute_counters(watcher, broker, client):
     now = broker.now()
     minute = int(now) // 60
     for ago in (0, 1, 2, 59, 60):
         client.hset(f"mq:minute:{minute - ago}", mapping={"cpu_batch|completed": ago + 1, "cpu_batch|arrived": 4})
-    frame = watcher.look()
+    frame = watcher.observe()
     flow = frame.flows[QueueType.CPU_BATCH]
     assert (flow.history[-3:], flow.history[0], len(flow.history)) == ((3, 2, 1), 60, HISTORY)
     assert 2.0 <= flow.arrivals <= 2.4, "twelve in the last five to six minutes"
@@ -49,51 +49,52 @@ def test_the_history_and_the_rates_come_from_the_minutes(watcher, broker, client
     assert batch.completions_per_minute == pytest.approx(66 / 60)
 
 
-def test_a_minute_that_is_over_is_read_once_and_the_last_two_again(watcher, broker, client):
+def test_the_last_two_minutes_are_read_again_and_older_ones_are_cached(watcher, broker, client):
     minute = int(broker.now()) // 60
     for ago in (1, 5):
         client.hset(f"mq:minute:{minute - ago}", "cpu_batch|failed", 1)
-    watcher.look()
+    watcher.observe()
     for ago in (1, 5):
         client.hset(f"mq:minute:{minute - ago}", "cpu_batch|failed", 9)
-    history = watcher.look().flows[QueueType.CPU_BATCH].history
+    history = watcher.observe().flows[QueueType.CPU_BATCH].history
     assert 9 in history[-3:-1]
     assert history[-7:-4].count(1) == 1
 
 
-def test_what_runs_is_named_by_its_file_and_the_first_taken_comes_first(watcher, broker, client):
+def test_running_tasks_are_labelled_by_source_and_sorted_by_claim_time(watcher, broker, client):
     register(client, slots=3)
     now = broker.now()
     hold(client, "b", claimed_at=now - 5, state="queued", source="/media/talks/one.mp4")
     hold(client, "a", claimed_at=now - 60, state="queued", source="https://example.org/a/b")
     hold(client, "c", claimed_at=now - 1)
-    running = watcher.look().running["worker-1"]
-    assert [one.label for one in running] == ["https://example.org/a/b", "one.mp4", "c"]
+    running = watcher.observe().running["worker-1"]
+    assert [task.label for task in running] == ["https://example.org/a/b", "one.mp4", "c"]
     assert 60 <= running[0].seconds < 62
     client.hdel("mq:held", "tag-a", "tag-b")
     client.delete("mq:task:b")
-    assert [one.label for one in watcher.look().running["worker-1"]] == ["c"]
+    assert [task.label for task in watcher.observe().running["worker-1"]] == ["c"]
 
 
-def test_alerts_and_the_journal_are_part_of_the_picture(watcher, broker, client):
+def test_a_frame_has_alerts_journal_entries_and_paused_queues(watcher, broker, client):
     hold(client, "a", worker="gone")
     broker.journal.write("ann@ops", "cordon", "worker-1", reason="disks", changes={})
     client.sadd("mq:paused", "cpu_batch")
-    frame = watcher.look()
-    assert [one.code for one in frame.alerts] == [Code.WORKER_GONE_WITH_TASKS]
-    assert (frame.journal[0].verb, frame.paused) == ("cordon", {QueueType.CPU_BATCH})
+    frame = watcher.observe()
+    assert [alert.code for alert in frame.alerts] == [Code.WORKER_GONE_WITH_TASKS]
+    paused = [queue.queue_type for queue in frame.stats.queues if queue.paused]
+    assert (frame.journal[0].verb, paused) == ("cordon", [QueueType.CPU_BATCH])
 
 
-def test_a_window_of_another_length_is_that_of_stats(broker, client):
+def test_a_window_other_than_one_hour_is_read_from_the_broker(broker, client):
     client.hset(f"mq:minute:{int(broker.now()) // 60 - 30}", "cpu_batch|completed", 60)
-    frame = FleetWatcher(broker, broker.settings, window_seconds=600.0).look()
+    frame = FleetWatcher(broker, broker.settings, window_seconds=600.0).observe()
     assert frame.stats.window_seconds == 600
     assert all(queue.completions_per_minute == 0 for queue in frame.stats.queues)
 
 
-def test_a_look_that_failed_may_be_followed_by_one_that_works(watcher, client):
+def test_observe_works_again_after_an_error(watcher, client):
     client.set("mq:workers", "x")
     with pytest.raises(BrokerError):
-        watcher.look()
+        watcher.observe()
     client.delete("mq:workers")
-    assert watcher.look().stats.workers == ()
+    assert watcher.observe().stats.workers == ()

@@ -1,4 +1,4 @@
-"""A fleet as the live view shows it: made up, but of the shape that real ones have. Also draws the pictures."""
+"""Made-up frames of the live screen, shaped like those of real fleets."""
 
 from math import sin
 
@@ -25,12 +25,14 @@ _QUEUES_OF = {
 }
 
 
-def queue(kind: QueueType, pending: int, oldest: float, backlog: float, **by_priority: int) -> QueueStats:
+def queue(
+    kind: QueueType, pending: int, oldest: float, backlog: float, *, paused: bool = False, **by_priority: int
+) -> QueueStats:
     return QueueStats(
         queue_type=kind, total_tasks=pending + 900, pending_tasks=pending, processing_tasks=3, completed_tasks=15_042,
         failed_tasks=12, average_wait_time=0.7, average_processing_time=2.1, p95_wait_time=6.5, worker_count=3,
-        oldest_wait_time=oldest, backlog_time=backlog,
-        pending_by_priority={**dict.fromkeys((one.name for one in QueuePriority), 0), **by_priority},
+        oldest_wait_time=oldest, backlog_time=backlog, paused=paused,
+        pending_by_priority={**dict.fromkeys((priority.name for priority in QueuePriority), 0), **by_priority},
     )  # fmt: skip
 
 
@@ -47,17 +49,17 @@ def worker(n: int, status: WorkerStatus = WorkerStatus.BUSY, reason: str = "", *
 
 
 def fleet(count: int = 8) -> LiveFrame:
-    """A fleet of `count` workers, of which a few are not well."""
+    """Return a frame with `count` workers, some of them unhealthy."""
     workers = [worker(n) for n in range(count)]
     workers[1] = worker(1, WorkerStatus.CORDONED, "cordoned by ann@ops: new disks")
     workers[2] = worker(2, WorkerStatus.OFFLINE, "no beat for 4 min", last_heartbeat_seconds=240.0)
     workers[4] = worker(4, WorkerStatus.DRAINING, "draining by ann@ops: kernel update")
     running = {
-        one.worker: tuple(
+        worker.worker: tuple(
             RunningTask(f"3f1c-{n}-{k}", _MEDIA[(n + k) % len(_MEDIA)], 400.0 / (n + 1) / (k + 1))
-            for k in range(min(one.assigned_tasks, 2))
+            for k in range(min(worker.assigned_tasks, 2))
         )
-        for n, one in enumerate(workers)
+        for n, worker in enumerate(workers)
     }
     flows = {
         kind: QueueFlow(
@@ -74,7 +76,7 @@ def fleet(count: int = 8) -> LiveFrame:
                 queue(QueueType.GPU_PRIORITY, 118, 12.5, 19.0, URGENT=3, HIGH=41, NORMAL=74),
                 queue(QueueType.GPU_FALLBACK, 1730, 95.0, 240.0, NORMAL=1500, LOW=230),
                 queue(QueueType.CPU_STANDARD, 0, 0.0, 0.0),
-                queue(QueueType.CPU_BATCH, 12_400, 600.0, 2900.0, BATCH=12_400),
+                queue(QueueType.CPU_BATCH, 12_400, 600.0, 2900.0, paused=True, BATCH=12_400),
             ),
             workers=tuple(workers),
             leader=Lease(holder="x", term=1, who="watch@node-1", verb="watch", since=NOON - 60, until=NOON + 15),
@@ -95,7 +97,6 @@ def fleet(count: int = 8) -> LiveFrame:
                 Severity.WARNING, Code.TASKS_STARVING, "a LOW task has waited 2 h in gpu_fallback; 2 h is the limit"
             ),
         ),
-        paused=frozenset({QueueType.CPU_BATCH}),
     )
 
 

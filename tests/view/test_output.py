@@ -1,4 +1,4 @@
-"""JSON: words, UTC, nulls, and nothing of a user's own data changed."""
+"""JSON output: enum values, times in UTC, nulls, and task arguments unchanged."""
 
 import json
 
@@ -6,7 +6,7 @@ from morag_queue.core.model import Cordon, QueuePriority, QueueType, TaskQueueEn
 from morag_queue.view.output import dumps, iso
 
 
-def test_times_are_iso_in_utc_enums_are_words_and_unknown_times_null():
+def test_times_are_iso_in_utc_enums_are_values_and_unknown_times_are_null():
     entry = TaskQueueEntry(
         task_id="1", task="t", queue=QueueType.CPU_BATCH, lane="cpu_batch", level=8, priority=QueuePriority.BATCH,
         enqueued_at=1_700_000_000.25,
@@ -20,7 +20,7 @@ def test_times_are_iso_in_utc_enums_are_words_and_unknown_times_null():
     assert shown["cordon"]["deadline"] == shown["cordon"]["until"] == "1970-01-01T00:01:00.000Z"
 
 
-def test_a_users_own_arguments_are_whole_even_where_they_look_like_ours():
+def test_task_arguments_are_unchanged_even_if_they_look_like_times():
     kwargs = {"at": 5, "made_at": 1.5, "name": "\x1b[2J\u202e\udcff", "rows": [{}, [], None, True]}
     entry = TaskQueueEntry(task_id="1", task="t", queue=QueueType.CPU_BATCH, lane="x", level=0, kwargs=kwargs)
     text = dumps(entry)
@@ -29,6 +29,6 @@ def test_a_users_own_arguments_are_whole_even_where_they_look_like_ours():
     assert text.isprintable()
 
 
-def test_a_number_that_is_not_finite_is_null():
+def test_infinite_numbers_are_null():
     assert json.loads(dumps({"a": float("inf"), "b": [float("nan")]})) == {"a": None, "b": [None]}
     assert iso(float("inf")) is None

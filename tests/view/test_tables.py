@@ -1,4 +1,4 @@
-"""Tables as they look: narrow, usual and wide. No row is ever broken."""
+"""Tables at narrow, usual and wide widths. Rows are never wrapped."""
 
 import io
 
@@ -25,9 +25,8 @@ from morag_queue.core.model import (
 from morag_queue.core.routing.feasibility import Feasibility, Score
 from morag_queue.core.routing.types import Placement
 from morag_queue.operations.submit import SubmittedTask
-from morag_queue.view.classify import classified_view
 from morag_queue.view.stats import stats_view
-from morag_queue.view.submit import submitted_view
+from morag_queue.view.submit import classified_view, submitted_view
 
 HOSTILE = "\x1b[2J[bold red]x[bold] \u202etxt.md"
 
@@ -63,23 +62,23 @@ FLEET = FleetStats(
 )
 
 
-def test_stats_at_80_columns():
+def test_stats_at_80_columns_drops_the_columns_of_highest_rank():
     assert drawn(stats_view(FLEET), 80) == (
-        "QUEUE         PENDING  RUNNING   DONE  FAILED  WORKERS  OLDEST  BACKLOG  WAIT\n"
-        "gpu_priority      120        1  15000       2        3  1h 20m      12m   24s\n"
-        "cpu_batch           0        1  15000       2        3  1h 20m      12m   24s\n"
+        "QUEUE         PENDING  RUNNING  OLDEST  BACKLOG  WORKERS  WAIT   DONE  FAILED\n"
+        "gpu_priority      120        1  1h 20m      12m        3   24s  15000       2\n"
+        "cpu_batch           0        1  1h 20m      12m        3   24s  15000       2\n"
         "\n"
-        "WORKER                      KIND  STATUS   ACTIVE  DONE  FAILED  BEAT  REASON\n"
-        "worker-gpu-1                gpu   online      1/4   120       1  1.2s\n"
-        "a-worker-of-a-very-long-n…  gpu   drained     1/4   120       1  1.2s  new disks"
+        "WORKER                      KIND  STATUS   ACTIVE  BEAT  DONE  FAILED  REASON\n"
+        "worker-gpu-1                gpu   online      1/4  1.2s   120       1\n"
+        "a-worker-of-a-very-long-n…  gpu   drained     1/4  1.2s   120       1  new disks"
     )
 
 
-def test_stats_at_50_columns_keeps_what_matters_most():
+def test_stats_at_50_columns_keeps_the_most_important_columns():
     assert drawn(stats_view(FLEET), 50) == (
-        "QUEUE         PENDING  RUNNING  FAILED  WORKERS\n"
-        "gpu_priority      120        1       2        3\n"
-        "cpu_batch           0        1       2        3\n"
+        "QUEUE         PENDING  RUNNING  WORKERS  FAILED\n"
+        "gpu_priority      120        1        3       2\n"
+        "cpu_batch           0        1        3       2\n"
         "\n"
         "WORKER                       STATUS   ACTIVE  BEAT\n"
         "worker-gpu-1                 online      1/4  1.2s\n"
@@ -87,7 +86,7 @@ def test_stats_at_50_columns_keeps_what_matters_most():
     )
 
 
-def test_stats_of_a_wide_terminal_shows_everything():
+def test_stats_on_a_wide_terminal_shows_every_column():
     text = drawn(stats_view(FLEET), 200)
     assert "URGENT:3 BATCH:117" in text
     assert "a-worker-of-a-very-long-name-1  gpu" in text
@@ -95,7 +94,7 @@ def test_stats_of_a_wide_terminal_shows_everything():
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])
-def test_hostile_names_and_reasons_are_harmless_in_stats_at_every_width(width):
+def test_stats_escapes_hostile_names_and_reasons_at_every_width(width):
     fleet = FLEET.model_copy(update={"workers": (worker("w\n\x1b[2J\u202e" * 50, reason=HOSTILE),)})
     text = drawn(stats_view(fleet), width)
     assert not {"\x1b", "\u202e"} & set(text)
@@ -105,11 +104,11 @@ def test_hostile_names_and_reasons_are_harmless_in_stats_at_every_width(width):
         )
 
 
-def test_stats_without_workers_says_so_and_counts_what_is_not_ours():
+def test_stats_reports_missing_workers_and_counts_foreign_messages():
     fleet = FLEET.model_copy(update={"workers": (), "foreign_messages": 2})
     text = drawn(stats_view(fleet), 80)
-    assert "No worker has registered." in text
-    assert "2 messages are not Celery's; left alone." in text
+    assert "No workers are registered." in text
+    assert "2 foreign messages left in place: not written by Celery." in text
 
 
 DECISION = LoadBalancingDecision(
@@ -118,7 +117,7 @@ DECISION = LoadBalancingDecision(
 )  # fmt: skip
 
 
-def test_a_classification_shows_needs_reasons_decision_and_scores():
+def test_classify_shows_needs_reasons_decision_and_scores():
     found = Classification(
         source=HOSTILE, content_type=ContentType.AUDIO, requires=Requires.GPU_PREFERRED, priority=QueuePriority.NORMAL,
         complexity=TaskComplexity.MEDIUM, requirements=(ResourceRequirement.GPU_PREFERRED,), estimated_minutes=1.5,
@@ -152,7 +151,7 @@ def task(number):
     )  # fmt: skip
 
 
-def test_submitted_tasks_are_a_table_cut_at_the_limit_with_the_summary_below():
+def test_submit_shows_tasks_up_to_the_limit_and_a_summary_below():
     tasks = [task(n) for n in range(5)]
     assert drawn(submitted_view(tasks, "5 submitted", {}, 1), 80) == (
         "SOURCE                                 TYPE   PRIORITY  LANE           TAKES\n"
@@ -163,7 +162,7 @@ def test_submitted_tasks_are_a_table_cut_at_the_limit_with_the_summary_below():
     )
 
 
-def test_of_a_long_path_the_end_is_shown():
+def test_a_long_path_is_cut_at_its_beginning():
     long = task(1).model_copy(update={"source": "/data/" + "very-long/" * 9 + "日本語/report-27.pdf"})
     line = drawn(submitted_view([long], "1 submitted", {}, None), 80).splitlines()[1]
     assert line.startswith("…")
@@ -171,7 +170,7 @@ def test_of_a_long_path_the_end_is_shown():
     assert cell_len(line) <= 80
 
 
-def test_the_states_of_waiting_have_a_column_of_their_own():
+def test_submit_with_wait_has_a_column_of_final_states():
     text = drawn(submitted_view([task(1)], "1 submitted, 1 completed", {"id-1": "completed"}, None), 120)
     assert "STATE" in text
     assert "completed" in text.splitlines()[1]

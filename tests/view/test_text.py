@@ -1,4 +1,4 @@
-"""Hostile text is harmless, and durations are what people type."""
+"""Escaping hostile text, parsing and formatting durations, short numbers."""
 
 import unicodedata
 
@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_queue.errors import UsageError
-from morag_queue.view.durations import format_duration, format_minutes, parse_duration
-from morag_queue.view.text import safe
+from morag_queue.view.text import counted, format_duration, format_minutes, parse_duration, safe, short
 
 
 @pytest.mark.parametrize(
@@ -24,18 +23,18 @@ from morag_queue.view.text import safe
         (b"x", "b'x'"),
     ],
 )
-def test_what_does_not_print_is_shown_as_an_escape(text, shown):
+def test_characters_that_do_not_print_are_shown_as_escapes(text, shown):
     assert safe(text) == shown
 
 
 @given(st.text(st.characters(), max_size=300), st.integers(1, 80))
-def test_nothing_that_moves_the_cursor_or_the_reading_order_gets_through(text, limit):
+def test_safe_text_has_no_control_or_format_characters(text, limit):
     for shown in (safe(text), safe(text, limit)):
-        assert not [one for one in shown if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+        assert not [char for char in shown if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
     assert len(safe(text, limit)) <= limit
 
 
-def test_a_very_long_text_keeps_its_beginning_and_its_end():
+def test_a_very_long_text_is_cut_in_the_middle():
     assert safe("/data/" + "x" * 1_000_000 + "/report.pdf", 24) == "/data/xxxxxx…/report.pdf"
 
 
@@ -53,14 +52,14 @@ def test_a_very_long_text_keeps_its_beginning_and_its_end():
         ("0s", 0),
     ],
 )
-def test_a_duration_is_read(text, seconds):
+def test_parse_duration_returns_seconds(text, seconds):
     assert parse_duration(text, "--deadline") == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["soon", "", "30", "-5s", "5 m", "1h30", "s", "٣s" + "x", "5y", "9" * 400 + "h", "1e3s"]
 )
-def test_what_is_no_duration_is_refused_with_the_option_and_examples(text):
+def test_parse_duration_names_the_option_and_gives_examples(text):
     with pytest.raises(UsageError, match=r"^--deadline .*30s, 5m"):
         parse_duration(text, "--deadline")
 
@@ -74,15 +73,30 @@ def test_what_is_no_duration_is_refused_with_the_option_and_examples(text):
         (86399.9, "1d"), (183_600, "2d 3h"), (-90, "-1m 30s"),
     ],
 )  # fmt: skip
-def test_a_duration_is_shown_in_two_units_at_most(seconds, shown):
+def test_format_duration_uses_at_most_two_units(seconds, shown):
     assert format_duration(seconds) == shown
 
 
-def test_minutes_of_the_models_are_shown_as_durations():
+def test_minutes_are_formatted_as_durations():
     assert format_minutes(1.5) == "1m 30s"
     assert format_minutes(None) == "–"
 
 
 @given(st.floats(0, 3e8))
-def test_every_duration_has_a_short_form(seconds):
+def test_every_duration_fits_in_nine_characters(seconds):
     assert len(format_duration(seconds)) <= 9
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0"), (0.42, "0.4"), (7, "7"), (9.99, "10"), (999, "999"), (999.6, "1.0k"), (1234, "1.2k"), (9949, "9.9k"),
+        (9951, "10k"), (12_400, "12k"), (999_600, "1.0M"), (3_400_000, "3.4M"), (2e9, "2.0G"),
+    ],
+)  # fmt: skip
+def test_short_numbers_take_at_most_four_characters(value, shown):
+    assert short(value) == shown
+
+
+def test_counted_uses_the_plural_except_for_one():
+    assert [counted(count, "task") for count in (0, 1, 2)] == ["0 tasks", "1 task", "2 tasks"]

@@ -1,0 +1,117 @@
+"""Plans and what was applied: steps of a dry run, `rebalance`, `failover`, and verbs that edit tasks."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from morag_queue.core.explain.decisions import TaskDecision, in_words
+from morag_queue.core.plan import Step
+
+from .table import Column, FittedTable, cell
+from .text import counted, format_minutes, more_line, safe
+
+if TYPE_CHECKING:
+    from morag_queue.operations.failover import FailoverResult
+    from morag_queue.operations.rebalance import RebalanceResult
+    from morag_queue.operations.task_editor import EditReport
+
+_STEPS_SHOWN = _EDITS_SHOWN = 20
+_MOVES_SHOWN = 50
+
+
+def step_lines(steps: Sequence[Step]) -> list[str]:
+    """Return one line for each of the first steps of a dry run."""
+    lines = [f"  {safe(in_words(step), 200)}" for step in steps[:_STEPS_SHOWN]]
+    hidden = len(steps) - len(lines)
+    return [*lines, f"  {more_line(hidden)}"] if hidden else lines
+
+
+def steered_view(report: "EditReport") -> RenderableType:
+    """Show the tasks that were changed or already as wanted, then the counts. The caller reports refused tasks."""
+    accepted = [task for task in report.tasks if task.outcome != "refused"]
+    shown = accepted[:_EDITS_SHOWN]
+    parts: list[RenderableType] = []
+    if shown:
+        parts.append(
+            FittedTable(
+                [
+                    Column("TASK", [cell(task.task_id, "bold", 255) for task in shown], least=13),
+                    Column("OUTCOME", [cell(task.outcome) for task in shown]),
+                    Column("", [cell(task.detail, "", 400) for task in shown], least=20),
+                ]
+            )
+        )
+    if len(accepted) > len(shown):
+        parts.append(Text(more_line(len(accepted) - len(shown)), style="dim"))
+    counts = report.as_json()
+    words = [f"{counts['changed']} {'would be changed' if report.dry_run else 'changed'}"]
+    words += [f"{counts[name]} {name}" for name in ("unchanged", "refused") if counts[name]]
+    undo = f"; undo: morag-queue journal undo {report.entry_id}" if report.entry_id else ""
+    return Group(*parts, Text(", ".join(words) + undo))
+
+
+def failover_view(result: "FailoverResult") -> str:
+    """Return a line for each worker with its evidence, the declined or planned steps, and the counts."""
+    lines = [
+        f"{safe(worker.worker)}: {worker.verdict.value}, {worker.done} ({safe('; '.join(worker.evidence))})"
+        for worker in result.workers
+    ]
+    lines += [f"not done: {safe(declined.subject)}: {safe(declined.reason)}" for declined in result.declined]
+    lines += step_lines(result.steps)
+    counts = {
+        "requeued": result.requeued_tasks,
+        "moved": result.moved_tasks,
+        "resent": result.recovered_tasks,
+        "quarantined": result.quarantined_tasks,
+    }
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    planned = "would be " if result.dry_run and summary else ""
+    return "\n".join([*lines, f"{planned}{summary or 'nothing to recover'}"])
+
+
+def rebalanced_view(result: "RebalanceResult", *, explain: bool, quiet: bool) -> RenderableType:
+    """Show the moves and a line that sums them up; with `explain` also the moves that were declined."""
+    parts: list[RenderableType] = []
+    if result.decisions and not quiet:
+        parts.append(_moves_table(result.decisions[:_MOVES_SHOWN]))
+        if len(result.decisions) > _MOVES_SHOWN:
+            parts.append(Text(more_line(len(result.decisions) - _MOVES_SHOWN), style="dim"))
+        parts.append(Text())
+    parts.append(Text(_moves_summary(result)))
+    parts += [
+        Text(f"  refused: {safe(rejected.task_id or 'lane')}: {safe(rejected.reason)}")
+        for rejected in result.rejected[:_MOVES_SHOWN]
+    ]
+    if explain:
+        parts.append(Text("Not done:" if result.declined else "No move was declined."))
+        parts += [Text(f"  {safe(declined.subject)}: {safe(declined.reason)}") for declined in result.declined]
+    return Group(*parts)
+
+
+def _moves_table(moves: Sequence[TaskDecision]) -> FittedTable:
+    return FittedTable(
+        [
+            Column("TASK", [cell(move.task_id or counted(move.tasks, "task"), "", 255) for move in moves], least=12),
+            Column("FROM", [cell(f"{move.source_lane} {move.source_level}", "", 200) for move in moves], least=14),
+            Column("TO", [cell(f"{move.target_lane} {move.target_level}", "", 200) for move in moves], least=14),
+            Column("SAVES", [cell(_saved(move)) for move in moves], right=True, rank=2),
+            Column("WHY", [cell(move.reason, "", 300) for move in moves], rank=1, least=30),
+        ]
+    )
+
+
+def _saved(move: TaskDecision) -> str:
+    return format_minutes(move.estimated_improvement) if move.estimated_improvement else "–"
+
+
+def _moves_summary(result: "RebalanceResult") -> str:
+    planned = sum(move.tasks for move in result.decisions)
+    if result.dry_run:
+        return f"{counted(planned, 'task')} would be moved" if planned else "Nothing would be moved"
+    parts = [f"{counted(result.moved_tasks, 'task')} moved"]
+    parts += [f"{result.already} already moved"] if result.already else []
+    parts += [f"{counted(result.foreign, 'foreign message')} left in place"] if result.foreign else []
+    parts += [f"{len(result.rejected)} refused"] if result.rejected else []
+    return ", ".join(parts)
