@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.worker.control import control_command
 
-from morag_queue.broker.celery_control import LOOK
+from morag_queue.broker.celery_control import REFRESH_CORDON
 
 from .agent import Agent
 from .identity import Identity
@@ -68,7 +68,7 @@ def add_command(agent: Agent) -> None:
         agent.look()
         return {"ok": "looked"}
 
-    control_command(name=LOOK)(morag_queue_look)
+    control_command(name=REFRESH_CORDON)(morag_queue_look)
 
 
 def start(agent: Agent, worker: Any) -> None:

@@ -85,7 +85,7 @@ class AgentlessCare:
                 self._tell(Event.EVENTS_ENABLED, nodes=sorted(nodes))
         if not nodes:
             return _LONGEST_S
-        kept = self._workers.keep_alive(self._workers.in_hand(sorted(nodes)))
+        kept = self._workers.keep_alive(self._workers.in_flight(sorted(nodes)))
         if kept:
             self._tell(Event.KEPT_ALIVE, count=kept)
         return min(max(self._visibility / 4, _SHORTEST_S), _LONGEST_S)
