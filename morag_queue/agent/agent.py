@@ -168,7 +168,7 @@ class Agent:
         if not self.identity.registered and not stopped:
             return
         active = len(state.active_requests)
-        figures = {
+        metrics = {
             **hardware.load(self.capability.has_gpu),
             "active": active,
             "reserved": max(len(state.reserved_requests) - active, 0),
@@ -176,7 +176,7 @@ class Agent:
             "clock": time.time(),
         }
         tags = list(self.identity.in_flight)
-        pulse = self._registry.beat(self.identity.worker, self.identity.incarnation, figures, tags)
+        pulse = self._registry.beat(self.identity.worker, self.identity.incarnation, metrics, tags)
         if pulse == "unknown" and self._described is not None:
             logger.warning("the registry was lost; registering %s again", self.identity.worker)
             self._registry.register(self._described, self.identity.incarnation)

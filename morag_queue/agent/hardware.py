@@ -74,13 +74,13 @@ def describe() -> dict[str, Any]:
 
 def load(has_gpu: bool) -> dict[str, Any]:
     """The load fields of `Heartbeat`, in percent."""
-    figures: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "cpu_percent": psutil.cpu_percent(),
         "memory_percent": psutil.virtual_memory().percent,
     }
     if has_gpu and (percent := gpus().percent) is not None:
-        figures["gpu_percent"] = percent
-    return figures
+        fields["gpu_percent"] = percent
+    return fields
 
 
 def is_same_process(pid: int, started_before: float) -> bool:

@@ -27,7 +27,7 @@ def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis
     return redis.Redis.from_url(url, **common)
 
 
-def own(client: Any, options: BrokerSettings, *, name: str = "mq.service") -> redis.Redis:
+def connect_like(client: Any, options: BrokerSettings, *, name: str = "mq.service") -> redis.Redis:
     """A new blocking client for the server and database of a redis-py client, blocking or asyncio.
 
     The given client cannot be used itself: it may decode answers or belong to an event loop. Raises TypeError for a
@@ -37,8 +37,8 @@ def own(client: Any, options: BrokerSettings, *, name: str = "mq.service") -> re
     kind = getattr(redis.connection, pool.connection_class.__name__, None)
     if kind is None:
         raise TypeError(f"{pool.connection_class.__name__}: give the settings a URL instead of this client")
-    options_given = pool.connection_kwargs.items()
-    address = {key: value for key, value in options_given if key in _ADDRESS or key.startswith("ssl_")}
+    given = pool.connection_kwargs.items()
+    address = {key: value for key, value in given if key in _ADDRESS or key.startswith("ssl_")}
     return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **_common(options, name), **address))
 
 
@@ -63,7 +63,7 @@ def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any])
     nodes = [parse_url(part) for part in url.split(";")]
     hosts = [(node["hostname"] or "127.0.0.1", node["port"] or 26379) for node in nodes]
     database = int((nodes[-1]["virtual_host"] or "0").strip("/") or 0)
-    # redis-py asks all sentinels in turn, twice, before it fails.
+    # Divide the timeout: redis-py asks all sentinels in turn, twice, before it fails.
     timeouts = {"socket_connect_timeout": options.connect_timeout_seconds / (2 * len(hosts)), "retry": _ONCE}
     sentinel = Sentinel(hosts, sentinel_kwargs={**timeouts, **options.sentinel_kwargs}, **common)
     master: redis.Redis = sentinel.master_for(

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from morag_queue.broker.connection import own
+from morag_queue.broker.connection import connect_like
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Classification, QueuePriority, QueueStats, QueueType
 from morag_queue.core.routing.types import Refusal
@@ -67,7 +67,7 @@ class PriorityQueueManager:
     ) -> None:
         self.app = celery_app
         self.settings = settings or settings_of(celery_app)
-        client = own(redis_client, self.settings.broker) if redis_client is not None else None
+        client = connect_like(redis_client, self.settings.broker) if redis_client is not None else None
         self._broker = RedisBroker(self.settings, client)
         self.worker_registry = worker_registry or WorkerRegistry(redis_client, self.settings, broker=self._broker)
         self.task_classifier = task_classifier or IntelligentTaskClassifier()

@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import Redis
 
-from morag_queue.broker.connection import own
+from morag_queue.broker.connection import connect_like
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import ContentType, Frozen, QueueType, Requires, WorkerInfo, WorkerStats, WorkerStatus
 from morag_queue.core.routing.feasibility import Feasibility, in_service, suits, worker_loads
@@ -50,7 +50,7 @@ class WorkerRegistry:
         self, redis_client: Any, settings: Settings | None = None, *, broker: RedisBroker | None = None
     ) -> None:
         self.settings = settings or load({}, os.environ, Path.cwd()).settings
-        self._broker = broker or RedisBroker(self.settings, own(redis_client, self.settings.broker))
+        self._broker = broker or RedisBroker(self.settings, connect_like(redis_client, self.settings.broker))
 
     @property
     def client(self) -> Redis:
@@ -123,12 +123,12 @@ class WorkerRegistry:
         with self._broker.translated():
             return self._broker.registry.register(info, replaces)
 
-    def _beat(self, worker_id: str, figures: dict[str, Any]) -> None:
+    def _beat(self, worker_id: str, metrics: dict[str, Any]) -> None:
         with self._broker.translated():
             acting = self._broker.registry.acting(worker_id)
             if acting is None:
                 raise _unknown(worker_id)
-            self._broker.registry.beat(worker_id, acting.incarnation, figures, [])
+            self._broker.registry.beat(worker_id, acting.incarnation, metrics, [])
 
 
 def _unknown(worker_id: str) -> NotFound:

@@ -6,14 +6,14 @@ unknown key.
 """
 
 from .model import AgentSettings, BrokerSettings, LedgerSettings, Settings, TaskNames
-from .sources import Loaded, load
+from .sources import LoadedSettings, load
 from .urls import mask_url
 
 __all__ = [
     "AgentSettings",
     "BrokerSettings",
     "LedgerSettings",
-    "Loaded",
+    "LoadedSettings",
     "Settings",
     "TaskNames",
     "load",

@@ -26,7 +26,7 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedSettings:
     """The settings, the origin of each dotted key, and the TOML file that was read."""
 
     settings: Settings
@@ -42,7 +42,7 @@ class _Value:
     origin: str
 
 
-def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> Loaded:
+def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> LoadedSettings:
     """Load the settings from all sources.
 
     `flags` maps dotted keys to values, or to None if the flag was not given; its `config` is the file to read. Raises
@@ -57,7 +57,7 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> Loaded:
         if value is not None and key != "config":
             given[key] = _Value(value, f"--{key.rpartition('.')[2].replace('_', '-')}")
     origins = {key: given[key].origin if key in given else DEFAULT for key, _ in leaves(Settings())}
-    return Loaded(_validate(given), origins, file)
+    return LoadedSettings(_validate(given), origins, file)
 
 
 def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
