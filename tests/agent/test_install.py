@@ -126,8 +126,8 @@ def test_a_process_is_the_same_only_if_it_runs_and_started_before() -> None:
 
 
 def test_two_runs_never_have_the_same_client_name() -> None:
-    one, other = identity(), identity()
+    first, second = identity(), identity()
 
-    assert (one.host, one.pid) == (other.host, other.pid)
-    assert one.client_name != other.client_name
+    assert (first.host, first.pid) == (second.host, second.pid)
+    assert first.client_name != second.client_name
     assert " " not in Identity("a b\n", "mq", 60).client_name
