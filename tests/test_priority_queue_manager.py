@@ -1,4 +1,4 @@
-"""PriorityQueueManager: submission and routing, decisions, assignment, fallback, statistics, completion, its life."""
+"""PriorityQueueManager, WorkerRegistry and IntelligentTaskClassifier on a real broker."""
 
 import asyncio
 import json
@@ -33,8 +33,8 @@ TUBE = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 FILM = "https://example.org/film.mp4"
 
 
-class Told:
-    """What a manager tells."""
+class RecordedEvents:
+    """The events that a manager emits."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Event, dict[str, Any]]] = []
@@ -43,21 +43,21 @@ class Told:
         self.events.append((event, fields))
 
     def count(self, event: Event) -> int:
-        return sum(one is event for one, _ in self.events)
+        return sum(emitted is event for emitted, _ in self.events)
 
 
 class Service:
-    """What a service has: a Celery app, a client, a registry, a classifier, and the manager over them."""
+    """A Celery app, a client, a registry, a classifier, and the manager that uses them."""
 
     def __init__(self, url: str, *, settings: Settings | None = None, client: Any = None) -> None:
         self.app = Celery("service", broker=url, set_as_current=False)
         self.client = client or redis.Redis.from_url(url)
         self.settings = settings or Settings(redis_url=url)
-        self.told = Told()
+        self.events = RecordedEvents()
         self.registry = WorkerRegistry(self.client, self.settings)
         self.classifier = IntelligentTaskClassifier(self.registry)
         self.manager = PriorityQueueManager(
-            self.app, self.client, self.registry, self.classifier, settings=self.settings, tell=self.told
+            self.app, self.client, self.registry, self.classifier, settings=self.settings, emit=self.events
         )
 
 
@@ -75,25 +75,25 @@ def service(valkey):
 
 @pytest.fixture
 def submit(service):
-    """Classifies and submits one source; gives its id."""
+    """Classify and submit one source; return its task id."""
 
-    async def both(source: str, **more: Any) -> str:
+    async def classify_and_submit(source: str, **more: Any) -> str:
         known = {name: more.pop(name) for name in ("requires", "options", "content_type") if name in more}
         found = await service.classifier.classify_task(source, **known)
         return await service.manager.submit_task(found, **more)
 
-    return lambda source, **more: run(both(source, **more))
+    return lambda source, **more: run(classify_and_submit(source, **more))
 
 
-def the_message(stage: Stage) -> dict[str, Any]:
-    """The only one that waits."""
+def waiting_message(stage: Stage) -> dict[str, Any]:
+    """The only message in the lanes."""
     keys = list(stage.client.scan_iter(_type="list"))
     assert [stage.client.llen(key) for key in keys] == [1]
     return json.loads(stage.client.lindex(keys[0], 0))
 
 
 def lanes(stage: Stage) -> dict[str, int]:
-    """What waits in each lane that has something."""
+    """The length of each lane that is not empty."""
     return {view.lane: view.length for view in stage.broker.observe()[0].lanes if view.length}
 
 
@@ -110,31 +110,31 @@ def lanes(stage: Stage) -> dict[str, int]:
         (PAGE, {"priority": QueuePriority.BATCH}, "cpu_batch"),
     ],
 )
-def test_a_task_goes_to_the_queue_of_what_it_needs(stage, submit, source, more, queue):
+def test_a_task_goes_to_the_queue_that_meets_its_requirements(stage, submit, source, more, queue):
     task_id = submit(source, **more)
     task = next(head for view in stage.broker.observe()[0].lanes for level in view.heads for head in level)
     assert (task.task_id, task.queue) == (task_id, queue)
 
 
-def test_the_message_carries_the_arguments_that_the_caller_gave(stage, submit):
+def test_the_message_contains_the_arguments_of_the_caller(stage, submit):
     submit(PAGE, task_args=[PAGE, {"depth": 2}], task_kwargs={"user": "ann"})
-    headers = the_message(stage)["headers"]
+    headers = waiting_message(stage)["headers"]
     assert (headers["argsrepr"], headers["kwargsrepr"]) == (repr((PAGE, {"depth": 2})), repr({"user": "ann"}))
 
 
-def test_without_arguments_the_task_gets_those_that_its_kind_takes(stage, submit):
+def test_a_task_without_arguments_gets_those_of_its_content_type(stage, submit):
     submit(TUBE, options={"quality": "low"})
-    message = the_message(stage)
+    message = waiting_message(stage)
     assert message["headers"]["task"] == "morag.worker.process_youtube_video_task"
     assert message["headers"]["argsrepr"] == repr((TUBE, {"quality": "low"}))
 
 
-def test_another_task_may_be_named(stage, submit):
+def test_the_caller_may_choose_the_task(stage, submit):
     submit(PAGE, task="other.task", task_args=[1])
-    assert the_message(stage)["headers"]["task"] == "other.task"
+    assert waiting_message(stage)["headers"]["task"] == "other.task"
 
 
-def test_urgent_work_is_taken_before_work_that_came_earlier(stage, submit):
+def test_an_urgent_task_is_claimed_before_earlier_tasks(stage, submit):
     stage.join("worker-cpu-1")
     first = submit(PAGE, priority=QueuePriority.NORMAL)
     urgent = submit(PAGE, priority=QueuePriority.URGENT)
@@ -142,28 +142,28 @@ def test_urgent_work_is_taken_before_work_that_came_earlier(stage, submit):
     assert [stage.claim("worker-cpu-1") for _ in range(3)] == [urgent, first, batch]
 
 
-def test_priority_follows_from_the_characteristics_and_the_caller_may_override(service, stage):
-    def priority(source: str, **said: Any) -> QueuePriority:
-        return run(service.classifier.classify_task(source, **said)).classification.priority
+def test_the_priority_follows_from_the_requirements_unless_the_caller_sets_it(service, stage):
+    def priority(source: str, **given: Any) -> QueuePriority:
+        return run(service.classifier.classify_task(source, **given)).classification.priority
 
     assert priority(FILM) is QueuePriority.HIGH
     assert priority(TUBE) is QueuePriority.NORMAL
     assert priority(PAGE, priority="URGENT") is QueuePriority.URGENT
 
 
-def test_an_open_id_is_refused_and_an_id_of_its_own_is_kept(stage, submit):
+def test_a_task_keeps_the_given_id_and_a_second_task_with_it_is_refused(stage, submit):
     assert submit(PAGE, task_id="mine") == "mine"
     with pytest.raises(Refused, match="task id mine is still open"):
         submit(PAGE, task_id="mine")
     assert lanes(stage) == {"cpu_standard": 1}
 
 
-def test_a_file_that_does_not_exist_is_refused_with_its_name(service, stage):
+def test_a_missing_file_is_refused_with_its_name(service, stage):
     with pytest.raises(SourceError, match=r"nothing-here\.pdf"):
         run(service.classifier.classify_task("/tmp/nothing-here.pdf"))
 
 
-def test_a_pin_goes_to_the_lane_of_that_worker_and_one_it_cannot_take_is_refused(stage, submit):
+def test_a_pinned_task_goes_to_the_lane_of_its_worker_or_is_refused(stage, submit):
     stage.join("worker-cpu-1")
     submit(PAGE, worker="worker-cpu-1", task_id="pinned")
     assert lanes(stage) == {"cpu_standard.worker-cpu-1": 1}
@@ -174,56 +174,56 @@ def test_a_pin_goes_to_the_lane_of_that_worker_and_one_it_cannot_take_is_refused
 # -- decisions and assignment
 
 
-def decided(service, source: str, **said: Any) -> Any:
-    return run(service.classifier.classify_task(source, **said))
+def classified(service, source: str, **given: Any) -> Any:
+    return run(service.classifier.classify_task(source, **given))
 
 
-def test_the_best_worker_by_load_and_capability_is_the_one_expected(service, stage):
+def test_the_best_worker_by_load_and_capability_is_chosen(service, stage):
     stage.join("worker-cpu-1")
     stage.join("worker-gpu-1", "gpu", slots=2)
     stage.join("worker-hybrid-1", "hybrid", slots=2)
-    found = decided(service, FILM)
+    found = classified(service, FILM)
     assert (found.decision.action, found.decision.worker_id) == (DecisionAction.ASSIGN, "worker-gpu-1")
     assert found.alternatives == ("worker-hybrid-1",)
-    assert [one.worker for one in found.scores][:2] == ["worker-gpu-1", "worker-hybrid-1"]
+    assert [score.worker for score in found.scores][:2] == ["worker-gpu-1", "worker-hybrid-1"]
     assert found.fallback == (QueueType.GPU_FALLBACK, QueueType.CPU_STANDARD, QueueType.CPU_BATCH)
     assert 0 < found.confidence <= 1
 
 
-def test_all_full_means_hold_in_the_shared_lane(service, stage, submit):
+def test_a_task_is_held_in_the_shared_lane_if_all_workers_are_full(service, stage, submit):
     stage.join("worker-cpu-1", slots=1)
     submit(PAGE)
     stage.claim("worker-cpu-1")
-    found = decided(service, PAGE)
+    found = classified(service, PAGE)
     assert (found.decision.action, found.lane) == (DecisionAction.HOLD, "cpu_standard")
     assert "full" in found.decision.reason
 
 
-def test_a_queue_that_nobody_serves_means_its_fallback(service, stage):
+def test_a_queue_without_workers_falls_back(service, stage):
     stage.join("worker-cpu-1")
-    found = decided(service, TUBE)
+    found = classified(service, TUBE)
     assert found.decision.action is DecisionAction.FALLBACK
     assert (found.decision.source_queue, found.decision.target_queue) == ("gpu_fallback", "cpu_standard")
 
 
-def test_what_needs_a_gpu_waits_for_one_whatever_the_pressure(service, stage, submit):
+def test_a_task_that_requires_a_gpu_waits_for_one(service, stage, submit):
     stage.join("worker-cpu-1")
-    found = decided(service, FILM)
+    found = classified(service, FILM)
     assert (found.decision.action, found.lane) == (DecisionAction.HOLD, "gpu_priority")
     submit(FILM)
     assert stage.claim("worker-cpu-1") is None
 
 
-def test_bound_early_an_assigned_task_keeps_its_worker_up_to_the_limit_of_the_table(valkey, stage):
+def test_early_binding_assigns_tasks_up_to_the_limit_of_the_queue(valkey, stage):
     early = Settings(redis_url=valkey, policy=Policy(binding=Binding.EARLY))
     service = Service(valkey, settings=early)
     stage.join("worker-gpu-1", "gpu", slots=8)
 
-    async def three() -> list[str]:
+    async def submit_three() -> list[str]:
         found = await service.classifier.classify_task(FILM)
         return [await service.manager.submit_task(found) for _ in range(3)]
 
-    run(three())
+    run(submit_three())
     assert lanes(stage) == {"gpu_priority.worker-gpu-1": 2, "gpu_priority": 1}
     service.client.close()
 
@@ -250,7 +250,7 @@ def test_statistics_of_all_four_queues_are_measured(service, stage, submit):
 
 
 @pytest.mark.parametrize(("success", "counts"), [(True, (1, 0)), (False, (0, 1))])
-def test_a_service_may_say_that_a_task_has_ended_and_only_once(service, stage, submit, success, counts):
+def test_a_service_can_complete_a_task_once(service, stage, submit, success, counts):
     task_id = submit(PAGE)
     assert run(service.manager.task_completed(task_id, success)) is True
     assert run(service.manager.task_completed(task_id, success)) is False
@@ -259,7 +259,7 @@ def test_a_service_may_say_that_a_task_has_ended_and_only_once(service, stage, s
     assert stage.broker.records([task_id])[task_id]["state"] == ("completed" if success else "failed")
 
 
-def test_what_a_worker_with_the_agent_has_is_left_to_it_to_end(service, stage, submit):
+def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(service, stage, submit):
     stage.join("worker-cpu-1")
     task_id = submit(PAGE)
     stage.claim("worker-cpu-1")
@@ -268,51 +268,54 @@ def test_what_a_worker_with_the_agent_has_is_left_to_it_to_end(service, stage, s
     assert run(service.manager.get_queue_stats())[QueueType.CPU_STANDARD].completed_tasks == 1
 
 
-def test_the_end_of_an_unknown_task_is_no_error(service, stage):
+def test_completing_an_unknown_task_is_not_an_error(service, stage):
     assert run(service.manager.task_completed("no-such-task", True)) is False
 
 
-# -- its life
+# -- start and stop
 
 
-def test_started_it_leads_and_stopped_it_has_given_the_lease_up_and_kept_everything(service, stage, submit):
-    async def life() -> None:
+def test_a_started_manager_leads_and_a_stopped_one_releases_the_lease_and_keeps_the_tasks(service, stage, submit):
+    async def lifecycle() -> None:
         await service.manager.start()
         await service.manager.start()
-        await asyncio.to_thread(until, lambda: stage.broker.leases.current(), 10, "nobody leads")
+        await asyncio.to_thread(until, lambda: stage.broker.leases.current(), 10, "no manager leads")
         assert service.manager.is_running
         await service.manager.stop()
         await service.manager.stop()
 
     task_id = submit(PAGE)
-    run(life())
+    run(lifecycle())
     assert not service.manager.is_running
     assert stage.broker.leases.current() is None
     assert stage.broker.records([task_id])[task_id]["state"] == "queued"
-    assert service.told.count(Event.LEADING) == 1
+    assert service.events.count(Event.LEADING) == 1
 
 
-def test_of_two_managers_one_leads_the_other_takes_over_and_both_say_the_same(valkey, stage):
+def test_of_two_managers_one_leads_the_other_takes_over_and_both_report_the_same(valkey, stage):
     async def both() -> None:
-        one, two = Service(valkey), Service(valkey)
-        await one.manager.start()
-        await asyncio.to_thread(until, lambda: one.told.count(Event.LEADING), 10, "the first does not lead")
-        await two.manager.start()
-        await asyncio.to_thread(until, lambda: two.told.count(Event.STANDING_BY), 10, "the second does not stand by")
-        found = await two.classifier.classify_task(PAGE)
-        await asyncio.gather(*(each.manager.submit_task(found) for each in (one, two) for _ in range(5)))
-        counts = [(await each.manager.get_queue_stats())[QueueType.CPU_STANDARD].pending_tasks for each in (one, two)]
+        first, second = Service(valkey), Service(valkey)
+        await first.manager.start()
+        await asyncio.to_thread(until, lambda: first.events.count(Event.LEADING), 10, "the first does not lead")
+        await second.manager.start()
+        await asyncio.to_thread(until, lambda: second.events.count(Event.STANDING_BY), 10, "no second on standby")
+        found = await second.classifier.classify_task(PAGE)
+        await asyncio.gather(*(service.manager.submit_task(found) for service in (first, second) for _ in range(5)))
+        counts = [
+            (await service.manager.get_queue_stats())[QueueType.CPU_STANDARD].pending_tasks
+            for service in (first, second)
+        ]
         assert counts == [10, 10]
-        await one.manager.stop()
-        await asyncio.to_thread(until, lambda: two.told.count(Event.LEADING), 10, "the second does not take over")
-        await two.manager.stop()
-        one.client.close()
-        two.client.close()
+        await first.manager.stop()
+        await asyncio.to_thread(until, lambda: second.events.count(Event.LEADING), 10, "the second does not take over")
+        await second.manager.stop()
+        first.client.close()
+        second.client.close()
 
     run(both())
 
 
-def test_a_client_of_the_asyncio_kind_that_decodes_its_answers_will_do(valkey, stage):
+def test_an_asyncio_client_that_decodes_responses_is_accepted(valkey, stage):
     async def with_asyncio() -> int:
         client = redis.asyncio.Redis.from_url(valkey, decode_responses=True)
         service = Service(valkey, client=client)
@@ -325,7 +328,7 @@ def test_a_client_of_the_asyncio_kind_that_decodes_its_answers_will_do(valkey, s
     assert run(with_asyncio()) == 1
 
 
-def test_with_nothing_but_an_app_and_a_client_it_finds_the_rest(valkey, stage, monkeypatch):
+def test_an_app_and_a_client_are_enough(valkey, stage, monkeypatch):
     monkeypatch.delenv("REDIS_URL", raising=False)
     app = Celery("service", broker=valkey, set_as_current=False)
     app.conf.broker_transport_options = {"sep": "::", "global_keyprefix": "app-7:"}
@@ -347,8 +350,8 @@ def info(name: str, **more: Any) -> WorkerInfo:
     return WorkerInfo(worker=name, **(known | more))
 
 
-def test_a_worker_registers_beats_is_available_and_leaves(service, stage):
-    async def life() -> None:
+def test_a_worker_registers_sends_heartbeats_and_unregisters(service, stage):
+    async def lifecycle() -> None:
         registry = service.registry
         await registry.register_worker(info("gpu-1", gpus=2, gpu_memory_gb=24, location="lab", tags=("a100",)))
         with pytest.raises(Refused, match=r"gpu-1 is registered already, by gpu-1\.1"):
@@ -359,22 +362,24 @@ def test_a_worker_registers_beats_is_available_and_leaves(service, stage):
         assert (worker.info.location, worker.info.tags, worker.stats.gpu_percent) == ("lab", ("a100",), 70.0)
         assert worker.healthy
         assert await registry.is_healthy("gpu-1")
-        assert [one.worker_id for one in await registry.get_available_workers(QueueType.GPU_PRIORITY)] == ["gpu-1"]
+        assert [worker.worker_id for worker in await registry.get_available_workers(QueueType.GPU_PRIORITY)] == [
+            "gpu-1"
+        ]
         assert await registry.get_available_workers(QueueType.CPU_BATCH) == []
         await registry.unregister_worker("gpu-1")
         assert (await registry.get_worker("gpu-1")).status is WorkerStatus.OFFLINE
         assert await registry.get_available_workers() == []
         assert not await registry.is_healthy("gpu-1")
 
-    run(life())
+    run(lifecycle())
 
 
-def test_available_means_below_its_limit_and_able_to_do_the_work(service, stage):
+def test_available_workers_are_below_their_limit_and_able_to_run_the_task(service, stage):
     stage.join("worker-cpu-1", slots=1)
     stage.join("worker-gpu-1", "gpu", slots=1)
 
-    def available(**said: Any) -> list[str]:
-        return [one.worker_id for one in run(service.registry.get_available_workers(**said))]
+    def available(**given: Any) -> list[str]:
+        return [worker.worker_id for worker in run(service.registry.get_available_workers(**given))]
 
     assert available() == ["worker-cpu-1", "worker-gpu-1"]
     assert available(requires=Requires.GPU) == ["worker-gpu-1"]
@@ -383,19 +388,19 @@ def test_available_means_below_its_limit_and_able_to_do_the_work(service, stage)
     assert available() == ["worker-gpu-1"]
 
 
-def test_nobody_beats_in_a_name_that_is_not_registered(service, stage):
+def test_a_heartbeat_of_an_unregistered_worker_is_refused(service, stage):
     with pytest.raises(NotFound, match="no worker 'nobody'"):
         run(service.registry.update_heartbeat("nobody"))
 
 
-def test_a_classification_says_what_the_task_needs(service, stage):
+def test_a_classification_contains_the_requirements_of_the_task(service, stage):
     found = run(service.classifier.classify_task(TUBE)).classification
     assert (found.requires, found.estimated_minutes) == (Requires.GPU_PREFERRED, 5.0)
     assert found.complexity is TaskComplexity.MEDIUM
     assert found.memory_gb == 1.0
 
 
-def test_a_classifier_of_no_fleet_takes_that_of_the_manager_it_is_given_to(valkey, stage):
+def test_a_classifier_without_a_registry_uses_the_broker_of_its_manager(valkey, stage):
     app = Celery("service", broker=valkey, set_as_current=False)
     with redis.Redis.from_url(valkey) as client:
         classifier = IntelligentTaskClassifier()

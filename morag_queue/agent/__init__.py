@@ -1,11 +1,20 @@
-"""The worker's side. One line in the worker's app::
+"""The agent runs inside each Celery worker and connects it to morag-queue. Add one line to the app of the workers::
 
     from morag_queue.agent import install
     install(app)
 
-It works before and after the app's own `conf.update`, and changes nothing where the app only produces: all that it sets
-for a worker is set when a worker starts. Settings come from the environment and the TOML file as for the command; the
-keyword arguments of `install` override them.
+The agent then
+
+- registers the worker with its capability (cpu, gpu or hybrid), and sends a heartbeat every 2 s;
+- subscribes it to the shared queues that its capability serves, and to the worker's own lanes;
+- takes each message with one atomic script, so that a killed worker loses none;
+- extends the visibility timeout of the messages in flight, so that a long task is not started twice;
+- records when and how each task ended;
+- follows cordons and drains: it takes no more tasks and returns those that have not started.
+
+Call `install` before or after the app's own `conf.update`. It does not affect processes that only send tasks: the
+configuration for workers is applied when a worker starts. The settings come from the environment and the TOML file, as
+for the command line; the keyword arguments of `install` override them.
 """
 
 import os
@@ -20,15 +29,15 @@ if TYPE_CHECKING:
     from celery import Celery
 
 SAFE_DEFAULTS = {
-    # Acknowledge after the work: a killed worker's message is still there.
+    # Acknowledge after the run: the message of a killed worker still exists.
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
-    # Take no more than runs: what waits in a worker's hands cannot be rebalanced.
+    # Prefetch no more than runs: a prefetched message cannot be rebalanced.
     "worker_prefetch_multiplier": 1,
-    # A blip must not run a task twice to its end.
+    # A short connection loss must not run a task twice to its end.
     "worker_cancel_long_running_tasks_on_connection_loss": True,
 }
-"""Only a worker reads these; the app's own values win (`doctor` says where they are not safe)."""
+"""Celery settings that only workers read. The app's own values win; `doctor` reports those that are unsafe."""
 
 
 def install(
@@ -42,10 +51,11 @@ def install(
     content_types: tuple[str, ...] | None = None,
     namespace: str | None = None,
 ) -> None:
-    """Makes workers of this app register, beat, claim atomically, keep their messages alive and count what they do.
+    """Run the agent in the workers of this app.
 
-    `worker_type` is cpu, gpu or hybrid (default: MORAG_WORKER_TYPE, WORKER_TYPE, or by looking for a GPU). Bad settings
-    end the worker at its start with a message that names them.
+    `worker_type` is cpu, gpu or hybrid (default: MORAG_WORKER_TYPE, else WORKER_TYPE, else gpu if the machine has one).
+    The other arguments are the settings of the same names. A worker with invalid settings exits at its start with a
+    message that names them.
     """
     from celery import signals
 
@@ -61,15 +71,15 @@ def install(
 
     def on_worker_init(sender: str, instance: Any, conf: Any, **_: Any) -> None:
         if instance.app is app:
-            with _or_exit():
+            with _exit_on_error():
                 _prepare(app, sender, worker_type, flags)
 
     signals.celeryd_init.connect(on_worker_init, weak=False)
 
 
 @contextmanager
-def _or_exit() -> Iterator[None]:
-    """Celery only logs what its signals raise: a worker would go on without its lanes, its claim and its name."""
+def _exit_on_error() -> Iterator[None]:
+    """Exit the worker on an error. Celery only logs errors of signal handlers, and would run it without its lanes."""
     from morag_queue.errors import MoragQueueError
 
     try:
@@ -90,7 +100,7 @@ def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str,
     from .agent import Agent
     from .identity import Identity
 
-    # The agent works on the app's own broker; Celery may write its URL in ways that the command does not know.
+    # Ignore REDIS_URL: the agent uses the app's own broker, whose URL may have a form that only Celery accepts.
     env = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
     settings = load(flags, env, Path.cwd()).settings
     capability = hardware.capability(worker_type, os.environ)
@@ -100,13 +110,13 @@ def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str,
     )  # fmt: skip
     setup.configure(app, identity)
     agent = Agent(app, settings, identity, capability, version("morag-queue"))
-    setup.add_step(app, agent)
-    setup.add_command(agent)
+    setup.add_boot_step(app, agent)
+    setup.add_control_command(agent)
 
     def on_setup(instance: Any, **_: Any) -> None:
         if instance.app is app:
-            with _or_exit():
+            with _exit_on_error():
                 setup.start(agent, instance)
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
-    signals.worker_shutdown.connect(lambda **_: agent.goodbye(), weak=False)
+    signals.worker_shutdown.connect(lambda **_: agent.stop(), weak=False)

@@ -1,280 +1,245 @@
-"""One worker's life: takes its name, subscribes to its lanes, beats, gives the name back."""
+"""The agent of one worker process: registration, heartbeat, and the reactions to cordons and fencing."""
 
 import logging
 import time
+from collections.abc import Callable
+from functools import cached_property
 from threading import Event, Thread
 from typing import Any
 
 import redis
 from celery import Celery
 from celery.worker import state
-from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.workers import Registry
 from morag_queue.core import lanes
-from morag_queue.core.model import Capability, QueueType, WorkerInfo
+from morag_queue.core.model import Capability, WorkerInfo
 from morag_queue.settings import Settings
 
-from . import handover, hardware
+from . import drain, hardware
 from .claim import FencedError
-from .identity import Identity, is_dead, name_taken, new_incarnation
+from .identity import Identity, new_incarnation
+from .registration import beat_seconds, is_dead, name_taken, worker_info
 from .unacked import ClaimQoS
 
 logger = logging.getLogger("morag_queue.agent")
 
-_LOST = (redis.ConnectionError, redis.TimeoutError, OperationalError, OSError)
+_CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError, OperationalError, OSError)
 
 
 class Agent:
-    """The agent of one worker process. `version` is what `doctor` compares with the command's own."""
+    """The agent of one worker process. `version` is morag-queue's; `doctor` compares it with that of the command."""
 
     def __init__(
         self, app: Celery, settings: Settings, identity: Identity, capability: Capability, version: str
     ) -> None:
         self.app, self.settings, self.identity, self.capability = app, settings, identity, capability
         self._version = version
-        self._registry: Registry | None = None
-        self._info: WorkerInfo | None = None
-        self._stop = Event()
+        self._described: WorkerInfo | None = None
+        self._stopping = Event()
         self._thread: Thread | None = None
         self._consumer: Any = None
-        self._complaint = ""
+        self._last_error = ""
 
-    # -- lanes
+    @cached_property
+    def _registry(self) -> Registry:
+        channel = self.app.connection_for_read().channel()
+        client = redis.Redis(connection_pool=channel.pool)
+        keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
+        return Registry(client, keys, self.settings.ledger.retention_seconds)
 
-    def subscribe(self, names: list[str] | None) -> tuple[str, ...]:
-        """Adds the worker's lanes: of what `-Q` names (`names`), else of all that its capability serves.
-
-        Raises SystemExit where `-Q` asks for a queue that this kind of worker does not serve.
-        """
-        served = self.settings.queues.served_by(self.capability)
-        known = {queue.value for queue in QueueType}
-        refused = sorted(set(names or ()) & known - set(served))
-        if refused:
-            raise SystemExit(
-                f"{self.identity.worker} is a {self.capability} worker and does not serve {', '.join(refused)}: "
-                f"take it out of -Q, or set MORAG_WORKER_TYPE"
-            )
-        queues = served if names is None else [queue for queue in served if queue.value in names]
-        for queue in queues:
-            for name in (queue.value, lanes.lane(queue, self.identity.worker)):
-                added = self.app.amqp.queues.select_add(Queue(name, routing_key=name))
-                # Celery put in its default exchange. A message of a named exchange is destroyed when a process restores
-                # it that does not know the exchange; the anonymous one is known to all.
-                added.exchange = Exchange("")
-        return tuple(queue.value for queue in queues)
-
-    # -- the name
+    # -- registration
 
     def describe(self, node: str, queues: tuple[str, ...], slots: int, pool: str) -> None:
-        """Notes what the worker says of itself when it registers."""
-        conf, options = self.app.conf, self.app.conf.broker_transport_options
-        self._info = WorkerInfo(
-            worker=self.identity.worker,
-            incarnation=self.identity.incarnation,
-            host=self.identity.host,
-            pid=self.identity.pid,
-            capability=self.capability,
-            queues=queues,
-            slots=slots,
-            pool=pool,
-            **hardware.describe(),
-            location=self.settings.agent.location,
-            tags=self.settings.agent.tags,
-            content_types=self.settings.agent.content_types,
-            priority_steps=tuple(options["priority_steps"]),
-            client_name=self.identity.client_name,
-            node=node,
-            beat_seconds=self._beat_seconds,
-            claims=self.identity.claims,
-            version=self._version,
-            settings={
-                "acks_late": bool(conf.task_acks_late),
-                "reject_on_worker_lost": bool(conf.task_reject_on_worker_lost),
-                "cancel_on_connection_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
-                "prefetch_multiplier": conf.worker_prefetch_multiplier,
-                "disable_prefetch": bool(conf.worker_disable_prefetch),
-                "visibility_timeout": options.get("visibility_timeout", 3600),
-                "sep": options.get("sep", ""),
-            },
-            started_at=time.time(),
-        )
+        """Set the worker's record for the registry. Call this before `register`."""
+        self._described = worker_info(
+            self.app, self.settings, self.identity, self.capability,
+            node=node, queues=queues, slots=slots, pool=pool, version=self._version,
+        )  # fmt: skip
+
+    @property
+    def _info(self) -> WorkerInfo:
+        assert self._described is not None, "describe() must be called first"
+        return self._described
 
     def register_at_start(self) -> None:
-        """Registers before the pool starts, where the broker can be reached; Celery waits for it and tells the user."""
+        """Register before the pool starts if the broker is reachable; else `attach` registers after Celery connects."""
         try:
             self.register()
-        except _LOST as error:
-            logger.warning("cannot reach the broker (%s): %s registers when it can", error, self.identity.worker)
+        except _CONNECTION_ERRORS as error:
+            logger.warning(
+                "cannot reach the broker (%s); %s will register once it is connected", error, self.identity.worker
+            )
 
     def register(self) -> None:
-        """Takes the name and what a dead predecessor held. Raises SystemExit where a live worker has it."""
-        registry, info = self._connect(), self._info
-        assert info is not None, "describe() comes first"
+        """Register under the worker's name and requeue the messages of a dead predecessor.
+
+        Raises SystemExit if a live worker has the name.
+        """
+        registry, info = self._registry, self._info
         predecessor = registry.acting(info.worker)
         if predecessor is not None and not is_dead(registry, predecessor, self.identity):
             raise SystemExit(name_taken(info.worker, predecessor))
         replaces = predecessor.incarnation if predecessor else ""
-        taken_by = registry.register(info, replaces)
-        if taken_by:
+        winner = registry.register(info, replaces)
+        if winner:
             raise SystemExit(
-                f"{info.worker}: {taken_by} took this name at the same moment; give one of them another -n"
+                f"{info.worker}: {winner} registered under this name at the same moment; "
+                "start one of them under another name (-n)"
             )
         self.identity.registered = True
         logger.info("registered %s (%s) for %s", info.worker, info.capability, ", ".join(info.queues))
         max_deaths = self.settings.policy.max_retries
-        if replaces and (back := registry.take_back(info.worker, replaces, max_deaths=max_deaths)):
-            logger.warning("took back %d messages that the dead %s held", back, replaces)
+        if replaces and (count := registry.take_back(info.worker, replaces, max_deaths=max_deaths)):
+            logger.warning("requeued %d messages of the dead worker %s", count, replaces)
 
-    def _connect(self) -> Registry:
-        if self._registry is None:
-            channel = self.app.connection_for_read().channel()
-            client = redis.Redis(connection_pool=channel.pool)
-            keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
-            self._registry = Registry(client, keys, self.settings.ledger.retention_seconds)
-        return self._registry
-
-    # -- the beat
+    # -- connection
 
     def attach(self, consumer: Any) -> None:
-        """Called whenever Celery's consumer has (re)connected, before it consumes."""
+        """Called each time Celery's consumer has (re)connected, before it consumes."""
         self._consumer = consumer
-        incarnation = self.identity.incarnation
+        previous = self.identity.incarnation
         if not self.identity.registered:
-            self._register_again()
+            self.identity.incarnation = new_incarnation()
+            self._described = self._info.model_copy(update={"incarnation": self.identity.incarnation})
+            self.register()
         if self._thread is None:
             self._thread = Thread(target=self._beat_forever, name="morag-queue-heartbeat", daemon=True)
             self._thread.start()
         else:
-            self._tidy(consumer.task_consumer.channel.qos, incarnation)
+            self._reconcile(previous)
 
-    def _tidy(self, qos: ClaimQoS, incarnation: str) -> None:
-        """After a reconnect: what could not be written down or given back when the connection broke."""
-        hands = self.identity.hands
-        for claim in list(hands.values()):
+    def _reconcile(self, incarnation: str) -> None:
+        """After a reconnect, record the outcomes and requeue the messages that the lost connection left behind."""
+        qos, in_flight = self._qos(), self.identity.in_flight
+        for claim in list(in_flight.values()):
             if claim.outcome is not None:
                 qos.settle(claim)
             elif not claim.running:
-                del hands[claim.tag]
-        # What is taken but in no hand: also a claim whose answer was lost on the way.
-        back = self._connect().take_back(self.identity.worker, incarnation, keep=hands)
-        if back:
-            logger.info("put back %d messages that were in hand when the connection was lost", back)
+                del in_flight[claim.tag]
+        # This includes a message whose claim succeeded on the server while its answer was lost.
+        count = self._registry.take_back(self.identity.worker, incarnation, keep=in_flight)
+        if count:
+            logger.info("requeued %d messages that were in flight when the connection was lost", count)
 
-    def goodbye(self) -> None:
-        """A clean shutdown: nobody has to wait for proof that this worker is gone."""
-        self._stop.set()
+    def stop(self) -> None:
+        """Stop the heartbeat and mark the worker as stopped, so that its death needs no other proof."""
+        self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=2 * self.settings.agent.heartbeat_seconds)
         if self.identity.registered:
             self.identity.registered = False
             try:
                 self._beat(stopped=True)
-                # A task that a cold shutdown has ended.
-                self._connect().take_back(self.identity.worker, self.identity.incarnation)
-            except (*_LOST, redis.ResponseError) as error:
-                logger.warning("could not say goodbye to the broker: %s", error)
+                # A cold shutdown leaves the messages of the tasks that it has killed.
+                self._registry.take_back(self.identity.worker, self.identity.incarnation)
+            except (*_CONNECTION_ERRORS, redis.ResponseError) as error:
+                logger.warning("cannot record the shutdown of %s: %s", self.identity.worker, error)
 
-    def _register_again(self) -> None:
-        assert self._info is not None, "describe() comes first"
-        self.identity.incarnation = new_incarnation()
-        self._info = self._info.model_copy(update={"incarnation": self.identity.incarnation})
-        self.register()
+    def _qos(self) -> ClaimQoS:
+        qos: ClaimQoS = self._consumer.task_consumer.channel.qos
+        return qos
 
-    @property
-    def _beat_seconds(self) -> float:
-        # A message must be touched well before kombu hands it out again.
-        visibility: float = self.app.conf.broker_transport_options.get("visibility_timeout", 3600)
-        return min(self.settings.agent.heartbeat_seconds, visibility / 4)
+    # -- heartbeat
 
     def _beat_forever(self) -> None:
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             try:
                 self._beat()
-            except _LOST as error:
-                self._complain("the broker cannot be reached (%s); trying again", error)
+            except _CONNECTION_ERRORS as error:
+                self._log_once("cannot reach the broker (%s); trying again", error)
             except redis.ResponseError as error:
-                self._complain("the broker refuses it (%s); trying again", error)
-            except Exception:  # a worker that went on without a beat would look dead, and its messages would go stale
+                self._log_once("the broker refused it (%s); trying again", error)
+            except Exception:  # without a heartbeat the worker would look dead and its messages would be requeued
                 logger.exception("heartbeat: an unexpected error; trying again")
             else:
-                self._complaint = ""
-            self._stop.wait(self._beat_seconds)
+                self._last_error = ""
+            self._stopping.wait(beat_seconds(self.app, self.settings))
 
-    def _complain(self, what: str, error: Exception) -> None:
-        """Once, not at every beat."""
-        if what != self._complaint:
-            self._complaint = what
-            logger.error(f"heartbeat: {what}", error)
+    def _log_once(self, message: str, error: Exception) -> None:
+        """Log a kind of error once until a heartbeat succeeds."""
+        if message != self._last_error:
+            self._last_error = message
+            logger.error(f"heartbeat: {message}", error)
 
     def _beat(self, stopped: bool = False) -> None:
         if not self.identity.registered and not stopped:
             return
-        figures = {
+        active = len(state.active_requests)
+        metrics = {
             **hardware.load(self.capability.has_gpu),
-            "active": len(state.active_requests),
-            "reserved": max(len(state.reserved_requests) - len(state.active_requests), 0),
+            "active": active,
+            "reserved": max(len(state.reserved_requests) - active, 0),
             "stopped": stopped,
             "clock": time.time(),
         }
-        tags = list(self.identity.hands)
-        pulse = self._connect().beat(self.identity.worker, self.identity.incarnation, figures, tags)
-        if pulse == "unknown" and self._info is not None:
+        tags = list(self.identity.in_flight)
+        pulse = self._registry.beat(self.identity.worker, self.identity.incarnation, metrics, tags)
+        if pulse == "unknown" and self._described is not None:
             logger.warning("the registry was lost; registering %s again", self.identity.worker)
-            self._connect().register(self._info, self.identity.incarnation)
-        elif pulse == "fenced" and not stopped:
+            self._registry.register(self._described, self.identity.incarnation)
+        if not stopped:
+            self._react(pulse)
+
+    def _react(self, pulse: str) -> None:
+        """Schedule what the answer to a heartbeat requires."""
+        if pulse == "fenced":
             self.identity.registered = False
-            logger.error("%s was fenced: another acts in its name; giving up what it has in hand", self.identity.worker)
-            self._consumer.timer.call_after(0, _raise_fenced)
-        elif pulse == "draining" and not stopped:
-            self._consumer.timer.call_after(0, self._withdraw)
+            logger.error(
+                "%s was fenced: its name was taken over; dropping its messages in flight", self.identity.worker
+            )
+            self._in_event_loop(_raise_fenced)
+            return
+        if pulse == "draining":
+            self._in_event_loop(self._drain)
         elif pulse == "ok" and self.identity.draining:
-            self._consumer.timer.call_after(0, self._serve_again)
-        if pulse != "fenced" and not stopped and any(one.unwritten for one in list(self.identity.hands.values())):
-            self._consumer.timer.call_after(0, self._write_late)
+            self._in_event_loop(self._resume)
+        if any(claim.unwritten for claim in list(self.identity.in_flight.values())):
+            self._in_event_loop(self._settle_unwritten)
 
-    # -- what the beat calls for, in the worker's event loop
-
-    def look(self) -> None:
-        """Someone has changed this worker's cordon and does not want to wait for the next beat."""
+    def refresh_cordon(self) -> None:
+        """Send a heartbeat now: its answer contains the worker's cordon."""
         try:
             self._beat()
-        except (*_LOST, redis.ResponseError) as error:
-            logger.warning("told to look at its cordon, but could not: %s", error)
+        except (*_CONNECTION_ERRORS, redis.ResponseError) as error:
+            logger.warning("cannot read the cordon of %s: %s", self.identity.worker, error)
 
-    def _write_late(self) -> None:
-        """The ends of tasks that the broker refused a while ago, as a replica for example."""
+    # -- reactions, in the worker's event loop
+
+    def _in_event_loop(self, function: Callable[[], None]) -> None:
+        self._consumer.timer.call_after(0, function)
+
+    def _settle_unwritten(self) -> None:
+        """Record the outcomes that the broker refused earlier, for example because it was a replica."""
         if self._consumer.task_consumer is not None:
-            qos = self._consumer.task_consumer.channel.qos
-            for claim in [one for one in self.identity.hands.values() if one.unwritten]:
+            qos = self._qos()
+            for claim in [claim for claim in self.identity.in_flight.values() if claim.unwritten]:
                 qos.settle(claim)
 
-    def _withdraw(self) -> None:
-        """Takes nothing any more and gives back what it has not begun."""
+    def _drain(self) -> None:
+        """Take no more tasks and return those that have not started."""
         if self._consumer.task_consumer is None:
-            return  # reconnecting: the next beat tells it again
+            return  # reconnecting; the next heartbeat schedules this again
         if not self.identity.draining:
-            logger.info("%s is being drained: it takes no more tasks", self.identity.worker)
+            logger.info("draining %s: it takes no more tasks", self.identity.worker)
         self.identity.draining = True
         if not self.identity.claims:
-            handover.stop_consuming(self._consumer, self._lanes())
-        if given := handover.hand_over(self._consumer, self._consumer.task_consumer.channel.qos):
-            logger.info("gave back %d tasks that were not begun", given)
+            drain.stop_consuming(self._consumer, self._lanes())
+        if count := drain.return_unstarted(self._consumer, self._qos()):
+            logger.info("returned %d tasks that had not started", count)
 
-    def _serve_again(self) -> None:
+    def _resume(self) -> None:
         self.identity.draining = False
-        logger.info("%s is in service again", self.identity.worker)
+        logger.info("%s is back in service", self.identity.worker)
         if not self.identity.claims:
-            handover.consume_again(self._consumer, self._lanes())
+            drain.resume_consuming(self._consumer, self._lanes())
 
     def _lanes(self) -> list[str]:
-        assert self._info is not None, "describe() comes first"
-        worker = self.identity.worker
-        return [name for queue in self._info.queues for name in (queue, lanes.lane(queue, worker))]
+        return [name for queue in self._info.queues for name in (queue, lanes.lane(queue, self.identity.worker))]
 
 
 def _raise_fenced() -> None:
-    """In the worker's event loop a connection error is what makes Celery drop all that it holds, and start anew."""
+    """Raise a connection error in the event loop: it makes Celery drop the messages in flight and reconnect."""
     raise FencedError("fenced")

@@ -8,7 +8,7 @@ which the channel asks again. Nothing is popped while it waits, so there is noth
 A channel is in one of three states: idle (`_in_poll` is None), asking (`_in_poll` is its connection) or waiting
 (`_in_poll` is its connection and `_waiting` is true: no request is out, the socket wakes us).
 
-It overrides private methods of kombu's, which `transport.check_kombu` verifies.
+It overrides private methods of kombu's, which `transport.missing_attributes` verifies.
 """
 
 import logging

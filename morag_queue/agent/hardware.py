@@ -1,4 +1,4 @@
-"""What this machine is and how busy it is: psutil, and nvidia-ml-py where it is installed (the `gpu` extra)."""
+"""Hardware and load of this machine, from psutil and, if installed (the `gpu` extra), nvidia-ml-py."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ _GB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """`percent` is the mean load of all of them, None where it cannot be read."""
+    """`memory_gb` is the total; `percent` the mean load, None if it cannot be read."""
 
     count: int = 0
     memory_gb: float = 0.0
@@ -24,12 +24,12 @@ class Gpus:
 
 
 def gpus() -> Gpus:
-    """The NVIDIA GPUs of this machine; none without the driver or the `gpu` extra, unless the kernel shows a device."""
+    """The NVIDIA GPUs of this machine, from NVML; without NVML only their count, from /dev."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - no driver, no library, no permission: each means that NVML cannot be asked
+    except Exception:  # noqa: BLE001 - no driver, no library or no permission
         return Gpus(count=sum(os.path.exists(f"/dev/nvidia{number}") for number in range(16)))
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
@@ -41,7 +41,10 @@ def gpus() -> Gpus:
 
 
 def capability(given: str | None, env: Mapping[str, str]) -> Capability:
-    """`given`, else MORAG_WORKER_TYPE, else WORKER_TYPE, else by looking for a GPU. Raises SettingsError."""
+    """`given`, else MORAG_WORKER_TYPE, else WORKER_TYPE, else GPU if this machine has one, else CPU.
+
+    Raises SettingsError for an unknown name.
+    """
     names = {
         "worker_type": given,
         "MORAG_WORKER_TYPE": env.get("MORAG_WORKER_TYPE"),
@@ -59,32 +62,32 @@ def capability(given: str | None, env: Mapping[str, str]) -> Capability:
 
 def describe() -> dict[str, Any]:
     """The hardware fields of `WorkerInfo`."""
-    cards = gpus()
+    found = gpus()
     return {
         "cores": psutil.cpu_count() or 0,
         "memory_gb": round(psutil.virtual_memory().total / _GB, 2),
         "disk_gb": round(shutil.disk_usage(os.getcwd()).total / _GB, 1),
-        "gpus": cards.count,
-        "gpu_memory_gb": round(cards.memory_gb, 2),
+        "gpus": found.count,
+        "gpu_memory_gb": round(found.memory_gb, 2),
     }
 
 
 def load(has_gpu: bool) -> dict[str, Any]:
     """The load fields of `Heartbeat`, in percent."""
-    figures: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "cpu_percent": psutil.cpu_percent(),
         "memory_percent": psutil.virtual_memory().percent,
     }
     if has_gpu and (percent := gpus().percent) is not None:
-        figures["gpu_percent"] = percent
-    return figures
+        fields["gpu_percent"] = percent
+    return fields
 
 
 def is_same_process(pid: int, started_before: float) -> bool:
-    """Whether this machine's process of that number has been alive since that time (seconds since the epoch)."""
+    """Whether the process with this id has been running since before that time (seconds since the epoch)."""
     try:
         process = psutil.Process(pid)
-        # A process number comes round again: one that began later is someone else. A zombie does nothing any more.
+        # Process ids are reused: a process that started later is another one. A zombie has ended.
         return bool(process.create_time() <= started_before and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

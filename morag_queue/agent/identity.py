@@ -1,28 +1,27 @@
-"""Who this worker is, for as long as this process lives, and what it has in its hands."""
+"""The identity of this worker process, and its messages in flight."""
 
 import os
 import secrets
 import socket
-import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from morag_queue.broker.workers import Predecessor, Registry
 from morag_queue.core.failure import RecoveryPolicy
 from morag_queue.core.model import HeldMessage
 
-from . import hardware
-
 
 def new_incarnation() -> str:
-    """One run in a worker's name: `<host>.<pid>.<random>`."""
+    """An id for one registration of a worker: `<host>.<pid>.<random>`."""
     return f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """How a task ended. `run_seconds`: None if it did not run; `held_seconds`: in hand before it ran."""
+    """How a task ended.
+
+    `run_seconds` is None if the task did not run. `held_seconds` is the time from receipt to start.
+    """
 
     state: str
     run_seconds: float | None = None
@@ -32,10 +31,11 @@ class TaskOutcome:
 
 @dataclass(slots=True)
 class Claim:
-    """One message in hand. `claimed_at` is the server's clock, in seconds.
+    """One message in flight.
 
-    `running`: a pool process has it, so it must not be given to anybody else while this worker lives. `accepted`: it
-    was acknowledged before it ran. `outcome`: it has ended; `unwritten`: that could not be written down yet.
+    `claimed_at` is the server's clock in seconds. `running`: the pool executes it, so it must not be requeued while
+    this worker lives. `accepted`: it was acknowledged before it ran. `outcome` is set once it has ended, and
+    `unwritten` until the broker has recorded that.
     """
 
     tag: str
@@ -51,7 +51,7 @@ class Claim:
     unwritten: bool = False
 
     def held(self, worker: str, incarnation: str) -> HeldMessage:
-        """The record of who has it."""
+        """The owner record of the message."""
         return HeldMessage(
             tag=self.tag, worker=worker, incarnation=incarnation, task_id=self.task_id, lane=self.lane,
             level=self.level, claimed_at=self.claimed_at,
@@ -60,10 +60,11 @@ class Claim:
 
 @dataclass(slots=True)
 class Identity:
-    """Shared by the heartbeat and the claim. A fenced worker goes on under a new incarnation, so it can change.
+    """State shared by the heartbeat and the claim.
 
-    Nothing is claimed while `registered` is false: an unregistered worker's messages would have no owner to look for.
-    `hands` (by delivery tag) outlives connections: a task that runs across a reconnect is still this worker's.
+    `incarnation` changes when a fenced worker registers again. Nothing is claimed unless `registered`, because the
+    owner of a message must be known. `in_flight` maps delivery tags to claims; it outlives connections, because a task
+    keeps running while its worker reconnects.
     """
 
     worker: str
@@ -77,50 +78,14 @@ class Identity:
     draining: bool = False
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-    hands: dict[str, Claim] = field(default_factory=dict)
+    in_flight: dict[str, Claim] = field(default_factory=dict)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def client_name(self) -> str:
-        """The CLIENT LIST name of all its broker connections (no blanks are allowed); its absence proves death.
+        """The name of all broker connections of this process in CLIENT LIST; its absence proves the process dead.
 
-        Of this process alone: in containers, hosts and process numbers may be the same for two.
+        Contains no spaces, as CLIENT SETNAME requires. `run` makes it unique: two containers may have the same host
+        name and process id.
         """
         return f"mq.{quote(self.worker, safe='')}.{quote(self.host, safe='')}.{self.pid}.{self.run}"
-
-
-PROOF_SECONDS = 5.0
-"""How long the name of a silent predecessor is waited for: more than two of its beats."""
-
-
-def is_dead(registry: Registry, before: Predecessor, me: Identity) -> bool:
-    """Waits for a proof: a goodbye, or no connection in its name and no process (on another host: no beat)."""
-    info = before.info
-    if info is None or before.incarnation == "fenced" or (before.beat is not None and before.beat.stopped):
-        return True
-    if info.client_name == me.client_name:
-        return True  # an earlier registration of this very process
-    is_here = info.host == me.host
-    if is_here and hardware.is_same_process(info.pid, info.started_at):
-        return False
-    beat = before.beat.at if before.beat else info.started_at
-    deadline = time.monotonic() + PROOF_SECONDS
-    while time.monotonic() < deadline:
-        if not registry.is_connected(info.client_name) and (is_here or registry.now() - beat > PROOF_SECONDS):
-            return True
-        time.sleep(0.2)
-        latest = registry.acting(info.worker)
-        if latest is None or latest.incarnation != before.incarnation:
-            return latest is None
-        if latest.beat is not None and latest.beat.at > beat:
-            return False
-    return not registry.is_connected(info.client_name)
-
-
-def name_taken(worker: str, other: Predecessor) -> str:
-    """What a worker says that may not have the name."""
-    where = f"on {other.info.host} (process {other.info.pid})" if other.info else other.incarnation
-    return (
-        f"a live worker named {worker} runs {where}: start this one under another name (-n), "
-        f"or stop the other one first"
-    )

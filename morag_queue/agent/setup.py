@@ -1,28 +1,38 @@
-"""Fits the agent into Celery's worker: transport, Request classes, a step of the consumer."""
+"""Configure a Celery worker for the agent: transport, queues, request classes, boot step and control command."""
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from celery import Celery, bootsteps
 from celery.worker.control import control_command
+from kombu.entity import Exchange, Queue
 
-from morag_queue.broker.celery_control import LOOK
+from morag_queue.broker.celery_control import REFRESH_CORDON
+from morag_queue.core import lanes
+from morag_queue.core.model import QueueType
 
 from .agent import Agent
 from .identity import Identity
-from .request import request_class_of
-from .transport import check_kombu
+from .request import request_class_for
+from .transport import missing_attributes
 
 logger = logging.getLogger("morag_queue.agent")
 
 _TRANSPORT = "morag_queue.agent.transport:Transport"
-_SENTINEL = "morag_queue.agent.transport:SentinelTransport"
+_SENTINEL_TRANSPORT = "morag_queue.agent.transport:SentinelTransport"
+
 LEVELS = list(range(10))
-"""The ten levels of kombu, all polled: a message at one that nobody polls would never run."""
+"""All levels of kombu: a message at a level that no worker polls would never run."""
+
+_MAX_CONNECTIONS = 100  # kombu's 10 are too few for a thread pool, in which each thread acknowledges
 
 
 def configure(app: Celery, identity: Identity) -> None:
-    """Sets what only a worker needs; the app's own transport options are kept but for the polled levels."""
+    """Set the transport and the request classes. Keeps the app's own transport options except the polled levels.
+
+    Raises SystemExit if the broker is not Redis or Valkey.
+    """
     conf = app.conf
     scheme = str(app.connection_for_read().as_uri()).partition(":")[0]
     if scheme.partition("+")[0] not in ("redis", "rediss", "sentinel"):
@@ -31,26 +41,26 @@ def configure(app: Celery, identity: Identity) -> None:
             "leave install(app) out of this app"
         )
     conf.broker_transport_options = {
-        # kombu's ten would run out with a pool of many threads, each acknowledging for itself
-        "max_connections": 100,
+        "max_connections": _MAX_CONNECTIONS,
         **(conf.broker_transport_options or {}),
         "priority_steps": LEVELS,
         "client_name": identity.client_name,
     }
-    unfit = check_kombu()
-    if unfit:
+    if missing := missing_attributes():
         logger.warning(
-            "no claim, and no figures of this worker: %s; install the versions that morag-queue asks for", unfit
+            "%s: this worker takes messages without the atomic claim and records no outcomes; "
+            "install the versions of kombu and redis-py that morag-queue requires",
+            missing,
         )
         return
     conf.broker_transport_options["morag_queue"] = identity
-    conf.broker_transport = _SENTINEL if scheme == "sentinel" else _TRANSPORT
+    conf.broker_transport = _SENTINEL_TRANSPORT if scheme == "sentinel" else _TRANSPORT
     for task in app.tasks.values():
-        task.Request = request_class_of(task.Request)
+        task.Request = request_class_for(task.Request)
 
 
-def add_step(app: Celery, agent: Agent) -> None:
-    """Tells the agent whenever the consumer has (re)connected."""
+def add_boot_step(app: Celery, agent: Agent) -> None:
+    """Call `Agent.attach` each time the consumer has (re)connected."""
 
     class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
         requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -61,25 +71,52 @@ def add_step(app: Celery, agent: Agent) -> None:
     app.steps["consumer"].add(AgentStep)
 
 
-def add_command(agent: Agent) -> None:
-    """Lets `drain` tell the worker at once; without remote control it hears of it with its next beat."""
+def add_control_command(agent: Agent) -> None:
+    """Add the control command that makes the worker read its cordon now; otherwise it waits for the next heartbeat."""
 
-    def morag_queue_look(state: Any) -> dict[str, str]:
-        agent.look()
-        return {"ok": "looked"}
+    def refresh_cordon(state: Any) -> dict[str, str]:
+        agent.refresh_cordon()
+        return {"ok": "cordon read"}
 
-    control_command(name=LOOK)(morag_queue_look)
+    control_command(name=REFRESH_CORDON)(refresh_cordon)
 
 
 def start(agent: Agent, worker: Any) -> None:
-    """Subscribes and registers, once the worker knows its pool and its queues and before it consumes."""
+    """Subscribe and register, after Celery has set up the pool and the queues and before it consumes.
+
+    Raises SystemExit for an unsupported pool or queue, or if a live worker has the name.
+    """
     pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__.rpartition(".")[2]
     if getattr(worker.pool_cls, "is_green", False):
         raise SystemExit(
-            f"morag_queue: the {pool} pool is not supported: the claim waits on Celery's own event loop; "
+            f"morag_queue: the {pool} pool is not supported: the claim requires Celery's own event loop; "
             "use -P prefork, threads or solo, or leave install(app) out"
         )
     selected = agent.app.amqp.queues._consume_from
-    queues = agent.subscribe(None if selected is None else list(selected))
+    queues = subscribe(agent, None if selected is None else list(selected))
     agent.describe(worker.hostname, queues, int(worker.concurrency), pool)
     agent.register_at_start()
+
+
+def subscribe(agent: Agent, selected: Collection[str] | None) -> tuple[str, ...]:
+    """Consume the queues that the worker serves and its own lanes; return the names of the queues.
+
+    `selected` are the queues of `-Q`; None means all. Raises SystemExit if `-Q` names a queue that this type of worker
+    does not serve.
+    """
+    worker, served = agent.identity.worker, agent.settings.queues.served_by(agent.capability)
+    ours = {queue.value for queue in QueueType}
+    refused = sorted(set(selected or ()) & ours - set(served))
+    if refused:
+        raise SystemExit(
+            f"{worker} is a {agent.capability} worker and does not serve {', '.join(refused)}: "
+            f"remove it from -Q, or set MORAG_WORKER_TYPE"
+        )
+    queues = served if selected is None else [queue for queue in served if queue.value in selected]
+    for queue in queues:
+        for name in (queue.value, lanes.lane(queue, worker)):
+            added = agent.app.amqp.queues.select_add(Queue(name, routing_key=name))
+            # Replace Celery's default exchange: kombu destroys a message that it restores in a process where its named
+            # exchange is not declared. The anonymous exchange always exists.
+            added.exchange = Exchange("")
+    return tuple(queue.value for queue in queues)

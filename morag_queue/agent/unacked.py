@@ -4,7 +4,7 @@ The claim has already written `unacked`, so taking a message over needs no round
 that also closes the ledger and counts (`broker/lua/settle.lua`).
 
 kombu has one QoS a channel, and a reconnect makes a new channel. What a pool process is running does not stop for that:
-it stays in hand (`Identity.hands`), and its end is written down whichever channel it came by.
+it stays in hand (`Identity.in_flight`), and its end is written down whichever channel it came by.
 """
 
 import logging
@@ -97,7 +97,7 @@ class ClaimQoS(stock.QoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._identity: Identity = self.channel.morag_queue
-        self._hands = self._identity.hands
+        self._hands = self._identity.in_flight
 
     # -- what the claim and the requests say
 

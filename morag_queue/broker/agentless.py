@@ -1,97 +1,26 @@
-"""Workers without the agent: found by their control mailboxes, asked what they have, kept from running it twice.
+"""Workers without the agent: find them, ask for the tasks they hold, and keep those tasks from running twice.
 
-What they answer is less than an agent says. A task that waits for its rate limit is in no answer, so its message is not
-kept alive; and no answer means nothing at all.
+Their answers are incomplete: a task that waits for its rate limit is in none of them, so its message is not kept alive.
 """
 
 import json
-import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis import Redis
 
 from morag_queue.core.doctor.facts import AgentlessWorker
-from morag_queue.settings import Settings
 
 from . import scripts
-from .celery_control import ANSWER_SECONDS, CeleryControl
+from .celery_control import CeleryControl
 from .keys import Keys
 
 VISIBILITY_S = 3600.0
-"""kombu's default visibility timeout."""
+"""kombu's default visibility timeout in seconds."""
 
+_BATCH = 500
 
-_A_CALL = 500
-
-
-class AgentlessWorkers:
-    """Of one fleet. Each question waits for its answers, a second at most."""
-
-    def __init__(self, client: Redis, keys: Keys, control: CeleryControl) -> None:
-        self._client, self._keys, self._control = client, keys, control
-        self._touch = scripts.script(client, "touch")
-
-    def nodes(self, registered: Collection[str]) -> list[str]:
-        """Node names that answer and are not `registered` with an agent."""
-        bound: Any = self._client.smembers(f"{self._keys.prefix}_kombu.binding.celery.pidbox")
-        known = {one.decode(errors="replace").rpartition(self._keys.sep)[2] for one in bound}
-        asked = sorted({one.removesuffix(".celery.pidbox") for one in known} - set(registered))
-        return sorted(self._control.ping(asked)) if asked else []
-
-    def visibility_seconds(self, nodes: Sequence[str]) -> float:
-        """The shortest visibility timeout of these."""
-        found = [VISIBILITY_S]
-        for conf in self._ask(nodes, "conf").values():
-            options = (conf or {}).get("broker_transport_options") or {}
-            found.append(float(options.get("visibility_timeout", VISIBILITY_S)))
-        return min(found)
-
-    def in_hand(self, nodes: Sequence[str]) -> set[str]:
-        """The ids of the tasks that they say they have: running, prefetched, and with an eta."""
-        ids = set()
-        for question in ("active", "reserved", "scheduled"):
-            for tasks in self._ask(nodes, question).values():
-                ids |= {str((one.get("request") or one).get("id")) for one in tasks or ()}
-        return ids
-
-    def running(self, registered: Collection[str]) -> tuple[set[str], int]:
-        """The ids of what they have, and how many of them did not answer and may have anything."""
-        nodes = self.nodes(registered)
-        ids = self.in_hand(nodes) if nodes else set()
-        return ids, max(listening(self._client.client_list()) - len(nodes), 0)
-
-    def keep_alive(self, task_ids: Collection[str]) -> int:
-        """Touches the messages of these tasks; how many. What a worker with the agent has, it touches itself."""
-        tags = [tag for tag, task_id in self._taken() if task_id in task_ids]
-        keys = [self._keys.unacked, self._keys.unacked_index]
-        parts = (tags[start : start + _A_CALL] for start in range(0, len(tags), _A_CALL))
-        return sum(int(self._touch(keys=keys, args=part)) for part in parts)
-
-    def enable_events(self, nodes: Iterable[str]) -> None:
-        """Tells them to send task events, as with -E."""
-        self._control.app.control.enable_events(destination=list(nodes))
-
-    def _taken(self) -> Iterator[tuple[str, str]]:
-        """Delivery tags and task ids of the messages in `unacked` that have no owner."""
-        owned: Any = set(self._client.hkeys(self._keys.held))
-        for tag, record in self._client.hscan_iter(self._keys.unacked, count=_A_CALL):
-            if tag not in owned:
-                try:
-                    yield tag.decode(), str(json.loads(record)[0]["headers"]["id"])
-                except (ValueError, TypeError, KeyError, IndexError):
-                    continue  # foreign
-
-    def _ask(self, nodes: Sequence[str], question: str) -> dict[str, Any]:
-        from celery.exceptions import CeleryWarning
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CeleryWarning)  # two of one name: `doctor` says it better
-            asked = self._control.app.control.inspect(destination=list(nodes), timeout=ANSWER_SECONDS, limit=len(nodes))
-            return dict(getattr(asked, question)() or {})
-
-
-_CONF = (
+_SAFETY_SETTINGS = (
     "task_acks_late",
     "task_reject_on_worker_lost",
     "worker_cancel_long_running_tasks_on_connection_loss",
@@ -101,50 +30,82 @@ _CONF = (
 )
 
 
-def listening(clients: Sequence[Mapping[str, Any]]) -> int:
-    """How many connections listen on the control channel, those of our agents not counted."""
-    return sum(one.get("psub", "0") != "0" and not str(one.get("name", "")).startswith("mq.") for one in clients)
+class AgentlessWorkers:
+    """The workers of one fleet that run without the agent. `registered` are the node names of those with the agent."""
 
+    def __init__(self, client: Redis, keys: Keys, control: CeleryControl) -> None:
+        self._client, self._keys, self._control = client, keys, control
+        self._touch = scripts.script(client, "touch")
 
-def agentless_workers(
-    client: Redis, settings: Settings, expected: int, registered: frozenset[str]
-) -> tuple[AgentlessWorker, ...]:
-    """The workers that answer and are not `registered` (Celery node names). `expected` answers end the waiting."""
-    if not expected:
-        return ()
-    from celery import Celery
-    from celery.exceptions import CeleryWarning
+    def nodes(self, registered: Collection[str]) -> list[str]:
+        """The node names that answer a ping."""
+        candidates = self._candidates(registered)
+        return sorted(self._control.ping(candidates)) if candidates else []
 
-    prefix = settings.broker.global_keyprefix
-    bound: Any = client.smembers(f"{prefix}_kombu.binding.celery.pidbox")
-    nodes = {
-        member.decode(errors="replace").rpartition(settings.broker.sep)[2].removesuffix(".celery.pidbox")
-        for member in bound
-    } - registered
-    if not nodes:
-        return ()
-    app = Celery(broker=settings.redis_url, set_as_current=False)
-    app.conf.broker_transport_options = {"global_keyprefix": prefix, "sep": settings.broker.sep}
-    app.conf.broker_connection_timeout = settings.broker.connect_timeout_seconds
-    if settings.redis_url.startswith("sentinel://"):
-        app.conf.broker_transport_options |= {
-            "master_name": settings.broker.master_name, "sentinel_kwargs": settings.broker.sentinel_kwargs,
-        }  # fmt: skip
-    limit = min(expected, len(nodes))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CeleryWarning)  # two of one name: `check_names` says it better
-            ask = app.control.inspect(destination=sorted(nodes), timeout=ANSWER_SECONDS, limit=limit)
-            queues = ask.active_queues() or {}
-            ask = app.control.inspect(destination=sorted(queues), timeout=ANSWER_SECONDS, limit=len(queues))
-            conf = (ask.conf() or {}) if queues else {}
-    finally:
-        app.close()
-    return tuple(
-        AgentlessWorker(
-            node=node,
-            queues=tuple(str(queue.get("name", "")) for queue in answered or ()),
-            conf={name: value for name, value in (conf.get(node) or {}).items() if name in _CONF},
+    def describe(self, registered: Collection[str], expected: int) -> tuple[AgentlessWorker, ...]:
+        """The queues and the settings of each worker that answers; returns early after `expected` answers."""
+        candidates = self._candidates(registered) if expected else []
+        if not candidates:
+            return ()
+        queues = self._control.queues_by_node(candidates, expected)
+        conf = self._control.conf_by_node(queues) if queues else {}
+        return tuple(
+            AgentlessWorker(
+                node=node,
+                queues=tuple(names),
+                conf={name: value for name, value in conf.get(node, {}).items() if name in _SAFETY_SETTINGS},
+            )
+            for node, names in sorted(queues.items())
         )
-        for node, answered in sorted(queues.items())
+
+    def visibility_seconds(self, nodes: Collection[str]) -> float:
+        """The shortest visibility timeout of these nodes; kombu's default if it is shorter, or without an answer."""
+        options = (conf.get("broker_transport_options") or {} for conf in self._control.conf_by_node(nodes).values())
+        return min([VISIBILITY_S, *(float(option.get("visibility_timeout", VISIBILITY_S)) for option in options)])
+
+    def in_flight(self, nodes: Collection[str]) -> set[str]:
+        """The ids of the tasks that these nodes report: running, prefetched, and waiting for their ETA."""
+        return self._control.task_ids(nodes)
+
+    def in_flight_and_silent(self, registered: Collection[str]) -> tuple[set[str], int]:
+        """The ids of all reported tasks, and the number of workers that did not answer and may hold any task."""
+        nodes = self.nodes(registered)
+        task_ids = self.in_flight(nodes) if nodes else set()
+        return task_ids, max(count_agentless(self._client.client_list()) - len(nodes), 0)
+
+    def keep_alive(self, task_ids: Collection[str]) -> int:
+        """Restart the visibility timeout of the messages of these tasks; return how many there were.
+
+        Skips messages with an owner record: workers with the agent keep their own messages alive.
+        """
+        tags = [tag for tag, task_id in self._unowned_messages() if task_id in task_ids]
+        keys = [self._keys.unacked, self._keys.unacked_index]
+        batches = (tags[start : start + _BATCH] for start in range(0, len(tags), _BATCH))
+        return sum(int(self._touch(keys=keys, args=batch)) for batch in batches)
+
+    def enable_events(self, nodes: Collection[str]) -> None:
+        """Make these nodes send task events."""
+        self._control.enable_events(nodes)
+
+    def _candidates(self, registered: Collection[str]) -> list[str]:
+        """The nodes with a control mailbox, which outlives the node, except those with the agent."""
+        mailboxes: Any = self._client.smembers(f"{self._keys.prefix}_kombu.binding.celery.pidbox")
+        names = {mailbox.decode(errors="replace").rpartition(self._keys.sep)[2] for mailbox in mailboxes}
+        return sorted({name.removesuffix(".celery.pidbox") for name in names} - set(registered))
+
+    def _unowned_messages(self) -> Iterator[tuple[str, str]]:
+        """Delivery tag and task id of each message in `unacked` without an owner record."""
+        owned: Any = set(self._client.hkeys(self._keys.held))
+        for tag, record in self._client.hscan_iter(self._keys.unacked, count=_BATCH):
+            if tag not in owned:
+                try:
+                    yield tag.decode(), str(json.loads(record)[0]["headers"]["id"])
+                except (ValueError, TypeError, KeyError, IndexError):
+                    continue  # not a Celery message
+
+
+def count_agentless(clients: Sequence[Mapping[str, Any]]) -> int:
+    """How many connections in CLIENT LIST subscribe to the control channel and are not of an agent ("mq.…")."""
+    return sum(
+        client.get("psub", "0") != "0" and not str(client.get("name", "")).startswith("mq.") for client in clients
     )

@@ -1,10 +1,11 @@
-"""Celery's remote control: questions and orders to workers, the only way to those without the agent.
+"""Celery's remote control: questions and orders to workers. It is the only way to control a worker without the agent.
 
-No answer means nothing: a busy solo pool and a stopped process are as silent as a dead one. Celery is imported when
-something is asked, not before.
+A missing answer proves nothing: a busy solo pool and a stopped process are as silent as a dead one. Celery is imported
+on first use, because its import takes most of the start-up time of a command.
 """
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,17 +15,18 @@ from morag_queue.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-LOOK = "morag_queue_look"
-"""The agent's own command: look at your cordon now."""
-
+REFRESH_CORDON = "morag_queue_look"
+"""The agent's own control command: read the worker's cordon now instead of at the next heartbeat."""
 
 ANSWER_SECONDS = 1.0
-"""How long is waited for nodes of which it is not known how many there are; Celery's default."""
+"""How long to wait for answers unless all expected ones have arrived before; Celery's default."""
+
+_TASK_LISTS = ("active", "reserved", "scheduled")
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTasks:
-    """What a node says it has in hand. Tasks that wait for their rate limit are in none of these figures."""
+class TaskCounts:
+    """The tasks that a node reports. Tasks that wait for their rate limit are in none of these counts."""
 
     active: int
     reserved: int
@@ -36,19 +38,23 @@ class NodeTasks:
 
 
 class CeleryControl:
-    """Orders are not confirmed; questions give what answered in time."""
+    """Remote control of the workers of one fleet, by node name (`worker@host`).
+
+    Orders are not confirmed. Questions return the answers that arrive within `ANSWER_SECONDS`, and return early when
+    each node asked, or as many as `expected`, have answered.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @cached_property
     def app(self) -> "Celery":
-        """A Celery app that speaks to this fleet as its workers do."""
+        """A Celery app on the broker of the fleet."""
         from celery import Celery
 
         broker, url = self._settings.broker, self._settings.redis_url
-        app = Celery("morag_queue", set_as_current=False, broker=_as_kombu_writes(url))
-        # With another separator than theirs the workers could not answer.
+        app = Celery("morag_queue", set_as_current=False, broker=_kombu_url(url))
+        # `sep` must be the fleet's: with another one the workers fail to answer.
         app.conf.broker_transport_options = {
             "global_keyprefix": broker.global_keyprefix,
             "sep": broker.sep,
@@ -59,54 +65,87 @@ class CeleryControl:
         }
         return app
 
+    # -- questions
+
     def ping(self, nodes: Sequence[str] | None = None) -> list[str]:
-        """The nodes that answer; of all nodes where none are named, which takes a whole second."""
+        """The nodes that answer. Without `nodes`, ask all nodes, which always takes the whole second."""
         limit = {} if nodes is None else {"limit": len(nodes)}
         answers = self.app.control.ping(destination=nodes, timeout=ANSWER_SECONDS, **limit)
         return [node for answer in answers for node in answer]
 
-    def look(self, nodes: Sequence[str]) -> None:
-        """Tells workers with the agent to look at their cordons."""
-        self.app.control.broadcast(LOOK, destination=list(nodes))
+    def queues(self, node: str) -> list[str] | None:
+        """The queues that a node consumes; None without an answer."""
+        return self.queues_by_node([node]).get(node)
+
+    def queues_by_node(self, nodes: Collection[str], expected: int | None = None) -> dict[str, list[str]]:
+        """The queues that each node consumes, for the nodes that answer."""
+        answers = self._ask("active_queues", nodes, expected)
+        return {node: [str(queue.get("name", "")) for queue in queues or ()] for node, queues in answers.items()}
+
+    def conf_by_node(self, nodes: Collection[str]) -> dict[str, Mapping[str, Any]]:
+        """The Celery configuration of each node as far as it differs from the defaults, for the nodes that answer."""
+        return {node: conf or {} for node, conf in self._ask("conf", nodes).items()}
+
+    def task_counts(self, node: str) -> TaskCounts | None:
+        """The tasks that a node holds; None unless it answers all three questions."""
+        answers = [self._ask(question, [node]) for question in _TASK_LISTS]
+        if not all(node in answer for answer in answers):
+            return None
+        return TaskCounts(*(len(answer[node] or ()) for answer in answers))
+
+    def task_ids(self, nodes: Collection[str]) -> set[str]:
+        """The ids of the active, reserved and scheduled tasks of the nodes that answer."""
+        return {
+            str((task.get("request") or task).get("id"))
+            for question in _TASK_LISTS
+            for tasks in self._ask(question, nodes).values()
+            for task in tasks or ()
+        }
+
+    # -- orders
+
+    def refresh_cordon(self, nodes: Sequence[str]) -> None:
+        """Make workers with the agent read their cordon now."""
+        self.app.control.broadcast(REFRESH_CORDON, destination=list(nodes))
 
     def shut_down(self, nodes: Sequence[str]) -> None:
-        """A warm shutdown: what runs is finished first."""
+        """Shut down warmly: running tasks finish first."""
         self.app.control.shutdown(destination=list(nodes))
 
     def revoke(self, node: str, task_id: str, *, terminate: bool) -> None:
-        """It is dropped when its turn comes; with `terminate` the process that runs it is killed as well.
+        """Discard a task before it starts; with `terminate`, also kill the process that runs it.
 
-        A worker keeps this in memory: one that restarts has forgotten it.
+        The worker keeps the revocation in memory only: a restart forgets it.
         """
         self.app.control.revoke(task_id, destination=[node], terminate=terminate)
 
-    def queues(self, node: str) -> list[str] | None:
-        """The queues that a node reads; None without an answer."""
-        answer: Any = self._ask(node).active_queues()
-        return [queue["name"] for queue in answer[node]] if answer and node in answer else None
-
     def cancel_consumer(self, node: str, queues: Iterable[str]) -> None:
+        """Stop consuming the queues, until the worker restarts."""
         for queue in queues:
             self.app.control.cancel_consumer(queue, destination=[node])
 
     def add_consumer(self, node: str, queues: Iterable[str]) -> None:
+        """Consume the queues (again)."""
         for queue in queues:
             self.app.control.add_consumer(queue, destination=[node])
 
-    def busy(self, node: str) -> NodeTasks | None:
-        """What a node has in hand; None where it does not answer to each of the questions."""
-        ask = self._ask(node)
-        answers: list[Any] = [ask.active(), ask.reserved(), ask.scheduled()]
-        if not all(answer and node in answer for answer in answers):
-            return None
-        return NodeTasks(*(len(answer[node]) for answer in answers))
+    def enable_events(self, nodes: Collection[str]) -> None:
+        """Send task events, as with `celery worker -E`."""
+        self.app.control.enable_events(destination=list(nodes))
 
-    def _ask(self, node: str) -> Any:
-        return self.app.control.inspect(destination=[node], timeout=ANSWER_SECONDS, limit=1)
+    def _ask(self, question: str, nodes: Collection[str], expected: int | None = None) -> dict[str, Any]:
+        """The answers by node to one of Celery's inspection commands."""
+        from celery.exceptions import CeleryWarning
+
+        limit = len(nodes) if expected is None else min(expected, len(nodes))
+        inspect = self.app.control.inspect(destination=sorted(nodes), timeout=ANSWER_SECONDS, limit=limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CeleryWarning)  # about two nodes of one name; `doctor` reports them
+            return dict(getattr(inspect, question)() or {})
 
 
-def _as_kombu_writes(url: str) -> str:
-    """kombu has its own scheme for a socket in the file system."""
+def _kombu_url(url: str) -> str:
+    """The URL with kombu's own scheme for a Unix socket."""
     if not url.startswith("unix://"):
         return url
     return "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=", 1)

@@ -1,4 +1,4 @@
-"""Connections to the broker, and the translation of redis-py's errors into ours."""
+"""Connect to the broker, and translate redis-py's errors into ours."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from redis.sentinel import MasterNotFoundError
 from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost
 from morag_queue.settings import BrokerSettings, mask_url
 
-_WHERE = {"host", "port", "path", "db", "username", "password"}
+_ADDRESS = {"host", "port", "path", "db", "username", "password"}
 
 
 def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis.Redis:
-    """A client for any URL that redis-py takes, or Sentinel's as Celery writes it.
+    """A client for any URL of redis-py, or for Sentinel with the URL as Celery writes it.
 
-    `name` shows in CLIENT LIST. A lost pooled connection is opened again once (its server may have restarted); a
-    server that cannot be reached fails within the connect timeout.
+    `name` appears in CLIENT LIST. A lost pooled connection is reopened once, because the server may have restarted. An
+    unreachable server raises within the connect timeout.
     """
     common = _common(options, name)
     if url.startswith("sentinel://"):
@@ -27,19 +27,19 @@ def connect(url: str, options: BrokerSettings, *, name: str = "mq.cli") -> redis
     return redis.Redis.from_url(url, **common)
 
 
-def own(client: Any, options: BrokerSettings, *, name: str = "mq.service") -> redis.Redis:
-    """A client of our own on the server and database of somebody's redis-py client, of its blocking or asyncio kind.
+def connect_like(client: Any, options: BrokerSettings, *, name: str = "mq.service") -> redis.Redis:
+    """A new blocking client for the server and database of a redis-py client, blocking or asyncio.
 
-    Theirs may decode answers, or belong to an event loop; ours may do neither. Raises TypeError for a client of
-    Sentinel, which has no one server: there the settings' URL is what counts.
+    The given client cannot be used itself: it may decode answers or belong to an event loop. Raises TypeError for a
+    Sentinel client, which has no fixed server: use the URL of the settings instead.
     """
     pool = client.connection_pool
     kind = getattr(redis.connection, pool.connection_class.__name__, None)
     if kind is None:
         raise TypeError(f"{pool.connection_class.__name__}: give the settings a URL instead of this client")
-    known = pool.connection_kwargs.items()
-    where = {key: value for key, value in known if key in _WHERE or key.startswith("ssl_")}
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **_common(options, name), **where))
+    given = pool.connection_kwargs.items()
+    address = {key: value for key, value in given if key in _ADDRESS or key.startswith("ssl_")}
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **_common(options, name), **address))
 
 
 def _common(options: BrokerSettings, name: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _common(options: BrokerSettings, name: str) -> dict[str, Any]:
         "client_name": name,
         "socket_connect_timeout": options.connect_timeout_seconds,
         "socket_timeout": options.read_timeout_seconds,
-        # Only a lost connection is worth a second try; what timed out once would do so again.
+        # Retry a lost connection only: a command that timed out once would time out again.
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     }
 
@@ -63,9 +63,9 @@ def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any])
     nodes = [parse_url(part) for part in url.split(";")]
     hosts = [(node["hostname"] or "127.0.0.1", node["port"] or 26379) for node in nodes]
     database = int((nodes[-1]["virtual_host"] or "0").strip("/") or 0)
-    # All are asked, one after the other and twice, before the fleet counts as unreachable.
-    patience = {"socket_connect_timeout": options.connect_timeout_seconds / (2 * len(hosts)), "retry": _ONCE}
-    sentinel = Sentinel(hosts, sentinel_kwargs={**patience, **options.sentinel_kwargs}, **common)
+    # Divide the timeout: redis-py asks all sentinels in turn, twice, before it fails.
+    timeouts = {"socket_connect_timeout": options.connect_timeout_seconds / (2 * len(hosts)), "retry": _ONCE}
+    sentinel = Sentinel(hosts, sentinel_kwargs={**timeouts, **options.sentinel_kwargs}, **common)
     master: redis.Redis = sentinel.master_for(
         options.master_name, db=database, username=nodes[0]["userid"], password=nodes[0]["password"]
     )
@@ -74,28 +74,28 @@ def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any])
 
 @contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Turns redis-py's errors into ours; the message never shows a password."""
-    shown = mask_url(url)
+    """Raise redis-py's errors as ours; the message never contains a password."""
+    masked = mask_url(url)
     try:
         yield
     except redis.AuthenticationError as error:
         raise BrokerUnreachable(
-            f"the broker {shown} refused the login: {error}; check the URL's user and password"
+            f"the broker {masked} refused the login: {error}; check the URL's user and password"
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         raise BrokerUnreachable(
-            f"cannot reach the broker {shown}: {_plain(error)}; is it running, and is --redis-url right?"
+            f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?"
         ) from error
     except redis.ResponseError as error:
         if _is_stale(error):
             raise LeaseLost from error
-        said = f"{_plain(error)}{remedy(str(error))}"
-        raise BrokerError(f"the broker {shown} refused: {said}; nothing was changed by this step") from error
+        reason = f"{_reason(error)}{remedy(str(error))}"
+        raise BrokerError(f"the broker {masked} refused: {reason}; nothing was changed by this step") from error
 
 
 @contextmanager
 def fenced() -> Iterator[None]:
-    """Turns the refusal of a term that is no longer the lease's into LeaseLost."""
+    """Raise LeaseLost if the server refuses a term because the lease has passed to another leader."""
     try:
         yield
     except redis.ResponseError as error:
@@ -105,27 +105,27 @@ def fenced() -> Iterator[None]:
 
 
 def _is_stale(error: redis.ResponseError) -> bool:
-    """Of a pipeline the client puts the command before the server's words."""
+    """Whether a script refused the term; in a pipeline, redis-py puts the command before the server's message."""
     return "STALE term" in str(error)
 
 
 _REMEDIES = {
     "OOM": "it is out of memory: raise maxmemory, or let the queues shrink first",
     "READONLY": "it is a replica: use the URL of the primary",
-    "NOPERM": "the user of the URL lacks a right: see ACL SETUSER",
-    "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`, and ask "
-    "`morag-queue doctor` which it is",
-    "MISCONF": "it cannot save to its disk: free some space there",
+    "NOPERM": "the user of the URL lacks a permission: see ACL SETUSER",
+    "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`; "
+    "`morag-queue doctor` shows the key",
+    "MISCONF": "it cannot save to disk: free some disk space",
     "LOADING": "it is still loading its data: try again in a moment",
 }
 
 
 def remedy(answer: str) -> str:
-    """`; what to do` about what a server refused, or nothing."""
+    """`; remedy` for the error message of a server, or ""."""
     return next((f"; {remedy}" for code, remedy in _REMEDIES.items() if code.lower() in answer.lower()), "")
 
 
-def _plain(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, MasterNotFoundError):
-        return str(error).partition(":")[0].rstrip(" .")  # what follows are objects of the client's
+        return str(error).partition(":")[0].rstrip(" .")  # the rest is the repr of client objects
     return str(error).rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""The facts of `doctor`: each read on its own, so that what may not be read costs that alone."""
+"""Gather the facts that `doctor` judges. Each is read separately, so that a failed read costs only that fact."""
 
 import json
 import time
@@ -26,33 +26,32 @@ from morag_queue.errors import BrokerError
 
 from . import scripts
 from .acl import permissions
-from .agentless import agentless_workers, listening
+from .agentless import AgentlessWorkers, count_agentless
 from .codec import HEADER, decoded, waiting_task
 from .connection import translated
 from .keys import Keys
 from .redis import RedisBroker
 
 RUNS_SECONDS = 24 * 3600.0
-"""How far back the longest measured run is looked for."""
-
+"""The period searched for the longest measured run."""
 
 _T = TypeVar("_T")
 
 
 def inspect(broker: RedisBroker, version: str) -> Facts:
-    """Everything that `core.doctor` judges. `version` is this command's own.
+    """Read all facts. `version` is the version of this command.
 
-    Raises BrokerUnreachable, and BrokerError where not even the fleet can be read.
+    A fact that cannot be read is missing, and its error is in `Facts.unread`. Raises BrokerUnreachable.
     """
     settings, client, keys = broker.settings, broker.client, broker.keys
     unread: dict[str, str] = {}
 
-    def read(what: str, function: Callable[[], _T], otherwise: _T) -> _T:
+    def read(fact: str, function: Callable[[], _T], default: _T) -> _T:
         try:
             return function()
         except (redis.ResponseError, BrokerError, ValueError) as error:
-            unread[what] = str(error)
-            return otherwise
+            unread[fact] = str(error)
+            return default
 
     with translated(settings.redis_url):
         granted = read("ACL rights", lambda: permissions(client, keys), None)
@@ -62,11 +61,12 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
         clients: list[Mapping[str, Any]] = read("CLIENT LIST", client.client_list, [])  # type: ignore[arg-type]
         snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
         nodes = frozenset(view.info.node or f"{view.worker}@{view.info.host}" for view in snapshot.workers)
-        expected = listening(clients)
-        answered: list[AgentlessWorker] = read(
-            "workers without the agent", lambda: list(agentless_workers(client, settings, expected, nodes)), []
+        agentless_count = count_agentless(clients)
+        agentless = AgentlessWorkers(client, keys, broker.control)
+        answered: tuple[AgentlessWorker, ...] = read(
+            "workers without the agent", lambda: agentless.describe(nodes, agentless_count), ()
         )
-        seen: list[MessageSample] = read("messages", lambda: list(samples(client, keys, snapshot)), [])
+        messages: list[MessageSample] = read("messages", lambda: list(samples(client, keys, snapshot)), [])
         return Facts(
             snapshot=snapshot,
             policy=settings.policy,
@@ -76,9 +76,9 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
             server=None if info is None else _server(info, read("CONFIG", lambda: client.config_get("save"), None)),
             permissions=granted,
             keyspace=space,
-            samples=tuple(seen),
-            agentless_workers=tuple(answered),
-            silent=max(expected - len(answered), 0),
+            samples=tuple(messages),
+            agentless_workers=answered,
+            silent=max(agentless_count - len(answered), 0),
             connections=tuple(_agents(clients)),
             unowned=read("unacked", lambda: _unowned(client, keys), 0),
             longest_run_s=read("figures", lambda: _longest_run(broker, snapshot.taken_at), 0.0),
@@ -90,19 +90,19 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
 
 def _longest_run(broker: RedisBroker, now: float) -> float:
     windows = broker.windows(now, RUNS_SECONDS).values()
-    return max((seconds_of(max(one.runs)) for one in windows if one.runs), default=0.0)
+    return max((seconds_of(max(window.runs)) for window in windows if window.runs), default=0.0)
 
 
 def _agents(clients: Iterable[Mapping[str, Any]]) -> Iterator[AgentConnection]:
-    """One of each agent's connections; those of this command have shorter names."""
-    found = {str(one.get("name", "")): int(one.get("db", 0)) for one in clients}
-    yield from (
-        AgentConnection(name, db) for name, db in found.items() if name.startswith("mq.") and name.count(".") >= 4
-    )
+    """One connection of each agent. The connections of commands have names with fewer parts."""
+    databases = {str(client.get("name", "")): int(client.get("db", 0)) for client in clients}
+    for name, database in databases.items():
+        if name.startswith("mq.") and name.count(".") >= 4:
+            yield AgentConnection(name, database)
 
 
 def _unowned(client: redis.Redis, keys: Keys) -> int:
-    """Of one moment: a claim writes both, and an end takes both away."""
+    """The number of messages in `unacked` without an owner. One transaction: a claim writes both keys at once."""
     pipe = client.pipeline(transaction=True)
     pipe.hlen(keys.unacked)
     pipe.hlen(keys.held)
@@ -111,12 +111,12 @@ def _unowned(client: redis.Redis, keys: Keys) -> int:
 
 
 def _clock_offset(client: redis.Redis) -> float:
-    """The server's clock minus ours; 0 where the difference is within the time that asking took."""
-    asked = time.time()
+    """The server's clock minus ours in seconds; 0 if the difference is below the time of the round trip."""
+    sent = time.time()
     seconds, micros = client.time()
-    answered = time.time()
-    offset = seconds + micros / 1e6 - (asked + answered) / 2
-    return offset if abs(offset) > answered - asked else 0.0
+    received = time.time()
+    offset = seconds + micros / 1e6 - (sent + received) / 2
+    return offset if abs(offset) > received - sent else 0.0
 
 
 def _server(info: Mapping[str, Any], save: Mapping[Any, Any] | None) -> Server:
@@ -138,29 +138,24 @@ def _server(info: Mapping[str, Any], save: Mapping[Any, Any] | None) -> Server:
     )
 
 
-LOOKED_AT = 2_000_000
-"""Keys of the server at most: about a second of its time, in calls of a millisecond."""
+MAX_KEYS = 2_000_000
+"""The most keys to scan: about one second of server time, in calls of one millisecond."""
 
+_SCAN_COUNT = 2000
 
-_STRETCH = 2000
+_MAX_LISTS = 400
+"""The most lists to sample; a lane has ten."""
 
+_SAMPLES_PER_END = 5
 
-_LISTS = 400
-"""Lists whose ends are read at most; a lane has ten."""
-
-
-_ENDS = 5
-"""Messages at each end of a list, and of those in hands, that are looked into."""
-
-
-_IN_HANDS = 200
-
+_MAX_UNACKED = 200
+"""The most messages of `unacked` to sample."""
 
 _TYPES = ("string", "hash", "set", "zset", "list", "stream")
 
 
-def named(keys: Keys) -> dict[str, str]:
-    """Our named keys with their types, which their descriptions in `Keys` begin with."""
+def fixed_keys(keys: Keys) -> dict[str, str]:
+    """Each key of `Keys` with a fixed name, and its Redis type: the first word of its docstring."""
     return {
         getattr(keys, name): kind
         for name, member in vars(Keys).items()
@@ -170,8 +165,8 @@ def named(keys: Keys) -> dict[str, str]:
     } | {keys.unacked: "hash", keys.unacked_index: "zset"}
 
 
-def families(keys: Keys) -> tuple[str, ...]:
-    """What those of our keys begin with of which there are many: the methods of `Keys` that make a name."""
+def key_families(keys: Keys) -> tuple[str, ...]:
+    """The prefixes of the keys whose names the methods of `Keys` build."""
     makers = [
         getattr(keys, name)
         for name, member in vars(Keys).items()
@@ -181,19 +176,19 @@ def families(keys: Keys) -> tuple[str, ...]:
 
 
 def keyspace(client: Redis, keys: Keys) -> Keyspace:
-    """Our keys and those that begin like our lanes."""
-    look = scripts.script(client, "keys")
-    known, own = families(keys), f"{keys.prefix}{keys.namespace}:"
-    beginnings = [keys.prefix + queue.value for queue in QueueType]
+    """Our keys, and the keys whose names start like our lanes."""
+    scan = scripts.script(client, "keys")
+    families, own = key_families(keys), f"{keys.prefix}{keys.namespace}:"
+    lane_prefixes = [keys.prefix + queue.value for queue in QueueType]
     found: list[RedisKey] = []
-    cursor, seen = b"0", 0
-    while seen < LOOKED_AT:
-        cursor, flat = look(args=[cursor, _STRETCH, own, len(known), *known, *beginnings])
+    cursor, scanned = b"0", 0
+    while scanned < MAX_KEYS:
+        cursor, flat = scan(args=[cursor, _SCAN_COUNT, own, len(families), *families, *lane_prefixes])
         found += (RedisKey(_text(name), _text(kind)) for name, kind in zip(flat[::2], flat[1::2], strict=True))
-        seen += _STRETCH
+        scanned += _SCAN_COUNT
         if cursor == b"0":
             break
-    expected = named(keys)
+    expected = fixed_keys(keys)
     for name in (keys.unacked, keys.unacked_index):
         kind = _text(client.type(name))
         if kind != "none":
@@ -202,28 +197,27 @@ def keyspace(client: Redis, keys: Keys) -> Keyspace:
         own=tuple(key for key in found if key.name.startswith(own) or key.name in expected),
         like_lanes=tuple(key for key in found if not key.name.startswith(own) and key.name not in expected),
         expected=expected,
-        families=known,
+        families=families,
         prefix=keys.prefix,
         partial=cursor != b"0",
     )
 
 
 def samples(client: Redis, keys: Keys, snapshot: Snapshot) -> Iterator[MessageSample]:
-    """Messages at the ends of lists, and some of those in workers' hands."""
-    lists = [(view.lane, level) for view in snapshot.lanes for level, length in enumerate(view.lengths) if length][
-        :_LISTS
-    ]
+    """Messages at both ends of the lists, and some unacknowledged messages."""
+    nonempty = ((view.lane, level) for view in snapshot.lanes for level, length in enumerate(view.lengths) if length)
+    lists = list(islice(nonempty, _MAX_LISTS))
     pipe = client.pipeline(transaction=False)
     for lane, level in lists:
-        pipe.lrange(keys.list(lane, level), 0, _ENDS - 1)
-        pipe.lrange(keys.list(lane, level), -_ENDS, -1)
+        pipe.lrange(keys.list(lane, level), 0, _SAMPLES_PER_END - 1)
+        pipe.lrange(keys.list(lane, level), -_SAMPLES_PER_END, -1)
     ends = pipe.execute(raise_on_error=False)
     for n, (lane, level) in enumerate(lists):
         raws = {raw for end in ends[2 * n : 2 * n + 2] if isinstance(end, list) for raw in end}
         yield from (_sample(raw, lane, level) for raw in raws)
-    in_hands: Iterable[tuple[bytes, bytes]] = client.hscan_iter(keys.unacked, count=_IN_HANDS)
-    for _, text in islice(in_hands, _IN_HANDS):
-        yield from _taken(text)
+    unacked: Iterable[tuple[bytes, bytes]] = client.hscan_iter(keys.unacked, count=_MAX_UNACKED)
+    for _, text in islice(unacked, _MAX_UNACKED):
+        yield from _unacked_sample(text)
 
 
 def _sample(raw: bytes, lane: str, level: int) -> MessageSample:
@@ -240,7 +234,7 @@ def _sample(raw: bytes, lane: str, level: int) -> MessageSample:
     )
 
 
-def _taken(text: bytes) -> Iterator[MessageSample]:
+def _unacked_sample(text: bytes) -> Iterator[MessageSample]:
     try:
         message, _, lane = json.loads(text)
     except (ValueError, TypeError):

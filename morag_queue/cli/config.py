@@ -12,12 +12,12 @@ def show(ctx: CliContext) -> None:
 
     What is printed is TOML, fit for a morag-queue.toml once the secrets are filled in.
     """
-    from morag_queue.settings.sources import leaves, shown
+    from morag_queue.settings.sources import leaves, mask_secrets
     from morag_queue.view.output import plain
     from morag_queue.view.text import safe
 
     loaded = ctx.loaded
-    values = {key: plain(shown(key, value)) for key, value in leaves(loaded.settings)}
+    values = {key: plain(mask_secrets(key, value)) for key, value in leaves(loaded.settings)}
     ctx.emit(
         {
             "file": str(loaded.file) if loaded.file else None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from morag_queue.broker.redis import RedisBroker
-    from morag_queue.settings import Loaded, Settings
+    from morag_queue.settings import LoadedSettings, Settings
 
 _UNCUT = 1000
 """Columns where stdout is no terminal and COLUMNS is not set: a pipe gets whole rows."""
@@ -90,7 +90,7 @@ class CliContext:
         return self.world.stdout
 
     @cached_property
-    def loaded(self) -> "Loaded":
+    def loaded(self) -> "LoadedSettings":
         """The settings with their origins. Raises SettingsError."""
         from morag_queue.settings import load, mask_url
 

@@ -15,7 +15,7 @@ from .context import CliContext
 from .options import verb
 
 if TYPE_CHECKING:
-    from morag_queue.settings import Loaded
+    from morag_queue.settings import LoadedSettings
 
 APP = "morag_queue.local.app"
 
@@ -62,7 +62,7 @@ def _capability(given: Capability | None, env: Mapping[str, str]) -> Capability:
     return capability(given.value if given else None, env)
 
 
-def _settings_as_environment(loaded: "Loaded") -> dict[str, str]:
+def _settings_as_environment(loaded: "LoadedSettings") -> dict[str, str]:
     """What flags and --config said, for the worker's own look at its settings."""
     from morag_queue.settings.sources import DEFAULT, leaves, variable
     from morag_queue.view.output import plain

@@ -150,7 +150,7 @@ class AgentlessDrain:
 
     def preview(self) -> CordonResult:
         """What it would do: whether it consumes anything, and what it has in hand."""
-        busy = self._broker.control.busy(self._node)
+        busy = self._broker.control.task_counts(self._node)
         changed = self._broker.control.queues(self._node) != []
         running = None if busy is None else busy.total
         return self._answer(WorkerStatus.DRAINED, running, 0.0, changed).model_copy(update={"dry_run": True})
@@ -173,7 +173,7 @@ class AgentlessDrain:
         plan = plan_drain(snapshot, self.worker, self._broker.settings.queues, plan_id=str(uuid4()))
         moved = apply(self._broker, plan).moved if plan.steps else 0
         self._moved += moved
-        busy = self._broker.control.busy(self._node)
+        busy = self._broker.control.task_counts(self._node)
         return moved, None if busy is None else busy.total, snapshot.taken_at
 
     def _write(self, cordon: Cordon) -> None:

@@ -68,7 +68,7 @@ def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry
         _put(broker, view.worker, None, (None, before.state))
         note(broker, view, who, "uncordon", reason, "in service")
         if before.state is not WorkerStatus.CORDONED and not view.info.claims:
-            broker.control.look([view.info.node])  # it has stopped to consume, and has to begin again
+            broker.control.refresh_cordon([view.info.node])  # it has stopped to consume, and has to begin again
     after = WorkerView(view.info, view.beat, None, view.totals, view.fenced)
     word, _ = status_in(snapshot, after, broker.settings.policy)
     return cordon_result(snapshot, after, changed=before is not None, state=word, dry_run=dry_run)

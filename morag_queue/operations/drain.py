@@ -139,7 +139,7 @@ class Drain:
         note(self._broker, self._view, wish.who, "drain", wish.reason, "draining", deadline=deadline)
         self._look()
         self._say(f"{self.worker} takes nothing any more")
-        self._broker.control.look([self._view.info.node])
+        self._broker.control.refresh_cordon([self._view.info.node])
         for queue in unserved(self._snapshot, self._view, self._settings.policy):
             self._done.warnings.append(f"{self.worker} was the last worker in service for {queue}: work for it waits")
         return True

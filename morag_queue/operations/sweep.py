@@ -152,7 +152,7 @@ class Sweep:
             return resends(left), []
         if lost.keeps_results():
             stock = AgentlessWorkers(self.broker.client, self.broker.keys, self.broker.control)
-            running, silent = stock.running([view.info.node for view in snapshot.workers])
+            running, silent = stock.in_flight_and_silent([view.info.node for view in snapshot.workers])
             left = [one for one in left if one.task_id not in running]
             if not silent:
                 return resends(left), []

@@ -1,14 +1,14 @@
-"""Reads what a source is and says: facts in words and figures, without judgement (`core.classify` judges).
+"""Read what a source contains: facts in numbers and words. `core.routing.classify` judges them.
 
-probe(source)         one path or URL → Facts
-probe_many(sources)   many of them at once, in their order
-expand(paths)         directories → the files in them
-shown(source)         a name as it may be printed
+probe(source)          facts of one path or URL
+probe_many(sources)    facts of many sources, in order, read in parallel
+expand(paths)          the files below directories
+display_name(source)   a source name that is safe to print
 """
 
-from .expand import expand
-from .many import probe_many
-from .names import shown
-from .one import probe
+from .files import expand
+from .names import display_name
+from .source import probe
+from .workers import probe_many
 
-__all__ = ["expand", "probe", "probe_many", "shown"]
+__all__ = ["display_name", "expand", "probe", "probe_many"]

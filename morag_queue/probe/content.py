@@ -1,59 +1,63 @@
-"""Which reader suits a file's content, and what it makes of it.
+"""Detect the format of a file by its content and call the reader for it.
 
-The libraries, compared on files of 40 formats: filetype names a content in 16 µs and was right on all it named, office
-formats included (puremagic: 400 µs, and takes pptx for docx and m4a for video); MediaInfo knows every audio and video
-container and their resolutions (tinytag: audio only); imagesize needs 20 µs for an image (MediaInfo: 2 ms); pypdf
-reads the page count of 3,000 pages in 24 ms. Each is imported where a file needs it.
+The libraries, compared on files of 40 formats: filetype detects a format in 16 µs and made no mistake, office formats
+included (puremagic: 400 µs, and takes pptx for docx and m4a for video). MediaInfo reads every audio and video container
+with its resolution (tinytag: audio only). imagesize reads an image in 20 µs (MediaInfo: 2 ms). pypdf reads the page
+count of 3,000 pages in 24 ms.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from morag_queue.core.model import ContentType
 
-from .found import Found
-from .names import size_shown
-from .office import read_office
-from .opened import Bounded
-from .pdf import MIME as PDF
-from .pdf import read_pdf
-from .text import decode, decode_legacy, read_text
-from .timed import in_time
+from .files import BoundedFile
+from .formats import Content, decode, decode_legacy, read_image, read_media, read_office, read_pdf, read_text
+from .names import MIME_OF_SUFFIX, format_size
 
-_HEAD = 64 * 1024
-_SEARCH = 4_000_000  # MediaInfo finds what filetype does not know (MPEG-TS, AC-3) within 2 MB
-_PDF_WITHIN = 1024  # readers of PDF accept junk before its mark, up to here
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_ZIP = b"PK\x03\x04"
+PARSER_SECONDS = 10.0
+"""Time limit of one parser; longer than `files.MAX_SECONDS`, after which a parser gets end-of-file."""
 
+_HEAD_BYTES = 64 * 1024
+_SEARCH_BYTES = 4_000_000  # MediaInfo finds formats that filetype does not detect (MPEG-TS, AC-3) within 2 MB
+_PDF_OFFSET_MAX = 1024  # PDF readers accept junk before the signature, up to this offset
+_OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ZIP_SIGNATURE = b"PK\x03\x04"
 
-def read_content(file: Bounded, size: int) -> Found:
-    """What the content is. Never raises for what a file contains; what does not fit is in `problems`."""
-    head = file.read(_HEAD)
-    if not head and not file.out_of_share:
-        return Found(problems=("empty",))
-    found = _read(file, head, size) if head else Found()
-    if file.out_of_share:
-        share = f"only {size_shown(file.fetched)} of its {size_shown(size)} were read"
-        found = found._replace(problems=(*found.problems, share))
-    return found
+T = TypeVar("T")
 
 
-def _read(file: Bounded, head: bytes, size: int) -> Found:
-    if b"%PDF-" in head[:_PDF_WITHIN]:
-        return _tried(lambda: read_pdf(file), file, Found(ContentType.DOCUMENT, PDF), "its pages")
-    text = decode(head, whole=len(head) >= size)
+def read_content(file: BoundedFile, size: int) -> Content:
+    """What the file contains. Damaged and unknown content never raises; it is described in `problems`."""
+    head = file.read(_HEAD_BYTES)
+    if not head and not file.limit_reached:
+        return Content(problems=("empty",))
+    content = _read(file, head, size) if head else Content()
+    if file.limit_reached:
+        limit = f"only {format_size(file.bytes_read)} of its {format_size(size)} were read"
+        content = content._replace(problems=(*content.problems, limit))
+    return content
+
+
+def _read(file: BoundedFile, head: bytes, size: int) -> Content:
+    if b"%PDF-" in head[:_PDF_OFFSET_MAX]:
+        default = Content(ContentType.DOCUMENT, MIME_OF_SUFFIX["pdf"])
+        return _try(lambda: read_pdf(file), file, default, "its pages cannot be read")
+    text = decode(head, is_whole=len(head) >= size)
     if text is not None:
         return _read_svg(file, text) or read_text(text, head, size)
-    if head.startswith(_ZIP):
-        other = Found(None, "application/zip", problems=("a zip archive, which is no kind of work; unpack it first",))
-        return _tried(lambda: read_office(file) or other, file, other, "its content")
-    if head.startswith(_OLE):
-        return Found(ContentType.DOCUMENT, "application/x-ole-storage")
+    if head.startswith(_ZIP_SIGNATURE):
+        problem = "a zip archive, which cannot be processed; unpack it first"
+        archive = Content(None, "application/zip", problems=(problem,))
+        return _try(lambda: read_office(file) or archive, file, archive, "its content cannot be read")
+    if head.startswith(_OLE_SIGNATURE):
+        return Content(ContentType.DOCUMENT, "application/x-ole-storage")
     return _read_binary(file, head, size)
 
 
-def _read_binary(file: Bounded, head: bytes, size: int) -> Found:
+def _read_binary(file: BoundedFile, head: bytes, size: int) -> Content:
     import filetype
 
     mime = filetype.guess_mime(head)
@@ -62,49 +66,68 @@ def _read_binary(file: Bounded, head: bytes, size: int) -> Found:
     if mime is not None and mime.startswith("image/"):
         return _read_image(file, mime)
     if mime is not None and not mime.startswith(("audio/", "video/")):
-        return Found(None, mime, problems=(f"its content is {mime}, which is no kind of work",))
+        return Content(None, mime, problems=(f"its content is {mime}, which cannot be processed",))
     if mime is None:
-        file.limit(_SEARCH)
+        file.limit(_SEARCH_BYTES)
     return _read_media(file, mime)
 
 
-def _read_svg(file: Bounded, text: str) -> Found | None:
+def _read_svg(file: BoundedFile, text: str) -> Content | None:
     if "<svg" not in text[:1024] or not text.lstrip().startswith(("<svg", "<?xml")):
         return None
     return _read_image(file, "image/svg+xml")
 
 
-def _read_image(file: Bounded, mime: str) -> Found:
-    from .image import read_image
-    from .media import read_media
-
-    image = Found(ContentType.IMAGE, mime)
+def _read_image(file: BoundedFile, mime: str) -> Content:
+    default = Content(ContentType.IMAGE, mime)
     file.seek(0)
-    found = image
-    with contextlib.suppress(Exception):  # MediaInfo has the last word, and the better messages
-        found = read_image(file, mime) or image
-    if found.width is None and mime != "image/svg+xml":
-        found = _tried(lambda: read_media(file, mime) or image, file, image, "its size")
-    if found.width is None and not found.problems:
-        found = found._replace(problems=("its size cannot be read",))
-    return found._replace(content_type=ContentType.IMAGE)
+    content = default
+    with contextlib.suppress(Exception):  # MediaInfo reads more formats and reports better errors
+        content = read_image(file, mime) or default
+    if content.width is None and mime != "image/svg+xml":
+        content = _try(lambda: read_media(file, mime) or default, file, default, "its dimensions cannot be read")
+    if content.width is None and not content.problems:
+        content = content._replace(problems=("its dimensions cannot be read",))
+    return content._replace(content_type=ContentType.IMAGE)
 
 
-def _read_media(file: Bounded, mime: str | None) -> Found:
-    from .media import read_media
-
+def _read_media(file: BoundedFile, mime: str | None) -> Content:
     kind = ContentType(mime.partition("/")[0]) if mime else None
-    what = f"its content is {mime}, but holds nothing that plays" if mime else "its content is of no known kind"
-    nothing = Found(kind, mime, problems=(what,))
-    return _tried(lambda: read_media(file, mime) or nothing, file, Found(kind, mime), "its playing time")
+    problem = f"its content is {mime}, but it has no audio or video track" if mime else "its format is unknown"
+    default = Content(kind, mime, problems=(problem,))
+    return _try(lambda: read_media(file, mime) or default, file, Content(kind, mime), "its duration cannot be read")
 
 
-def _tried(read: Callable[[], Found], file: Bounded, otherwise: Found, what: str) -> Found:
-    """What the reader finds; where it fails, what was known before and the failure in words."""
+def _try(read: Callable[[], Content], file: BoundedFile, default: Content, failure: str) -> Content:
+    """The result of a reader; if it fails, `default` with the failure among its problems."""
     file.seek(0)
     try:
-        return in_time(read)
-    except Exception as error:  # noqa: BLE001  Parsers of hostile files fail in every way that there is.
+        return run_with_timeout(read)
+    except Exception as error:  # noqa: BLE001  Parsers raise any exception on a damaged or hostile file.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        problem = f"{what} cannot be read, it is broken or cut off ({reason})"
-        return otherwise._replace(problems=(*otherwise.problems, problem))
+        problem = f"{failure}: the file is damaged or truncated ({reason})"
+        return default._replace(problems=(*default.problems, problem))
+
+
+def run_with_timeout(read: Callable[[], T]) -> T:
+    """Return the result of `read` or raise its exception. Raises TimeoutError after `PARSER_SECONDS`.
+
+    MediaInfo loops forever on a few damaged files in ten thousand. A native call cannot be interrupted, so its thread
+    is abandoned and ends with the process at the latest.
+    """
+    outcome: list[T | BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(read())
+        except BaseException as error:  # noqa: BLE001  Raised again below, in the calling thread.
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="probe", daemon=True)
+    thread.start()
+    thread.join(PARSER_SECONDS)
+    if not outcome:
+        raise TimeoutError(f"the parser did not finish within {PARSER_SECONDS:g} s")
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]

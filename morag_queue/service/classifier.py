@@ -1,4 +1,4 @@
-"""IntelligentTaskClassifier: what a source needs and where it would go, for an asyncio service."""
+"""IntelligentTaskClassifier: what a source requires and where it would be routed, for asyncio services."""
 
 import asyncio
 import os
@@ -25,13 +25,13 @@ from morag_queue.settings import load
 
 from .registry import WorkerRegistry
 
-_TAKES_IT = (Feasibility.FIT, Feasibility.FULL, Feasibility.SUSPECT)
+_CAN_RUN = (Feasibility.FIT, Feasibility.FULL, Feasibility.SUSPECT)
 
 
 class TaskClassification(Frozen):
-    """What a task needs, the decision that would be made now, and how every worker scores, best first.
+    """The requirements of a task, the current routing decision, and the score of each worker, best first.
 
-    `alternatives` are the others that could take it, best first; `fallback` the queues that it would go to next.
+    `alternatives` are the other workers that can run it, best first. `fallback` are the queues to try next.
     """
 
     classification: Classification
@@ -49,18 +49,18 @@ class TaskClassification(Frozen):
 
 
 class IntelligentTaskClassifier:
-    """Reads sources and scores workers; it submits nothing.
+    """Read sources and score workers, without submitting.
 
-    Its fleet is that of the registry; without one, of the manager that it is given to, else of the environment.
+    The fleet is that of the registry, else that of the manager that uses this classifier, else that of the settings.
     """
 
     def __init__(self, worker_registry: WorkerRegistry | None = None, *, broker: RedisBroker | None = None) -> None:
         self._broker = broker
         if worker_registry is not None:
-            self.belong_to(RedisBroker(worker_registry.settings, worker_registry.client))
+            self.use_broker(RedisBroker(worker_registry.settings, worker_registry.client))
 
-    def belong_to(self, broker: RedisBroker) -> None:
-        """Takes this fleet, where it has none yet."""
+    def use_broker(self, broker: RedisBroker) -> None:
+        """Use this fleet, unless one is set."""
         self._broker = self._broker or broker
 
     async def classify_task(
@@ -72,33 +72,32 @@ class IntelligentTaskClassifier:
         priority: QueuePriority | str | None = None,
         requires: Requires | str | None = None,
     ) -> TaskClassification:
-        """Of a path or a URL; what the caller says wins over what is read. Raises SourceError."""
-        said = {"content_type": content_type, "priority": priority, "requires": requires}
-        row = Row.model_validate(
-            {"source": source, "options": dict(options or {}), **{key: one for key, one in said.items() if one}}
-        )
+        """Classify a path or URL. The arguments override what is read from the source. Raises SourceError."""
+        given = {"content_type": content_type, "priority": priority, "requires": requires}
+        fields = {name: value for name, value in given.items() if value}
+        row = Row.model_validate({"source": source, "options": dict(options or {}), **fields})
         return await asyncio.to_thread(self._classify, row)
 
     def _classify(self, row: Row) -> TaskClassification:
         if self._broker is None:
-            self.belong_to(RedisBroker(load({}, os.environ, Path.cwd()).settings))
+            self.use_broker(RedisBroker(load({}, os.environ, Path.cwd()).settings))
         assert self._broker is not None
         settings = self._broker.settings
-        found = next(Submitter(self._broker, settings).prepare([(0, row)], explain=True))
-        if not isinstance(found, PreparedTask):
-            raise SourceError(found.error, source=found.source)
-        routed = found.routed
+        prepared = next(Submitter(self._broker, settings).prepare([(0, row)], explain=True))
+        if not isinstance(prepared, PreparedTask):
+            raise SourceError(prepared.error, source=prepared.source)
+        routed = prepared.routed
         return TaskClassification(
-            classification=found.classification,
+            classification=prepared.classification,
             decision=routed.decision,
             options=row.options,
             lane=routed.lane,
             level=routed.level,
             scores=routed.scores,
             alternatives=tuple(
-                one.worker
-                for one in routed.scores
-                if one.verdict in _TAKES_IT and one.worker != routed.decision.worker_id
+                score.worker
+                for score in routed.scores
+                if score.verdict in _CAN_RUN and score.worker != routed.decision.worker_id
             ),
             fallback=fallbacks(routed.queue, settings.queues)[1:],
         )

@@ -1,9 +1,9 @@
-"""The producer's side. One line in any app that calls `.delay()` on MoRAG's tasks::
+"""A Celery router for producers. Add one line to an app that calls `.delay()` on MoRAG's tasks::
 
     app.conf.task_routes = (morag_queue.route_task,)
 
-Such calls then go through the same routing core as `morag-queue submit`. The message is Celery's own and is published
-by Celery itself, so it has no entry in the ledger: the figures count it, the refusal of an open id does not know it.
+Its calls are then routed as by `morag-queue submit`. Celery publishes the message itself, so it has no ledger entry:
+the counters include it, but a second task with its id is not refused.
 """
 
 import logging
@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from morag_queue.broker.codec import HEADER, fields
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
@@ -27,11 +26,9 @@ from morag_queue.operations.submit_rows import PreparedTask, Row, classified, pr
 from morag_queue.probe import probe
 from morag_queue.settings import Settings, load
 
+from .router_cache import RouterCache
+
 logger = logging.getLogger("morag_queue.service.producer")
-
-
-PICTURE_SECONDS = 2.0
-"""How old the picture of the fleet may be: as old as a heartbeat. Looking anew for each call would double its price."""
 
 
 def route_task(
@@ -42,85 +39,80 @@ def route_task(
     task: Any = None,
     **_: Any,
 ) -> dict[str, Any] | None:
-    """A Celery router. Answers for MoRAG's tasks (`[tasks]` in the settings), and for none that names its own queue.
+    """Route MoRAG's tasks (`[tasks]` in the settings), except calls that name a queue.
 
-    The caller may say what it knows in the message's header, as the command line does in a row:
-    `apply_async(..., headers={"morag_queue": {"priority": "URGENT", "requires": "gpu"}})`. A call is never lost to a
-    bad guess: what cannot be routed (no such file, a wrong word) goes where Celery would have sent it, with a warning.
+    A caller may set the priority and the requirement in a header:
+    `apply_async(..., headers={"morag_queue": {"priority": "URGENT", "requires": "gpu"}})`. A call that cannot be routed
+    (a missing file, an unknown priority) is not lost: Celery's default routing applies, with a warning.
     """
     if any(options.get(choice) for choice in ("queue", "exchange", "routing_key")):
         return None
     producer = _producer(os.getpid())
     try:
-        placed = producer.place(name, list(args or ()), options.get("headers") or {})
+        prepared = producer.prepare(name, list(args or ()), options.get("headers") or {})
     except (MoragQueueError, ValidationError) as error:
-        logger.warning("%s was not routed and goes the way that Celery sends it: %s", name, error)
+        logger.warning("%s was not routed; Celery's default routing applies: %s", name, error)
         return None
-    return None if placed is None else _options(placed, options)
+    return None if prepared is None else _options(prepared, options)
 
 
-def _options(placed: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
-    header = {HEADER: fields(placed.entry)}
+def _options(prepared: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
+    header = {HEADER: fields(prepared.entry)}
     if options.get("headers"):
-        # The caller's options win over a route's: its own headers have to be extended where they are.
+        # The options of a call override those of its route, so extend the headers of the call.
         options["headers"] = {**options["headers"], **header}
-    lane = placed.routed.lane
+    lane = prepared.routed.lane
     return {
-        # The anonymous exchange: a message of a named one can be lost when it is restored.
+        # The anonymous exchange: kombu can destroy a message of a named exchange when it restores it.
         "queue": Queue(lane, Exchange(""), routing_key=lane),
-        "priority": placed.routed.level,
+        "priority": prepared.routed.level,
         "headers": header,
     }
 
 
 class _Producer:
-    """What one process needs to route, kept between calls."""
+    """The state that a process keeps between calls."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._broker = RedisBroker(settings)
-        self._kinds = {settings.tasks.file: 2, settings.tasks.url: 2, settings.tasks.web: 1, settings.tasks.youtube: 1}
-        self._router: Router | None = None
-        self._taken = float("-inf")
-        self._clock_offset = 0.0
+        tasks = settings.tasks
+        self._options_position = {tasks.file: 2, tasks.url: 2, tasks.web: 1, tasks.youtube: 1}
+        self._routers = RouterCache(self._observe, settings)
 
-    def place(self, name: str, args: list[Any], headers: Mapping[str, Any]) -> PreparedTask | None:
-        """Where the call goes; None for a task that is not one of MoRAG's."""
-        position = self._kinds.get(name)
+    def prepare(self, name: str, args: list[Any], headers: Mapping[str, Any]) -> PreparedTask | None:
+        """Route a call; None if it is not one of MoRAG's tasks. Raises MoragQueueError and ValidationError."""
+        position = self._options_position.get(name)
         if position is None or not args:
             return None
-        said = headers.get(HEADER) or {}
-        known = {key: said[key] for key in ("priority", "requires") if key in said}
+        header = headers.get(HEADER) or {}
+        given = {key: header[key] for key in ("priority", "requires") if key in header}
         options = args[position] if len(args) > position and isinstance(args[position], dict) else {}
         row = Row.model_validate(
-            {"source": args[0], "content_type": self._type(name, args), "options": options, **known}
+            {"source": args[0], "content_type": self._type(name, args), "options": options, **given}
         )
         facts = probe(row.source, declared=row.content_type)
-        found, router = classified(row, facts, self.settings), self._look()
-        placed = prepare(row, found, router, self.settings, enqueued_at=self._clock_offset + time.monotonic())
-        if isinstance(placed, Refusal):
-            raise MoragQueueError(placed.message)
-        return placed
+        classification, router = classified(row, facts, self.settings), self._routers.router()
+        prepared = prepare(row, classification, router, self.settings, enqueued_at=self._routers.now())
+        if isinstance(prepared, Refusal):
+            raise MoragQueueError(prepared.message)
+        return prepared
 
     def _type(self, name: str, args: list[Any]) -> Any:
+        """The content type: that of the task, else the second argument."""
         fixed = {self.settings.tasks.web: "web", self.settings.tasks.youtube: "youtube"}.get(name)
         return fixed or (args[1] if len(args) > 1 else None)
 
-    def _look(self) -> Router:
-        now = time.monotonic()
-        if self._router is None or now - self._taken > PICTURE_SECONDS:
-            try:
-                snapshot, _ = self._broker.observe()
-            except (BrokerUnreachable, BrokerError) as error:
-                # Celery is about to publish, and will say so better; the queue itself does not hang on the fleet.
-                logger.warning("routing without a picture of the fleet: %s", error)
-                snapshot = Snapshot(taken_at=time.time())
-            self._router, self._taken = Router(snapshot, self.settings.policy, self.settings.queues), now
-            self._clock_offset = snapshot.taken_at - now
-        return self._router
+    def _observe(self) -> Snapshot:
+        """The snapshot of the fleet; an empty one if it cannot be read, because Celery may still be able to publish."""
+        try:
+            return self._broker.observe()[0]
+        except (BrokerUnreachable, BrokerError) as error:
+            logger.warning("routing without the state of the fleet: %s", error)
+            return Snapshot(taken_at=time.time())
 
 
 @cache
 def _producer(pid: int) -> _Producer:
-    """One a process: a connection must not be shared over a fork."""
+    """One per process: a connection must not be shared across a fork."""
     return _Producer(load({}, os.environ, Path.cwd()).settings)

@@ -1,7 +1,7 @@
-"""WorkerRegistry: who works in the fleet, for an asyncio service.
+"""WorkerRegistry: the workers of the fleet, for asyncio services.
 
-Workers with the agent register and beat by themselves; this is how a service reads that, and how a worker of another
-kind can be in the registry too.
+Workers with the agent register themselves and send their own heartbeats. A service reads them here, and can register
+other workers.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import Redis
 
-from morag_queue.broker.connection import own
+from morag_queue.broker.connection import connect_like
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import ContentType, Frozen, QueueType, Requires, WorkerInfo, WorkerStats, WorkerStatus
 from morag_queue.core.routing.feasibility import Feasibility, in_service, suits, worker_loads
@@ -24,7 +24,7 @@ from morag_queue.settings import Settings, load
 
 
 class RegisteredWorker(Frozen):
-    """`healthy`: its last heartbeat is younger than a minute. `available`: online, and below its limit."""
+    """`healthy`: its last heartbeat is less than a minute old. `available`: online and below its task limit."""
 
     info: WorkerInfo
     stats: WorkerStats
@@ -41,47 +41,47 @@ class RegisteredWorker(Frozen):
 
 
 class WorkerRegistry:
-    """The registry of one fleet, on a redis-py client (of its asyncio or of its blocking kind).
+    """The registry of one fleet. `redis_client` is a redis-py client, blocking or asyncio.
 
-    Settings are by default those of the environment and the TOML file.
+    `settings` default to those of the environment and the TOML file.
     """
 
     def __init__(
         self, redis_client: Any, settings: Settings | None = None, *, broker: RedisBroker | None = None
     ) -> None:
         self.settings = settings or load({}, os.environ, Path.cwd()).settings
-        self._broker = broker or RedisBroker(self.settings, own(redis_client, self.settings.broker))
+        self._broker = broker or RedisBroker(self.settings, connect_like(redis_client, self.settings.broker))
 
     @property
     def client(self) -> Redis:
         return self._broker.client
 
     async def register_worker(self, info: WorkerInfo, *, replaces: str = "") -> None:
-        """Takes the name. Raises Refused where another incarnation, not `replaces`, acts in it."""
+        """Register under the worker's name. Raises Refused if an incarnation other than `replaces` has the name."""
         holder = await asyncio.to_thread(self._register, info, replaces)
         if holder:
             raise Refused(
-                f"{info.worker} is registered already, by {holder}: stop that one first, or take another name"
+                f"{info.worker} is registered already, by {holder}: stop that worker first, or choose another name"
             )
 
     async def update_heartbeat(self, worker_id: str, metrics: Mapping[str, Any] | None = None) -> None:
-        """One beat, with metrics of `Heartbeat`: cpu_percent, memory_percent, gpu_percent, active, reserved.
+        """Send one heartbeat. `metrics`: cpu_percent, memory_percent, gpu_percent, active, reserved.
 
-        Completed, failed and mean run times are measured where tasks end, not told. Raises NotFound.
+        Completed and failed tasks and run times are measured when tasks end, not reported here. Raises NotFound.
         """
         await asyncio.to_thread(self._beat, worker_id, {**(metrics or {})})
 
     async def unregister_worker(self, worker_id: str) -> None:
-        """Says goodbye in its name: it is offline at once, and nobody waits for a proof. Raises NotFound."""
+        """Mark the worker as stopped: it is offline at once. Raises NotFound."""
         await asyncio.to_thread(self._beat, worker_id, {"active": 0, "reserved": 0, "stopped": True})
 
     async def get_worker(self, worker_id: str) -> RegisteredWorker | None:
-        return next((one for one in await self.get_workers() if one.worker_id == worker_id), None)
+        return next((worker for worker in await self.get_workers() if worker.worker_id == worker_id), None)
 
     async def get_workers(self) -> list[RegisteredWorker]:
-        """All that have registered, by their ids."""
+        """All registered workers, sorted by id."""
         snapshot, _ = await asyncio.to_thread(self._broker.observe)
-        return [self._described(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker)]
+        return [self._registered(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker)]
 
     async def get_available_workers(
         self,
@@ -91,27 +91,27 @@ class WorkerRegistry:
         content_type: ContentType | None = None,
         memory_gb: float = 0.0,
     ) -> list[RegisteredWorker]:
-        """Those that are online and below their limit, and that can take such work (from that queue)."""
+        """The workers that are online, below their limit, and able to run such a task (from that queue)."""
         snapshot, _ = await asyncio.to_thread(self._broker.observe)
-        seated = worker_loads(snapshot, self.settings.policy)
-        found = (self._described(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker))
+        loads = worker_loads(snapshot, self.settings.policy)
+        workers = (self._registered(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker))
         return [
-            one
-            for one in found
-            if one.available
-            and (queue is None or queue in seated[one.worker_id].queues)
-            and suits(seated[one.worker_id], requires, content_type, memory_gb) is Feasibility.FIT
-            and in_service(seated[one.worker_id]) is Feasibility.FIT
+            worker
+            for worker in workers
+            if worker.available
+            and (queue is None or queue in loads[worker.worker_id].queues)
+            and suits(loads[worker.worker_id], requires, content_type, memory_gb) is Feasibility.FIT
+            and in_service(loads[worker.worker_id]) is Feasibility.FIT
         ]
 
     async def is_healthy(self, worker_id: str) -> bool:
-        """Whether it has beaten in the last minute. Raises NotFound."""
+        """Whether the worker sent a heartbeat in the last minute. Raises NotFound."""
         worker = await self.get_worker(worker_id)
         if worker is None:
             raise _unknown(worker_id)
         return worker.healthy
 
-    def _described(self, snapshot: Snapshot, view: WorkerView) -> RegisteredWorker:
+    def _registered(self, snapshot: Snapshot, view: WorkerView) -> RegisteredWorker:
         stats = worker_stats(view, snapshot, self.settings.policy)
         silence = stats.last_heartbeat_seconds
         gone = view.fenced or (view.beat is not None and view.beat.stopped)
@@ -123,13 +123,13 @@ class WorkerRegistry:
         with self._broker.translated():
             return self._broker.registry.register(info, replaces)
 
-    def _beat(self, worker_id: str, figures: dict[str, Any]) -> None:
+    def _beat(self, worker_id: str, metrics: dict[str, Any]) -> None:
         with self._broker.translated():
             acting = self._broker.registry.acting(worker_id)
             if acting is None:
                 raise _unknown(worker_id)
-            self._broker.registry.beat(worker_id, acting.incarnation, figures, [])
+            self._broker.registry.beat(worker_id, acting.incarnation, metrics, [])
 
 
 def _unknown(worker_id: str) -> NotFound:
-    return NotFound(f"no worker {worker_id!r} has registered; `morag-queue stats` shows those that have")
+    return NotFound(f"no worker {worker_id!r} is registered; `morag-queue stats` lists the registered workers")

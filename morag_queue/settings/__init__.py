@@ -1,19 +1,19 @@
-"""What can be configured, and where each value came from.
+"""The settings, and the origin of each value.
 
-A thin layer of our own over tomllib and pydantic models. pydantic-settings was measured first: its import adds 30–35 ms
-of CPU to a command that has imported pydantic and redis already, a tenth of all that `stats` may take, and it knows
-neither the origin of a value nor the nearest name of a wrong key, which are what a user needs from settings.
+A thin layer over tomllib and pydantic models instead of pydantic-settings, whose import costs a command 30–35 ms of CPU
+time (a tenth of the budget of `stats`), and which reports neither the origin of a value nor the nearest name of an
+unknown key.
 """
 
 from .model import AgentSettings, BrokerSettings, LedgerSettings, Settings, TaskNames
-from .sources import Loaded, load
+from .sources import LoadedSettings, load
 from .urls import mask_url
 
 __all__ = [
     "AgentSettings",
     "BrokerSettings",
     "LedgerSettings",
-    "Loaded",
+    "LoadedSettings",
     "Settings",
     "TaskNames",
     "load",

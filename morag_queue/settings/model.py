@@ -1,4 +1,4 @@
-"""The settings as values. Every default is here or in `core.policy`; the TOML file has the same shape."""
+"""The settings model. Every default is here or in `core.policy`; the TOML file has the same structure."""
 
 from typing import Any
 
@@ -13,50 +13,56 @@ DEFAULT_URL = "redis://localhost:6379/0"
 
 
 class BrokerSettings(Frozen):
-    """How kombu lays out its lists; it has to be what the workers' `broker_transport_options` say."""
+    """How kombu stores its queues; must match the `broker_transport_options` of the workers."""
 
-    sep: str = Field("\x06\x16", min_length=1, description="between a lane and its level; kombu's default")
-    global_keyprefix: str = Field("", description="kombu's prefix of every key")
-    priority_steps: tuple[int, ...] = Field(tuple(range(10)), description="levels that the workers poll")
-    connect_timeout_seconds: float = Field(2.0, gt=0, le=60)
-    read_timeout_seconds: float = Field(2.5, gt=0, le=600, description="for a server that accepts and does not answer")
-    master_name: str = Field("mymaster", description="sentinel:// only: the name of the master")
-    sentinel_kwargs: dict[str, Any] = Field({}, description="sentinel:// only: how to log in to the sentinels")
+    sep: str = Field(
+        "\x06\x16",
+        min_length=1,
+        description="separator of lane and priority level in a Redis key",
+    )
+    global_keyprefix: str = Field("", description="prefix that kombu adds to every Redis key")
+    priority_steps: tuple[int, ...] = Field(tuple(range(10)), description="priority levels that the workers poll")
+    connect_timeout_seconds: float = Field(2.0, gt=0, le=60, description="seconds until a connection attempt fails")
+    read_timeout_seconds: float = Field(2.5, gt=0, le=600, description="seconds until a command without answer fails")
+    master_name: str = Field("mymaster", description="sentinel:// only: name of the master")
+    sentinel_kwargs: dict[str, Any] = Field({}, description="sentinel:// only: options of the connections to sentinels")
 
     @field_validator("priority_steps")
     @classmethod
     def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
         if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] > 9:
-            raise ValueError("it should be rising levels from 0 to 9, for example [0, 3, 6, 9]")
+            raise ValueError("it should be ascending levels from 0 to 9, for example [0, 3, 6, 9]")
         return steps
 
 
 class TaskNames(Frozen):
-    """The Celery tasks that `submit` sends, by what the source is."""
+    """Names of the Celery tasks that `submit` sends, by kind of source."""
 
-    file: str = "morag.worker.process_file_task"
-    url: str = "morag.worker.process_url_task"
-    web: str = "morag.worker.process_web_page_task"
-    youtube: str = "morag.worker.process_youtube_video_task"
+    file: str = Field("morag.worker.process_file_task", description="task for a file")
+    url: str = Field("morag.worker.process_url_task", description="task for the URL of a file")
+    web: str = Field("morag.worker.process_web_page_task", description="task for a web page")
+    youtube: str = Field("morag.worker.process_youtube_video_task", description="task for a YouTube video")
 
 
 class LedgerSettings(Frozen):
-    retention_seconds: int = Field(3600, ge=1, description="how long a task is remembered after it has ended")
+    """The ledger: the record of each submitted task."""
+
+    retention_seconds: int = Field(3600, ge=1, description="seconds for which the record of a finished task is kept")
 
 
 class AgentSettings(Frozen):
-    """The worker's side."""
+    """The agent in each worker."""
 
-    claim: bool = Field(True, description="take messages by the atomic claim; off is kombu's own path")
-    heartbeat_seconds: float = Field(2.0, gt=0)
-    location: str = ""
-    tags: tuple[str, ...] = ()
-    content_types: tuple[ContentType, ...] = Field((), description="empty: all")
+    claim: bool = Field(True, description="take messages with the atomic claim; false: with kombu's BRPOP")
+    heartbeat_seconds: float = Field(2.0, gt=0, description="seconds between two heartbeats")
+    location: str = Field("", description="where the worker runs, for display")
+    tags: tuple[str, ...] = Field((), description="labels of the worker, for display")
+    content_types: tuple[ContentType, ...] = Field((), description="types that the worker processes; empty: all")
 
 
 class Settings(Frozen):
-    redis_url: str = Field(DEFAULT_URL, description="the broker of the fleet")
-    namespace: str = Field("mq", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of our own keys in Redis")
+    redis_url: str = Field(DEFAULT_URL, description="URL of the broker")
+    namespace: str = Field("mq", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of the Redis keys of morag-queue")
     broker: BrokerSettings = BrokerSettings()
     queues: Queues = Queues()
     content: ContentPolicies = ContentPolicies()
@@ -67,5 +73,5 @@ class Settings(Frozen):
 
     @field_validator("redis_url")
     @classmethod
-    def _usable(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         return check_url(url)

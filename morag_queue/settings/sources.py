@@ -1,10 +1,10 @@
-"""Where settings come from, in the order of precedence.
+"""Load the settings from their sources, in order of precedence:
 
     flag  >  MORAG_QUEUE_*  >  REDIS_URL (the URL only)  >  one file  >  default
 
-The file is `--config FILE`, else `./morag-queue.toml`, else `$XDG_CONFIG_HOME/morag-queue/config.toml`. A nested key
-is written with two underscores in the environment: MORAG_QUEUE_QUEUES__GPU_PRIORITY__MAX_TASKS_PER_WORKER. An empty
-variable counts as not set. The environment and the working directory are arguments: nothing here looks around.
+The file is `--config FILE`, else `./morag-queue.toml`, else `$XDG_CONFIG_HOME/morag-queue/config.toml`. Two underscores
+separate the parts of a key in the environment: MORAG_QUEUE_QUEUES__GPU_PRIORITY__MAX_TASKS_PER_WORKER. An empty
+variable counts as unset. The environment and the working directory are passed as arguments.
 """
 
 import json
@@ -24,12 +24,10 @@ from .urls import MASK, mask_url
 PREFIX = "MORAG_QUEUE_"
 DEFAULT = "default"
 
-_Named = Callable[[str], str]
-
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """The settings, and for each dotted key where its value came from; `file` is the TOML file that was read."""
+class LoadedSettings:
+    """The settings, the origin of each dotted key, and the TOML file that was read."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -37,33 +35,33 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """One value that somebody gave: `origin` in words for a person."""
+class _Value:
+    """A value that is not the default. `origin` is for display: a flag, a variable, or a file and line."""
 
     value: Any
     origin: str
 
 
-def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> Loaded:
-    """Settings out of all sources.
+def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> LoadedSettings:
+    """Load the settings from all sources.
 
-    `flags` maps dotted keys to values, None for a flag that was not given; its `config` is the file to read. Raises
-    SettingsError for an unknown key, a value out of its range, and a file that cannot be read.
+    `flags` maps dotted keys to values, or to None if the flag was not given; its `config` is the file to read. Raises
+    SettingsError for an unknown key, an invalid value, or a file that cannot be read.
     """
     file = _find_file(flags.get("config"), env, cwd)
-    given: dict[str, _Given] = {}
+    given: dict[str, _Value] = {}
     if file is not None:
         given.update(_from_file(file))
     given.update(_from_environment(env))
     for key, value in flags.items():
         if value is not None and key != "config":
-            given[key] = _Given(value, f"--{key.rpartition('.')[2].replace('_', '-')}")
+            given[key] = _Value(value, f"--{key.rpartition('.')[2].replace('_', '-')}")
     origins = {key: given[key].origin if key in given else DEFAULT for key, _ in leaves(Settings())}
-    return Loaded(_validated(given), origins, file)
+    return LoadedSettings(_validate(given), origins, file)
 
 
 def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a model with its value, in the order of the model."""
+    """Yield each dotted key of a model with its value, in the order of the model."""
     for name in type(model).model_fields:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
@@ -72,10 +70,10 @@ def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def shown(key: str, value: Any) -> Any:
-    """A value as it may be seen: no password of a URL, nothing of a key whose name says that it is secret."""
+def mask_secrets(key: str, value: Any) -> Any:
+    """The value with passwords in URLs, and values of keys named like secrets, replaced by ***."""
     if isinstance(value, dict):
-        return {name: shown(name, item) for name, item in value.items()}
+        return {name: mask_secrets(name, item) for name, item in value.items()}
     if re.search(r"password|secret|token", key.rpartition(".")[2]):
         return MASK
     return mask_url(value) if isinstance(value, str) else value
@@ -92,7 +90,7 @@ def _find_file(chosen: str | Path | None, env: Mapping[str, str], cwd: Path) -> 
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _from_file(path: Path) -> Iterator[tuple[str, _Given]]:
+def _from_file(path: Path) -> Iterator[tuple[str, _Value]]:
     import tomllib
 
     try:
@@ -104,28 +102,28 @@ def _from_file(path: Path) -> Iterator[tuple[str, _Given]]:
         raise SettingsError(f"{path} is not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
-    return _walk(Settings(), table, "", lambda key: f"{path}{_line(text, key)}")
+    return _values(Settings(), table, "", lambda key: f"{path}{_line(text, key)}")
 
 
-def _walk(
+def _values(
     model: BaseModel, table: Mapping[str, Any], prefix: str, origin: Callable[[str], str]
-) -> Iterator[tuple[str, _Given]]:
+) -> Iterator[tuple[str, _Value]]:
     for name, value in table.items():
         key = prefix + name
         if name not in type(model).model_fields:
-            raise SettingsError(f'unknown setting "{key}" in {origin(key)}{_hint(key, _quoted)}')
+            raise SettingsError(f'unknown setting "{key}" in {origin(key)}{_hint(key, _quote)}')
         default = getattr(model, name)
         if not isinstance(default, BaseModel):
-            yield key, _Given(value, origin(key))
+            yield key, _Value(value, origin(key))
         elif isinstance(value, dict):
-            yield from _walk(default, value, f"{key}.", origin)
+            yield from _values(default, value, f"{key}.", origin)
         else:
             raise SettingsError(f'"{key}" in {origin(key)} should be a table: [{key}]')
 
 
-def _from_environment(env: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
+def _from_environment(env: Mapping[str, str]) -> Iterator[tuple[str, _Value]]:
     if env.get("REDIS_URL"):
-        yield "redis_url", _Given(env["REDIS_URL"], "REDIS_URL")
+        yield "redis_url", _Value(env["REDIS_URL"], "REDIS_URL")
     known = dict(leaves(Settings()))
     for name in sorted(env):
         if not name.startswith(PREFIX) or not env[name]:
@@ -133,7 +131,7 @@ def _from_environment(env: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
         key = name.removeprefix(PREFIX).lower().replace("__", ".")
         if key not in known:
             raise SettingsError(f"unknown setting {name} in the environment{_hint(key, variable)}")
-        yield key, _Given(_parsed(env[name], known[key], name), name)
+        yield key, _Value(_parse(env[name], known[key], name), name)
 
 
 def variable(key: str) -> str:
@@ -141,8 +139,8 @@ def variable(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
 
 
-def _parsed(text: str, default: Any, name: str) -> Any:
-    """A list may be written `a,b`, as JSON too, a table as JSON only; pydantic reads the rest out of its text."""
+def _parse(text: str, default: Any, name: str) -> Any:
+    """Parse a list (`a,b` or JSON) or a table (JSON); leave any other text to pydantic."""
     if not isinstance(default, (tuple, dict)):
         return text
     if isinstance(default, tuple) and not text.lstrip().startswith("["):
@@ -153,45 +151,45 @@ def _parsed(text: str, default: Any, name: str) -> Any:
         raise SettingsError(f"{name} is not valid JSON: {error}") from error
 
 
-def _validated(given: Mapping[str, _Given]) -> Settings:
+def _validate(given: Mapping[str, _Value]) -> Settings:
     if not given:
         return Settings()
     tree: dict[str, Any] = {}
-    for key, one in given.items():
+    for key, value in given.items():
         *tables, leaf = key.split(".")
         branch = tree
         for table in tables:
             branch = branch.setdefault(table, {})
-        branch[leaf] = one.value
+        branch[leaf] = value.value
     try:
-        return Settings.model_validate(_over(Settings(), tree))
+        return Settings.model_validate(_merge(Settings(), tree))
     except ValidationError as error:
-        raise SettingsError(*_complaints(error, given)) from None
+        raise SettingsError(*_messages(error, given)) from None
 
 
-def _over(default: BaseModel, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The default's fields with those of the tree over them, so that one key of a table overrides only itself."""
+def _merge(default: BaseModel, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `default`, overridden key by key by those of `tree`."""
     fields = {name: getattr(default, name) for name in type(default).model_fields}
     for name, value in tree.items():
-        fields[name] = _over(fields[name], value) if isinstance(fields[name], BaseModel) else value
+        fields[name] = _merge(fields[name], value) if isinstance(fields[name], BaseModel) else value
     return fields
 
 
-def _complaints(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[str]:
+def _messages(error: ValidationError, given: Mapping[str, _Value]) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         path = [str(part) for part in problem["loc"]]
         key = next(".".join(path[:n]) for n in range(len(path), 0, -1) if ".".join(path[:n]) in given)
         allowed = problem["msg"].removeprefix("Value error, ")
         allowed = re.sub(r"^(Input|String|Tuple|Dictionary) should", "it should", allowed)
-        yield f"{key} = {_quoted(shown(key, given[key].value))} (from {given[key].origin}): {allowed}"
+        yield f"{key} = {_quote(mask_secrets(key, given[key].value))} (from {given[key].origin}): {allowed}"
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def _hint(key: str, written: _Named) -> str:
-    """The nearest known key, compared as a whole first, then by its last word."""
+def _hint(key: str, spell: Callable[[str], str]) -> str:
+    """Suggest the known key nearest to the whole key, else the one nearest to its last part."""
     from difflib import get_close_matches
 
     known = [name for name, _ in leaves(Settings())]
@@ -200,11 +198,11 @@ def _hint(key: str, written: _Named) -> str:
     if not near:
         words = {name.rpartition(".")[2]: name for name in known}
         near = [words[word] for word in get_close_matches(key.rpartition(".")[2], words, n=1, cutoff=0.75)]
-    return f": did you mean {written(near[0])}?" if near else ': "morag-queue config show" lists every setting'
+    return f": did you mean {spell(near[0])}?" if near else ': "morag-queue config show" lists every setting'
 
 
 def _line(text: str, key: str) -> str:
-    """`, line N` of a key in a TOML file, or nothing where it is written in a way that a scan does not see."""
+    """`, line N` of a key in a TOML file; "" if the key is written in a form that this scan does not find."""
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):

@@ -83,7 +83,7 @@ class AgentlessSupport:
                 self._enable_events(nodes)
         if not nodes:
             return _LONGEST_PAUSE_S
-        kept = self._workers.keep_alive(self._workers.in_hand(sorted(nodes)))
+        kept = self._workers.keep_alive(self._workers.in_flight(sorted(nodes)))
         if kept:
             self._emit(Event.KEPT_ALIVE, count=kept)
         return min(max(self._visibility_s / 4, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)

@@ -1,4 +1,4 @@
-"""The scripts with nothing between, as for the broker's contract tests."""
+"""Fixtures of the broker tests that call the scripts directly."""
 
 from tests.broker.conftest import app, bench, keys, options
 

@@ -1,4 +1,4 @@
-"""The heartbeat goes on whatever happens: a worker that went on without one would look dead."""
+"""The heartbeat continues after any error, because a worker without one would look dead."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from morag_queue.core.model import Capability
 from morag_queue.settings import load
 
 
-def test_the_heartbeat_outlives_an_error_that_nobody_foresaw(monkeypatch, caplog) -> None:
+def test_the_heartbeat_continues_after_an_unexpected_error(monkeypatch, caplog) -> None:
     settings = load({"agent.heartbeat_seconds": 0.01}, {}, Path("/")).settings
     agent = Agent(Celery(set_as_current=False), settings, Identity("w", "mq", 60, True), Capability.CPU, "0")
     beats: list[int] = []
@@ -18,8 +18,8 @@ def test_the_heartbeat_outlives_an_error_that_nobody_foresaw(monkeypatch, caplog
     def beat() -> None:
         beats.append(len(beats))
         if len(beats) == 1:
-            raise RuntimeError("unforeseen")
-        agent._stop.set()
+            raise RuntimeError("unexpected")
+        agent._stopping.set()
 
     monkeypatch.setattr(agent, "_beat", beat)
     agent._beat_forever()

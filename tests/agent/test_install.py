@@ -1,4 +1,4 @@
-"""What `install` changes in an app, and what it leaves alone."""
+"""What `install` changes in an app and in its workers."""
 
 import os
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from morag_queue.settings import Settings
 
 @pytest.fixture
 def app(valkey: str) -> Iterator[Celery]:
-    with Celery("installed", broker=valkey, set_as_current=False) as one:
-        yield one
+    with Celery("installed", broker=valkey, set_as_current=False) as app:
+        yield app
 
 
 def identity() -> Identity:
@@ -34,7 +34,7 @@ SAFE = ("task_acks_late", "task_reject_on_worker_lost", "worker_cancel_long_runn
 
 
 @pytest.mark.parametrize("is_before", [True, False], ids=["before conf.update", "after conf.update"])
-def test_the_safe_settings_hold_where_the_app_says_nothing_and_its_own_win(is_before: bool, app: Celery) -> None:
+def test_the_safe_defaults_apply_unless_the_app_sets_its_own_values(is_before: bool, app: Celery) -> None:
     if is_before:
         install(app)
     app.conf.update(task_acks_late=False, task_default_queue="mine")
@@ -46,7 +46,7 @@ def test_the_safe_settings_hold_where_the_app_says_nothing_and_its_own_win(is_be
     assert (app.conf.task_reject_on_worker_lost, app.conf.worker_prefetch_multiplier) == (True, 1)
 
 
-def test_a_producer_sends_as_before(app: Celery, client: Any) -> None:
+def test_a_producer_is_not_changed(app: Celery, client: Any) -> None:
     install(app)
     app.conf.broker_transport_options = {"priority_steps": [0, 5]}
 
@@ -58,16 +58,16 @@ def test_a_producer_sends_as_before(app: Celery, client: Any) -> None:
     assert app.conf.broker_transport_options == {"priority_steps": [0, 5]}
 
 
-def test_a_worker_keeps_the_apps_own_transport_options_but_polls_every_level(app: Celery) -> None:
-    own = {"visibility_timeout": 77, "global_keyprefix": "a:", "priority_steps": [0, 5], "client_name": "mine"}
-    app.conf.broker_transport_options = own
+def test_a_worker_keeps_the_transport_options_of_the_app_but_polls_every_level(app: Celery) -> None:
+    given = {"visibility_timeout": 77, "global_keyprefix": "a:", "priority_steps": [0, 5], "client_name": "mine"}
+    app.conf.broker_transport_options = given
 
-    setup.configure(app, me := identity())
+    setup.configure(app, own := identity())
 
     options = app.conf.broker_transport_options
     assert (options["visibility_timeout"], options["global_keyprefix"]) == (77, "a:")
     assert options["priority_steps"] == list(range(10))
-    assert options["client_name"] == me.client_name
+    assert options["client_name"] == own.client_name
     with app.connection_for_read() as connection:
         assert type(connection.transport).__module__ == "morag_queue.agent.transport"
 
@@ -89,17 +89,17 @@ def test_a_green_pool_is_refused(pool: str, app: Celery) -> None:
         setup.start(agent(app), SimpleNamespace(pool_cls=green))
 
 
-def test_a_worker_reads_what_its_capability_serves(app: Celery) -> None:
-    assert agent(app, Capability.HYBRID).subscribe(None) == (
+def test_a_worker_subscribes_to_the_queues_that_its_capability_serves(app: Celery) -> None:
+    assert setup.subscribe(agent(app, Capability.HYBRID), None) == (
         "gpu_priority", "gpu_fallback", "cpu_standard", "cpu_batch",
     )  # fmt: skip
 
     queues = app.amqp.queues
     assert {"gpu_priority", "gpu_priority.w1", "cpu_batch.w1"} <= queues.consume_from.keys()
-    assert queues["gpu_priority"].exchange.name == "", "a message of a named exchange can be destroyed by a restore"
+    assert queues["gpu_priority"].exchange.name == "", "kombu can destroy a message of a named exchange"
 
 
-def test_an_unknown_kind_of_worker_is_refused_with_the_name_of_the_variable() -> None:
+def test_an_unknown_worker_type_is_refused_with_the_name_of_its_variable() -> None:
     from morag_queue.agent import hardware
 
     assert hardware.capability(None, {"WORKER_TYPE": " GPU "}) is Capability.GPU
@@ -108,7 +108,7 @@ def test_an_unknown_kind_of_worker_is_refused_with_the_name_of_the_variable() ->
         hardware.capability(None, {"MORAG_WORKER_TYPE": "tpu", "WORKER_TYPE": "cpu"})
 
 
-def test_a_process_is_the_same_only_if_it_was_there_before_and_lives() -> None:
+def test_a_process_is_the_same_only_if_it_runs_and_started_before() -> None:
     import subprocess
     import sys
     import time
@@ -117,17 +117,17 @@ def test_a_process_is_the_same_only_if_it_was_there_before_and_lives() -> None:
 
     now = time.time()
     assert is_same_process(os.getpid(), now)
-    assert not is_same_process(os.getpid(), now - 10 * 86400), "its number was another's then"
+    assert not is_same_process(os.getpid(), now - 10 * 86400), "it started later"
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert not is_same_process(child.pid, time.time()), "a zombie does nothing any more"
+    assert not is_same_process(child.pid, time.time()), "a zombie has ended"
     child.wait()
     assert not is_same_process(child.pid, time.time())
 
 
-def test_two_processes_never_have_the_same_client_name() -> None:
-    one, other = identity(), identity()
+def test_two_runs_never_have_the_same_client_name() -> None:
+    first, second = identity(), identity()
 
-    assert (one.host, one.pid) == (other.host, other.pid)
-    assert one.client_name != other.client_name
+    assert (first.host, first.pid) == (second.host, second.pid)
+    assert first.client_name != second.client_name
     assert " " not in Identity("a b\n", "mq", 60).client_name

@@ -34,7 +34,7 @@ def fail(mq, monkeypatch):
         ),
         ("redis-oom", 1, "it is out of memory: raise maxmemory, or let the queues shrink first"),
         ("redis-readonly", 1, "it is a replica: use the URL of the primary"),
-        ("redis-noperm", 1, "the user of the URL lacks a right: see ACL SETUSER"),
+        ("redis-noperm", 1, "the user of the URL lacks a permission: see ACL SETUSER"),
         ("redis-wrongtype", 1, "something else uses the same key: check the number of the database"),
         ("no-redis", 69, "is no Redis: Protocol Error: b'HTTP/1.1 400 Bad Request'; check its host and port"),
         ("file", 1, "error: /etc/nothing: No such file or directory\n"),

@@ -4,15 +4,17 @@ from celery import Celery
 
 from morag_queue.broker import acl as acl
 from morag_queue.broker.acl import ARGUMENTS, used_by_scripts
-from morag_queue.broker.inspection import families, named
+from morag_queue.broker.inspection import fixed_keys, key_families
 from morag_queue.broker.keys import Keys
 from morag_queue.core.doctor import Code, Severity
 
 
 def test_every_key_that_we_name_says_its_type():
     members = {getattr(Keys(), name) for name, member in vars(Keys).items() if isinstance(member, property)}
-    assert named(Keys()).keys() == members, "its description in Keys should begin with hash:, set:, string:, list: …"
-    assert {"mq:task:", "mq:minute:", "mq:hour:"} <= set(families(Keys()))
+    assert fixed_keys(Keys()).keys() == members, (
+        "its description in Keys should begin with hash:, set:, string:, list: …"
+    )
+    assert {"mq:task:", "mq:minute:", "mq:hour:"} <= set(key_families(Keys()))
 
 
 def test_every_command_of_the_scripts_can_be_tried():
@@ -44,7 +46,7 @@ def test_a_key_of_the_wrong_type_is_named_even_where_it_hides_the_whole_fleet(ex
     assert found[Code.NOT_CHECKED].severity is Severity.ERROR
 
 
-def test_unknown_keys_in_our_namespace_are_counted_and_named(examine, client):
+def test_unknown_keys_in_our_namespace_are_counted_and_fixed_keys(examine, client):
     client.mset({"mq:cache": 1, "mq:other:2": 2, "elsewhere": 3})
     found = examine()[Code.UNKNOWN_KEYS]
     assert (found.subject, found.message.split(" in ")[0]) == ("mq:cache, mq:other:2", "2 keys")
@@ -59,7 +61,7 @@ def test_lists_under_another_separator_are_found(examine, client):
     assert "2 lists of cpu_standard under the separator ':'" in found.message
 
 
-def test_a_worker_with_another_separator_is_named(examine, register):
+def test_a_worker_with_another_separator_is_fixed_keys(examine, register):
     register(settings={"sep": ":"})
     assert examine()[Code.SEPARATOR_DIFFERS].subject == "worker-1"
     assert Code.SEPARATOR_DIFFERS not in examine(sep=":")

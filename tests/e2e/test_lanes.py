@@ -74,7 +74,7 @@ def test_a_worker_reads_its_own_lanes_and_those_that_it_is_told_to(
 def test_a_queue_that_this_kind_of_worker_does_not_serve_is_refused(make_agents: Make) -> None:
     fleet = make_agents()
 
-    with pytest.raises(MoragQueueError, match=f"{WORKER} is a cpu worker and does not serve gpu_priority: take it out"):
+    with pytest.raises(MoragQueueError, match=f"{WORKER} is a cpu worker and does not serve gpu_priority: remove it"):
         fleet.start_worker(WORKER, options=("-Q", "gpu_priority,cpu_batch"))
 
 

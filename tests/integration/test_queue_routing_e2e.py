@@ -1,4 +1,4 @@
-"""The whole system: a service's manager, a broker, real workers of three kinds that come, go and die."""
+"""The whole system: a manager, a broker, and real workers of three types that join, leave and die."""
 
 import asyncio
 import json
@@ -19,10 +19,10 @@ from tests.support.fleet import Fleet
 
 
 class System:
-    """A fleet and a service on it."""
+    """A fleet and the service that uses it."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.fleet, self.told = fleet, list[tuple[Event, dict[str, Any]]]()
+        self.fleet, self.events = fleet, list[tuple[Event, dict[str, Any]]]()
         self.client = redis.Redis.from_url(fleet.url)
         settings = Settings(redis_url=fleet.url)
         app = Celery("service", broker=fleet.url, backend=fleet.url, set_as_current=False)
@@ -30,27 +30,27 @@ class System:
         self.classifier = IntelligentTaskClassifier(self.registry)
         self.manager = PriorityQueueManager(
             app, self.client, self.registry, self.classifier, settings=settings,
-            tell=lambda event, /, **fields: self.told.append((event, fields)),
+            emit=lambda event, /, **fields: self.events.append((event, fields)),
         )  # fmt: skip
         self.report = fleet.dir / "report.txt"
         self.report.write_text("A report of three pages.\n" * 400)
         self.sent: list[str] = []
 
-    async def submit(self, content_type: str = "document", *, sleep: float = 0.05, **said: Any) -> str:
-        """One file of that type; its task notes where it ran and sleeps."""
-        known = {name: said.pop(name) for name in ("priority", "requires") if name in said}
+    async def submit(self, content_type: str = "document", *, sleep: float = 0.05, **given: Any) -> str:
+        """Submit a file of that type; its task records its worker and sleeps."""
+        known = {name: given.pop(name) for name in ("priority", "requires") if name in given}
         found = await self.classifier.classify_task(str(self.report), content_type, **known)
         args = [str(self.report), content_type, {"sleep": sleep}]
-        self.sent.append(await self.manager.submit_task(found, args, {}, **said))
+        self.sent.append(await self.manager.submit_task(found, args, {}, **given))
         return self.sent[-1]
 
     def ran_on(self, task_id: str) -> str:
-        return next(one["worker"].partition("@")[0] for one in self.fleet.events("end") if one["task"] == task_id)
+        return next(event["worker"].partition("@")[0] for event in self.fleet.events("end") if event["task"] == task_id)
 
     def failed_over(self) -> list[dict[str, Any]]:
-        return [fields for event, fields in self.told if event is Event.FAILED_OVER]
+        return [fields for event, fields in self.events if event is Event.FAILED_OVER]
 
-    def nothing_is_lost(self, may_run_twice: set[str] = frozenset()) -> None:
+    def check_nothing_is_lost(self, may_run_twice: set[str] = frozenset()) -> None:
         self.fleet.until_ran(self.sent, 60)
         until(lambda: not self.fleet.account(self.sent).stuck, 30, lambda: f"stuck: {self.fleet.where()}")
         account = self.fleet.account(self.sent)
@@ -59,21 +59,21 @@ class System:
 
 
 @pytest.fixture
-def play(make_fleet: Callable[..., Fleet]) -> Callable[..., None]:
-    """Runs a play of a system: starts these workers, starts the manager, and stops it at the end."""
+def run_system(make_fleet: Callable[..., Fleet]) -> Callable[..., None]:
+    """Run a scenario with these workers and a manager."""
 
-    def run(workers: dict[str, str], play: Callable[[System], Coroutine[Any, Any, None]]) -> None:
+    def run(workers: dict[str, str], scenario: Callable[[System], Coroutine[Any, Any, None]]) -> None:
         fleet = make_fleet()
         for name, kind in workers.items():
             fleet.start_worker(name, kind, wait=False)
         fleet.wait_for(*workers)
         system = System(fleet)
 
-        async def whole() -> None:
+        async def run_scenario() -> None:
             async with system.manager:
-                await play(system)
+                await scenario(system)
 
-        asyncio.run(whole())
+        asyncio.run(run_scenario())
         system.client.close()
 
     return run
@@ -82,48 +82,47 @@ def play(make_fleet: Callable[..., Fleet]) -> Callable[..., None]:
 MIXED = {"worker-gpu-1": "gpu", "worker-hybrid-1": "hybrid", "worker-cpu-1": "cpu"}
 
 
-def test_the_whole_workflow_each_kind_of_work_runs_where_it_belongs_and_is_counted(play):
+def test_each_task_runs_on_a_suitable_worker_and_is_counted(run_system):
     async def workflow(system: System) -> None:
         films = [await system.submit("video") for _ in range(6)]
         songs = [await system.submit("audio") for _ in range(6)]
         pages = [await system.submit("document") for _ in range(6)]
         batch = [await system.submit("document", priority="BATCH") for _ in range(3)]
-        await asyncio.to_thread(system.nothing_is_lost)
+        await asyncio.to_thread(system.check_nothing_is_lost)
         assert {system.ran_on(task) for task in films + songs} <= {"worker-gpu-1", "worker-hybrid-1"}
         assert {system.ran_on(task) for task in pages + batch} <= {"worker-cpu-1", "worker-hybrid-1"}
 
         async def counted() -> dict[QueueType, int]:
-            return {queue: one.completed_tasks for queue, one in (await system.manager.get_queue_stats()).items()}
+            return {queue: stats.completed_tasks for queue, stats in (await system.manager.get_queue_stats()).items()}
 
         expected = {"gpu_priority": 6, "gpu_fallback": 6, "cpu_standard": 6, "cpu_batch": 3}
         for _ in range(100):
             if await counted() == expected:
                 break
-            await asyncio.sleep(0.1)  # the last acknowledgement is on its way
+            await asyncio.sleep(0.1)  # the last acknowledgement may be pending
         assert await counted() == expected
         cpu = (await system.manager.get_queue_stats())[QueueType.CPU_STANDARD]
         assert cpu.average_processing_time > 0
         assert cpu.p95_wait_time > 0
 
-    play(MIXED, workflow)
+    run_system(MIXED, workflow)
 
 
-def test_urgent_work_overtakes_a_backlog_on_every_queue(play):
+def test_an_urgent_task_overtakes_the_backlog(run_system):
     async def urgent(system: System) -> None:
         backlog = [await system.submit("document", sleep=0.2, priority="BATCH") for _ in range(20)]
         backlog += [await system.submit("document", sleep=0.2) for _ in range(20)]
         await asyncio.to_thread(until, lambda: len(system.fleet.counts("start")) >= 3, 20, "nothing runs")
         first = await system.submit("document", priority=QueuePriority.URGENT.name)
-        await asyncio.to_thread(system.nothing_is_lost)
-        order = [one["task"] for one in system.fleet.events("start")]
-        began_before = order.index(first)
-        # What was running or in hand when it came, and no more.
-        assert began_before <= 12, f"{began_before} of {len(backlog)} were begun before it"
+        await asyncio.to_thread(system.check_nothing_is_lost)
+        started_before = [event["task"] for event in system.fleet.events("start")].index(first)
+        # Only the tasks that were running or in flight when it was submitted.
+        assert started_before <= 12, f"{started_before} of {len(backlog)} tasks started before it"
 
-    play({"worker-cpu-1": "cpu", "worker-cpu-2": "cpu"}, urgent)
+    run_system({"worker-cpu-1": "cpu", "worker-cpu-2": "cpu"}, urgent)
 
 
-def test_work_of_a_worker_that_is_killed_runs_elsewhere_and_only_what_ran_there_runs_twice(play):
+def test_tasks_of_a_killed_worker_run_elsewhere_and_only_running_ones_run_twice(run_system):
     async def killed(system: System) -> None:
         for _ in range(12):
             await system.submit("audio", sleep=0.5)
@@ -131,21 +130,22 @@ def test_work_of_a_worker_that_is_killed_runs_elsewhere_and_only_what_ran_there_
         await asyncio.to_thread(until, lambda: len(fleet.counts("start")) >= 3, 20, "nothing runs")
         fleet.kill("worker-gpu-1")
         held = {task for _, _, task, *_ in map(json.loads, fleet.redis.hvals(fleet.keys.held))}
-        on_it = {one["task"] for one in fleet.events("start") if one["worker"].startswith("worker-gpu-1")}
-        left = on_it - set(fleet.counts()) | on_it & held  # one may have noted its end and died before it said so
-        await asyncio.to_thread(system.nothing_is_lost, left)
-        assert {one for one, n in fleet.counts("start").items() if n > 1} <= left
-        if left:
+        started = {event["task"] for event in fleet.events("start") if event["worker"].startswith("worker-gpu-1")}
+        # A task may have noted its end, and its worker died before it acknowledged the message.
+        interrupted = started - set(fleet.counts()) | started & held
+        await asyncio.to_thread(system.check_nothing_is_lost, interrupted)
+        assert {task for task, starts in fleet.counts("start").items() if starts > 1} <= interrupted
+        if interrupted:
             assert system.failed_over()[0]["workers"] == ["worker-gpu-1"]
         gone = (WorkerStatus.OFFLINE, WorkerStatus.SUSPECT)
         while (await system.registry.get_worker("worker-gpu-1")).status not in gone:
-            await asyncio.sleep(0.1)  # where it had nothing in hand, nothing above waits for it to be missed
+            await asyncio.sleep(0.1)  # with nothing interrupted, nothing above waits for its absence
 
-    play({"worker-gpu-1": "gpu", "worker-gpu-2": "gpu"}, killed)
+    run_system({"worker-gpu-1": "gpu", "worker-gpu-2": "gpu"}, killed)
 
 
-def test_workers_that_come_and_go_change_where_work_runs_and_lose_none(play):
-    async def come_and_go(system: System) -> None:
+def test_no_task_is_lost_while_workers_join_and_leave(run_system):
+    async def join_and_leave(system: System) -> None:
         fleet = system.fleet
         for _ in range(16):
             await system.submit("document", sleep=0.3)
@@ -156,18 +156,18 @@ def test_workers_that_come_and_go_change_where_work_runs_and_lose_none(play):
         await asyncio.sleep(0)
         assert not set(films) & set(fleet.counts("start"))
         fleet.start_worker("worker-gpu-1", "gpu", wait=False)
-        await asyncio.to_thread(system.nothing_is_lost)
+        await asyncio.to_thread(system.check_nothing_is_lost)
         assert {system.ran_on(task) for task in films} == {"worker-gpu-1"}
-        shares = {one["worker"].partition("@")[0] for one in fleet.events("end")}
-        assert {"worker-cpu-1", "worker-cpu-2"} <= shares
-        told = [(event, fields.get("worker")) for event, fields in system.told]
-        assert (Event.JOINED, "worker-cpu-2") in told
-        assert (Event.LEFT, "worker-cpu-1") in told
+        used = {event["worker"].partition("@")[0] for event in fleet.events("end")}
+        assert {"worker-cpu-1", "worker-cpu-2"} <= used
+        emitted = [(event, fields.get("worker")) for event, fields in system.events]
+        assert (Event.JOINED, "worker-cpu-2") in emitted
+        assert (Event.LEFT, "worker-cpu-1") in emitted
 
-    play({"worker-cpu-1": "cpu"}, come_and_go)
+    run_system({"worker-cpu-1": "cpu"}, join_and_leave)
 
 
-def test_a_manager_that_ends_leaves_everything_to_the_next_one(make_fleet: Callable[..., Fleet], tmp_path: Path):
+def test_a_new_manager_continues_the_work_of_a_stopped_one(make_fleet: Callable[..., Fleet], tmp_path: Path):
     fleet = make_fleet()
 
     async def first() -> list[str]:
@@ -185,7 +185,7 @@ def test_a_manager_that_ends_leaves_everything_to_the_next_one(make_fleet: Calla
             stats = await system.manager.get_queue_stats()
             assert stats[QueueType.CPU_STANDARD].pending_tasks == 5
             fleet.start_worker("worker-cpu-1", wait=False)
-            await asyncio.to_thread(system.nothing_is_lost)
+            await asyncio.to_thread(system.check_nothing_is_lost)
         system.client.close()
 
     sent = asyncio.run(first())

@@ -1,4 +1,4 @@
-"""What a file is, by its content."""
+"""Files read by their content."""
 
 import codecs
 import os
@@ -16,8 +16,8 @@ HTML = "<!DOCTYPE html>\n<html><body>Hello</body></html>"
 OFFICE = "application/vnd.openxmlformats-officedocument"
 
 
-def known(facts: Facts) -> dict[str, Any]:
-    """What was found, without the name, the size and what is not known."""
+def facts_of_content(facts: Facts) -> dict[str, Any]:
+    """The facts that come from the content, without those that are unknown."""
     found = facts.model_dump(exclude={"source", "is_url", "size_bytes", "declared_type"}, exclude_none=True)
     return {name: value for name, value in found.items() if value != ()}
 
@@ -54,11 +54,11 @@ def known(facts: Facts) -> dict[str, Any]:
 def test_a_file_is_read_by_its_content(make: Any, name: str, expected: dict[str, Any], tmp_path: Path) -> None:
     path = make(tmp_path / name)
     facts = probe(str(path))
-    assert known(facts) == expected
+    assert facts_of_content(facts) == expected
     assert facts.size_bytes == path.stat().st_size
     assert facts.declared_type == expected["content_type"]
     unnamed = path.rename(tmp_path / "no suffix")
-    assert known(probe(str(unnamed))) == expected
+    assert facts_of_content(probe(str(unnamed))) == expected
     assert probe(str(unnamed)).declared_type is None
 
 
@@ -80,19 +80,19 @@ def test_a_file_is_read_by_its_content(make: Any, name: str, expected: dict[str,
 def test_text_is_a_document_with_its_characters(content: bytes, mime: str, characters: int, tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(content)
-    assert known(probe(str(path))) == {"content_type": DOCUMENT, "mime": mime, "characters": characters}
+    assert facts_of_content(probe(str(path))) == {"content_type": DOCUMENT, "mime": mime, "characters": characters}
 
 
-def test_a_long_text_is_measured_by_its_beginning(tmp_path: Path) -> None:
+def test_characters_of_a_long_text_are_extrapolated(tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("äöü " * 1_000_000)
     assert probe(str(path)).characters == pytest.approx(4_000_000, rel=0.001)
 
 
-def test_a_picture_in_svg_has_the_size_that_it_states(tmp_path: Path) -> None:
+def test_an_svg_image_has_the_size_that_it_states(tmp_path: Path) -> None:
     path = tmp_path / "a.svg"
     path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200"></svg>')
-    assert known(probe(str(path))) == {
+    assert facts_of_content(probe(str(path))) == {
         "content_type": IMAGE,
         "mime": "image/svg+xml",
         "width": 300,
@@ -104,7 +104,7 @@ def test_a_picture_in_svg_has_the_size_that_it_states(tmp_path: Path) -> None:
     "name",
     [b"new\nline.wav", b"\x1b[31mred.wav", b"not utf-8 \xff\xfe.wav", b" .wav", "größe.wav".encode(), b"-rf.wav"],
 )
-def test_any_name_that_a_file_can_have_is_read(name: bytes, tmp_path: Path) -> None:
+def test_a_file_of_any_name_is_read(name: bytes, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     facts = probe(str(makers.wav(path)) if b"\xff" not in name else _renamed(makers.wav(tmp_path / "x.wav"), path))
     assert (facts.content_type, facts.duration_s, facts.problems) == (AUDIO, 3.0, ())
@@ -115,7 +115,7 @@ def _renamed(path: Path, to: Path) -> str:
     return str(path.rename(to))
 
 
-def test_a_link_is_what_it_leads_to(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
     makers.png(tmp_path / "a.png")
     link = tmp_path / "link"
     link.symlink_to("a.png")

@@ -1,4 +1,4 @@
-"""Files that are empty, broken, lying, unreadable or huge: facts with problems, never an error."""
+"""Files that are empty, damaged, misnamed, unreadable or huge give facts with problems, never an error."""
 
 import os
 import random
@@ -13,7 +13,7 @@ import pytest
 
 from morag_queue.core.model import ContentType
 from morag_queue.errors import SourceError
-from morag_queue.probe import opened, probe, shown
+from morag_queue.probe import display_name, files, probe
 from tests.probe import makers
 
 
@@ -21,7 +21,7 @@ def problems(path: Path, **options: Any) -> str:
     return "; ".join(probe(str(path), **options).problems)
 
 
-def test_an_empty_file_says_so_and_keeps_the_type_of_its_name(tmp_path: Path) -> None:
+def test_an_empty_file_is_reported_and_keeps_the_type_of_its_name(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     path.touch()
     facts = probe(str(path))
@@ -37,11 +37,11 @@ def test_an_empty_file_says_so_and_keeps_the_type_of_its_name(tmp_path: Path) ->
         (makers.odt, "a.docx", "named .docx, but its content is document (application/vnd.oasis.opendocument.text)"),
     ],
 )
-def test_a_file_of_the_wrong_name_is_what_its_content_is(make: Any, name: str, problem: str, tmp_path: Path) -> None:
+def test_a_misnamed_file_is_reported(make: Any, name: str, problem: str, tmp_path: Path) -> None:
     assert problem in problems(make(tmp_path / name))
 
 
-def test_the_caller_is_told_where_the_content_is_something_else(tmp_path: Path) -> None:
+def test_content_that_differs_from_the_declared_type_is_reported(tmp_path: Path) -> None:
     path = makers.png(tmp_path / "a.png")
     facts = probe(str(path), declared=ContentType.AUDIO)
     assert facts.declared_type is ContentType.AUDIO
@@ -50,7 +50,7 @@ def test_the_caller_is_told_where_the_content_is_something_else(tmp_path: Path) 
     assert problems(path, declared=ContentType.IMAGE) == ""
 
 
-def test_a_container_without_a_picture_is_audio_and_no_lie(tmp_path: Path) -> None:
+def test_a_video_container_without_video_is_audio_and_not_misnamed(tmp_path: Path) -> None:
     facts = probe(str(makers.wav(tmp_path / "a.mkv")))
     assert (facts.content_type, facts.problems) == (ContentType.AUDIO, ())
 
@@ -58,39 +58,39 @@ def test_a_container_without_a_picture_is_audio_and_no_lie(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"PK\x03\x04 and nothing of a zip archive\0", "its content cannot be read, it is broken or cut off"),
-        (b"%PDF-1.7\nnothing more", "its pages cannot be read, it is broken or cut off"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0", "its size cannot be read"),
-        (b"\x7fELF\x02\x01\x01" + bytes(100), "its content is application/x-executable, which is no kind of work"),
-        (b"\x01\x02\x03\x00" * 50, "its content is of no known kind"),
+        (b"PK\x03\x04 and nothing of a zip archive\0", "its content cannot be read: the file is damaged or truncated"),
+        (b"%PDF-1.7\nnothing more", "its pages cannot be read: the file is damaged or truncated"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "its dimensions cannot be read"),
+        (b"\x7fELF\x02\x01\x01" + bytes(100), "its content is application/x-executable, which cannot be processed"),
+        (b"\x01\x02\x03\x00" * 50, "its format is unknown"),
     ],
 )
-def test_what_cannot_be_read_is_said(content: bytes, problem: str, tmp_path: Path) -> None:
+def test_unreadable_content_is_reported(content: bytes, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     assert problem in problems(path)
 
 
-def test_a_plain_archive_is_no_kind_of_work(tmp_path: Path) -> None:
+def test_an_archive_that_is_no_document_cannot_be_processed(tmp_path: Path) -> None:
     path = makers._zip(tmp_path / "a.zip", {"readme.txt": "Hello"})
-    assert problems(path) == "a zip archive, which is no kind of work; unpack it first"
+    assert problems(path) == "a zip archive, which cannot be processed; unpack it first"
     assert probe(str(path)).content_type is None
 
 
-def test_an_encrypted_pdf_is_a_document_of_unknown_length(tmp_path: Path) -> None:
+def test_an_encrypted_pdf_has_an_unknown_page_count(tmp_path: Path) -> None:
     facts = probe(str(makers.pdf(tmp_path / "a.pdf", password="secret")))
     assert (facts.content_type, facts.pages) == (ContentType.DOCUMENT, None)
     assert facts.problems == ("encrypted: its pages cannot be counted, and a worker may not be able to open it",)
 
 
-def test_a_document_that_unpacks_to_a_lot_is_read_in_part(tmp_path: Path) -> None:
+def test_a_document_that_unpacks_to_50_mb_is_read_in_part(tmp_path: Path) -> None:
     facts = probe(str(makers.docx(tmp_path / "a.docx", text="x" * 50_000_000)))
     assert facts.characters is not None
     assert 3_900_000 < facts.characters < 4_000_000
 
 
 @pytest.mark.parametrize("make", [makers.wav, makers.png, makers.mp4, makers.pdf, makers.docx])
-def test_any_damage_gives_facts(make: Any, tmp_path: Path) -> None:
+def test_a_damaged_file_gives_facts(make: Any, tmp_path: Path) -> None:
     whole = make(tmp_path / "whole").read_bytes()[:4000]
     chance = random.Random(1)
     path = tmp_path / "damaged"
@@ -102,12 +102,12 @@ def test_any_damage_gives_facts(make: Any, tmp_path: Path) -> None:
         assert probe(str(path)).size_bytes == len(damaged)
 
 
-def test_a_file_that_fails_when_it_is_read_gives_its_problem() -> None:
+def test_a_read_error_is_reported() -> None:
     facts = probe("/proc/self/mem")
     assert facts.problems == ("cannot be read (Input/output error); a worker may not be able to either",)
 
 
-def test_a_file_that_may_not_be_read_gives_its_problem(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
     makers.png(tmp_path / "a.png").chmod(0)
     tmp_path.chmod(0o755)
     code = "import os; from morag_queue.probe import probe; os.geteuid() or os.setuid(65534); "
@@ -129,15 +129,15 @@ def test_a_file_that_may_not_be_read_gives_its_problem(tmp_path: Path) -> None:
         (Path.touch, "a.bin"),
     ],
 )
-def test_a_sparse_file_of_ten_gigabytes_is_not_read_whole(start: Any, name: str, tmp_path: Path) -> None:
+def test_a_sparse_file_of_ten_gigabytes_is_read_in_part(start: Any, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     start(path)
     makers.sparse(path)
     before = _bytes_read()
     facts = probe(str(path))
-    assert _bytes_read() - before < 2 * opened.BYTES
+    assert _bytes_read() - before < 2 * files.MAX_BYTES
     assert facts.size_bytes == 10 * 2**30
-    assert "mostly a hole: " in "; ".join(facts.problems)
+    assert "a sparse file: " in "; ".join(facts.problems)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_000_000  # kB
 
 
@@ -146,7 +146,7 @@ def _bytes_read() -> int:
     return int(figures["rchar"])
 
 
-def test_a_large_archive_of_text_is_read_to_its_share_and_says_so(tmp_path: Path) -> None:
+def test_a_file_read_up_to_the_limit_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(b"%PDF-1.4\n" + b"1 0 obj\n<< >>\nendobj\n" * 1_000_000)
     assert "only 16.0 MB of its 21.0 MB were read" in problems(path)
@@ -166,13 +166,13 @@ def test_a_large_archive_of_text_is_read_to_its_share_and_says_so(tmp_path: Path
         ),
         (
             "circle",
-            ": cannot be looked at (Too many levels of symbolic links); correct the path or its permissions",
+            ": cannot be opened (Too many levels of symbolic links); correct the path or its permissions",
         ),
-        ("x" * 300, ": cannot be looked at (File name too long); correct the path or its permissions"),
-        ("zero\0byte", ": cannot be looked at (embedded null byte); correct the path or its permissions"),
+        ("x" * 300, ": cannot be opened (File name too long); correct the path or its permissions"),
+        ("zero\0byte", ": cannot be opened (embedded null byte); correct the path or its permissions"),
     ],
 )
-def test_what_is_no_file_is_refused_with_what_to_do(
+def test_a_path_that_is_no_file_is_refused_with_a_remedy(
     name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_what_is_no_file_is_refused_with_what_to_do(
         server.bind("socket")
         with pytest.raises(SourceError) as raised:
             probe(name)
-    assert str(raised.value) == shown(name) + message
+    assert str(raised.value) == display_name(name) + message
 
 
 @pytest.mark.parametrize(
@@ -194,13 +194,13 @@ def test_what_is_no_file_is_refused_with_what_to_do(
         ("", "an empty name: give a path or a URL"),
         (
             "\ud800",
-            "\\ud800: cannot be looked at ('utf-8' codec can't encode character '\\ud800' in position 0:"
+            "\\ud800: cannot be opened ('utf-8' codec can't encode character '\\ud800' in position 0:"
             " surrogates not allowed); correct the path or its permissions",
         ),
         ("/dev/zero", "/dev/zero: a device, which has no content to classify; copy it to a file first"),
     ],
 )
-def test_what_is_nothing_at_all_is_refused(source: str, message: str) -> None:
+def test_an_unusable_source_is_refused(source: str, message: str) -> None:
     with pytest.raises(SourceError) as raised:
         probe(source)
     assert str(raised.value) == message
@@ -217,5 +217,5 @@ def test_what_is_nothing_at_all_is_refused(source: str, message: str) -> None:
         ("https://user:secret@host/a@b", "https://***@host/a@b"),
     ],
 )
-def test_a_name_is_shown_without_control_characters_and_passwords(source: str, text: str) -> None:
-    assert shown(source) == text
+def test_a_display_name_has_no_control_characters_or_passwords(source: str, text: str) -> None:
+    assert display_name(source) == text

@@ -1,4 +1,4 @@
-"""What an address says by itself."""
+"""Facts from the address of a URL."""
 
 import pytest
 
@@ -38,18 +38,18 @@ YOUTUBE, WEB = ContentType.YOUTUBE, ContentType.WEB
         ("https://example.org/paper.pdf", ContentType.DOCUMENT),
     ],
 )
-def test_a_url_is_of_the_kind_that_its_address_says(url: str, kind: ContentType) -> None:
+def test_the_type_of_a_url_is_read_from_its_address(url: str, kind: ContentType) -> None:
     facts = probe(url)
     assert (facts.source, facts.is_url, facts.content_type, facts.declared_type) == (url, True, None, kind)
 
 
-def test_the_word_of_the_caller_is_kept_for_a_url() -> None:
+def test_the_declared_type_of_a_url_wins() -> None:
     assert probe("https://example.org/stream", declared=ContentType.AUDIO).declared_type is ContentType.AUDIO
 
 
-def test_a_playlist_says_that_its_length_is_not_known() -> None:
+def test_a_playlist_has_an_unknown_number_of_videos() -> None:
     facts = probe("https://www.youtube.com/playlist?list=PL1")
-    assert facts.problems == ("a YouTube playlist: how many videos it has is not known",)
+    assert facts.problems == ("a YouTube playlist: its number of videos is unknown",)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_playlist_says_that_its_length_is_not_known() -> None:
         ("https://[::1/", "https://[::1/: not a URL (Invalid IPv6 URL); correct it"),
     ],
 )
-def test_an_address_that_cannot_be_fetched_is_refused(source: str, message: str) -> None:
+def test_an_unsupported_or_invalid_url_is_refused(source: str, message: str) -> None:
     with pytest.raises(SourceError) as raised:
         probe(source)
     assert str(raised.value) == message

@@ -1,4 +1,4 @@
-"""Where settings come from, which wins, and what is said of a wrong one."""
+"""Sources of settings, their precedence, and the messages for wrong settings."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ VARIABLE = "MORAG_QUEUE_QUEUES__GPU_PRIORITY__MAX_TASKS_PER_WORKER"
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    (tmp_path / "here").mkdir()
-    return tmp_path / "here"
+def cwd(tmp_path: Path) -> Path:
+    (tmp_path / "cwd").mkdir()
+    return tmp_path / "cwd"
 
 
 def write(path: Path, text: str) -> Path:
@@ -23,24 +23,24 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def refused(toml: str | None, here: Path, **env: str) -> str:
+def refused(toml: str | None, cwd: Path, **env: str) -> str:
     if toml is not None:
-        write(here / "morag-queue.toml", toml)
+        write(cwd / "morag-queue.toml", toml)
     with pytest.raises(SettingsError) as caught:
-        load({}, env, here)
+        load({}, env, cwd)
     assert caught.value.exit_status == 2
-    return str(caught.value).replace(f"{here}/", "")
+    return str(caught.value).replace(f"{cwd}/", "")
 
 
-def test_without_any_source_every_value_is_the_default(here):
-    loaded = load({}, {}, here)
+def test_without_a_source_every_value_is_the_default(cwd):
+    loaded = load({}, {}, cwd)
     assert loaded.settings.redis_url == "redis://localhost:6379/0"
     assert loaded.file is None
     assert set(loaded.origins.values()) == {"default"}
 
 
-def test_the_url_is_taken_from_the_strongest_source_that_has_one(here):
-    flags, env, file = {}, {}, here / "morag-queue.toml"
+def test_the_url_is_taken_from_the_source_of_highest_precedence(cwd):
+    flags, env, file = {}, {}, cwd / "morag-queue.toml"
     seen = []
     for step in (
         lambda: write(file, 'redis_url = "redis://file"'),
@@ -49,7 +49,7 @@ def test_the_url_is_taken_from_the_strongest_source_that_has_one(here):
         lambda: flags.update(redis_url="redis://flag"),
     ):
         step()
-        loaded = load(flags, env, here)
+        loaded = load(flags, env, cwd)
         seen.append((loaded.settings.redis_url, loaded.origins["redis_url"]))
     assert seen == [
         ("redis://file", f"{file}, line 1"),
@@ -59,30 +59,30 @@ def test_the_url_is_taken_from_the_strongest_source_that_has_one(here):
     ]
 
 
-def test_the_first_file_found_is_the_only_one_read(here):
-    env = {"XDG_CONFIG_HOME": str(here / "xdg")}
-    write(here / "xdg/morag-queue/config.toml", 'namespace = "xdg"\nagent.location = "far"')
-    assert load({}, env, here).settings.namespace == "xdg"
-    write(here / "morag-queue.toml", 'namespace = "here"')
-    assert load({}, env, here).settings.namespace == "here"
-    assert load({}, env, here).settings.agent.location == ""
-    write(here / "given.toml", 'namespace = "given"')
-    assert load({"config": "given.toml"}, env, here).settings.namespace == "given"
+def test_only_the_first_file_found_is_read(cwd):
+    env = {"XDG_CONFIG_HOME": str(cwd / "xdg")}
+    write(cwd / "xdg/morag-queue/config.toml", 'namespace = "xdg"\nagent.location = "far"')
+    assert load({}, env, cwd).settings.namespace == "xdg"
+    write(cwd / "morag-queue.toml", 'namespace = "cwd"')
+    assert load({}, env, cwd).settings.namespace == "cwd"
+    assert load({}, env, cwd).settings.agent.location == ""
+    write(cwd / "given.toml", 'namespace = "given"')
+    assert load({"config": "given.toml"}, env, cwd).settings.namespace == "given"
 
 
-def test_the_home_directory_is_searched_where_xdg_says_nothing(here):
-    write(here / "home/.config/morag-queue/config.toml", 'namespace = "home"')
-    assert load({}, {"HOME": str(here / "home")}, here).settings.namespace == "home"
+def test_the_home_directory_is_searched_if_xdg_config_home_is_unset(cwd):
+    write(cwd / "home/.config/morag-queue/config.toml", 'namespace = "home"')
+    assert load({}, {"HOME": str(cwd / "home")}, cwd).settings.namespace == "home"
 
 
-def test_one_key_of_a_table_overrides_only_itself(here):
-    write(here / "morag-queue.toml", "[queues.gpu_priority]\nmax_tasks_per_worker = 9\n")
-    row = load({}, {}, here).settings.queues.gpu_priority
+def test_a_key_of_a_table_overrides_only_itself(cwd):
+    write(cwd / "morag-queue.toml", "[queues.gpu_priority]\nmax_tasks_per_worker = 9\n")
+    row = load({}, {}, cwd).settings.queues.gpu_priority
     assert (row.max_tasks_per_worker, row.weight, row.timeout_minutes) == (9, 1.0, 120)
 
 
-def test_a_nested_key_is_written_with_two_underscores_in_the_environment(here):
-    loaded = load({}, {VARIABLE: "5"}, here)
+def test_two_underscores_in_a_variable_separate_the_parts_of_a_key(cwd):
+    loaded = load({}, {VARIABLE: "5"}, cwd)
     assert loaded.settings.queues.gpu_priority.max_tasks_per_worker == 5
     assert loaded.origins[KEY] == VARIABLE
 
@@ -98,20 +98,18 @@ def test_a_nested_key_is_written_with_two_underscores_in_the_environment(here):
         ("POLICY__BINDING", "early", "early"),
     ],
 )
-def test_the_environment_carries_lists_tables_and_words(here, variable, text, value):
+def test_variables_hold_lists_tables_and_scalars(cwd, variable, text, value):
     table, key = variable.lower().split("__")
-    settings = load({}, {f"MORAG_QUEUE_{variable}": text}, here).settings
+    settings = load({}, {f"MORAG_QUEUE_{variable}": text}, cwd).settings
     assert getattr(getattr(settings, table), key) == value
 
 
-def test_an_empty_variable_counts_as_not_set(here):
-    assert (
-        load({}, {"REDIS_URL": "", "MORAG_QUEUE_NAMESPACE": "", "MORAG_QUEUE_X": ""}, here).settings.namespace == "mq"
-    )
+def test_an_empty_variable_counts_as_unset(cwd):
+    assert load({}, {"REDIS_URL": "", "MORAG_QUEUE_NAMESPACE": "", "MORAG_QUEUE_X": ""}, cwd).settings.namespace == "mq"
 
 
 @pytest.mark.parametrize(
-    ("toml", "says"),
+    ("toml", "message"),
     [
         (
             "[queues.gpu_priorty]\nweight = 1",
@@ -135,39 +133,39 @@ def test_an_empty_variable_counts_as_not_set(here):
             'ledger.retention_seconds = "long" (from morag-queue.toml, line 4): it should be a valid integer',
         ),
         ("a =\nb = 1", "morag-queue.toml is not valid TOML: Invalid value (at line 1, column 4)"),
-        ("broker.priority_steps = [3, 0]", "it should be rising levels from 0 to 9, for example [0, 3, 6, 9]"),
+        ("broker.priority_steps = [3, 0]", "it should be ascending levels from 0 to 9, for example [0, 3, 6, 9]"),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_place_and_what_would_be_right(here, toml, says):
-    assert says in refused(toml, here)
+def test_a_wrong_file_is_refused_with_the_line_and_a_remedy(cwd, toml, message):
+    assert message in refused(toml, cwd)
 
 
-def test_an_unknown_variable_suggests_the_nearest_one(here):
-    assert refused(None, here, MORAG_QUEUE_REDIS_URI="x") == (
+def test_an_unknown_variable_suggests_the_nearest_one(cwd):
+    assert refused(None, cwd, MORAG_QUEUE_REDIS_URI="x") == (
         "unknown setting MORAG_QUEUE_REDIS_URI in the environment: did you mean MORAG_QUEUE_REDIS_URL?"
     )
 
 
-def test_a_wrong_variable_names_itself_its_value_and_what_is_allowed(here):
-    assert refused(None, here, MORAG_QUEUE_POLICY__ORDER="fifo") == (
+def test_a_wrong_variable_is_refused_with_its_value_and_the_allowed_values(cwd):
+    assert refused(None, cwd, MORAG_QUEUE_POLICY__ORDER="fifo") == (
         "policy.order = \"fifo\" (from MORAG_QUEUE_POLICY__ORDER): it should be 'strict' or 'weighted'"
     )
-    assert "MORAG_QUEUE_AGENT__TAGS is not valid JSON" in refused(None, here, MORAG_QUEUE_AGENT__TAGS="[a")
+    assert "MORAG_QUEUE_AGENT__TAGS is not valid JSON" in refused(None, cwd, MORAG_QUEUE_AGENT__TAGS="[a")
 
 
-def test_a_file_that_is_no_text_is_said_so(here):
-    (here / "morag-queue.toml").write_bytes(b"namespace = '\xff'")
-    assert refused(None, here) == "morag-queue.toml is not UTF-8 text (byte 13)"
+def test_a_file_that_is_not_text_is_refused(cwd):
+    (cwd / "morag-queue.toml").write_bytes(b"namespace = '\xff'")
+    assert refused(None, cwd) == "morag-queue.toml is not UTF-8 text (byte 13)"
 
 
-def test_a_named_file_that_is_missing_or_a_directory_is_said_so(here):
-    for name, says in (("gone.toml", f"--config {here}/gone.toml: no such file"), (".", "Is a directory")):
-        with pytest.raises(SettingsError, match=says):
-            load({"config": name}, {}, here)
+def test_a_config_file_that_is_missing_or_a_directory_is_refused(cwd):
+    for name, message in (("gone.toml", f"--config {cwd}/gone.toml: no such file"), (".", "Is a directory")):
+        with pytest.raises(SettingsError, match=message):
+            load({"config": name}, {}, cwd)
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("http://u:hunter2@x", "it should start with one of redis://, rediss://, unix://, sentinel://, for example"),
         ("localhost:6379", "it should start with one of redis://"),
@@ -177,11 +175,11 @@ def test_a_named_file_that_is_missing_or_a_directory_is_said_so(here):
         ("sentinel://a:1;redis://b:x", "its port should be a number"),
     ],
 )
-def test_a_url_that_no_client_could_use_is_refused_without_its_password(here, url, says):
-    message = refused(None, here, REDIS_URL=url)
-    assert says in message
-    assert "from REDIS_URL" in message
-    assert "hunter2" not in message
+def test_an_unusable_url_is_refused_without_showing_its_password(cwd, url, message):
+    error = refused(None, cwd, REDIS_URL=url)
+    assert message in error
+    assert "from REDIS_URL" in error
+    assert "hunter2" not in error
 
 
 @pytest.mark.parametrize(
@@ -194,5 +192,5 @@ def test_a_url_that_no_client_could_use_is_refused_without_its_password(here, ur
         "redis://[::1]:6379/0",
     ],
 )
-def test_urls_that_redis_py_and_celery_know_are_taken(here, url):
-    assert load({"redis_url": url}, {}, here).settings.redis_url == url
+def test_urls_of_redis_py_and_celery_are_accepted(cwd, url):
+    assert load({"redis_url": url}, {}, cwd).settings.redis_url == url

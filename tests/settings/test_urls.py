@@ -6,7 +6,7 @@ from morag_queue.settings import mask_url
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "masked"),
     [
         ("redis://:pw@h:1/0", "redis://:***@h:1/0"),
         ("redis://u:pw@h", "redis://u:***@h"),
@@ -19,10 +19,10 @@ from morag_queue.settings import mask_url
         ("cannot reach redis://:pw@h: see me@home", "cannot reach redis://:***@h: see me@home"),
     ],
 )
-def test_a_password_is_masked_and_the_rest_stays(text, shown):
-    assert mask_url(text) == shown
+def test_passwords_are_masked_and_the_rest_is_kept(text, masked):
+    assert mask_url(text) == masked
 
 
 @given(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=8).filter(lambda word: not {";"} & set(word)))
-def test_no_password_shows_however_badly_it_is_written(word):
+def test_an_unescaped_password_is_masked(word):
     assert word not in mask_url(f"redis://user:{word}@host:6379/0").removeprefix("redis://user:")

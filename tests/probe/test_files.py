@@ -1,4 +1,4 @@
-"""The files that paths stand for."""
+"""Expanding paths to files."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from morag_queue.probe import expand
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -23,17 +23,17 @@ def make(*names: str) -> None:
         path.touch()
 
 
-def taken(*paths: str, recursive: bool = True) -> list[str]:
+def expanded(*paths: str, recursive: bool = True) -> list[str]:
     return [str(item) for item in expand(paths, recursive)]
 
 
-def test_files_and_urls_stay_as_they_are() -> None:
+def test_files_and_urls_are_yielded_unchanged() -> None:
     make("a.mp3")
     paths = ("a.mp3", "missing.mp3", "https://example.org/", "zero\0byte", "")
-    assert taken(*paths, recursive=False) == list(paths)
+    assert expanded(*paths, recursive=False) == list(paths)
 
 
-def test_a_directory_without_recursive_is_refused_by_the_name_of_the_flag() -> None:
+def test_a_directory_without_recursive_is_refused_with_the_flag_to_give() -> None:
     make("media/a.mp3")
     (error,) = expand(["media"], recursive=False)
     assert isinstance(error, SourceError)
@@ -41,39 +41,39 @@ def test_a_directory_without_recursive_is_refused_by_the_name_of_the_flag() -> N
     assert error.source == "media"
 
 
-def test_a_directory_gives_all_files_below_it_in_order_of_their_names() -> None:
+def test_a_directory_yields_all_files_below_it_sorted_by_name() -> None:
     make("m/b.mp3", "m/a/z.mp3", "m/a/y/x.mp3", "m/c/a.mp3", "m/C.mp3", "other.mp3")
-    assert taken("m") == ["m/C.mp3", "m/a/y/x.mp3", "m/a/z.mp3", "m/b.mp3", "m/c/a.mp3"]
+    assert expanded("m") == ["m/C.mp3", "m/a/y/x.mp3", "m/a/z.mp3", "m/b.mp3", "m/c/a.mp3"]
 
 
-def test_hidden_files_are_passed_over_unless_they_are_named() -> None:
+def test_hidden_files_are_skipped_unless_given_as_arguments() -> None:
     make("m/.git/config", "m/.DS_Store", "m/a.mp3", ".hidden/b.mp3")
-    assert taken("m", "m/.DS_Store", ".hidden") == ["m/a.mp3", "m/.DS_Store", ".hidden/b.mp3"]
+    assert expanded("m", "m/.DS_Store", ".hidden") == ["m/a.mp3", "m/.DS_Store", ".hidden/b.mp3"]
 
 
-def test_links_to_directories_are_not_followed_unless_they_are_named() -> None:
+def test_links_to_directories_are_skipped_unless_given_as_arguments() -> None:
     make("m/a.mp3", "elsewhere/b.mp3")
     os.symlink("..", "m/loop")
     os.symlink("../elsewhere", "m/outside")
     os.symlink("../elsewhere/b.mp3", "m/file")
     os.symlink("elsewhere", "named")
-    assert taken("m", "named") == ["m/a.mp3", "m/file", "named/b.mp3"]
+    assert expanded("m", "named") == ["m/a.mp3", "m/file", "named/b.mp3"]
 
 
-def test_links_that_lead_nowhere_are_left_to_the_probe() -> None:
+def test_broken_links_are_yielded_for_probe_to_report() -> None:
     make("m/a.mp3")
     os.symlink("nowhere", "m/dangling")
     os.symlink("circle", "m/circle")
-    assert taken("m") == ["m/a.mp3", "m/circle", "m/dangling"]
+    assert expanded("m") == ["m/a.mp3", "m/circle", "m/dangling"]
 
 
-def test_names_that_are_not_utf_8_are_taken() -> None:
+def test_names_that_are_not_utf_8_are_yielded() -> None:
     make("m/a.mp3")
     os.rename(b"m/a.mp3", b"m/\xff\n.mp3")
-    assert [os.fsencode(name) for name in taken("m")] == [b"m/\xff\n.mp3"]
+    assert [os.fsencode(name) for name in expanded("m")] == [b"m/\xff\n.mp3"]
 
 
-def test_directories_may_be_nested_deeper_than_calls() -> None:
+def test_directories_may_be_nested_deeper_than_the_recursion_limit() -> None:
     top = Path("m")
     top.mkdir()
     home = os.open(".", os.O_RDONLY)
@@ -84,14 +84,14 @@ def test_directories_may_be_nested_deeper_than_calls() -> None:
             os.chdir("d")
         Path("a").touch()
         os.fchdir(home)
-        assert taken("m") == ["m/" + "d/" * 1500 + "a"]
+        assert expanded("m") == ["m/" + "d/" * 1500 + "a"]
     finally:
         os.fchdir(home)
         os.close(home)
         subprocess.run(["rm", "-rf", "m"], check=True)
 
 
-def test_a_directory_that_cannot_be_read_is_reported_and_the_rest_is_taken(tmp_path: Path) -> None:
+def test_an_unreadable_directory_is_reported_and_the_rest_is_yielded(tmp_path: Path) -> None:
     make("m/a.mp3", "m/closed/b.mp3", "m/d.mp3")
     Path("m/closed").chmod(0)
     tmp_path.chmod(0o755)

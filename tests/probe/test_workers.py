@@ -1,4 +1,4 @@
-"""Many sources at once: order, errors as data, and parsers that crash."""
+"""Probing many sources: order, errors as results, and parsers that crash."""
 
 import itertools
 import os
@@ -12,15 +12,16 @@ import pytest
 
 from morag_queue.core.model import ContentType, Facts
 from morag_queue.errors import SourceError
-from morag_queue.probe import expand, helper, probe, probe_many
+from morag_queue.probe import expand, probe, probe_many
+from morag_queue.probe.workers import _Worker
 from tests.probe import makers
 
-pytestmark = pytest.mark.xdist_group("media")  # made once
+pytestmark = pytest.mark.xdist_group("media")  # generate the media once
 
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 files of five kinds and, here and there, what is none."""
+    """250 files of five kinds and 50 broken links."""
     top = tmp_path_factory.mktemp("media")
     for n in range(50):
         makers.wav(top / f"{n:03}.wav", seconds=n / 10)
@@ -32,7 +33,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-def alone(source: str) -> Facts | str:
+def probed_alone(source: str) -> Facts | str:
     try:
         return probe(source)
     except SourceError as error:
@@ -40,15 +41,17 @@ def alone(source: str) -> Facts | str:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_any_number_of_workers_gives_what_one_probe_at_a_time_gives(media: Path, workers: int) -> None:
+def test_results_do_not_depend_on_the_number_of_workers(media: Path, workers: int) -> None:
     sources = [str(source) for source in expand([str(media)], recursive=True)]
-    results = [str(r) if isinstance(r, SourceError) else r for r in probe_many(sources, workers=workers)]
+    results = [
+        str(result) if isinstance(result, SourceError) else result for result in probe_many(sources, workers=workers)
+    ]
     assert len(results) == 300
-    assert results == [alone(source) for source in sources]
+    assert results == [probed_alone(source) for source in sources]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_errors_are_data_and_say_of_what(media: Path, workers: int) -> None:
+def test_errors_are_results_with_their_source(media: Path, workers: int) -> None:
     given = SourceError("from before", source="x")
     sources = [given, str(media / "000.wav"), "ftp://example.org/", str(media)] * 30
     results = list(probe_many(sources, workers=workers))
@@ -60,20 +63,20 @@ def test_errors_are_data_and_say_of_what(media: Path, workers: int) -> None:
     }
 
 
-def test_each_result_is_told_as_it_is_handed_out(media: Path) -> None:
-    told: list[Facts | SourceError] = []
-    results = list(probe_many(expand([str(media)], recursive=True), workers=2, on_done=told.append))
-    assert told == results
+def test_on_done_is_called_with_each_result(media: Path) -> None:
+    reported: list[Facts | SourceError] = []
+    results = list(probe_many(expand([str(media)], recursive=True), workers=2, on_done=reported.append))
+    assert reported == results
 
 
-def test_what_the_caller_declares_reaches_the_helpers(media: Path) -> None:
+def test_the_declared_type_reaches_the_workers(media: Path) -> None:
     sources = [str(media / "000.png")] * 100
     results = list(probe_many(sources, workers=2, declared=ContentType.AUDIO))
     assert {result.declared_type for result in results if isinstance(result, Facts)} == {ContentType.AUDIO}
 
 
-def test_sources_are_read_little_by_little_and_helpers_end_with_the_iterator(media: Path) -> None:
-    before = _children()  # of this process: the server that other tests share is one
+def test_sources_are_read_lazily_and_workers_end_with_the_iterator(media: Path) -> None:
+    before = _children()  # includes the server that the tests share
     read = itertools.count()
     sources = (str(media / "001.txt") for _ in read)  # endless
     results = probe_many(sources, workers=2)
@@ -88,11 +91,11 @@ def _children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
-def test_no_source_gives_no_result() -> None:
+def test_no_sources_give_no_results() -> None:
     assert list(probe_many([])) == []
 
 
-def test_it_works_in_a_program_that_is_read_from_its_input(media: Path) -> None:
+def test_it_works_in_a_program_read_from_stdin(media: Path) -> None:
     code = f"""
 from morag_queue.probe import expand, probe_many
 print(sum(1 for _ in probe_many(expand([{str(media)!r}], True), workers=2)))
@@ -101,35 +104,35 @@ print(sum(1 for _ in probe_many(expand([{str(media)!r}], True), workers=2)))
     assert (done.stdout, done.stderr) == ("300\n", "")
 
 
-def test_a_module_of_the_current_directory_is_not_taken_for_a_library(
+def test_a_module_in_the_current_directory_does_not_shadow_a_library(
     media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "pickle.py").write_text("raise SystemExit('taken')")
+    (tmp_path / "pickle.py").write_text("raise SystemExit('imported')")
     monkeypatch.chdir(tmp_path)
     assert len(list(probe_many([str(media / "000.txt")] * 100, workers=2))) == 100
 
 
-class _Deadly:
-    """Helpers whose process is killed with each file whose name ends in .deadly, as by a crash in a parser."""
+class _DeadlyFiles:
+    """Patch workers to be killed by each file whose name ends in .deadly, as by a crash in a parser."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
-        answer = helper._Helper.answer
-        ask = helper._Helper.ask
+        receive = _Worker.receive
+        send = _Worker.send
         waiting: dict[int, Iterator[str | SourceError]] = {}
 
-        def remembered(self: helper._Helper, sources: list[str | SourceError], declared: ContentType | None) -> None:
+        def remembered(self: _Worker, sources: list[str | SourceError], declared: ContentType | None) -> None:
             waiting[id(self)] = iter(sources)
-            ask(self, sources, declared)
+            send(self, sources, declared)
 
-        def deadly(self: helper._Helper) -> Facts | SourceError:
+        def deadly(self: _Worker) -> Facts | SourceError:
             if str(next(waiting[id(self)])).endswith(".deadly"):
                 self._process.send_signal(number)
                 self._process.wait()
                 raise EOFError
-            return answer(self)
+            return receive(self)
 
-        monkeypatch.setattr(helper._Helper, "ask", remembered)
-        monkeypatch.setattr(helper._Helper, "answer", deadly)
+        monkeypatch.setattr(_Worker, "send", remembered)
+        monkeypatch.setattr(_Worker, "receive", deadly)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +142,10 @@ class _Deadly:
         (signal.SIGALRM, "ran for more than 8 s"),
     ],
 )
-def test_a_file_that_kills_its_parser_costs_no_other_its_facts(
+def test_a_file_that_kills_its_worker_does_not_affect_other_files(
     number: signal.Signals, what: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Deadly(monkeypatch, number)
+    _DeadlyFiles(monkeypatch, number)
     sources = [str(media / f"{n % 50:03}.png") for n in range(200)]
     for place in (100, 101, 130):
         deadly = tmp_path / f"{place}.png.deadly"
@@ -155,4 +158,4 @@ def test_a_file_that_kills_its_parser_costs_no_other_its_facts(
     for place in dead:
         result = results[place]
         assert isinstance(result, Facts)
-        assert result.problems == (f"reading it was given up: its parser {what}",)
+        assert result.problems == (f"its content was not read: the parser {what}",)

@@ -1,4 +1,4 @@
-"""A worker's question is what redis-py would send, and its lanes are in the order in which they are read."""
+"""The claim request is encoded as redis-py encodes it, and lists the lanes in the order of claiming."""
 
 import redis
 from redis.connection import Connection
@@ -10,20 +10,20 @@ from tests.broker.conftest import Bench
 KEYS = Keys("fleet-é", "p:", "::")
 
 
-def words(question: bytes) -> list[bytes]:
-    """The words of a command in Redis' protocol."""
-    return question.split(b"\r\n")[2::2]
+def words(request: bytes) -> list[bytes]:
+    """The words of a command in the Redis protocol."""
+    return request.split(b"\r\n")[2::2]
 
 
-def test_it_is_written_as_redis_py_writes_it() -> None:
-    question = ClaimRequest("w-é", "run-1", ["cpu_standard.w-é", "cpu_batch"], range(10), KEYS).asked(
+def test_the_request_is_encoded_as_redis_py_encodes_it() -> None:
+    request = ClaimRequest("w-é", "run-1", ["cpu_standard.w-é", "cpu_batch"], range(10), KEYS).asked(
         "tag", is_loaded=True
     )
 
-    assert question == b"".join(Connection().pack_command(*words(question)))
+    assert request == b"".join(Connection().pack_command(*words(request)))
 
 
-def test_own_lanes_come_first_then_the_queues_in_their_order_then_others() -> None:
+def test_own_lanes_come_first_then_the_shared_queues_then_others() -> None:
     queues = ["mine", "cpu_batch", "gpu_priority", "cpu_standard.other", "cpu_batch.w", "cpu_standard.w", "celery"]
 
     asked = [
@@ -39,13 +39,13 @@ def test_own_lanes_come_first_then_the_queues_in_their_order_then_others() -> No
     assert lists == [KEYS.list(name, level) for level in (0, 5) for name in ordered]
 
 
-def test_the_server_takes_it_by_its_text_and_by_its_sum(bench: Bench, client: redis.Redis) -> None:
+def test_the_server_accepts_the_script_as_text_and_as_its_hash(bench: Bench, client: redis.Redis) -> None:
     sent = [bench.send(), bench.send()]
-    question = ClaimRequest("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), bench.keys)
+    request = ClaimRequest("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), bench.keys)
     connection = client.connection_pool.get_connection()
 
     for number, is_loaded in enumerate((False, True)):
-        connection.send_packed_command([question.asked(f"tag-{number}", is_loaded=is_loaded)])
+        connection.send_packed_command([request.asked(f"tag-{number}", is_loaded=is_loaded)])
         lane, _, _ = connection.read_response()
         assert lane == b"cpu_standard"
 

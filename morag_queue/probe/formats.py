@@ -1,0 +1,198 @@
+"""Readers, one per group of formats. Each imports its library on first use, to keep the start of a command fast."""
+
+import codecs
+import logging
+import re
+import zipfile
+from typing import Any, NamedTuple
+
+from morag_queue.core.model import ContentType
+
+from .files import BoundedFile
+from .names import MIME_OF_SUFFIX
+
+
+class Content(NamedTuple):
+    """The fields of `Facts` that come from the content of a file."""
+
+    content_type: ContentType | None = None
+    mime: str | None = None
+    duration_s: float | None = None
+    width: int | None = None
+    height: int | None = None
+    pages: int | None = None
+    characters: int | None = None
+    problems: tuple[str, ...] = ()
+
+
+# -- images
+
+
+def read_image(file: BoundedFile, mime: str) -> Content | None:
+    """Width and height in pixels as displayed (after rotation), or None if imagesize finds none.
+
+    imagesize reads headers only, in 20 µs; MediaInfo takes 2 ms.
+    """
+    import imagesize
+
+    width, height = imagesize.get(file)
+    if not (width > 0 and height > 0):
+        return None
+    return Content(ContentType.IMAGE, mime, width=round(width), height=round(height))
+
+
+# -- audio and video
+
+_MAX_DURATION_S = 10 * 365 * 86_400
+
+
+def read_media(file: BoundedFile, mime: str | None) -> Content | None:
+    """Duration and resolution from the headers, by MediaInfo; None without an audio, video or image track."""
+    from pymediainfo import MediaInfo
+
+    tracks: dict[str, Any] = {}
+    for track in MediaInfo.parse(file).tracks:
+        tracks.setdefault(track.track_type, track)
+    general, visual = tracks.get("General"), tracks.get("Video") or tracks.get("Image")
+    mime = getattr(general, "internet_media_type", None) or mime
+    width, height = _pixels(visual, "width"), _pixels(visual, "height")
+    if "Image" in tracks and "Video" not in tracks and "Audio" not in tracks:
+        return Content(ContentType.IMAGE, mime, width=width, height=height)
+    kind = ContentType.VIDEO if "Video" in tracks else ContentType.AUDIO if "Audio" in tracks else None
+    if kind is None:
+        return None
+    seconds = max((_duration_s(track) for track in tracks.values()), default=0.0)
+    problems = () if seconds else ("its duration is not stated",)
+    if seconds > _MAX_DURATION_S:
+        seconds, problems = 0.0, ("its header states a duration of more than ten years",)
+    if kind is ContentType.AUDIO:
+        width = height = None
+    return Content(kind, mime, seconds or None, width, height, problems=problems)
+
+
+def _duration_s(track: Any) -> float:
+    """MediaInfo gives milliseconds, as a number or as text."""
+    try:
+        return float(track.duration or 0) / 1000
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _pixels(track: Any, name: str) -> int | None:
+    value = getattr(track, name, None)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+# -- PDF
+
+
+def read_pdf(file: BoundedFile) -> Content:
+    """The page count that the root of the page tree states, by pypdf; the pages themselves are not read."""
+    from pypdf import PdfReader
+    from pypdf.errors import DependencyError, FileNotDecryptedError
+
+    mime = MIME_OF_SUFFIX["pdf"]
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs each defect that it repairs
+    try:
+        pages = int(PdfReader(file).root_object["/Pages"]["/Count"])  # type: ignore[index]
+    except (FileNotDecryptedError, DependencyError):
+        problem = "encrypted: its pages cannot be counted, and a worker may not be able to open it"
+        return Content(ContentType.DOCUMENT, mime, problems=(problem,))
+    if pages < 1:
+        return Content(ContentType.DOCUMENT, mime, problems=(f"it states a page count of {pages}",))
+    return Content(ContentType.DOCUMENT, mime, pages=pages)
+
+
+# -- office documents: zip archives that state their pages in a small member and hold their text in a larger one
+
+_MAX_MEMBER_BYTES = 4_000_000  # unpacked; a small archive may unpack to gigabytes
+_OOXML_PAGES = re.compile(rb"<(?:\w+:)?(?:Pages|Slides)>\s*(\d{1,7})\s*<")
+_ODF_PAGES = re.compile(rb'meta:page-count="(\d{1,7})"')
+_TAG = re.compile(rb"<[^>]*>")
+_SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
+_SLIDE = re.compile(r"ppt/slides/[^/]+\.xml")
+
+
+def read_office(file: BoundedFile) -> Content | None:
+    """Pages, slides or sheets of docx, pptx, xlsx, odt, odp and ods, chapters of epub; None for any other archive."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        if "word/document.xml" in names:
+            text = _TAG.sub(b"", _member(archive, "word/document.xml")).decode("utf-8", "replace")
+            return _document("docx", _number(_OOXML_PAGES, _member(archive, "docProps/app.xml")), len(text))
+        if "ppt/presentation.xml" in names:
+            return _document("pptx", _count(_SLIDE, names))
+        if "xl/workbook.xml" in names:
+            return _document("xlsx", _count(_SHEET, names))
+        mime = _member(archive, "mimetype").decode("ascii", "replace").strip()
+        suffix = next((suffix for suffix, known in MIME_OF_SUFFIX.items() if known == mime), None)
+        if suffix is None:
+            return None
+        if suffix == "epub":
+            return _document(suffix, sum(name.lower().endswith((".xhtml", ".html", ".htm")) for name in names))
+        return _document(suffix, _number(_ODF_PAGES, _member(archive, "meta.xml")))
+
+
+def _document(suffix: str, pages: int | None, characters: int | None = None) -> Content:
+    return Content(ContentType.DOCUMENT, MIME_OF_SUFFIX[suffix], pages=pages or None, characters=characters)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        with archive.open(name) as member:
+            return member.read(_MAX_MEMBER_BYTES)
+    except KeyError:
+        return b""
+
+
+def _number(pattern: re.Pattern[bytes], data: bytes) -> int | None:
+    match = pattern.search(data)
+    return int(match[1]) if match else None
+
+
+def _count(pattern: re.Pattern[str], names: list[str]) -> int:
+    return sum(pattern.fullmatch(name) is not None for name in names)
+
+
+# -- text
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CONTROLS = re.compile(r"[\x00-\x07\x0e-\x1a\x1c-\x1f]")
+_HTML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+
+
+def decode(head: bytes, is_whole: bool) -> str | None:
+    """Decode the start of a file as UTF-8, UTF-16 or UTF-32; None if it is none of them.
+
+    Unless the head `is_whole`, its last character may be incomplete.
+    """
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head, final=is_whole)
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def decode_legacy(head: bytes) -> str | None:
+    """Decode the start of a file as 8-bit text; None if it contains control characters."""
+    text = head.decode("latin-1")
+    return None if _CONTROLS.search(text) else text
+
+
+def read_text(text: str, head: bytes, size: int) -> Content:
+    """MIME type and `characters`: exact if the head is the whole file, else extrapolated from the head."""
+    characters = len(text) if size <= len(head) else round(len(text) * size / len(head))
+    if _HTML.match(text[:4096]):
+        mime = "text/html"
+    elif text.startswith("{\\rtf"):
+        mime = MIME_OF_SUFFIX["rtf"]
+    else:
+        mime = "text/plain"
+    return Content(ContentType.DOCUMENT, mime, characters=characters)

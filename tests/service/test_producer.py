@@ -1,0 +1,89 @@
+"""`route_task`: MoRAG's tasks sent with Celery are routed as by `submit`."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from morag_queue import route_task
+from morag_queue.service import producer
+from tests.support.stage import Stage
+
+FILE_TASK = "morag.worker.process_file_task"
+WEB_TASK = "morag.worker.process_web_page_task"
+PAGE = "https://example.org/page"
+FILM = "https://example.org/film.mp4"
+
+
+@pytest.fixture
+def app(valkey: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """An app with the router, on an empty broker."""
+    monkeypatch.setenv("REDIS_URL", valkey)
+    producer._producer.cache_clear()
+    with Celery("producer", broker=valkey, set_as_current=False) as app:
+        app.conf.task_routes = (route_task,)
+        app.conf.broker_transport_options = {"priority_steps": list(range(10))}
+        yield app
+    producer._producer.cache_clear()
+
+
+def waiting(stage: Stage) -> dict[str, dict[str, Any]]:
+    """The only message of each Redis list."""
+    return {
+        key.decode().partition("\x06\x16")[0]: json.loads(stage.client.lindex(key, 0))
+        for key in stage.client.scan_iter(_type="list")
+    }
+
+
+def test_a_task_of_morag_goes_to_the_queue_that_meets_its_requirements(app: Celery, stage: Stage) -> None:
+    app.send_task(WEB_TASK, (PAGE, {}))
+    app.send_task("morag.worker.process_url_task", (FILM, "video", {}))
+
+    messages = waiting(stage)
+    assert set(messages) == {"cpu_standard", "gpu_priority"}
+    assert messages["gpu_priority"]["headers"]["morag_queue"]["priority"] == "HIGH"
+    assert messages["gpu_priority"]["properties"]["delivery_info"]["exchange"] == ""
+
+
+def test_a_header_sets_priority_and_requirement_and_other_headers_are_kept(app: Celery, stage: Stage) -> None:
+    headers = {"morag_queue": {"priority": "BATCH", "requires": "cpu"}, "trace": "abc"}
+    app.send_task(WEB_TASK, (PAGE, {}), headers=headers)
+
+    message = waiting(stage)["cpu_batch"]
+    assert message["headers"]["trace"] == "abc"
+    assert message["headers"]["morag_queue"] == message["headers"]["morag_queue"] | headers["morag_queue"]
+
+
+@pytest.mark.parametrize("options", [{"queue": "mine"}, {"exchange": "mine"}, {"routing_key": "mine"}])
+def test_a_call_that_names_its_queue_is_not_routed(options: dict[str, str]) -> None:
+    assert route_task(WEB_TASK, (PAGE, {}), {}, options) is None
+
+
+def test_a_foreign_task_is_not_routed(app: Celery) -> None:
+    assert route_task("other.task", (PAGE,), {}, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "headers"),
+    [(("/no/such/file.pdf", "document", {}), {}), ((FILM, "video", {}), {"morag_queue": {"priority": "SOONEST"}})],
+)
+def test_a_call_that_cannot_be_routed_is_left_to_celery_with_a_warning(
+    args: tuple[Any, ...], headers: dict[str, Any], app: Celery, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert route_task(FILE_TASK, args, {}, {"headers": headers}) is None
+    assert f"{FILE_TASK} was not routed; Celery's default routing applies" in caplog.text
+
+
+def test_a_call_is_routed_by_its_requirements_if_the_broker_is_unreachable(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    producer._producer.cache_clear()
+
+    route = route_task(WEB_TASK, (PAGE, {}), {}, {})
+
+    assert route is not None
+    assert route["queue"].name == "cpu_standard"
+    assert "routing without the state of the fleet" in caplog.text
