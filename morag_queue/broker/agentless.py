@@ -4,7 +4,6 @@ What they answer is less than an agent says. A task that waits for its rate limi
 kept alive; and no answer means nothing at all.
 """
 
-import json
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from morag_queue.settings import Settings
 
 from . import scripts
 from .celery_control import ANSWER_SECONDS, CeleryControl
+from .codec import unacked_task_id
 from .keys import Keys
 
 VISIBILITY_S = 3600.0
@@ -77,10 +77,9 @@ class AgentlessWorkers:
         owned: Any = set(self._client.hkeys(self._keys.held))
         for tag, record in self._client.hscan_iter(self._keys.unacked, count=_A_CALL):
             if tag not in owned:
-                try:
-                    yield tag.decode(), str(json.loads(record)[0]["headers"]["id"])
-                except (ValueError, TypeError, KeyError, IndexError):
-                    continue  # foreign
+                task_id = unacked_task_id(record)
+                if task_id is not None:
+                    yield tag.decode(), task_id
 
     def _ask(self, nodes: Sequence[str], question: str) -> dict[str, Any]:
         from celery.exceptions import CeleryWarning

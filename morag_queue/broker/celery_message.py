@@ -25,7 +25,7 @@ from kombu.utils.json import dumps
 
 from morag_queue.core.model import TaskQueueEntry
 
-from .codec import HEADER, fields
+from .codec import HEADER, header_fields
 
 _REPR_LENGTH = 1024
 """Characters of an argument's `repr` in the headers, as Celery's `argsrepr_maxsize`. Celery's own repr does not escape
@@ -67,7 +67,7 @@ class MessageBuilder:
         Raises kombu's EncodeError where the arguments cannot be serialized.
         """
         template = self._templates.get(entry.task) or self._make_template(entry.task)
-        header, args, kwargs = json.dumps(fields(entry)), _as_json(entry.args), _as_json(entry.kwargs)
+        header, args, kwargs = json.dumps(header_fields(entry)), _as_json(entry.args), _as_json(entry.kwargs)
         lane, tag = quoted(entry.lane), f'"{self._run}.{next(self._count)}"'
         if template.serializer == "json":
             body = f"[{args}, {kwargs}, {_NO_LINKS_JSON}]".encode("ascii")

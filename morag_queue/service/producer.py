@@ -17,7 +17,7 @@ from typing import Any
 from kombu.entity import Exchange, Queue
 from pydantic import ValidationError
 
-from morag_queue.broker.codec import HEADER, fields
+from morag_queue.broker.codec import HEADER, header_fields
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
@@ -60,7 +60,7 @@ def route_task(
 
 
 def _options(placed: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
-    header = {HEADER: fields(placed.entry)}
+    header = {HEADER: header_fields(placed.entry)}
     if options.get("headers"):
         # The caller's options win over a route's: its own headers have to be extended where they are.
         options["headers"] = {**options["headers"], **header}

@@ -1,10 +1,14 @@
 """Finding one task wherever it is, and what is told of it."""
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 
 from morag_queue.core.model import TaskState
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.operations.task import TaskExplainer, task_details
+from tests.support.stage import Stage
 
 
 @pytest.fixture
@@ -126,6 +130,20 @@ def test_show_gives_what_the_result_backend_says(stage):
         "result": None,
         "date_done": None,
     }
+
+
+def test_show_reads_the_result_under_the_global_keyprefix_where_failover_reads_it(valkey):
+    stage = Stage(valkey, broker={"global_keyprefix": "fleet:"})
+    stage.join("cpu-1")
+    stage.submit("a")
+    done = datetime.fromtimestamp(stage.broker.now() + 60, UTC).isoformat()
+    stage.client.set("fleet:celery-task-meta-a", json.dumps({"status": "SUCCESS", "result": 42, "date_done": done}))
+    stage.client.set("celery-task-meta-a", '{"status": "FAILURE"}')
+    assert stage.claim("cpu-1") == "a"
+    assert task_details(stage.broker, stage.settings, "a").result == {
+        "status": "SUCCESS", "result": 42, "date_done": done,
+    }  # fmt: skip
+    assert stage.broker.results.finish(stage.broker.observe()[0].held) == ["a"]
 
 
 def test_a_task_with_an_eta_waits_for_it_and_says_how_long(stage, look):

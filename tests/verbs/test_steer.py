@@ -1,4 +1,4 @@
-"""Tasks changed by hand while the fleet goes on."""
+"""Edits of tasks while workers take them and other operators edit them."""
 
 import pytest
 
@@ -7,11 +7,11 @@ from morag_queue.core.model import QueuePriority
 from morag_queue.core.task import TaskFilter
 from morag_queue.errors import BrokerError
 from morag_queue.operations.task_editor import TaskEditor
-from morag_queue.operations.task_edits import cancelling, reprioritising
+from morag_queue.operations.task_edits import cancel, prioritise
 
 
 @pytest.fixture
-def steer(stage):
+def editor(stage):
     return TaskEditor(stage.broker, stage.settings, "test", who="ann")
 
 
@@ -19,29 +19,29 @@ def outcomes(report):
     return {one.task_id: one.outcome for one in report.tasks}
 
 
-def test_what_was_taken_after_it_was_chosen_is_decided_again(stage, steer):
+def test_a_task_taken_after_its_selection_is_planned_again(stage, editor):
     stage.join("cpu-1")
     stage.submit("a", "b", "c")
-    found = steer.chosen(TaskFilter(priority=QueuePriority.NORMAL))
+    found = editor.select(TaskFilter(priority=QueuePriority.NORMAL))
     assert stage.claim("cpu-1") == "a"
-    report = steer.all(found, cancelling("", terminate=False))
+    report = cancel(editor, found, terminate=False)
     assert outcomes(report) == {"a": "refused", "b": "cancelled", "c": "cancelled"}
     assert stage.broker.observe()[0].held[0].task_id == "a"
 
 
-def test_what_was_moved_after_it_was_chosen_is_changed_where_it_is(stage, steer):
+def test_a_task_moved_after_its_selection_is_changed_where_it_is_now(stage, editor):
     stage.submit("a", "b")
-    found = steer.chosen(TaskFilter(priority=QueuePriority.NORMAL))
+    found = editor.select(TaskFilter(priority=QueuePriority.NORMAL))
     stage.broker.moves.lane("cpu_standard", "cpu_batch", 4, 2)
-    report = steer.all(found, reprioritising(QueuePriority.URGENT))
+    report = prioritise(editor, found, QueuePriority.URGENT)
     assert outcomes(report) == {"a": "changed", "b": "changed"}
     assert stage.ids("cpu_batch", 0) == ["a", "b"]
 
 
-def test_two_operators_at_once_cancel_each_task_once(stage, steer):
+def test_two_operators_cancel_each_task_once(stage, editor):
     stage.submit("a", "b")
-    both = [steer.chosen(TaskFilter(priority=QueuePriority.NORMAL)) for _ in range(2)]
-    reports = [steer.all(found, cancelling("", terminate=False)) for found in both]
+    both = [editor.select(TaskFilter(priority=QueuePriority.NORMAL)) for _ in range(2)]
+    reports = [cancel(editor, found, terminate=False) for found in both]
     assert [outcomes(report) for report in reports] == [
         {"a": "cancelled", "b": "cancelled"},
         {"a": "unchanged", "b": "unchanged"},
@@ -49,16 +49,16 @@ def test_two_operators_at_once_cancel_each_task_once(stage, steer):
     assert int(stage.client.hget(stage.keys.totals, "cancelled||cpu_standard")) == 2
 
 
-def test_a_target_of_the_wrong_type_is_refused_with_nothing_done(stage, steer):
+def test_nothing_is_changed_when_the_target_key_has_another_type(stage, editor):
     stage.submit("a", "b")
     stage.client.set(stage.keys.list("cpu_standard", 0), "not a list")
     with pytest.raises(BrokerError, match="which it is; nothing was changed by this step"):
-        steer.named(["a"], reprioritising(QueuePriority.URGENT))
+        prioritise(editor, ["a"], QueuePriority.URGENT)
     assert stage.ids("cpu_standard", 4) == ["a", "b"]
 
 
-def test_a_message_is_found_again_where_others_were_taken_before_it(stage):
-    """The depth at which it was read is only where to look first."""
+def test_a_message_is_found_after_others_before_it_were_taken(stage):
+    """The recorded depth is only the first place where the script looks."""
     stage.submit(*"abcdefgh")
     raws = list(reversed(stage.client.lrange("cpu_standard\x06\x164", 0, -1)))
     changes = [
