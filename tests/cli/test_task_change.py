@@ -2,6 +2,7 @@
 
 import pytest
 
+from morag_queue.broker.redis import RedisBroker
 from tests.cli.conftest import Terminal
 
 
@@ -282,3 +283,33 @@ def test_a_cancelled_task_of_plain_celery_can_come_back(stage, fleet):
     assert outcomes(fleet("task", "retry", "foreign", "--json")) == {"foreign": "queued"}
     assert stage.ids("cpu_standard", 4) == ["foreign"]
     assert stage.message("cpu_standard", 4)["body"] == body
+
+
+# -- one snapshot
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("task", "cancel", "a", "b", "nobody"), 3),
+        (("task", "cancel", "--priority", "NORMAL", "--yes"), 0),
+        (("task", "cancel", "--state", "running", "--worker", "cpu-1", "--yes"), 0),
+        (("task", "move", "a", "--to-queue", "cpu_batch"), 0),
+        (("task", "prio", "LOW", "--queue", "cpu_standard", "--yes"), 0),
+        (("task", "retry", "a", "b"), 0),
+        (("dead", "requeue", "x", "y"), 8),
+        (("dead", "drop", "x", "y"), 8),
+        (("task", "show", "a"), 0),
+        (("task", "why", "a"), 0),
+        (("tasks",), 0),
+        (("submit", "https://example.org/x", "--type", "web"), 0),
+    ],
+    ids=str,
+)
+def test_a_command_observes_the_fleet_once(stage, fleet, monkeypatch, command, status):
+    stage.join("cpu-1")
+    stage.submit("a", "b")
+    observed, observe = [], RedisBroker.observe
+    monkeypatch.setattr(RedisBroker, "observe", lambda *args, **more: observed.append(1) or observe(*args, **more))
+    fleet(*command, status=status)
+    assert len(observed) == 1

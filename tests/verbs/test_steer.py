@@ -6,6 +6,9 @@ from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.core.model import QueuePriority
 from morag_queue.core.task import TaskFilter
 from morag_queue.errors import BrokerError
+from morag_queue.operations.complete import complete
+from morag_queue.operations.drain_checks import preflight
+from morag_queue.operations.retry import retry
 from morag_queue.operations.task_editor import TaskEditor
 from morag_queue.operations.task_edits import cancel, prioritise
 
@@ -36,6 +39,29 @@ def test_a_task_moved_after_its_selection_is_changed_where_it_is_now(stage, edit
     report = prioritise(editor, found, QueuePriority.URGENT)
     assert outcomes(report) == {"a": "changed", "b": "changed"}
     assert stage.ids("cpu_batch", 0) == ["a", "b"]
+
+
+@pytest.fixture
+def restarted(stage):
+    """A task of plain Celery, cancelled and queued again: plain Celery gives no estimate for its ledger record."""
+    stage.join("cpu-1")
+    stage.send("foreign")
+    options = {"who": "ann"}
+    cancel(TaskEditor(stage.broker, stage.settings, "task cancel", **options), ["foreign"], terminate=False)
+    report = retry(TaskEditor(stage.broker, stage.settings, "task retry", **options), ["foreign"], reset=True)
+    assert outcomes(report) == {"foreign": "queued"}
+    return stage
+
+
+def test_drain_checks_accept_a_restarted_task_of_plain_celery(restarted):
+    assert restarted.claim("cpu-1") == "foreign"
+    snapshot, _ = restarted.broker.observe()
+    assert preflight(restarted.broker, snapshot, snapshot.worker_by_id["cpu-1"], deadline_seconds=60.0) == ()
+
+
+def test_a_restarted_task_of_plain_celery_can_be_completed_by_a_service(restarted):
+    assert complete(restarted.broker, "foreign", success=True)
+    assert restarted.broker.records(["foreign"])["foreign"]["state"] == "completed"
 
 
 def test_two_operators_cancel_each_task_once(stage, editor):

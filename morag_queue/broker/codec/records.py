@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Cordon, HeldMessage, LoadBalancingDecision, TaskState
+from morag_queue.core.model import Cordon, HeldMessage, LoadBalancingDecision, Requires, TaskState
 from morag_queue.core.task import Task
 
 from .fields import json_object, member, moment, number, word
@@ -51,6 +51,15 @@ class LedgerRecord:
     def level(self) -> int | None:
         level = self.fields.get("level")
         return level if isinstance(level, int) else None
+
+    @property
+    def requires(self) -> Requires:
+        return member(Requires, self.fields.get("requires")) or Requires.CPU
+
+    @property
+    def estimated_minutes(self) -> float | None:
+        """Minutes at factor 1."""
+        return number(self.fields.get("estimated_minutes"))
 
     @property
     def enqueued_at(self) -> float | None:
