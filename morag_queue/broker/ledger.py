@@ -18,7 +18,7 @@ from morag_queue.core.histogram import bucket
 from morag_queue.core.model import Capability, ContentType, HeldMessage, QueueType, Requires
 
 from . import scripts
-from .codec import write_held
+from .codec import read_record, write_held
 from .contract import OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
@@ -89,7 +89,8 @@ class Ledger:
         if not ids:
             return {}
         found: Any = self._client.mget([self._keys.task(task_id) for task_id in ids])
-        return {task_id: json.loads(text) for task_id, text in zip(ids, found, strict=True) if text}
+        records = map(read_record, found)
+        return {task_id: dict(one.fields) for task_id, one in zip(ids, records, strict=True) if one is not None}
 
 
 def _lesson(ending: TaskEnd) -> tuple[str, str, str]:

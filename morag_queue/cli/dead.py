@@ -75,7 +75,7 @@ def requeue(
     ] = False,
 ) -> ExitStatus:
     """Queue them again. Without --reset a quarantined one that costs one more worker is back here at once."""
-    from morag_queue.operations.retry import retry
+    from morag_queue.operations.task_edits import retry
 
     chosen = _chosen(ctx, ids or [], all_, _wanted(state, age, name), "requeue")
     return emit_edits(ctx, retry(task_editor(ctx, "dead requeue"), chosen, reset=reset))

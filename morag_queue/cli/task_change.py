@@ -110,9 +110,9 @@ def retry(
     keep: Annotated[bool, typer.Option("--keep", help="Go on counting its retries and the workers it cost.")] = False,
 ) -> ExitStatus:
     """Run ended tasks again under their ids, as they were: failed, cancelled, quarantined or completed ones."""
-    from morag_queue.operations import retry as operation
+    from morag_queue.operations import task_edits
 
-    return emit_edits(ctx, operation.retry(task_editor(ctx, "task retry"), ids, reset=not keep))
+    return emit_edits(ctx, task_edits.retry(task_editor(ctx, "task retry"), ids, reset=not keep))
 
 
 def task_editor(ctx: CliContext, name: str) -> "TaskEditor":

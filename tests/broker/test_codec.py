@@ -43,6 +43,7 @@ def test_readers_never_raise(text):
     codec.renew_message(raw, lane="cpu_batch", level=1, tag="t", keep_retries=False)
     codec.read_unacked(raw)
     codec.unacked_task_id(raw)
+    codec.task_id_in(raw)
     codec.read_held(b"tag", raw)
     codec.read_story(raw)
     codec.read_result(raw)

@@ -8,9 +8,8 @@ from morag_queue.core.task import TaskFilter
 from morag_queue.errors import BrokerError
 from morag_queue.operations.complete import complete
 from morag_queue.operations.drain_checks import preflight
-from morag_queue.operations.retry import retry
 from morag_queue.operations.task_editor import TaskEditor
-from morag_queue.operations.task_edits import cancel, prioritise
+from morag_queue.operations.task_edits import cancel, prioritise, retry
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from .messages import (
     read_unacked,
     renew_message,
     rewrite_message,
+    task_id_in,
     text_filter,
     unacked_task_id,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "read_unacked",
     "renew_message",
     "rewrite_message",
+    "task_id_in",
     "text_filter",
     "unacked_task_id",
     "waiting_task",
