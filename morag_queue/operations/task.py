@@ -179,7 +179,7 @@ def unseen_tasks(broker: RedisBroker) -> str:
     return f"{strangers} connections belong to workers without the agent, whose running tasks are not visible"
 
 
-_REVOKED = "; it was cancelled: its worker was told to drop it"
+_REVOKED = "; it was cancelled: its worker was asked to drop it"
 
 
 def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:

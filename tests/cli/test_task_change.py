@@ -75,10 +75,10 @@ def test_a_reserved_task_is_revoked_with_what_that_can_do(stage, fleet):
     stage.claim("cpu-1")
     stage.claim("cpu-1")
     detail = fleet("task", "cancel", "b", "--json").json["tasks"][0]["detail"]
-    assert detail == "cpu-1 was told to drop it: it will not run, there or elsewhere"
+    assert detail == "cpu-1 was asked to drop it: it will not run there or elsewhere"
     again = fleet("task", "cancel", "b", "--json").json
     assert (again["changed"], again["unchanged"]) == (0, 1)
-    assert "it was cancelled: its worker was told to drop it" in fleet("task", "why", "b").out
+    assert "it was cancelled: its worker was asked to drop it" in fleet("task", "why", "b").out
     fleet("drain", "cpu-1", "--force")
     assert stage.ids("cpu_standard", 4) == ["a"], "it is given to nobody else"
     assert stage.broker.records(["b"])["b"]["state"] == "cancelled"

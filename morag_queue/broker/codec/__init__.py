@@ -1,7 +1,7 @@
 """Every text that morag-queue reads from the broker or writes to it: formats in one place, as typed values.
 
 The formats are shared with other versions and with plain Celery, so that the readers never raise: a text of another
-form reads as None (or as `FOREIGN`, where a Celery message without our header has to be told from it).
+form reads as None (or as `FOREIGN`, where None is a Celery message without our header).
 """
 
 from .messages import (
