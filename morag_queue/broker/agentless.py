@@ -3,7 +3,6 @@
 Their answers are incomplete: a task that waits for its rate limit is in none of them, so its message is not kept alive.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from morag_queue.core.doctor.facts import AgentlessWorker
 
 from . import scripts
 from .celery_control import CeleryControl
+from .codec import unacked_task_id
 from .keys import Keys
 
 VISIBILITY_S = 3600.0
@@ -97,11 +97,8 @@ class AgentlessWorkers:
         """Delivery tag and task id of each message in `unacked` without an owner record."""
         owned: Any = set(self._client.hkeys(self._keys.held))
         for tag, record in self._client.hscan_iter(self._keys.unacked, count=_BATCH):
-            if tag not in owned:
-                try:
-                    yield tag.decode(), str(json.loads(record)[0]["headers"]["id"])
-                except (ValueError, TypeError, KeyError, IndexError):
-                    continue  # not a Celery message
+            if tag not in owned and (task_id := unacked_task_id(record)) is not None:
+                yield tag.decode(), task_id
 
 
 def count_agentless(clients: Sequence[Mapping[str, Any]]) -> int:

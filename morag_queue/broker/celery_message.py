@@ -1,8 +1,8 @@
-"""Celery's messages as text: built by Celery's and kombu's own code once a task name, then filled in for each task.
+"""Build Celery messages from templates, one for each task name.
 
-`as_task_v2`, kombu's producer and its JSON write one message with a marker in every place that differs from task to
-task; a message is then a join of strings. What Celery adds for a task (time limits, `ignore_result`, serializer,
-compression) is in it because Celery wrote it.
+Celery's and kombu's own code writes the template, with a marker in each place that differs between messages; a message
+is then a join of strings. So the template has all that Celery adds for the task: time limits, `ignore_result`,
+serializer, compression.
 """
 
 import json
@@ -25,11 +25,11 @@ from kombu.utils.json import dumps
 
 from morag_queue.core.model import TaskQueueEntry
 
-from .codec import HEADER, fields
+from .codec import HEADER, header_fields
 
 _REPR_LENGTH = 1024
-"""Characters of an argument's `repr` in the headers, as Celery's `argsrepr_maxsize`. Celery's own repr does not escape
-control characters, and takes twenty times as long."""
+"""Maximum length of an argument's `repr` in the headers, as Celery's `argsrepr_maxsize`. We use Python's repr: Celery's
+own does not escape control characters, and takes twenty times as long."""
 
 
 _MARK = "\x01{}\x01"
@@ -40,7 +40,7 @@ _SLOT = re.compile(r'"?\\u0001(\w+)\\u0001"?')
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """`pieces` alternates between text and the name of what goes in there."""
+    """`pieces` alternates between text and the name of the value to insert."""
 
     pieces: tuple[str, ...]
     serializer: str
@@ -53,21 +53,21 @@ class _Template:
 
 
 class MessageBuilder:
-    """Writes messages for one Celery app (any app: only its configuration and registered tasks are read)."""
+    """Builds messages for one Celery app, of which only the configuration and the registered tasks are read."""
 
     def __init__(self, app: Celery | None = None) -> None:
         self._app = app if app is not None else Celery("morag_queue", set_as_current=False, broker="memory://")
         self._templates: dict[str, _Template] = {}
-        # Delivery tags need to be unique, not random: a UUID for each would be a tenth of the work.
+        # Delivery tags must be unique, not random: a UUID for each would cost a tenth of a bulk submit.
         self._run, self._count = uuid4(), count()
 
     def message(self, entry: TaskQueueEntry) -> tuple[str, str]:
-        """The message of an entry as kombu would put it in its list, and the ledger's record of it (JSON).
+        """Return the message as kombu would put it into its list, and the ledger record, both as JSON.
 
         Raises kombu's EncodeError where the arguments cannot be serialized.
         """
         template = self._templates.get(entry.task) or self._make_template(entry.task)
-        header, args, kwargs = json.dumps(fields(entry)), _as_json(entry.args), _as_json(entry.kwargs)
+        header, args, kwargs = json.dumps(header_fields(entry)), _as_json(entry.args), _as_json(entry.kwargs)
         lane, tag = quoted(entry.lane), f'"{self._run}.{next(self._count)}"'
         if template.serializer == "json":
             body = f"[{args}, {kwargs}, {_NO_LINKS_JSON}]".encode("ascii")
@@ -87,7 +87,7 @@ class MessageBuilder:
                 "tag": tag,
             }
         )
-        # Put together out of what is JSON already: encoding the same again would be a fifth of a bulk submit.
+        # Joined from texts that are JSON already: encoding them again would cost a fifth of a bulk submit.
         record = (
             f'{header[:-1]}, "state": "queued", "task": {quoted(entry.task)}, "source": {quoted(entry.source)}, '
             f'"lane": {lane}, "level": {entry.level}, "args": {args}, "kwargs": {kwargs}, "tag": {tag}}}'
@@ -97,7 +97,7 @@ class MessageBuilder:
     def _make_template(self, task: str) -> _Template:
         app = self._app
         registered = app.tasks.get(task)
-        # None: the worker's own declaration of the task decides.
+        # None leaves the choice to the worker's own declaration of the task.
         options = {name: getattr(registered, name, None) for name in ("ignore_result", "time_limit", "soft_time_limit")}
         serializer = getattr(registered, "serializer", None) or app.conf.task_serializer
         compression = getattr(registered, "compression", None) or app.conf.task_compression
@@ -117,7 +117,7 @@ class MessageBuilder:
 def _as_json(value: Any) -> str:
     try:
         return json.dumps(value)
-    except TypeError:  # dates, decimals, UUIDs: kombu's encoder knows them, at three times the price
+    except TypeError:  # kombu's encoder supports dates, decimals and UUIDs, and takes three times as long
         try:
             return str(dumps(value))
         except TypeError as error:
@@ -135,7 +135,7 @@ _NO_LINKS_JSON = json.dumps(_NO_LINKS)
 
 
 def _capture(headers: dict[str, Any], properties: dict[str, Any], content_type: str, encoding: str) -> dict[str, Any]:
-    """The message as kombu's virtual channel hands it to a transport, taken from the in-memory one."""
+    """Publish to kombu's in-memory transport, and return the message as any virtual transport would store it."""
     lane = _MARK.format("lane")
     with Connection("memory://") as connection, connection.channel() as channel:
         channel.queue_declare(lane)

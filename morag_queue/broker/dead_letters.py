@@ -5,32 +5,13 @@ The latest 10,000 are kept, see grave.lua; a person decides what becomes of them
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 
 from . import scripts
+from .codec import DeadLetter, read_dead_letter
 from .keys import Keys
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One task in `dead`; `text` is the grave as it was read, `fields` what `keys.py` says is in it."""
-
-    task_id: str
-    text: bytes
-    fields: dict[str, Any]
-
-    @property
-    def at(self) -> float:
-        at = self.fields.get("at")
-        return float(at) if isinstance(at, int | float) else 0.0
-
-    @property
-    def message(self) -> str | None:
-        message = self.fields.get("message")
-        return message if isinstance(message, str) else None
 
 
 class DeadLetters:
@@ -43,12 +24,13 @@ class DeadLetters:
 
     def all(self) -> Iterator[DeadLetter]:
         """Every grave, the latest first."""
-        found = [_dead_letter(name, text) for name, text in self._client.hscan_iter(self._keys.dead, count=1000)]
+        rows = self._client.hscan_iter(self._keys.dead, count=1000)
+        found = [read_dead_letter(task_id.decode(), text) for task_id, text in rows]
         yield from sorted(found, key=lambda one: (-one.at, one.task_id))
 
     def get(self, task_id: str) -> DeadLetter | None:
         text: Any = self._client.hget(self._keys.dead, task_id)
-        return _dead_letter(task_id.encode(), text) if text else None
+        return read_dead_letter(task_id, text) if text else None
 
     def revive(
         self,
@@ -72,11 +54,3 @@ class DeadLetters:
         """Forgets them; how many there were. The ledger forgets them too, after the retention time."""
         keys = [self._keys.dead, self._keys.graves, *map(self._keys.task, task_ids)]
         return int(self._drop(keys=keys, args=[self._retention, *task_ids]))
-
-
-def _dead_letter(name: bytes, text: bytes) -> DeadLetter:
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        fields = {}
-    return DeadLetter(name.decode(), text, fields if isinstance(fields, dict) else {})

@@ -1,6 +1,5 @@
 """Gather the facts that `doctor` judges. Each is read separately, so that a failed read costs only that fact."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -27,7 +26,7 @@ from morag_queue.errors import BrokerError
 from . import scripts
 from .acl import permissions
 from .agentless import AgentlessWorkers, count_agentless
-from .codec import HEADER, decoded, waiting_task
+from .codec import HEADER, read_message, read_unacked, waiting_task
 from .connection import translated
 from .keys import Keys
 from .redis import RedisBroker
@@ -224,7 +223,7 @@ def _sample(raw: bytes, lane: str, level: int) -> MessageSample:
     task = waiting_task(raw, lane, level)
     if task is None:
         return MessageSample(lane, level, is_celery=False, is_ours=False)
-    headers = (decoded(raw) or {})["headers"]
+    headers = (read_message(raw) or {})["headers"]
     return MessageSample(
         lane,
         level,
@@ -235,11 +234,9 @@ def _sample(raw: bytes, lane: str, level: int) -> MessageSample:
 
 
 def _unacked_sample(text: bytes) -> Iterator[MessageSample]:
-    try:
-        message, _, lane = json.loads(text)
-    except (ValueError, TypeError):
-        return
-    yield _sample(json.dumps(message).encode(), str(lane), 0)
+    message = read_unacked(text)
+    if message is not None:
+        yield _sample(message.text.encode(), message.lane, 0)
 
 
 def _text(value: Any) -> str:

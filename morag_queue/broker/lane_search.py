@@ -1,13 +1,13 @@
 """Finding tasks on the broker by id, and reading lanes a window at a time: never a whole backlog for one answer."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from redis import Redis
 
 from . import scripts
+from .codec import task_id_in
 from .keys import Keys
 
 WINDOW = 1000
@@ -61,7 +61,7 @@ class LaneSearch:
         for lane, level, length in lists:
             for window in self.windows(lane, level, length, first=WINDOW):
                 for one in window:
-                    name = _id_of(one.raw)
+                    name = task_id_in(one.raw)
                     if name in wanted:
                         found.setdefault(name, one)
                 if len(found) == len(wanted):
@@ -122,18 +122,6 @@ class LaneSearch:
             if len(found) >= limit:
                 break
         return found
-
-
-_ID = re.compile(rb'"id":\s*("(?:[^"\\]|\\.)*")')
-
-
-def _id_of(raw: bytes) -> str:
-    """By the first value of that name: what is before it in a message holds no such key."""
-    match = _ID.search(raw)
-    try:
-        return str(json.loads(match[1])) if match else ""
-    except ValueError:
-        return ""
 
 
 _GLOB = {ord(sign): f"\\{sign}" for sign in "*?[]\\"}

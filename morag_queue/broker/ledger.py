@@ -18,6 +18,7 @@ from morag_queue.core.histogram import bucket
 from morag_queue.core.model import Capability, ContentType, HeldMessage, QueueType, Requires
 
 from . import scripts
+from .codec import read_record, write_held
 from .contract import OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
 from .keys import HOUR_TTL, MINUTE_TTL, Keys
@@ -80,8 +81,7 @@ class Ledger:
 
     def hold(self, held: HeldMessage) -> None:
         """Writes who has a message that was not taken by the claim script."""
-        record = [held.worker, held.incarnation, held.task_id, held.lane, held.level, round(held.claimed_at * 1000)]
-        self._client.hset(self._keys.held, held.tag, json.dumps(record))
+        self._client.hset(self._keys.held, held.tag, write_held(held))
 
     def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The records of those tasks that are known: open ones, and ended ones within the retention time."""
@@ -89,7 +89,8 @@ class Ledger:
         if not ids:
             return {}
         found: Any = self._client.mget([self._keys.task(task_id) for task_id in ids])
-        return {task_id: json.loads(text) for task_id, text in zip(ids, found, strict=True) if text}
+        records = map(read_record, found)
+        return {task_id: dict(one.fields) for task_id, one in zip(ids, records, strict=True) if one is not None}
 
 
 def _lesson(ending: TaskEnd) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from morag_queue.core.fleet_poll import FleetPoll, LastBeat
 from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import QueueType
 
+from .codec import cordon_in_force
 from .keys import Keys
 
 _NAME = re.compile(rb" name=(mq\.\S+)")
@@ -48,7 +49,11 @@ class FleetPoller:
             names=_names(clients),
             acting={worker.decode(): run.decode() for worker, run in acting.items()},
             beats={worker.decode(): _last_beat(text) for worker, text in beats.items()},
-            cordons={worker.decode(): state for worker, text in cordons.items() if (state := _state(text, now))},
+            cordons={
+                worker.decode(): cordon.state.value
+                for worker, text in cordons.items()
+                if (cordon := cordon_in_force(text, now)) is not None
+            },
             waiting=_waiting(lengths, {name.decode() for name in paused}),
         )
 
@@ -73,12 +78,6 @@ def _last_beat(text: bytes) -> LastBeat:
     beat = json.loads(text)
     busy = int(beat.get("active", 0)) + int(beat.get("reserved", 0))
     return LastBeat(float(beat["at"]), busy, bool(beat.get("stopped")))
-
-
-def _state(text: bytes, now: float) -> str:
-    cordon = json.loads(text)
-    until = cordon.get("until")
-    return "" if until is not None and until <= now else str(cordon["state"])
 
 
 def _waiting(lengths: list[Any], paused: set[str]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from redis import Redis
 from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
 
 from . import scripts
+from .codec import read_held, read_result, unacked_task_id
 from .keys import Keys
 
 WINDOW = 1000
@@ -99,13 +100,9 @@ class LostWork:
     def in_hands(self) -> set[str]:
         """The ids of all tasks that any worker has, by the records of holders and by the messages themselves."""
         held = self._client.hscan_iter(self._keys.held, count=WINDOW)
-        ids = {str(json.loads(record)[2]) for _, record in held}
-        for _, record in self._client.hscan_iter(self._keys.unacked, count=_KEYS_A_CALL):
-            try:
-                ids.add(str(json.loads(record)[0]["headers"]["id"]))
-            except (ValueError, TypeError, KeyError, IndexError):
-                continue  # foreign
-        return ids
+        ids = {one.task_id for tag, record in held if (one := read_held(tag, record)) is not None}
+        unacked = self._client.hscan_iter(self._keys.unacked, count=_KEYS_A_CALL)
+        return ids | {task_id for _, text in unacked if (task_id := unacked_task_id(text)) is not None}
 
     def records(self, task_ids: Sequence[str]) -> dict[str, str]:
         """The ledger's records as they are stored, of those that have one."""
@@ -117,8 +114,9 @@ class LostWork:
         found: Any = self._client.mget([self._keys.result(one) for one in task_ids]) if task_ids else []
         ended: dict[str, str] = {}
         for task_id, text in zip(task_ids, found, strict=True):
-            if text and (state := _ENDED.get(str(json.loads(text).get("status")))):
-                ended[task_id] = state
+            result = read_result(text)
+            if result is not None and result.status in _ENDED:
+                ended[task_id] = _ENDED[result.status]
         return ended
 
     def keeps_results(self) -> bool:
@@ -150,7 +148,8 @@ class LostWork:
 
 
 def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> StaleMessage:
-    worker, incarnation = json.loads(holder)[:2] if holder else ("", "")
+    held = read_held(tag, holder) if holder else None
+    worker, incarnation = (held.worker, held.incarnation) if held is not None else ("", "")
     return StaleMessage(tag.decode(), worker, incarnation, lane.decode(), task_id.decode(), min(max(level, 0), 9))
 
 

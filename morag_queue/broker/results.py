@@ -1,61 +1,62 @@
-"""Celery's results, where they are kept in the broker's database: what a task's process says of its end."""
+"""Results of Celery's backend, where it uses the broker's database."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable
 
 from redis import Redis
 
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import HeldMessage, TaskState
 
+from .codec import LedgerRecord, TaskResult, completed_record, read_record, read_result
 from .keys import Keys
 from .ledger import Ledger, TaskEnd
 
-_CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type", "task")
-
 
 class Results:
-    """What a dead worker had ended and not acknowledged: it is done, and to run it again would be once too often.
+    """Reads results, and ends tasks whose worker died after the work and before the acknowledgement.
 
-    A result is written by the process that ran the task, before the worker acknowledges the message: a worker that was
-    killed between the two holds a message of a task that is done. An older result is of an earlier run of that id.
+    The process that runs a task stores its result before the worker acknowledges the message. Such a task must not run
+    again.
     """
 
     def __init__(self, client: Redis, keys: Keys, ledger: Ledger) -> None:
         self._client, self._keys, self._ledger = client, keys, ledger
 
-    def finish(self, held: Iterable[HeldMessage]) -> list[str]:
-        """Ends those tasks, of hands that are dead or fenced, of which a result says that they succeeded; their ids.
+    def get(self, task_id: str) -> TaskResult | None:
+        return read_result(self._client.get(self._keys.result(task_id)))
 
-        How long they ran is not known. Whoever does it twice, or late, changes nothing: an end is written once.
+    def finish(self, held: Iterable[HeldMessage]) -> list[str]:
+        """End those of these messages whose result is a success; return their task ids.
+
+        The messages must belong to dead or fenced workers. A result older than the claim belongs to an earlier run of
+        the same id. Safe to repeat: a task ends once.
         """
         done = self._succeeded(list(held))
-        records = self._ledger.records([one.task_id for one in done])
-        return [one.task_id for one in done if self._ledger.settle(_ending(one, records.get(one.task_id, {})))]
+        if not done:
+            return []
+        texts: list[bytes | None] = self._client.mget([self._keys.task(one.task_id) for one in done])  # type: ignore[assignment]
+        return [
+            one.task_id
+            for one, text in zip(done, texts, strict=True)
+            if self._ledger.settle(_task_end(one, read_record(text)))
+        ]
 
-    def _succeeded(self, held: Sequence[HeldMessage]) -> list[HeldMessage]:
-        found: Any = self._client.mget([self._keys.result(one.task_id) for one in held]) if held else []
-        return [one for one, text in zip(held, found, strict=True) if text and _done_at(text) >= one.claimed_at]
-
-
-def _done_at(text: bytes) -> float:
-    """Seconds since the epoch; 0 for what is no success, or does not say when."""
-    try:
-        result = json.loads(text)
-        if result["status"] != "SUCCESS":
-            return 0.0
-        at = datetime.fromisoformat(result["date_done"])
-    except (ValueError, TypeError, KeyError):
-        return 0.0
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    def _succeeded(self, held: list[HeldMessage]) -> list[HeldMessage]:
+        texts: list[bytes | None] = (
+            self._client.mget([self._keys.result(one.task_id) for one in held]) if held else []  # type: ignore[assignment]
+        )
+        results = map(read_result, texts)
+        return [one for one, result in zip(held, results, strict=True) if _succeeded_since(result, one.claimed_at)]
 
 
-def _ending(one: HeldMessage, known: Mapping[str, Any]) -> TaskEnd:
-    queue = queue_of(one.lane)
-    record = {name: known[name] for name in _CARRIED if name in known} | {
-        "state": TaskState.COMPLETED, "lane": one.lane, "worker": one.worker, "started_at": None,
-        "wait_seconds": None, "run_seconds": None, "error": "",
-    }  # fmt: skip
-    return TaskEnd(one.tag, one.task_id, one.worker, queue or "", TaskState.COMPLETED, None, None, record)
+def _succeeded_since(result: TaskResult | None, claimed_at: float) -> bool:
+    if result is None or result.status != "SUCCESS" or result.ended_at is None:
+        return False
+    return result.ended_at >= claimed_at
+
+
+def _task_end(held: HeldMessage, record: LedgerRecord | None) -> TaskEnd:
+    return TaskEnd(
+        held.tag, held.task_id, held.worker, queue_of(held.lane) or "", TaskState.COMPLETED, None, None,
+        completed_record(held, record),
+    )  # fmt: skip

@@ -1,14 +1,13 @@
 """The answer of `observe.lua` as a Snapshot. Nothing here talks to Redis."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, Lease, QueueType, WorkerInfo
+from morag_queue.core.model import Heartbeat, Lease, QueueType, WorkerInfo
 from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .codec import FOREIGN, Read, lane_entry
+from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_held
 from .counters import corrections
 
 FENCED = b"fenced"
@@ -22,8 +21,7 @@ def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[
     counts = {field.decode(): int(count) for field, count in _pairs(totals)}
     beat_of = {worker: Heartbeat.model_validate_json(text) for worker, text in _pairs(beats)}
     acting = dict(_pairs(incarnations))
-    placed = {worker: Cordon.model_validate_json(text) for worker, text in _pairs(cordons)}
-    cordon_of = {worker: one for worker, one in placed.items() if one.until is None or one.until > int(seconds)}
+    cordon_of = {worker: cordon_in_force(text, int(seconds)) for worker, text in _pairs(cordons)}
     views = tuple(
         WorkerView(
             WorkerInfo.model_validate_json(text), beat_of.get(worker), cordon_of.get(worker),
@@ -35,7 +33,7 @@ def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[
         taken_at=int(seconds) + int(micros) / 1e6,
         workers=views,
         lanes=tuple(view for one in found if (view := _lane(one, depth)) is not None),
-        held=tuple(_held(tag, record) for tag, record in _pairs(held)),
+        held=tuple(one for tag, record in _pairs(held) if (one := read_held(tag, record)) is not None),
         paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
         leader=Lease.model_validate_json(lease) if lease else None,
         corrections=corrections(learned) if learned else {},
@@ -55,14 +53,6 @@ def _totals(counts: Mapping[str, int], name: str) -> Totals:
         run_seconds=counts.get(f"run_ms|{name}", 0) / 1000,
         failures_in_a_row=counts.get(f"streak|{name}", 0),
     )
-
-
-def _held(tag: bytes, record: bytes) -> HeldMessage:
-    worker, incarnation, task_id, lane, level, ms = json.loads(record)
-    return HeldMessage(
-        tag=tag.decode(), worker=worker, incarnation=incarnation, task_id=task_id, lane=lane, level=level,
-        claimed_at=ms / 1000,
-    )  # fmt: skip
 
 
 def _lane(answer: Sequence[Any], depth: int) -> LaneView | None:

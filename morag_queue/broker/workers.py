@@ -16,6 +16,7 @@ from morag_queue.core import lanes
 from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 
 from . import scripts
+from .codec import read_held
 from .connection import fenced
 from .keys import Keys
 from .ledger import Ledger
@@ -111,12 +112,10 @@ class Registry:
     def _held(self, worker: str, incarnation: str) -> list[HeldMessage]:
         """What an incarnation has in its hands."""
         return [
-            HeldMessage(tag=tag.decode(), worker=owner, incarnation=run, task_id=task_id, lane=lane, level=level,
-                 claimed_at=ms / 1000)
+            held
             for tag, record in self._client.hscan_iter(self._keys.held, count=1000)
-            for owner, run, task_id, lane, level, ms in [json.loads(record)]
-            if (owner, run) == (worker, incarnation)
-        ]  # fmt: skip
+            if (held := read_held(tag, record)) is not None and (held.worker, held.incarnation) == (worker, incarnation)
+        ]
 
 
 class Cordons:

@@ -10,7 +10,7 @@ from morag_queue.errors import ExitStatus, Refused, UsageError
 from .choice import InState, OfAge, OfName
 from .context import CliContext
 from .options import verb
-from .task_change import tell, wire
+from .task_change import emit_edits, task_editor
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,15 +75,10 @@ def requeue(
     ] = False,
 ) -> ExitStatus:
     """Queue them again. Without --reset a quarantined one that costs one more worker is back here at once."""
-    from morag_queue.operations.retry import retrying
-    from morag_queue.operations.task_editor import TaskEditor
+    from morag_queue.operations.task_edits import retry
 
     chosen = _chosen(ctx, ids or [], all_, _wanted(state, age, name), "requeue")
-    options = ctx.options
-    steer = TaskEditor(
-        ctx.broker, ctx.settings, "dead requeue", who=ctx.who, reason=options.reason, dry_run=options.dry_run
-    )  # fmt: skip
-    return tell(ctx, steer.named(chosen, retrying(wire, reset=reset)))
+    return emit_edits(ctx, retry(task_editor(ctx, "dead requeue"), chosen, reset=reset))
 
 
 @verb(changes=True)
@@ -124,13 +119,13 @@ def _wanted(state: TaskState | None, age: str | None, name: str | None) -> "Task
 
 def _chosen(ctx: CliContext, ids: list[str], all_: bool, wanted: "TaskFilter", word: str) -> list[str]:
     """The ids, or all that the filter means once somebody has said yes to them."""
-    from morag_queue.operations.dead_letters import dead_tasks
+    from morag_queue.operations.dead_letters import select
 
     if bool(ids) + (all_ or not wanted.is_empty) != 1:
         raise UsageError(f"{word} which tasks? give ids, or a filter such as --state, --age or --all")
     if ids:
         return ids
-    found = dead_tasks(ctx.broker, wanted)
+    found = select(ctx.broker, wanted)
     if found and not ctx.options.dry_run and not ctx.options.yes:
         _ask(ctx, found, word)
     return [task.task_id for task in found]

@@ -137,7 +137,7 @@ def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
         again = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
         ctx.warn(f"Detached: {len(ids)} tasks were submitted and go on. Look again with: morag-queue {again}")
         raise
-    return {task_id: str(record.get("state", "unknown")) for task_id, record in ended.items()}
+    return ended
 
 
 def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) -> None:

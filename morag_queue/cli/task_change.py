@@ -14,12 +14,12 @@ from .options import verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.broker.celery_message import MessageBuilder
     from morag_queue.broker.task_lookup import TaskHit
+    from morag_queue.core.edits import MoveTarget
     from morag_queue.core.snapshot import Snapshot
     from morag_queue.core.task import TaskFilter
-    from morag_queue.operations.task_editor import Decide, EditReport, TaskEditor
-    from morag_queue.operations.task_edits import Target
+    from morag_queue.operations.task_editor import EditReport, TaskEditor
+    from morag_queue.operations.task_edits import Selection
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)]
 _PREVIEWED = 10
@@ -45,12 +45,12 @@ def cancel(
     One that a worker has taken but not begun is dropped when its turn comes (Celery's revoke; a worker that restarts
     before that has forgotten it). One that runs goes on to its end unless --terminate kills its process.
     """
-    from morag_queue.operations.task_edits import cancelling
+    from morag_queue.operations import task_edits
 
-    decide = cancelling(ctx.options.reason, terminate=terminate)
-    steer = _steer(ctx, "task cancel")
-    wanted = chosen(steer.snapshot, queue, lane, worker, state, priority, age, name)
-    return _change(ctx, steer, ids or [], wanted, decide, "cancel")
+    editor = task_editor(ctx, "task cancel")
+    wanted = chosen(editor.snapshot, queue, lane, worker, state, priority, age, name)
+    tasks = _selected(ctx, editor, ids or [], wanted, "cancel")
+    return emit_edits(ctx, task_edits.cancel(editor, tasks, terminate=terminate))
 
 
 @verb(changes=True)
@@ -72,12 +72,13 @@ def move(
 
     What needs a GPU is never moved into a lane that a worker without one reads.
     """
-    from morag_queue.operations.task_edits import moving
+    from morag_queue.operations import task_edits
 
-    steer = _steer(ctx, "task move")
-    target = _target(steer.snapshot, to_queue, to_worker, to_lane)
-    wanted = chosen(steer.snapshot, queue, lane, worker, None, priority, age, name)
-    return _change(ctx, steer, ids or [], wanted, moving(target, force=force), f"move to {target.shown}")
+    editor = task_editor(ctx, "task move")
+    target = _target(editor.snapshot, to_queue, to_worker, to_lane)
+    wanted = chosen(editor.snapshot, queue, lane, worker, None, priority, age, name)
+    tasks = _selected(ctx, editor, ids or [], wanted, f"move to {target.shown}")
+    return emit_edits(ctx, task_edits.move(editor, tasks, target, force=force))
 
 
 @verb(changes=True)
@@ -92,13 +93,14 @@ def prio(
     name: OfName = None,
 ) -> ExitStatus:
     """Give waiting tasks another priority: URGENT, HIGH, NORMAL, LOW or BATCH, the last word of the line."""
-    from morag_queue.operations.task_edits import reprioritising
+    from morag_queue.operations import task_edits
 
     *ids, word = words
     to = priority_of(word)
-    steer = _steer(ctx, "task prio")
-    wanted = chosen(steer.snapshot, queue, lane, worker, None, priority, age, name)
-    return _change(ctx, steer, ids, wanted, reprioritising(to), f"change to {to.name}")
+    editor = task_editor(ctx, "task prio")
+    wanted = chosen(editor.snapshot, queue, lane, worker, None, priority, age, name)
+    tasks = _selected(ctx, editor, ids, wanted, f"change to {to.name}")
+    return emit_edits(ctx, task_edits.prioritise(editor, tasks, to))
 
 
 @verb(changes=True)
@@ -108,57 +110,50 @@ def retry(
     keep: Annotated[bool, typer.Option("--keep", help="Go on counting its retries and the workers it cost.")] = False,
 ) -> ExitStatus:
     """Run ended tasks again under their ids, as they were: failed, cancelled, quarantined or completed ones."""
-    from morag_queue.operations.retry import retrying
+    from morag_queue.operations import task_edits
 
-    steer = _steer(ctx, "task retry")
-    return tell(ctx, steer.named(ids, retrying(wire, reset=not keep)))
-
-
-def wire() -> "MessageBuilder":
-    """Writes new messages."""
-    from morag_queue.broker.celery_message import MessageBuilder
-
-    return MessageBuilder()
+    return emit_edits(ctx, task_edits.retry(task_editor(ctx, "task retry"), ids, reset=not keep))
 
 
-def _steer(ctx: CliContext, name: str) -> "TaskEditor":
+def task_editor(ctx: CliContext, name: str) -> "TaskEditor":
+    """Build the editor for one command; `name` is its words, for the journal."""
     from morag_queue.operations.task_editor import TaskEditor
 
     options = ctx.options
     return TaskEditor(ctx.broker, ctx.settings, name, who=ctx.who, reason=options.reason, dry_run=options.dry_run)
 
 
-def _target(snapshot: "Snapshot", queue: str | None, worker: str | None, lane: str | None) -> "Target":
+def _target(snapshot: "Snapshot", queue: str | None, worker: str | None, lane: str | None) -> "MoveTarget":
+    from morag_queue.core.edits import MoveTarget
     from morag_queue.operations.names import resolve, resolve_queue
-    from morag_queue.operations.task_edits import Target
 
     if [queue, worker, lane].count(None) != 2:
         raise UsageError("move where? give one of --to-queue, --to-worker and --to-lane")
     if queue is not None:
-        return Target(queue=resolve_queue(queue))
+        return MoveTarget(queue=resolve_queue(queue))
     if worker is not None:
-        return Target(worker=resolve("worker", worker, snapshot.worker_by_id))
+        return MoveTarget(worker=resolve("worker", worker, snapshot.worker_by_id))
     name, owner = split(str(lane))
-    return Target(resolve_queue(name), None if owner is None else resolve("worker", owner, snapshot.worker_by_id))
+    return MoveTarget(resolve_queue(name), None if owner is None else resolve("worker", owner, snapshot.worker_by_id))
 
 
-def _change(
-    ctx: CliContext, steer: "TaskEditor", ids: list[str], wanted: "TaskFilter", decide: "Decide", words: str
-) -> ExitStatus:
+def _selected(ctx: CliContext, editor: "TaskEditor", ids: list[str], wanted: "TaskFilter", words: str) -> "Selection":
+    """Return the ids, or the tasks of the filter once they are confirmed."""
     if ids and not wanted.is_empty:
         raise UsageError("give ids or a filter, not both")
     if ids:
-        return tell(ctx, steer.named(ids, decide))
+        return ids
     if wanted.is_empty:
         raise UsageError("which tasks? give ids, or a filter such as --queue, --worker or --priority")
-    found = steer.chosen(wanted)
+    found = editor.select(wanted)
     if found and not ctx.options.dry_run and not ctx.options.yes:
         _ask(ctx, found, words)
-    return tell(ctx, steer.all(found, decide))
+        editor.refresh()  # the fleet may have changed while the prompt was open
+    return found
 
 
 def _ask(ctx: CliContext, found: "list[TaskHit]", words: str) -> None:
-    """A filter may mean more than was thought: what it means is shown, and somebody has to say yes."""
+    """Show what the filter matches, and ask for confirmation: it may match more than intended."""
     from morag_queue.view.text import safe
 
     for one in found[:_PREVIEWED]:
@@ -171,8 +166,8 @@ def _ask(ctx: CliContext, found: "list[TaskHit]", words: str) -> None:
         raise Refused(f"{words}: {len(found)} tasks; nothing was changed: add --yes, or look first with --dry-run")
 
 
-def tell(ctx: CliContext, report: "EditReport") -> ExitStatus:
-    """The answer of a verb that changes tasks."""
+def emit_edits(ctx: CliContext, report: "EditReport") -> ExitStatus:
+    """Print the answer of a command that edits tasks."""
 
     def human() -> "RenderableType":
         from morag_queue.view.plans import steered_view

@@ -25,13 +25,13 @@ def why(ctx: CliContext, task_id: Id) -> None:
     """
     from morag_queue.operations.task import TaskExplainer
 
-    look = TaskExplainer(ctx.broker, ctx.settings)
-    answer = look.why(task_id)
+    explainer = TaskExplainer(ctx.broker, ctx.settings)
+    answer = explainer.why(task_id)
 
     def human() -> "RenderableType":
         from morag_queue.view.tasks import why_view
 
-        return why_view(answer, look.snapshot.taken_at)
+        return why_view(answer, explainer.snapshot.taken_at)
 
     ctx.emit(answer, human)
 

@@ -38,7 +38,7 @@ def command(
     A page costs by its length, however many wait. With --json it is one document; --lines streams one a line, so that
     `tasks --lines --limit 0` can read out a whole backlog. Failed and quarantined ones are listed with --state.
     """
-    from morag_queue.operations.task import not_seen
+    from morag_queue.operations.task import unseen_tasks
     from morag_queue.operations.tasks import Tasks
 
     if newest and next_first:
@@ -57,8 +57,8 @@ def command(
 
         return tasks_view(page, tasks.snapshot.taken_at, wanted.state in (TaskState.FAILED, TaskState.QUARANTINED))
 
-    if blind := not_seen(ctx.broker):
-        ctx.warn(f"warning: {blind}")
+    if warning := unseen_tasks(ctx.broker):
+        ctx.warn(f"warning: {warning}")
     ctx.emit(page, human)
 
 

@@ -8,7 +8,6 @@ from morag_queue.errors import ExitStatus, NotFound
 
 from .context import CliContext
 from .options import verb
-from .task_change import wire
 
 
 @verb(changes=True)
@@ -27,7 +26,7 @@ def undo(
         raise NotFound(f"no journal entry {entry_id!r}: `morag-queue journal ls` lists the latest")
     options = ctx.options
     done = Undo(
-        ctx.broker, ctx.settings, wire, who=ctx.who, reason=options.reason, dry_run=options.dry_run
+        ctx.broker, ctx.settings, who=ctx.who, reason=options.reason, dry_run=options.dry_run
     )(found)  # fmt: skip
     would = "would be taken back" if done.dry_run else "taken back"
     already = f", {done.unchanged} as before already" if done.unchanged else ""

@@ -1,17 +1,17 @@
-"""complete: a service says that a task has ended. What a worker with the agent has is left to that worker to say."""
+"""complete: a service reports that a task has ended. A worker with the agent reports the end of its tasks itself."""
 
 from morag_queue.broker.celery_events import ExternalCompletion, ExternalCompletions
 from morag_queue.broker.redis import RedisBroker
 
 
 def complete(broker: RedisBroker, task_id: str, success: bool) -> bool:
-    """Whether this ended it: False for a task that is not known, has ended already, or is in a worker's hands."""
+    """End a task; False for one that is unknown, has ended already, or is held by a worker with the agent."""
     with broker.translated():
-        seen = broker.lost.records([task_id]).get(task_id)
-        if seen is None:
+        record = broker.lost.records([task_id]).get(task_id)
+        if record is None:
             return False
         snapshot, _ = broker.observe()
-        if any(one.task_id == task_id for one in snapshot.held):
+        if any(held.task_id == task_id for held in snapshot.held):
             return False
-        outside = ExternalCompletions(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
-        return outside.end(ExternalCompletion(task_id, "completed" if success else "failed"), seen)
+        completions = ExternalCompletions(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
+        return completions.end(ExternalCompletion(task_id, "completed" if success else "failed"), record)

@@ -1,18 +1,17 @@
-"""dead: the tasks that are not run again unasked, and what a person decides about them."""
+"""dead: list, show, requeue and drop the tasks that are not run again automatically."""
 
 from collections.abc import Sequence
 
-from morag_queue.broker.connection import translated
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import buried_task
 from morag_queue.core.model import Frozen
 from morag_queue.core.task import Task, TaskFilter
-from morag_queue.errors import MoragQueueError, NotFound, UsageError
+from morag_queue.errors import NotFound, UsageError
 from morag_queue.settings import Settings
 
 from .names import resolve
 from .task import TaskDetails, TaskExplainer, task_details
 from .task_editor import NOTED
+from .tasks import dead_tasks
 
 _VERB = "dead drop"
 
@@ -26,7 +25,7 @@ class DeadPage(Frozen):
 
 
 class DropResult(Frozen):
-    """`unchanged` were no longer in `dead`; `failed` are not known at all, and why."""
+    """`unchanged` are tasks that had been dropped before; `failed` are (name, reason) of names that match no task."""
 
     dropped: int
     tasks: tuple[str, ...]
@@ -36,61 +35,68 @@ class DropResult(Frozen):
     journal: str | None = None
 
 
-def dead_tasks(broker: RedisBroker, wanted: TaskFilter) -> list[Task]:
-    """All that are meant, the latest first."""
-    now = broker.now()
-    with translated(broker.settings.redis_url):
-        tasks = [buried_task(grave.task_id, grave.fields) for grave in broker.dead.all()]
-    return [task for task in tasks if wanted.fits(task, now)]
+def select(broker: RedisBroker, wanted: TaskFilter) -> list[Task]:
+    """Return the matching tasks, the latest first."""
+    return dead_tasks(broker, wanted, broker.now())
 
 
 def page(broker: RedisBroker, wanted: TaskFilter, limit: int | None) -> DeadPage:
-    found = dead_tasks(broker, wanted)
-    shown_ones = found[:limit]
-    return DeadPage(dead=tuple(shown_ones), total=len(found), has_more=len(found) > len(shown_ones))
-
-
-def named(broker: RedisBroker, name: str) -> str:
-    """The one in `dead` of that id, or whose id begins so. Raises NotFound, UsageError."""
-    with translated(broker.settings.redis_url):
-        return resolve("task in dead", name, (grave.task_id for grave in broker.dead.all()))
+    found = select(broker, wanted)
+    return DeadPage(dead=tuple(found[:limit]), total=len(found), has_more=limit is not None and len(found) > limit)
 
 
 def show(broker: RedisBroker, settings: Settings, name: str) -> TaskDetails:
-    """Its whole story. Raises NotFound, UsageError."""
-    return task_details(broker, settings, named(broker, name))
+    """Answer `dead show`. Raises NotFound, UsageError."""
+    return task_details(broker, settings, _resolve(name, _task_ids(broker)))
 
 
 def drop(
     broker: RedisBroker, settings: Settings, names: Sequence[str], *, who: str, reason: str = "", dry_run: bool = False
 ) -> DropResult:
-    """Forgets them for good, messages and all. One that was dropped before is left alone, an unknown one told."""
-    wanted, unchanged, failed = list[str](), list[str](), list[tuple[str, str]]()
+    """Remove tasks from `dead` for good, with their messages. Repeating it is not an error, an unknown name is."""
+    task_ids = _task_ids(broker)
+    wanted: list[str] = []
+    problems: dict[str, NotFound | UsageError] = {}
     for name in dict.fromkeys(names):
         try:
-            wanted.append(named(broker, name))
+            wanted.append(_resolve(name, task_ids))
         except (NotFound, UsageError) as error:
-            if isinstance(error, NotFound) and _was_known(broker, settings, name):
-                unchanged.append(name)
-            else:
-                failed.append((name, str(error)))
+            problems[name] = error
+    missing = [name for name, error in problems.items() if isinstance(error, NotFound)]
+    unchanged = _dropped_before(broker, settings, missing)
     entry_id, count = None, len(wanted)
     if wanted and not dry_run:
-        with translated(settings.redis_url):
+        with broker.translated():
             count = broker.dead.drop(wanted)
             changes = {"count": count, "unnamed": max(len(wanted) - NOTED, 0), "dropped": wanted[:NOTED]}
             subject = wanted[0] if len(wanted) == 1 else f"{len(wanted)} tasks"
             entry_id = broker.journal.write(who, _VERB, subject, reason=reason, changes=changes)
     return DropResult(
-        dropped=count, tasks=tuple(wanted), unchanged=tuple(unchanged), failed=tuple(failed), dry_run=dry_run,
-        journal=entry_id,
+        dropped=count, tasks=tuple(wanted), unchanged=tuple(unchanged), dry_run=dry_run, journal=entry_id,
+        failed=tuple((name, str(error)) for name, error in problems.items() if name not in unchanged),
     )  # fmt: skip
 
 
-def _was_known(broker: RedisBroker, settings: Settings, name: str) -> bool:
-    """A second drop is quiet: the ledger still has the task as ended, or the journal knows of the first one."""
+def _task_ids(broker: RedisBroker) -> list[str]:
+    with broker.translated():
+        return [dead.task_id for dead in broker.dead.all()]
+
+
+def _resolve(name: str, task_ids: Sequence[str]) -> str:
+    return resolve("task in dead", name, task_ids)
+
+
+def _dropped_before(broker: RedisBroker, settings: Settings, names: Sequence[str]) -> list[str]:
+    """Return those names that the ledger still has as ended, or whose drop is in the journal."""
+    if not names:
+        return []
+    explainer = TaskExplainer(broker, settings)
+    return [name for name in names if _was_dropped(broker, explainer, name)]
+
+
+def _was_dropped(broker: RedisBroker, explainer: TaskExplainer, name: str) -> bool:
     try:
-        return TaskExplainer(broker, settings).find(name).task.has_ended
-    except MoragQueueError:
-        with translated(settings.redis_url):
+        return explainer.find(name).task.has_ended
+    except (NotFound, UsageError):
+        with broker.translated():
             return any(entry.verb == _VERB for entry in broker.journal.about(name))

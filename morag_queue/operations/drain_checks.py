@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from morag_queue.broker.codec import waiting_task
+from morag_queue.broker.codec import LedgerRecord, waiting_task
 from morag_queue.broker.lane_search import LaneSearch
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.estimate import estimate
-from morag_queue.core.model import Requires
 from morag_queue.core.plan import Blocker
 from morag_queue.core.recovery.drain import RunningTask, drain_blockers
 from morag_queue.core.snapshot import Snapshot, WorkerView
@@ -29,11 +28,11 @@ def _running(broker: RedisBroker, snapshot: Snapshot, view: WorkerView) -> Itera
     held = snapshot.held_by_worker.get(view.worker, ())
     records = broker.records(one.task_id for one in held)
     for one in held:
-        record = records.get(one.task_id)
-        if record is None:
+        record = LedgerRecord(records.get(one.task_id, {}))
+        if record.estimated_minutes is None:
             yield RunningTask(one, None)
             continue
-        expected = estimate(record["estimated_minutes"], Requires(record["requires"]), view.info.capability)
+        expected = estimate(record.estimated_minutes, record.requires, view.info.capability)
         yield RunningTask(one, max(expected - (snapshot.taken_at - one.claimed_at) / 60, 0.0))
 
 

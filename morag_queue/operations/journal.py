@@ -1,11 +1,13 @@
 """journal: the changes, the newest first, and one of them by its id."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from morag_queue.broker.contract import Broker, JournalEntry
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import TaskHit
+from morag_queue.core import edits
+from morag_queue.core.edits import EditableTask, EditContext, EditStep, NoChange, RefusedEdit, RewriteTask, Rule
 from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.model import Frozen, TaskState, WorkerStatus
 from morag_queue.core.routing.types import Refusal
@@ -14,13 +16,7 @@ from morag_queue.settings import Settings
 
 from .agentless import cordon_any, uncordon_any
 from .pause import pause, resume
-from .retry import retrying
-from .task import TaskExplainer
-from .task_editor import Decide, NoChange, RefusedEdit, Step, TaskEditor
-from .task_edits import cancelling, placement_of, rewriting
-
-if TYPE_CHECKING:
-    from morag_queue.broker.celery_message import MessageBuilder
+from .task_editor import TaskEditor
 
 _SEARCHED = 10_000
 
@@ -78,13 +74,12 @@ class Undo:
         self,
         broker: RedisBroker,
         settings: Settings,
-        wire: "Callable[[], MessageBuilder]",
         *,
         who: str,
         reason: str = "",
         dry_run: bool = False,
     ) -> None:
-        self._broker, self._settings, self._wire = broker, settings, wire
+        self._broker, self._settings = broker, settings
         self._who, self._reason, self._dry_run = who, reason, dry_run
 
     def __call__(self, entry: JournalEntry) -> UndoResult:
@@ -97,7 +92,7 @@ class Undo:
             case "cordon" | "uncordon" | "drain":
                 return self._worker(entry)
             case "task cancel":
-                return self._tasks(entry, _only("cancelled", _uncancelled(retrying(self._wire, reset=True))))
+                return self._tasks(entry, _only("cancelled", _uncancelled(partial(edits.retry, reset=True))))
             case "task retry" | "dead requeue":
                 return self._tasks(entry, _only("queued", _unqueued(self._reason)))
             case "task prio" | "task move" | "rebalance" | "watch" | "journal undo":
@@ -124,14 +119,14 @@ class Undo:
         stays = [UndoFailure(subject=entry.subject, reason="tasks that were moved stay where they are")]
         return self._answer(entry, changed, *(stays if entry.changes.get("moved_tasks") else []))
 
-    def _tasks(self, entry: JournalEntry, decide: "Callable[[Any, TaskExplainer, TaskHit], Step]") -> UndoResult:
+    def _tasks(self, entry: JournalEntry, rule: "_NotedRule") -> UndoResult:
         noted = entry.changes.get("tasks")
         tasks: Mapping[str, Any] = noted if isinstance(noted, dict) else {}
         if not tasks and not entry.changes.get("lanes"):
             raise _not_kept(entry)
         options = self._by(entry)
-        steer = TaskEditor(self._broker, self._settings, _VERB, **options)
-        report = steer.named(tasks, _each(tasks, decide))
+        editor = TaskEditor(self._broker, self._settings, _VERB, **options)
+        report = editor.run(list(tasks), _each(tasks, rule))
         not_undone = [UndoFailure(subject=one.task_id, reason=one.detail) for one in report.refused]
         if unnamed := entry.changes.get("unnamed"):
             reason = "a change of so many is only counted, not named one by one"
@@ -151,42 +146,48 @@ def _not_kept(entry: JournalEntry) -> Refused:
     return Refused(f"{entry.verb} of {entry.subject} cannot be taken back: how it was before is not kept")
 
 
-def _each(tasks: Mapping[str, Any], decide: Callable[[Any, TaskExplainer, TaskHit], Step]) -> Decide:
-    return lambda look, found: decide(tasks.get(found.task.task_id), look, found)
+_NotedRule = Callable[[Any, EditContext, EditableTask], EditStep]
+"""A rule that also gets what the journal entry says of the task."""
 
 
-def _only(outcome: str, decide: Decide) -> Callable[[Any, TaskExplainer, TaskHit], Step]:
-    def of_one(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
+def _each(tasks: Mapping[str, Any], rule: _NotedRule) -> Rule:
+    return lambda context, editable: rule(tasks.get(editable.task.task_id), context, editable)
+
+
+def _only(outcome: str, rule: Rule) -> _NotedRule:
+    def of_one(noted: Any, context: EditContext, editable: EditableTask) -> EditStep:
         if not isinstance(noted, dict) or noted.get("outcome") != outcome:
-            return RefusedEdit("an order to a worker cannot be taken back")
-        return decide(look, found)
+            return RefusedEdit(editable.task.task_id, "an order to a worker cannot be taken back")
+        return rule(context, editable)
 
     return of_one
 
 
-def _uncancelled(send_again: Decide) -> Decide:
-    def decide(look: TaskExplainer, found: TaskHit) -> Step:
-        if found.task.has_ended and found.task.state is not TaskState.CANCELLED:
-            return RefusedEdit(f"was sent again since, and has ended ({found.task.state})")
-        return send_again(look, found)
+def _uncancelled(retry: Rule) -> Rule:
+    def decide(context: EditContext, editable: EditableTask) -> EditStep:
+        task = editable.task
+        if task.has_ended and task.state is not TaskState.CANCELLED:
+            return RefusedEdit(task.task_id, f"was sent again since, and has ended ({task.state})")
+        return retry(context, editable)
 
     return decide
 
 
-def _unqueued(reason: str) -> Decide:
-    cancel = cancelling(reason or "its retry was taken back", terminate=False)
+def _unqueued(reason: str) -> Rule:
+    cancel = partial(edits.cancel, reason=reason or "its retry was taken back", terminate=False)
 
-    def decide(look: TaskExplainer, found: TaskHit) -> Step:
-        if found.task.claimed_at is not None:
-            return RefusedEdit(f"{found.task.worker} has it already")
-        return cancel(look, found)
+    def decide(context: EditContext, editable: EditableTask) -> EditStep:
+        task = editable.task
+        if task.claimed_at is not None:
+            return RefusedEdit(task.task_id, f"{task.worker} has it already")
+        return cancel(context, editable)
 
     return decide
 
 
-def _moved_back(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
+def _moved_back(noted: Any, context: EditContext, editable: EditableTask) -> EditStep:
     """To where it was, if it still waits where the change has put it: someone else may have moved it since."""
-    task = found.task
+    task = editable.task
     match noted:
         case [str() as lane, int() as level, str() as to_lane, int() as to_level, *_]:
             before: dict[str, Any] = {"lane": lane, "level": level}
@@ -194,22 +195,20 @@ def _moved_back(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
         case {"before": {"lane": str(), "level": int()} as before, "after": {"lane": str()} as after}:
             pass
         case _:
-            return RefusedEdit("the journal does not say how it was before")
+            return RefusedEdit(task.task_id, "the journal does not say how it was before")
     if task.has_ended or task.claimed_at is not None or not task.is_on_broker:
-        return RefusedEdit("it no longer waits")
+        return RefusedEdit(task.task_id, "it no longer waits")
     now = {"lane": task.lane, "level": task.level, "priority": task.priority.name, "worker": task.pinned_to}
     if all(now[name] == value for name, value in before.items() if name in now):
-        return NoChange("is as it was already")
+        return NoChange(task.task_id, "is as it was already")
     if any(now[name] != value for name, value in after.items() if name in now):
-        return RefusedEdit("it was changed again since")
+        return RefusedEdit(task.task_id, "it was changed again since")
     queue, owner = queue_of(before["lane"]), split(before["lane"])[1]
     if before["lane"] != task.lane:
-        place = placement_of(look.snapshot, look.settings, task, worker=owner, queue=queue)
+        place = context.place(task, worker=owner, queue=queue)
         if isinstance(place, Refusal):
-            return RefusedEdit(place.message)
+            return RefusedEdit(task.task_id, place.message)
     fields: dict[str, Any] = {name: before[name] for name in ("priority", "worker") if name in before}
     if queue is not None:
         fields["queue"] = queue.value
-    return rewriting(
-        found, "moved", f"back to {before['lane']}", lane=before["lane"], level=before["level"], **fields
-    )  # fmt: skip
+    return RewriteTask(task, before["lane"], before["level"], fields, "moved", f"back to {before['lane']}")

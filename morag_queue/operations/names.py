@@ -1,4 +1,4 @@
-"""Workers and queues by an unambiguous beginning of their names."""
+"""Resolve names of workers, queues and lanes by an unambiguous prefix."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,10 @@ _SHOWN = 10
 
 
 def resolve(kind: str, given: str, known: Iterable[str]) -> str:
-    """The one name that is `given` or begins so. Raises NotFound, or UsageError that lists the candidates."""
+    """Return the name that equals `given`, or the only one with that prefix.
+
+    Raises NotFound, or UsageError that lists the candidates.
+    """
     names = sorted(set(known))
     if given in names:
         return given

@@ -1,16 +1,16 @@
-"""submit → probe → classify → route → lane: a row becomes a message, and its ledger entry with it."""
+"""submit: probe, classify and route rows, then queue them as messages with their ledger records."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from morag_queue.broker.codec import LedgerRecord, with_decision
 from morag_queue.broker.contract import Broker, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
-from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision
+from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskState
 from morag_queue.core.routing.classify import counting
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from morag_queue.broker.celery_message import MessageBuilder
 
 _CHUNK = 8 * BATCH
-"""Rows that are probed together before they are queued: a reader of stdin sees progress, a probe pool has work."""
+"""Rows that are probed together: enough to use the probe pool, few enough to show progress on a stream."""
 
 
 _NOTED = 20
-"""Ids of a bulk that its journal entry names."""
+"""Ids that the journal entry of a bulk submit names."""
 
 
 class SubmittedTask(Frozen):
@@ -57,9 +57,9 @@ class SubmittedTask(Frozen):
 
 @dataclass(slots=True)
 class SubmitReport:
-    """What became of the rows.
+    """The result for all rows.
 
-    `broken` is what ended it before its end; `uncertain` are ids whose answer was lost with the broker.
+    `broken` is the error that stopped the submit; `uncertain` are ids that were sent and not confirmed.
     """
 
     submitted: int = 0
@@ -79,10 +79,10 @@ class SubmitReport:
 
 
 class Submitter:
-    """Prepares and queues rows on one picture of the fleet."""
+    """Prepares and queues rows on one snapshot of the fleet."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, *, force: bool = False, wire: "MessageBuilder | None" = None
+        self, broker: Broker, settings: Settings, *, force: bool = False, builder: "MessageBuilder | None" = None
     ) -> None:
         self._broker, self._settings, self._force = broker, settings, force
         snapshot, _ = broker.observe()
@@ -91,11 +91,11 @@ class Submitter:
         self._clock_offset = snapshot.taken_at - monotonic()
         self._facts: dict[tuple[str, ContentType | None], Facts | MoragQueueError] = {}
         self._found: dict[tuple[Any, ...], Classification] = {}
-        if wire is not None:
-            self._wire = wire
+        if builder is not None:
+            self._builder = builder
 
     @cached_property
-    def _wire(self) -> "MessageBuilder":
+    def _builder(self) -> "MessageBuilder":
         from morag_queue.broker.celery_message import MessageBuilder
 
         return MessageBuilder()
@@ -103,7 +103,7 @@ class Submitter:
     def prepare(
         self, rows: Iterable[tuple[int, Row | RowFailure]], *, explain: bool = False
     ) -> Iterator[PreparedTask | RowFailure]:
-        """Probes, classifies and routes; queues nothing."""
+        """Probe, classify and route rows without queueing them."""
         remaining = iter(rows)
         while chunk := list(islice(remaining, _CHUNK)):
             self._probe(row for _, row in chunk if isinstance(row, Row))
@@ -117,28 +117,28 @@ class Submitter:
         details: bool = True,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> SubmitReport:
-        """Queues the rows in order; one that cannot be queued stops nothing. `on_progress` hears of how many."""
+        """Queue rows in order. A failed row stops no other; `on_progress` is called with the size of each batch."""
         report = SubmitReport()
         prepared = self.prepare(rows)
         ready: list[PreparedTask] = []
         try:
             while batch := list(islice(prepared, BATCH)):
-                report.failed += [one for one in batch if isinstance(one, RowFailure)]
-                ready = [one for one in batch if isinstance(one, PreparedTask)]
-                answers = self._broker.submit([outgoing(one, self._wire) for one in ready])
+                report.failed += [row for row in batch if isinstance(row, RowFailure)]
+                ready = [task for task in batch if isinstance(task, PreparedTask)]
+                answers = self._broker.submit([outgoing(task, self._builder) for task in ready])
                 _note_answers(report, ready, answers, details)
                 ready = []
                 on_progress(len(batch))
-        except BrokerError as error:  # refused as a whole: none of this batch was queued
+        except BrokerError as error:  # the server rejected the whole batch: none of it was queued
             report.broken = error
         except BrokerUnreachable as error:
-            report.broken, report.uncertain = error, [one.entry.task_id for one in ready]
+            report.broken, report.uncertain = error, [task.entry.task_id for task in ready]
         except KeyboardInterrupt:
-            report.broken, report.uncertain = Interrupted("interrupted"), [one.entry.task_id for one in ready]
+            report.broken, report.uncertain = Interrupted("interrupted"), [task.entry.task_id for task in ready]
         return report
 
     def _probe(self, rows: Iterable[Row]) -> None:
-        """Reads each source once, however many rows name it."""
+        """Read each source once, also where many rows name it."""
         wanted = {(row.source, row.content_type): None for row in rows}
         by_type: dict[ContentType | None, list[str]] = {}
         for source, declared in wanted:
@@ -163,18 +163,18 @@ class Submitter:
         return RowFailure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
 
     def _with_whole_name(self, row: Row) -> Row:
-        """Of the worker that it is pinned to. Raises UsageError where several begin so."""
+        """Complete the prefix of the worker that the row pins. Raises UsageError where several match."""
         if row.worker is None or row.worker in self._workers:
             return row
         try:
             return row.model_copy(update={"worker": resolve("worker", row.worker, self._workers)})
         except NotFound:
-            return row  # the pin is refused, unless it is forced
+            return row  # routing refuses the pin, unless it is forced
 
     def _classified(self, row: Row, facts: Facts) -> Classification:
-        """Rows that say the same of the same source need the same: ten thousand of them are classified once."""
-        said = (row.content_type, row.priority, row.requires, row.estimated_duration)
-        key = (row.source, *said, counting(row.options))
+        """Classify a row; rows with the same source and the same options share the result."""
+        declared = (row.content_type, row.priority, row.requires, row.estimated_duration)
+        key = (row.source, *declared, counting(row.options))
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = classified(row, facts, self._settings)
@@ -182,17 +182,17 @@ class Submitter:
 
 
 def _note_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: Sequence[bool], details: bool) -> None:
-    for one, queued in zip(ready, answers, strict=True):
+    for task, queued in zip(ready, answers, strict=True):
         if not queued:
-            report.failed.append(_still_open(one))
+            report.failed.append(_still_open(task))
             continue
         report.submitted += 1
         if details:
-            report.tasks.append(submitted(one))
+            report.tasks.append(submitted(task))
 
 
 def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
-    """Leaves a journal entry: how many, and the first ids. None where nothing was queued, or the broker is away."""
+    """Write a journal entry with the count and the first ids, unless nothing was queued or the broker failed."""
     if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
         subject = report.tasks[0].source if len(report.tasks) == 1 else f"{report.submitted} tasks"
         changes = {
@@ -204,36 +204,22 @@ def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> 
             broker.journal.write(who, "submit", subject, reason=reason, changes=changes)
 
 
-def outgoing(one: PreparedTask, wire: "MessageBuilder") -> OutgoingMessage:
-    """The message of a task that has found its place, and the ledger's record of it, with the decision."""
-    entry = one.entry
-    text, record = wire.message(entry)
-    record = f'{record[:-1]}, "decision": {_noted(one.routed.decision)}}}'
+def outgoing(task: PreparedTask, builder: "MessageBuilder") -> OutgoingMessage:
+    """Build the message of a routed task, and its ledger record with the routing decision."""
+    entry = task.entry
+    text, record = builder.message(entry)
+    record = with_decision(record, task.routed.decision)
     is_worker_lane = entry.lane != entry.queue.value
     return OutgoingMessage(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
 
 
-@lru_cache(maxsize=1024)
-def _noted(decision: LoadBalancingDecision) -> str:
-    """For the ledger, which `task why` reads."""
-    return json.dumps(
-        {
-            "action": decision.action,
-            "target_queue": decision.target_queue,
-            "worker_id": decision.worker_id,
-            "reason": decision.reason,
-            "confidence": round(decision.confidence, 3),
-        }
-    )
-
-
-def submitted(one: PreparedTask) -> SubmittedTask:
-    """The row of the answer for a task that was (or, in a dry run, would be) queued."""
-    entry, decision = one.entry, one.routed.decision
+def submitted(task: PreparedTask) -> SubmittedTask:
+    """Describe a task that was queued, or would be in a dry run."""
+    entry, decision = task.entry, task.routed.decision
     return SubmittedTask(
         task_id=entry.task_id,
         source=entry.source,
-        content_type=one.classification.content_type,
+        content_type=task.classification.content_type,
         queue=entry.queue.value,
         lane=entry.lane,
         worker=decision.worker_id,
@@ -245,27 +231,29 @@ def submitted(one: PreparedTask) -> SubmittedTask:
 
 def wait_for(
     broker: Broker, task_ids: Iterable[str], pause: Callable[[], None], on_ended: Callable[[int], None]
-) -> Mapping[str, dict[str, Any]]:
-    """Waits until each task has ended and gives their last records. `pause` is called between two looks.
+) -> Mapping[str, str]:
+    """Wait until each task has ended; return their last states. `pause` is called between two polls.
 
-    A task whose record is gone (it ended longer ago than the retention time) is given without a state.
+    A task whose record has expired (it ended longer ago than the retention time) is "unknown".
     """
-    open_ids, ended = list(task_ids), dict[str, dict[str, Any]]()
+    open_ids, states = list(task_ids), dict[str, str]()
     while open_ids:
         records = broker.records(open_ids)
-        now_ended = {one: records.get(one, {}) for one in open_ids if records.get(one, {}).get("state") != "queued"}
-        ended |= now_ended
-        open_ids = [one for one in open_ids if one not in now_ended]
-        on_ended(len(now_ended))
+        polled = {task_id: LedgerRecord(records.get(task_id, {})).state for task_id in open_ids}
+        ended = {task_id: state or "unknown" for task_id, state in polled.items() if state is not TaskState.QUEUED}
+        states |= ended
+        open_ids = [task_id for task_id in open_ids if task_id not in ended]
+        on_ended(len(ended))
         if open_ids:
             pause()
-    return ended
+    return states
 
 
 def _refused(refusal: Refusal) -> Refused:
     return Refused(refusal.message)
 
 
-def _still_open(one: PreparedTask) -> RowFailure:
-    error = Refused(f"task id {one.entry.task_id} is still open: it was not queued again; choose another --id or wait")
-    return RowFailure.of(one.line, one.row.source, error)
+def _still_open(task: PreparedTask) -> RowFailure:
+    task_id = task.entry.task_id
+    error = Refused(f"task id {task_id} is still open: it was not queued again; choose another --id or wait")
+    return RowFailure.of(task.line, task.row.source, error)

@@ -1,4 +1,4 @@
-"""What a user hands in: one row a source, from the command line or as a line of JSON."""
+"""Rows to submit, one for each source: from the command line, or as lines of JSON."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from morag_queue.settings import Settings, TaskNames
 
 
 class Row(Frozen):
-    """One source to submit. What is None is found out by reading the source."""
+    """One source to submit. Fields that are None are derived from the source."""
 
     source: str = Field(min_length=1)
     content_type: ContentType | None = None
@@ -50,7 +50,7 @@ class Row(Frozen):
 
 
 def row_of(source: str, fields: dict[str, Any]) -> Row:
-    """A row of what the flags say. Raises UsageError, which names the fields that are wrong."""
+    """Build a row from the flags. Raises UsageError that names the wrong fields."""
     try:
         return Row(source=source, **fields)
     except ValidationError as error:
@@ -59,7 +59,7 @@ def row_of(source: str, fields: dict[str, Any]) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class RowFailure:
-    """A row that was not queued, and why; `line` counts from 1 (0: not of a file)."""
+    """A row that was not queued, and why. `line` counts from 1; 0 is not from a file."""
 
     line: int
     source: str
@@ -72,7 +72,7 @@ class RowFailure:
 
 
 def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[int, Row | RowFailure]]:
-    """Reads JSON lines; blank ones are passed over. `defaults` holds what the flags say for rows that do not."""
+    """Read JSON lines and skip blank ones. `defaults` has the flags, for fields that a line leaves out."""
     given = {name: getattr(defaults, name) for name in defaults.model_fields_set - {"source"}}
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -94,21 +94,21 @@ def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | RowFa
 
 
 def _complaint(error: ValidationError) -> str:
-    told = []
-    for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"]) or "the row"
-        if one["type"] == "missing":
-            told.append(f"{name} is missing")
-        elif one["type"] == "extra_forbidden":
-            told.append(f"{name} is not a field of a row; there are {', '.join(Row.model_fields)}")
+    complaints = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]) or "the row"
+        if problem["type"] == "missing":
+            complaints.append(f"{name} is missing")
+        elif problem["type"] == "extra_forbidden":
+            complaints.append(f"{name} is not a field of a row; there are {', '.join(Row.model_fields)}")
         else:
-            told.append(f"{name}: {one['msg'].removeprefix('Value error, ')}")
-    return "; ".join(told)
+            complaints.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(complaints)
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedTask:
-    """A row that has found its place."""
+    """A classified and routed row."""
 
     row: Row
     classification: Classification
@@ -118,7 +118,7 @@ class PreparedTask:
 
 
 def classified(row: Row, facts: Facts, settings: Settings) -> Classification:
-    """What a row is expected to need; what the row says wins."""
+    """Classify a row; its own fields override the classification."""
     return classify(
         facts, row.options, settings.content, declared=row.content_type, priority=row.priority,
         requires=row.requires, estimated_minutes=row.estimated_duration,
@@ -136,7 +136,7 @@ def prepare(
     explain: bool = False,
     line: int = 0,
 ) -> PreparedTask | Refusal:
-    """Where one row goes. `enqueued_at` is the server's clock; `explain` adds the score table."""
+    """Route one row. `enqueued_at` is seconds since the epoch by the server's clock; `explain` adds the score table."""
     routed = router.route(found, pin=row.worker, queue=row.queue, force=force, explain=explain)
     if isinstance(routed, Refusal):
         return routed
@@ -161,7 +161,7 @@ def prepare(
 
 
 def _call(row: Row, found: Classification, names: TaskNames) -> tuple[str, tuple[Any, ...]]:
-    """The Celery task and its arguments, as MoRAG's workers define them."""
+    """Return the Celery task's name and arguments, as MoRAG's workers define them."""
     if "://" not in row.source if found.facts is None else not found.facts.is_url:
         return names.file, (os.path.abspath(row.source), found.content_type.value, row.options)
     if found.content_type is ContentType.WEB:

@@ -1,15 +1,11 @@
-"""One task, found by its id or the beginning of it, and explained."""
+"""One task, found by its id or id prefix: what is known of it, and why it is where it is."""
 
-import json
-from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from morag_queue.broker.codec import decoded
-from morag_queue.broker.connection import translated
+from morag_queue.broker.codec import read_arguments, read_message
 from morag_queue.broker.contract import JournalEntry
-from morag_queue.broker.dead_letters import DeadLetter
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_lookup import TaskHit, TaskLookup
 from morag_queue.core.explain.eta import RunTime
@@ -22,12 +18,12 @@ from morag_queue.errors import NotFound, UsageError
 from morag_queue.settings import Settings
 
 WINDOW_S = 3600.0
-"""Run times of the last hour tell how long a run takes."""
+"""Run times of the last hour predict when a task starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameProblem:
-    """A name that is no task's, or of several."""
+    """A name that matches no task, or several."""
 
     name: str
     error: NotFound | UsageError
@@ -41,7 +37,7 @@ class WorkerScore(Frozen):
 
 
 class RecordedDecision(Frozen):
-    """What was decided about a task: at submit, or by a verb, see the journal's entry of that id."""
+    """A decision about a task: at submit, or by the command of the journal entry `entry_id`."""
 
     at: float | None
     who: str = ""
@@ -52,7 +48,7 @@ class RecordedDecision(Frozen):
 
 
 class TaskExplanation(Frozen):
-    """The answer of `task why`. `position` is in the task's lane, 1 is the next; `ahead` is in all lanes."""
+    """The answer of `task why`. `position` is in the task's lane, 1 is the next; `ahead` counts all lanes."""
 
     task_id: str
     state: TaskState
@@ -69,39 +65,39 @@ class TaskExplanation(Frozen):
 
 
 class TaskExplainer:
-    """One picture of the fleet, and tasks looked up on it."""
+    """Finds and explains tasks on one snapshot of the fleet."""
 
     def __init__(self, broker: RedisBroker, settings: Settings) -> None:
         self._broker, self.settings = broker, settings
         self.snapshot: Snapshot
         self.totals: Mapping[QueueType, Totals]
         self.snapshot, self.totals = broker.observe()
-        self.locate = TaskLookup(broker.client, broker.keys, self.snapshot)
+        self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
 
     def find(self, name: str) -> TaskHit:
-        """By an id or its beginning. Raises NotFound, or UsageError that lists the candidates."""
-        with translated(self.settings.redis_url):
-            found = self.locate.task(name, known_only=True)
+        """Find a task by its id or id prefix. Raises NotFound, or UsageError that lists the candidates."""
+        with self._broker.translated():
+            found = self.lookup.task(name, known_only=True)
             if found is not None:
                 return found
-            ids = self.locate.ids(name) if name else []
+            ids = self.lookup.ids(name) if name else []
             whole = ids[0] if len(ids) == 1 else name
-            found = self.locate.task(whole) if ids else None
-            if found is None and len(ids) > 1:
-                raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}; give more of the id")
+            found = self.lookup.task(whole) if ids else None
+        if found is None and len(ids) > 1:
+            raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}; give more of the id")
         if found is None:
-            blind = not_seen(self._broker)
+            warning = unseen_tasks(self._broker)
             raise NotFound(
                 f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them"
-                + (f"; {blind}" if blind else "")
+                + (f"; {warning}" if warning else "")
             )
         return found
 
     def find_all(self, names: Iterable[str]) -> Iterator[TaskHit | NameProblem]:
-        """Each of these, in their order; many whole ids cost one way through the lanes."""
+        """Find each of these, in their order. Many whole ids cost one pass through the lanes."""
         wanted = list(dict.fromkeys(names))
-        with translated(self.settings.redis_url):
-            known = self.locate.tasks(wanted)
+        with self._broker.translated():
+            known = self.lookup.tasks(wanted)
         for name in wanted:
             if name in known:
                 yield known[name]
@@ -111,13 +107,8 @@ class TaskExplainer:
             except (NotFound, UsageError) as error:
                 yield NameProblem(name, error)
 
-    def grave(self, task_id: str) -> DeadLetter | None:
-        """Its entry in `dead`, as it is now."""
-        with translated(self.settings.redis_url):
-            return self._broker.dead.get(task_id)
-
     def explain(self, task: Task) -> Explanation:
-        """Why it is where it is, on this picture."""
+        """Explain why a task is where it is."""
         windows = self._broker.windows(self.snapshot.taken_at, WINDOW_S)
         estimated = task.estimated_duration
         runs = {
@@ -127,7 +118,7 @@ class TaskExplainer:
         return explain(task, self.snapshot, self.settings.policy, self.settings.queues, runs)
 
     def why(self, name: str) -> TaskExplanation:
-        """The contract's answer for one task."""
+        """Answer `task why`. Raises NotFound, UsageError."""
         found = self.find(name)
         explanation, task = self.explain(found.task), found.task
         expected = explanation.expected
@@ -138,7 +129,7 @@ class TaskExplainer:
             position=task.position,
             reason_code=explanation.code,
             reason=explanation.reason + (_REVOKED if found.is_revoked else ""),
-            workers=tuple(WorkerScore(**dict(one)) for one in explanation.workers),
+            workers=tuple(WorkerScore(**dict(score)) for score in explanation.workers),
             expected_start=expected.start if expected else None,
             earliest_start_at=expected.earliest if expected else None,
             latest_start_at=expected.latest if expected else None,
@@ -146,26 +137,49 @@ class TaskExplainer:
             decisions=self.decisions(found),
         )
 
+    def details(self, name: str) -> "TaskDetails":
+        """Answer `task show`. Raises NotFound, UsageError."""
+        found = self.find(name)
+        explanation, task_id = self.explain(found.task), found.task.task_id
+        message = read_message(found.raw)
+        stored = found.record.arguments if found.record is not None else None
+        args, kwargs = stored or read_arguments(message) or (None, None)
+        with self._broker.translated():
+            result = self._broker.results.get(task_id)
+            story = (found.dead.story if found.dead is not None else ()) or self.lookup.story(task_id)
+        return TaskDetails(
+            now_at=self.snapshot.taken_at,
+            task=found.task,
+            reason_code=explanation.code,
+            reason=explanation.reason,
+            args=args,
+            kwargs=kwargs,
+            decisions=self.decisions(found),
+            story=tuple(story),
+            result=result and {"status": result.status, "result": result.result, "date_done": result.date_done},
+            message=message,
+        )
+
     def decisions(self, found: TaskHit) -> tuple[RecordedDecision, ...]:
-        """What was decided of it, oldest first: the ledger's own note, then what the journal says of its id."""
-        noted = (found.record or {}).get("decision") or (found.record or {}).get("entry", {}).get("decision")
-        first = [_submitted(noted, found.task)] if isinstance(noted, dict) else []
-        with translated(self.settings.redis_url):
+        """Return the decisions about a task, oldest first: the one at submit, then those of the journal."""
+        decision = found.record.decision if found.record is not None else None
+        first = [] if decision is None else [_submitted(decision, found.task)]
+        with self._broker.translated():
             entries = self._broker.journal.about(found.task.task_id)
         later = [_from_journal(entry, found.task.task_id) for entry in reversed(entries)]
         return (*first, *later)
 
 
-def not_seen(broker: RedisBroker) -> str:
-    """What nobody can tell of workers without the agent; '' where there are none."""
+def unseen_tasks(broker: RedisBroker) -> str:
+    """Warn that workers without the agent hold tasks that are not visible; "" where there are none."""
     with broker.translated():
         strangers = broker.evidence.connected().strangers
     if not strangers:
         return ""
-    return f"{strangers} connections are of workers without the agent, and what these have in hand is not seen"
+    return f"{strangers} connections belong to workers without the agent, whose running tasks are not visible"
 
 
-_REVOKED = "; it was cancelled: its worker was told to drop it"
+_REVOKED = "; it was cancelled: its worker was asked to drop it"
 
 
 def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:
@@ -175,7 +189,7 @@ def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:
 
 
 def _from_journal(entry: JournalEntry, task_id: str) -> RecordedDecision:
-    """An entry by what it says of this task; the ids of a thousand others are left out."""
+    """Reduce a journal entry to this task: it may name a thousand others."""
     tasks = entry.changes.get("tasks")
     of_this = tasks.get(task_id) if isinstance(tasks, dict) else None
     detail = {name: value for name, value in entry.changes.items() if not isinstance(value, list | dict)}
@@ -193,10 +207,10 @@ def _from_journal(entry: JournalEntry, task_id: str) -> RecordedDecision:
 
 
 class TaskDetails(Frozen):
-    """`args` and `kwargs` are None where nothing tells them (a serializer other than JSON, without a ledger entry).
+    """The answer of `task show`. `args` and `kwargs` are None for a body that is not JSON, without a ledger record.
 
-    `result` is what Celery's result backend has, where that is the broker's own database; `message` the text on the
-    broker, decoded; `story` how workers died over the task or failed it, `[at, worker, why]` each.
+    `result` is set where Celery's result backend is the broker's database; `message` is the decoded text on the broker;
+    `story` has (seconds since the epoch, worker, reason) of each failed or lost attempt.
     """
 
     now_at: float
@@ -212,47 +226,5 @@ class TaskDetails(Frozen):
 
 
 def task_details(broker: RedisBroker, settings: Settings, name: str) -> TaskDetails:
-    """By an id or its beginning. Raises NotFound, or UsageError for an ambiguous one."""
-    look = TaskExplainer(broker, settings)
-    found = look.find(name)
-    explanation = look.explain(found.task)
-    message = decoded(found.raw) if found.raw is not None else None
-    args, kwargs = _arguments(found.record, message)
-    with translated(settings.redis_url):
-        result: Any = broker.client.get(f"celery-task-meta-{found.task.task_id}")
-        known: Any = broker.client.hget(broker.keys.attempts, f"story|{found.task.task_id}")
-    story = (found.grave or {}).get("story") or (json.loads(known) if known else [])
-    return TaskDetails(
-        now_at=look.snapshot.taken_at,
-        task=found.task,
-        reason_code=explanation.code,
-        reason=explanation.reason,
-        args=args,
-        kwargs=kwargs,
-        decisions=look.decisions(found),
-        story=tuple((at, str(worker or ""), str(why or "")) for at, worker, why in story),
-        result=_result(result),
-        message=message,
-    )
-
-
-def _arguments(record: dict[str, Any] | None, message: dict[str, Any] | None) -> tuple[Any, Any]:
-    """As the ledger has them, else out of the message's body."""
-    for known in (record or {}, (record or {}).get("entry") or {}):
-        if "args" in known:
-            return known["args"], known.get("kwargs")
-    try:
-        if message is None or message.get("content-type") != "application/json":
-            return None, None
-        args, kwargs, _ = json.loads(b64decode(message["body"]))
-    except (ValueError, TypeError):
-        return None, None
-    return args, kwargs
-
-
-def _result(text: bytes | None) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text) if text else None
-    except ValueError:
-        return None
-    return {name: found.get(name) for name in ("status", "result", "date_done")} if isinstance(found, dict) else None
+    """Answer `task show`. Raises NotFound, UsageError."""
+    return TaskExplainer(broker, settings).details(name)

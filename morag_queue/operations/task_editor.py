@@ -1,107 +1,58 @@
-"""Tasks changed by hand: what `cancel`, `move`, `prio` and `retry` have in common.
+"""Edit tasks by hand: look them up, plan the edits, apply the plan, note it in the journal.
 
-Each decides a step for each task it was given; here the steps are carried out, each re-checked by the broker, and
-written down. A task that was taken or moved meanwhile is looked up and decided again, a few times.
+The rules are in `core.edits`, the steps in `apply_edits`. A task that is taken or moved between its lookup and its edit
+is looked up and planned again, a few times.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, assert_never
+from typing import Any
+from uuid import uuid4
 
 from pydantic import Field
 
-from morag_queue.broker.connection import translated
-from morag_queue.broker.contract import OutgoingMessage
-from morag_queue.broker.dead_letters import DeadLetter
-from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_lookup import TaskHit
+from morag_queue.core.edits import (
+    CancelTask,
+    EditContext,
+    EditPlan,
+    EditStep,
+    NoChange,
+    RefusedEdit,
+    ResubmitTask,
+    ReviveTask,
+    RevokeTask,
+    RewriteTask,
+    Rule,
+    plan_edits,
+)
 from morag_queue.core.model import Frozen, TaskState
+from morag_queue.core.plan import Applied, Rejected
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import TaskFilter
 from morag_queue.errors import ExitStatus
 from morag_queue.settings import Settings
 
+from .apply_edits import AppliedEdits, apply_edits, outcome_of
 from .task import NameProblem, TaskExplainer
 from .tasks import SelectedTask, Tasks
 
 NOTED = 1000
-"""Tasks of one change that the journal names, and that it can undo; of the others it keeps the count."""
+"""Tasks of one edit that the journal names, and that can be undone; the others are only counted."""
 
 
-_TRIES = 3
+_ATTEMPTS = 3
 
 
-_PAGE = 500
-"""Tasks whose ledger entries are read at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """A waiting message in another form, in another place, or nowhere."""
-
-    change: LaneEdit
-    outcome: str
-    detail: str
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    """An order to the worker that holds it; nobody confirms it."""
-
-    node: str
-    worker: str
-    terminate: bool
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Revive:
-    """Out of `dead`, into a lane."""
-
-    grave: DeadLetter
-    text: str
-    record: str
-    lane: str
-    level: int
-    is_worker_lane: bool
-    story: Sequence[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Resubmit:
-    """A new message of an ended task."""
-
-    outgoing: OutgoingMessage
-
-
-@dataclass(frozen=True, slots=True)
-class NoChange:
-    """It already is as wanted."""
-
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedEdit:
-    """`overridable`: --force does it all the same."""
-
-    detail: str
-    status: ExitStatus = ExitStatus.REFUSED
-
-
-Step = Update | Revoke | Revive | Resubmit | NoChange | RefusedEdit
-
-
-Decide = Callable[[TaskExplainer, TaskHit], Step]
+_BATCH = 500
+"""Tasks whose ledger records are read in one call."""
 
 
 class TaskChange(Frozen):
-    """What became of one task. `outcome`: cancelled, revoked, moved, changed, queued, unchanged or refused."""
+    """The result for one task. `outcome`: cancelled, revoked, moved, changed, queued, unchanged or refused."""
 
     task_id: str
     outcome: str
@@ -112,169 +63,130 @@ class TaskChange(Frozen):
 
 @dataclass(slots=True)
 class EditReport:
-    """`entry_id` is the journal's entry, empty where nothing was changed."""
+    """The result of one edit. `entry_id` is the journal entry, "" where nothing was changed.
+
+    In a dry run the tasks and the counts are those that the edit would have.
+    """
 
     verb: str
     dry_run: bool
+    applied: Applied
     tasks: list[TaskChange] = field(default_factory=list)
-    statuses: set[ExitStatus] = field(default_factory=set)
     entry_id: str = ""
+    _statuses: set[ExitStatus] = field(default_factory=set)
 
     @property
     def changed(self) -> list[TaskChange]:
-        return [one for one in self.tasks if one.outcome not in ("unchanged", "refused")]
+        return [task for task in self.tasks if task.outcome not in ("unchanged", "refused")]
 
     @property
     def refused(self) -> list[TaskChange]:
-        return [one for one in self.tasks if one.outcome == "refused"]
+        return [task for task in self.tasks if task.outcome == "refused"]
 
     @property
     def exit_status(self) -> ExitStatus:
-        if not self.refused:
+        if not self.applied.rejected:
             return ExitStatus.OK
-        if len(self.refused) < len(self.tasks):
+        if len(self.applied.rejected) < len(self.tasks):
             return ExitStatus.PARTIAL
-        return self.statuses.copy().pop() if len(self.statuses) == 1 else ExitStatus.FAILED
+        return next(iter(self._statuses)) if len(self._statuses) == 1 else ExitStatus.FAILED
+
+    def add(self, plan: EditPlan, result: AppliedEdits) -> None:
+        """Add the steps that were carried out, or refused by the plan."""
+        self.tasks += (_change(step) for step, done in zip(plan.steps, result.done, strict=True) if done)
+        self.applied = _sum(self.applied, result.applied)
+        if result.applied.rejected:
+            self._statuses.add(ExitStatus.REFUSED)
+
+    def refuse(self, task_id: str, detail: str, status: ExitStatus = ExitStatus.REFUSED) -> None:
+        """Add a task that no plan contains."""
+        self.tasks.append(TaskChange(task_id=task_id, outcome="refused", detail=detail))
+        rejected = (*self.applied.rejected, Rejected(task_id=task_id, reason=detail))
+        self.applied = self.applied.model_copy(update={"rejected": rejected})
+        self._statuses.add(status)
 
     def as_json(self) -> dict[str, Any]:
+        done = self.applied
         return {
             "verb": self.verb,
             "dry_run": self.dry_run,
-            "changed": len(self.changed),
-            "unchanged": len(self.tasks) - len(self.changed) - len(self.refused),
-            "refused": len(self.refused),
+            "changed": done.cancelled + done.revoked + done.moved + done.changed + done.queued,
+            "unchanged": done.unchanged,
+            "refused": len(done.rejected),
             "tasks": self.tasks,
             "journal": self.entry_id or None,
         }
 
 
 class TaskEditor:
-    """One change by one person for one reason, of one task or many."""
+    """One edit of one or many tasks, on one snapshot of the fleet."""
 
     def __init__(
         self, broker: RedisBroker, settings: Settings, verb: str, *, who: str, reason: str = "", dry_run: bool = False
     ) -> None:
         self._broker, self._settings, self._verb = broker, settings, verb
-        self._who, self._reason, self._dry_run = who, reason, dry_run
-        self._steering = LaneEdits(broker.client, broker.keys, settings.ledger.retention_seconds)
+        self._who, self.reason, self._dry_run = who, reason, dry_run
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._explainer.snapshot
 
     @cached_property
-    def snapshot(self) -> Snapshot:
-        """The fleet, for who has to resolve a name first."""
-        return self._broker.observe()[0]
+    def _explainer(self) -> TaskExplainer:
+        return TaskExplainer(self._broker, self._settings)
 
-    def named(self, ids: Iterable[str], decide: Decide) -> EditReport:
-        """The tasks of these ids, or beginnings of ids. One that is not there is refused, and stops no other."""
-        look, report = TaskExplainer(self._broker, self._settings), self._report()
-        return self._run(report, look, list(self._found(report, look, ids)), decide)
+    def refresh(self) -> None:
+        """Observe the fleet again: it may have changed while a person was asked, or while tasks were edited."""
+        self.__dict__.pop("_explainer", None)
 
-    def chosen(self, wanted: TaskFilter) -> list[TaskHit]:
-        """The tasks that a filter means: waiting ones; those in workers' hands where the filter asks for them."""
-        tasks = Tasks(self._broker, self._settings)
+    def select(self, wanted: TaskFilter) -> list[TaskHit]:
+        """Find the tasks that a filter matches: waiting ones, and those of other states where it asks for them."""
+        tasks = Tasks(self._broker, self._settings, self.snapshot)
         if wanted.state in (TaskState.RUNNING, TaskState.FAILED, TaskState.QUARANTINED):
-            found = TaskExplainer(self._broker, self._settings).find_all(task.task_id for task in tasks.all(wanted))
+            found = self._explainer.find_all(task.task_id for task in tasks.all(wanted))
             return [one for one in found if isinstance(one, TaskHit)]
         return list(self._with_records(tasks.waiting(wanted)))
 
-    def _with_records(self, waiting: Iterator[SelectedTask]) -> Iterator[TaskHit]:
-        while page := list(islice(waiting, _PAGE)):
-            records = self._broker.records(one.task.task_id for one in page)
-            for one in page:
-                yield TaskHit(one.task, one.waiting.raw.decode(), records.get(one.task.task_id))
-
-    def all(self, found: Sequence[TaskHit], decide: Decide) -> EditReport:
-        """These tasks."""
-        return self._run(self._report(), TaskExplainer(self._broker, self._settings), found, decide)
-
-    # -- deciding and carrying out
-
-    def _report(self) -> EditReport:
-        return EditReport(self._verb, self._dry_run)
-
-    def _run(self, report: EditReport, look: TaskExplainer, found: Sequence[TaskHit], decide: Decide) -> EditReport:
-        remaining = list(found)
-        for last in (n == _TRIES - 1 for n in range(_TRIES)):
-            steps = [(one, decide(look, one)) for one in remaining]
-            missed = self._carry_out(report, steps)
-            if not missed:
-                break
-            if last:
-                for one in missed:
-                    self._refuse(report, one.task.task_id, RefusedEdit("it kept moving meanwhile: try again"))
-                break
-            look = TaskExplainer(self._broker, self._settings)
-            remaining = list(self._found(report, look, (one.task.task_id for one in missed)))
-        self._write_down(report)
+    def run(self, tasks: Sequence[str] | Sequence[TaskHit], rule: Rule) -> EditReport:
+        """Edit the tasks, given by id, id prefix or as found. One that is not found is refused, and stops no other."""
+        report = EditReport(self._verb, self._dry_run, Applied(plan_id=str(uuid4())))
+        hits = list(self._resolve(report, tasks))
+        for attempt in range(_ATTEMPTS):
+            if attempt and hits:
+                self.refresh()
+                hits = list(self._resolve(report, [hit.task.task_id for hit in hits]))
+            hits = self._edit(report, hits, rule)
+        for hit in hits:
+            report.refuse(hit.task.task_id, "it kept moving meanwhile: try again")
+        self._note(report)
         return report
 
-    def _found(self, report: EditReport, look: TaskExplainer, ids: Iterable[str]) -> Iterator[TaskHit]:
-        seen = set()
-        for one in look.find_all(ids):
-            if isinstance(one, NameProblem):
-                self._refuse(report, one.name, RefusedEdit(str(one.error), one.error.exit_status))
-            elif one.task.task_id not in seen:
-                seen.add(one.task.task_id)
-                yield one
+    def _resolve(self, report: EditReport, tasks: Sequence[str] | Sequence[TaskHit]) -> Iterator[TaskHit]:
+        yield from (task for task in tasks if isinstance(task, TaskHit))
+        seen = set[str]()
+        for found in self._explainer.find_all(task for task in tasks if isinstance(task, str)):
+            if isinstance(found, NameProblem):
+                report.refuse(found.name, str(found.error), found.error.exit_status)
+            elif found.task.task_id not in seen:
+                seen.add(found.task.task_id)
+                yield found
 
-    def _carry_out(self, report: EditReport, steps: Sequence[tuple[TaskHit, Step]]) -> list[TaskHit]:
-        """Gives back the tasks that were no longer where they had been read."""
-        missed: list[TaskHit] = []
-        puts = [(one, step) for one, step in steps if isinstance(step, Update)]
-        with translated(self._settings.redis_url):
-            done = [True] * len(puts) if self._dry_run else self._steering.apply([step.change for _, step in puts])
-            for (one, put), was_done in zip(puts, done, strict=True):
-                if was_done:
-                    self._note(report, one, put.outcome, put.detail, put.before, put.after)
-                else:
-                    missed.append(one)
-            for one, step in steps:
-                if not isinstance(step, Update) and not self._one(report, one, step):
-                    missed.append(one)
-        return missed
+    def _with_records(self, waiting: Iterator[SelectedTask]) -> Iterator[TaskHit]:
+        while batch := list(islice(waiting, _BATCH)):
+            with self._broker.translated():
+                records = self._explainer.lookup.records(one.task.task_id for one in batch)
+            for one in batch:
+                yield TaskHit(one.task, one.waiting.raw.decode(), records.get(one.task.task_id))
 
-    def _one(self, report: EditReport, one: TaskHit, step: Revoke | Revive | Resubmit | NoChange | RefusedEdit) -> bool:
-        match step:
-            case Revoke():
-                if not self._dry_run:
-                    if one.tag is not None:
-                        self._broker.requeues.revoke(one.tag)
-                    self._broker.control.revoke(step.node, one.task.task_id, terminate=step.terminate)
-                self._note(report, one, "revoked", step.detail, {"worker": step.worker}, {})
-            case Revive():
-                if not self._dry_run and not self._broker.dead.revive(
-                    step.grave, step.text, step.record, step.lane, step.level, is_worker_lane=step.is_worker_lane,
-                    story=step.story,
-                ):  # fmt: skip
-                    return False
-                detail = f"out of dead, to {step.lane}"
-                self._note(report, one, "queued", detail, {"state": one.task.state.value}, {"lane": step.lane})
-            case Resubmit():
-                if not self._dry_run and not all(self._broker.submit([step.outgoing])):
-                    return False
-                detail = f"sent again to {step.outgoing.lane}"
-                after = {"lane": step.outgoing.lane}
-                self._note(report, one, "queued", detail, {"state": one.task.state.value}, after)
-            case NoChange():
-                report.tasks.append(TaskChange(task_id=one.task.task_id, outcome="unchanged", detail=step.detail))
-            case RefusedEdit():
-                self._refuse(report, one.task.task_id, step)
-            case _:
-                assert_never(step)
-        return True
+    def _edit(self, report: EditReport, hits: list[TaskHit], rule: Rule) -> list[TaskHit]:
+        """Plan and apply; return the tasks that were no longer as they had been read."""
+        context = EditContext(self.snapshot, self._settings.policy, self._settings.queues)
+        plan = plan_edits(context, (hit.editable for hit in hits), rule, plan_id=report.applied.plan_id)
+        result = apply_edits(self._broker, plan, hits, dry_run=self._dry_run)
+        report.add(plan, result)
+        return [hit for hit, done in zip(hits, result.done, strict=True) if not done]
 
-    def _note(
-        self, report: EditReport, one: TaskHit, outcome: str, detail: str, before: Mapping[str, Any],
-        after: Mapping[str, Any],
-    ) -> None:  # fmt: skip
-        report.tasks.append(
-            TaskChange(task_id=one.task.task_id, outcome=outcome, detail=detail, before=dict(before), after=dict(after))
-        )
-
-    def _refuse(self, report: EditReport, name: str, step: RefusedEdit) -> None:
-        report.tasks.append(TaskChange(task_id=name, outcome="refused", detail=step.detail))
-        report.statuses.add(step.status)
-
-    def _write_down(self, report: EditReport) -> None:
+    def _note(self, report: EditReport) -> None:
         changed = report.changed
         if self._dry_run or not changed:
             return
@@ -283,7 +195,40 @@ class TaskEditor:
             one.task_id: {"outcome": one.outcome, "before": one.before, "after": one.after} for one in changed[:NOTED]
         }
         changes = {"count": len(changed), "unnamed": max(len(changed) - NOTED, 0), "tasks": tasks}
-        with translated(self._settings.redis_url):
+        with self._broker.translated():
             report.entry_id = self._broker.journal.write(
-                self._who, self._verb, subject, reason=self._reason, changes=changes
+                self._who, self._verb, subject, reason=self.reason, changes=changes
             )
+
+
+def _change(step: EditStep) -> TaskChange:
+    """Describe one step. `before` and `after` are what an undo compares and restores."""
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    match step:
+        case CancelTask(task=task):
+            detail, before = f"out of {task.lane}", {"lane": task.lane, "level": task.level}
+        case RewriteTask(task=task):
+            detail = step.detail
+            before = {"lane": task.lane, "level": task.level, "priority": task.priority.name, "worker": task.pinned_to}
+            fields = {name: value for name, value in step.fields.items() if name in before}
+            after = {**before, "lane": step.lane, "level": step.level, **fields}
+        case RevokeTask():
+            detail, before = step.detail, {"worker": step.worker}
+        case ReviveTask(task=task):
+            detail, before, after = f"out of dead, to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
+        case ResubmitTask(task=task):
+            detail, before, after = f"sent again to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
+        case NoChange() | RefusedEdit():
+            detail = step.detail
+    return TaskChange(task_id=step.task_id, outcome=outcome_of(step), detail=detail, before=before, after=after)
+
+
+def _sum(one: Applied, other: Applied) -> Applied:
+    counts = {name: value for name, value in other if isinstance(value, int)}
+    return one.model_copy(
+        update={
+            **{name: getattr(one, name) + count for name, count in counts.items()},
+            "rejected": (*one.rejected, *other.rejected),
+        }
+    )

@@ -1,34 +1,32 @@
-"""tasks: what runs and what waits, page by page. A page costs by its length, not by the backlog."""
+"""tasks: running and waiting tasks, page by page. A page costs by its length, not by the backlog."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
-from typing import Any
 
-from morag_queue.broker.codec import HEADER, waiting_task
-from morag_queue.broker.connection import translated
+from morag_queue.broker.codec import dead_task, text_filter, waiting_task, with_record
 from morag_queue.broker.lane_search import WaitingMessage
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import TaskLookup, buried_task, unwrapped
+from morag_queue.broker.task_lookup import TaskLookup
 from morag_queue.core.model import Frozen, TaskState
+from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import Task, TaskFilter
 from morag_queue.errors import UsageError
 from morag_queue.settings import Settings
 
-_PAGE = 500
-"""Tasks whose ledger entries are read at once."""
+_FIRST_BATCH, _BATCH = 50, 500
+"""Tasks whose ledger records are read in one call: few at first, since a page is short."""
 
 
-_GRAVES = (TaskState.FAILED, TaskState.QUARANTINED)
+_IN_DEAD = (TaskState.FAILED, TaskState.QUARANTINED)
 
 
 _BY_ID_ONLY = (TaskState.COMPLETED, TaskState.CANCELLED)
 
 
 class TaskPage(Frozen):
-    """`waiting` is the length of the whole line, whatever the filter says; `has_more` says that the limit cut."""
+    """`waiting` counts all waiting tasks, also those outside the filter. `has_more`: the limit cut the page."""
 
     tasks: tuple[Task, ...]
     waiting: int
@@ -37,44 +35,49 @@ class TaskPage(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class SelectedTask:
-    """A waiting task and its message, for the verbs that change many of them."""
+    """A waiting task and its message, for an edit of many."""
 
     task: Task
     waiting: WaitingMessage
 
 
 class Tasks:
-    """Tasks of one fleet, on one picture of it."""
+    """Lists the tasks of one fleet on one snapshot; without one it observes the fleet."""
 
-    def __init__(self, broker: RedisBroker, settings: Settings) -> None:
-        self._broker, self._url = broker, settings.redis_url
-        self.snapshot, _ = broker.observe()
-        self._locate = TaskLookup(broker.client, broker.keys, self.snapshot)
+    def __init__(self, broker: RedisBroker, settings: Settings, snapshot: Snapshot | None = None) -> None:
+        self._broker = broker
+        self.snapshot = broker.observe()[0] if snapshot is None else snapshot
+        self._lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
 
     def page(self, wanted: TaskFilter, *, limit: int, newest: bool = False) -> TaskPage:
-        """At most `limit` tasks, the running ones first, then in the order in which they are taken, or newest first."""
+        """Return up to `limit` tasks: first the running ones, then the waiting ones, next to run (or newest) first."""
         found = list(islice(self.all(wanted, newest=newest), limit + 1))
         waiting = sum(view.length for view in self.snapshot.lanes)
         return TaskPage(tasks=tuple(found[:limit]), waiting=waiting, has_more=len(found) > limit)
 
     def all(self, wanted: TaskFilter, *, newest: bool = False) -> Iterator[Task]:
-        """As `page`, without a limit: read on while it is consumed. Raises UsageError for what only an id finds."""
+        """Yield as `page`, without a limit; the lanes are read as the iterator is consumed.
+
+        Raises UsageError for states of which the broker keeps no list.
+        """
         if wanted.state in _BY_ID_ONLY:
             raise UsageError(f"--state {wanted.state}: an ended task is found by its id only: morag-queue task show ID")
-        if wanted.state in _GRAVES:
-            yield from self._buried(wanted)
-            return
         now = self.snapshot.taken_at
+        if wanted.state in _IN_DEAD:
+            yield from dead_tasks(self._broker, wanted, now)
+            return
         if wanted.state in (None, TaskState.RUNNING):
-            held = sorted(self._held(), key=lambda task: task.claimed_at or 0.0, reverse=newest)
+            with self._broker.translated():
+                held = self._lookup.held_tasks()
+            held.sort(key=lambda task: task.claimed_at or 0.0, reverse=newest)
             yield from (task for task in held if wanted.fits(task, now))
         if wanted.state is not TaskState.RUNNING:
-            yield from self._with_sources(one.task for one in self.waiting(wanted, newest=newest))
+            yield from self._with_records(one.task for one in self.waiting(wanted, newest=newest))
 
     def waiting(self, wanted: TaskFilter, *, newest: bool = False) -> Iterator[SelectedTask]:
-        """The waiting tasks that are meant, with their messages."""
+        """Yield the waiting tasks that match, with their messages."""
         by_level: dict[int, list[Iterator[SelectedTask]]] = {}
-        for lane, level, length in self._locate.lists():
+        for lane, level, length in self._lookup.lists():
             if wanted.looks_at(lane, self.snapshot.lane_by_name[lane].queue):
                 stream = self._read(lane, level, length, wanted, newest)
                 by_level.setdefault(0 if newest else level, []).append(stream)
@@ -82,75 +85,36 @@ class Tasks:
             yield from merge(*by_level[level], key=_newest if newest else _oldest)
 
     def _read(self, lane: str, level: int, length: int, wanted: TaskFilter, newest: bool) -> Iterator[SelectedTask]:
-        windows = self._locate.search.windows(lane, level, length, newest=newest)
-        before = self._locate.position(lane, level, 0)
-        may_fit = _glance(wanted)
+        windows = self._lookup.search.windows(lane, level, length, newest=newest)
+        before = self._lookup.position(lane, level, 0)
+        may_fit = text_filter(wanted.name, wanted.priority)
         while True:
-            with translated(self._url):
+            with self._broker.translated():
                 window = next(windows, None)
             if window is None:
                 return
-            for one in window:
-                if not may_fit(one.raw):
+            for message in window:
+                if not may_fit(message.raw):
                     continue
-                task = waiting_task(one.raw, lane, level, one.depth, before + one.depth)
+                task = waiting_task(message.raw, lane, level, message.depth, before + message.depth)
                 if task is not None and wanted.fits(task, self.snapshot.taken_at):
-                    yield SelectedTask(task, one)
+                    yield SelectedTask(task, message)
 
-    def _held(self) -> list[Task]:
-        held = self.snapshot.held
-        if not held:
-            return []
-        with translated(self._url):
-            texts: Sequence[bytes | None] = self._broker.client.hmget(  # type: ignore[assignment]
-                self._broker.keys.unacked, [one.tag for one in held]
-            )
-            records = self._broker.records(one.task_id for one in held)
-        tasks = []
-        for one, text in zip(held, texts, strict=True):
-            raw = unwrapped(text)
-            task = waiting_task(raw, one.lane, one.level) if raw is not None else None
-            task = task or Task(task_id=one.task_id, state=TaskState.RUNNING, lane=one.lane, level=one.level)
-            more = {"state": TaskState.RUNNING, "worker": one.worker, "claimed_at": one.claimed_at}
-            tasks.append(_sourced(task.model_copy(update=more), records.get(one.task_id)))
-        return tasks
-
-    def _buried(self, wanted: TaskFilter) -> Iterator[Task]:
-        with translated(self._url):
-            graves = list(self._broker.dead.all())
-        for grave in graves:
-            task = buried_task(grave.task_id, grave.fields)
-            if wanted.fits(task, self.snapshot.taken_at):
-                yield task
-
-    def _with_sources(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """The ledger knows what a task works on; a message only has its arguments as text."""
+    def _with_records(self, tasks: Iterable[Task]) -> Iterator[Task]:
         remaining = iter(tasks)
-        size = 50
-        while page := list(islice(remaining, size)):
-            records = self._broker.records(task.task_id for task in page)
-            yield from (_sourced(task, records.get(task.task_id)) for task in page)
-            size = _PAGE
+        size = _FIRST_BATCH
+        while batch := list(islice(remaining, size)):
+            with self._broker.translated():
+                records = self._lookup.records(task.task_id for task in batch)
+            yield from (with_record(task, records.get(task.task_id)) for task in batch)
+            size = _BATCH
 
 
-def _glance(wanted: TaskFilter) -> Callable[[bytes], bool]:
-    """Whether a message may be meant, by its text: most of a long lane need not be decoded. Never wrongly no."""
-    name, word = wanted.name or "", wanted.priority.name if wanted.priority else ""
-    in_text = name.encode() if json.dumps(name) == f'"{name}"' else b""
-    any_word = f'"{HEADER}": {{"priority": "'.encode()
-    this_word = any_word + f'{word}"'.encode() if word else b""
-
-    def may_fit(raw: bytes) -> bool:
-        return in_text in raw and (this_word in raw or any_word not in raw)
-
-    return may_fit
-
-
-def _sourced(task: Task, record: dict[str, Any] | None) -> Task:
-    if record is None:
-        return task
-    source = str(record.get("source") or "") or task.source
-    return task.model_copy(update={"source": source, "is_known": True})
+def dead_tasks(broker: RedisBroker, wanted: TaskFilter, now: float) -> list[Task]:
+    """Return the matching tasks in `dead`, the latest first."""
+    with broker.translated():
+        tasks = [dead_task(dead) for dead in broker.dead.all()]
+    return [task for task in tasks if wanted.fits(task, now)]
 
 
 def _oldest(one: SelectedTask) -> float:

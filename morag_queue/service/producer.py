@@ -17,7 +17,7 @@ from typing import Any
 from kombu.entity import Exchange, Queue
 from pydantic import ValidationError
 
-from morag_queue.broker.codec import HEADER, fields
+from morag_queue.broker.codec import HEADER, header_fields
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.routing.types import Refusal
 from morag_queue.core.snapshot import Snapshot
@@ -57,7 +57,7 @@ def route_task(
 
 
 def _options(prepared: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
-    header = {HEADER: fields(prepared.entry)}
+    header = {HEADER: header_fields(prepared.entry)}
     if options.get("headers"):
         # The options of a call override those of its route, so extend the headers of the call.
         options["headers"] = {**options["headers"], **header}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from morag_queue.broker.redis import RedisBroker
 from tests.cli.conftest import Terminal
 
 
@@ -74,10 +75,10 @@ def test_a_reserved_task_is_revoked_with_what_that_can_do(stage, fleet):
     stage.claim("cpu-1")
     stage.claim("cpu-1")
     detail = fleet("task", "cancel", "b", "--json").json["tasks"][0]["detail"]
-    assert detail == "cpu-1 was told to drop it: it will not run, there or elsewhere"
+    assert detail == "cpu-1 was asked to drop it: it will not run there or elsewhere"
     again = fleet("task", "cancel", "b", "--json").json
     assert (again["changed"], again["unchanged"]) == (0, 1)
-    assert "it was cancelled: its worker was told to drop it" in fleet("task", "why", "b").out
+    assert "it was cancelled: its worker was asked to drop it" in fleet("task", "why", "b").out
     fleet("drain", "cpu-1", "--force")
     assert stage.ids("cpu_standard", 4) == ["a"], "it is given to nobody else"
     assert stage.broker.records(["b"])["b"]["state"] == "cancelled"
@@ -282,3 +283,33 @@ def test_a_cancelled_task_of_plain_celery_can_come_back(stage, fleet):
     assert outcomes(fleet("task", "retry", "foreign", "--json")) == {"foreign": "queued"}
     assert stage.ids("cpu_standard", 4) == ["foreign"]
     assert stage.message("cpu_standard", 4)["body"] == body
+
+
+# -- one snapshot
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("task", "cancel", "a", "b", "nobody"), 3),
+        (("task", "cancel", "--priority", "NORMAL", "--yes"), 0),
+        (("task", "cancel", "--state", "running", "--worker", "cpu-1", "--yes"), 0),
+        (("task", "move", "a", "--to-queue", "cpu_batch"), 0),
+        (("task", "prio", "LOW", "--queue", "cpu_standard", "--yes"), 0),
+        (("task", "retry", "a", "b"), 0),
+        (("dead", "requeue", "x", "y"), 8),
+        (("dead", "drop", "x", "y"), 8),
+        (("task", "show", "a"), 0),
+        (("task", "why", "a"), 0),
+        (("tasks",), 0),
+        (("submit", "https://example.org/x", "--type", "web"), 0),
+    ],
+    ids=str,
+)
+def test_a_command_observes_the_fleet_once(stage, fleet, monkeypatch, command, status):
+    stage.join("cpu-1")
+    stage.submit("a", "b")
+    observed, observe = [], RedisBroker.observe
+    monkeypatch.setattr(RedisBroker, "observe", lambda *args, **more: observed.append(1) or observe(*args, **more))
+    fleet(*command, status=status)
+    assert len(observed) == 1

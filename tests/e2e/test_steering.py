@@ -11,7 +11,7 @@ from morag_queue.operations.submit import Submitter
 from morag_queue.operations.submit_rows import Row
 from morag_queue.operations.task import TaskExplainer
 from morag_queue.operations.task_editor import TaskEditor
-from morag_queue.operations.task_edits import cancelling
+from morag_queue.operations.task_edits import cancel
 from morag_queue.settings import Settings
 
 
@@ -45,13 +45,13 @@ def test_a_task_starts_when_why_says_it_will(steered):
     ids = submit(steered, [f"t-{n:02}" for n in range(24)], sleep=0.25)
     submit(steered, ["urgent"], sleep=0.25, priority="URGENT")
     asked = ["t-08", "t-16", "t-23"]
-    look = TaskExplainer(steered.broker, steered.settings)
-    foretold = {one: look.why(one) for one in asked}
+    explainer = TaskExplainer(steered.broker, steered.settings)
+    foretold = {one: explainer.why(one) for one in asked}
     steered.until_ran(ids)
     actual = starts(steered)
     for one, why in foretold.items():
         assert why.earliest_start_at <= actual[one] <= why.latest_start_at, (one, actual[one] - why.expected_start)
-        wait = why.expected_start - look.snapshot.taken_at
+        wait = why.expected_start - explainer.snapshot.taken_at
         assert abs(actual[one] - why.expected_start) <= 0.5 + 0.5 * wait, one
     assert foretold["t-08"].expected_start < foretold["t-16"].expected_start < foretold["t-23"].expected_start
 
@@ -66,8 +66,8 @@ def test_a_revoked_task_ends_as_cancelled_reserved_or_running(steered):
     submit(steered, ["runs", "reserved"], sleep=20)
     until(lambda: "runs" in starts(steered), 20, lambda: steered.where())
     until(lambda: len(steered.broker.observe()[0].held) == 2, 20, lambda: steered.where())
-    steer = TaskEditor(steered.broker, steered.settings, "task cancel", who="test")
-    report = steer.named(["runs", "reserved"], cancelling("", terminate=True))
+    editor = TaskEditor(steered.broker, steered.settings, "task cancel", who="test")
+    report = cancel(editor, ["runs", "reserved"], terminate=True)
     assert {one.task_id: one.outcome for one in report.tasks} == {"runs": "revoked", "reserved": "revoked"}
 
     def states():

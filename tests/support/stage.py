@@ -30,7 +30,7 @@ class Stage:
         self.settings = Settings(redis_url=url, **settings)
         self.broker = RedisBroker(self.settings)
         self.client, self.keys = self.broker.client, self.broker.keys
-        self._wire: MessageBuilder | None = None
+        self._builder: MessageBuilder | None = None
         self._filled = 0.0
 
     def join(self, name: str, capability: str = "cpu", *, slots: int = 1, **info: Any) -> WorkerInfo:
@@ -50,13 +50,13 @@ class Stage:
         """Queues one task an id; `fields` are of a row. A web page at NORMAL by default: cpu_standard, level 4."""
         fields = {"content_type": "web", "estimated_duration": 1.0} | fields
         rows = [(0, Row.model_validate({"source": source, "task_id": one, **fields})) for one in task_ids]
-        report = Submitter(self.broker, self.settings, wire=self.wire).submit(rows)
+        report = Submitter(self.broker, self.settings, builder=self.builder).submit(rows)
         assert not report.failed, report.failed
 
     @property
-    def wire(self) -> MessageBuilder:
-        self._wire = self._wire or MessageBuilder()
-        return self._wire
+    def builder(self) -> MessageBuilder:
+        self._builder = self._builder or MessageBuilder()
+        return self._builder
 
     def fill(self, task_ids: Iterable[str], *, level: int = 4, queue: QueueType = QueueType.CPU_STANDARD) -> None:
         """Queues very many, without probe and routing."""
@@ -67,7 +67,7 @@ class Stage:
                 task_id=one, task="morag.worker.process_web_page_task", args=(SOURCE, {}), source=SOURCE, queue=queue,
                 lane=queue.value, level=level, estimated_duration=1.0, enqueued_at=now + n / 1e4,
             )  # fmt: skip
-            text, record = self.wire.message(entry)
+            text, record = self.builder.message(entry)
             batch.append(OutgoingMessage(one, text, record, queue.value, queue.value, level, False))
         self.broker.submit(batch)
         self._filled += len(batch) / 1e4

@@ -6,7 +6,7 @@ As in kombu's lists, the oldest is on the right and a new one comes in on the le
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 
-from morag_queue.broker.codec import Read, decoded, lane_entry
+from morag_queue.broker.codec import Read, lane_entry, read_message
 from morag_queue.broker.contract import MoveCounts, MoveOutcome
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType, Requires
@@ -20,7 +20,7 @@ class Message:
 
     def __init__(self, raw: str) -> None:
         self.raw = raw
-        found = decoded(raw)
+        found = read_message(raw)
         self.content = found if found and isinstance(found["properties"].get("delivery_tag"), str) else None
         self._read: tuple[int, Read] | None = None
 

@@ -1,4 +1,4 @@
-"""A worker that died between the end of a task and its acknowledgement: done is done, if the result says so."""
+"""A worker that dies between a task's result and its acknowledgement: the task is completed, and not run again."""
 
 import json
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ WORKER = "worker-cpu-1"
 
 @pytest.fixture
 def dead(stage):
-    """A worker that has taken two tasks, and whose connections are gone."""
+    """A worker that holds two tasks, and whose connections are closed."""
     stage.join(WORKER, client_name=f"mq.{WORKER}", slots=2)
     stage.submit("done", "not-done")
     assert [stage.claim(WORKER), stage.claim(WORKER)] == ["done", "not-done"]
@@ -34,7 +34,7 @@ def fail_over(stage):
 
 
 @pytest.mark.parametrize("zone", [UTC, None])
-def test_what_has_a_result_is_ended_and_only_the_rest_runs_again(dead, zone):
+def test_failover_completes_a_task_with_a_result_and_requeues_the_other(dead, zone):
     result(dead, "done", zone=zone)
     report = fail_over(dead)
     assert (report.taken_back, report.failed_over.finished_tasks) == (1, 1)
@@ -49,13 +49,13 @@ def test_what_has_a_result_is_ended_and_only_the_rest_runs_again(dead, zone):
 
 
 @pytest.mark.parametrize("status", ["FAILURE", "RETRY", "STARTED", "REVOKED"])
-def test_only_a_success_is_an_end(dead, status):
+def test_a_result_other_than_success_does_not_end_the_task(dead, status):
     result(dead, "done", status=status)
     assert fail_over(dead).taken_back == 2
     assert dead.ids("cpu_standard", 4) == ["done", "not-done"]
 
 
-def test_a_result_of_an_earlier_run_of_that_id_says_nothing_of_this_one(dead):
+def test_a_result_older_than_the_claim_is_ignored(dead):
     result(dead, "done", at=dead.broker.now() - 3600)
     assert fail_over(dead).taken_back == 2
 
@@ -63,13 +63,13 @@ def test_a_result_of_an_earlier_run_of_that_id_says_nothing_of_this_one(dead):
 @pytest.mark.parametrize(
     "text", ["", "not JSON", "[]", '{"status": "SUCCESS"}', '{"status": "SUCCESS", "date_done": 3}']
 )
-def test_a_result_that_cannot_be_read_says_nothing(dead, text):
+def test_a_result_that_cannot_be_read_is_ignored(dead, text):
     dead.client.set("celery-task-meta-done", text)
     held = dead.broker.observe()[0].held
     assert dead.broker.results.finish(held) == []
 
 
-def test_twice_or_late_it_changes_nothing(dead):
+def test_a_task_is_completed_once(dead):
     result(dead, "done")
     snapshot, _ = dead.broker.observe()
     assert dead.broker.results.finish(snapshot.held) == ["done"]
@@ -77,7 +77,7 @@ def test_twice_or_late_it_changes_nothing(dead):
     assert dead.client.hget(dead.keys.totals, "completed||cpu_standard") == b"1"
 
 
-def test_a_worker_that_begins_anew_under_its_name_does_not_run_again_what_its_dead_run_had_ended(dead):
+def test_a_restarted_worker_does_not_requeue_a_task_that_its_last_run_completed(dead):
     result(dead, "done")
     (incarnation,) = {one.incarnation for one in dead.broker.observe()[0].held}
     assert dead.broker.registry.take_back(WORKER, incarnation, max_deaths=3) == 1
@@ -85,9 +85,9 @@ def test_a_worker_that_begins_anew_under_its_name_does_not_run_again_what_its_de
     assert dead.broker.records(["done"])["done"]["state"] == "completed"
 
 
-def test_the_sweep_does_not_run_again_what_had_ended_and_nobody_had_taken_back(dead):
+def test_a_sweep_does_not_requeue_a_completed_task_after_an_interrupted_failover(dead):
     result(dead, "done")
-    dead.client.hset(dead.keys.incarnations, WORKER, "fenced")  # and then the failover was cut off
+    dead.client.hset(dead.keys.incarnations, WORKER, "fenced")  # as after an interrupted failover
     sweep = Sweep(dead.broker)
     done = apply(dead.broker, sweep.turn(dead.broker.observe()[0]))
     assert done.taken_back == 1

@@ -1,6 +1,6 @@
-"""Commands that end at any step: cut while they send, whole and half a command, until none is left to cut.
+"""Commands that are killed at any step: the connection is cut at each send, before, within and after the command.
 
-A connection that is cut in the middle of what it sends is what a kill is to the server: it carries out what has come
+To the server a killed client is a connection that closes in the middle of a send: it runs the commands that arrived
 whole.
 """
 
@@ -22,11 +22,11 @@ HELD = 3
 
 
 class KilledError(BaseException):
-    """Nothing of the command's own catches it, as it catches no SIGKILL."""
+    """The code under test does not catch it, as it cannot catch SIGKILL."""
 
 
 class Scissors:
-    """Cuts the connection at the n-th sending, after that share of it has been sent."""
+    """Cuts the connection at the n-th send, once a share of the command was sent."""
 
     def __init__(self, at: int, share: float) -> None:
         self.left, self.share = at, share
@@ -63,7 +63,7 @@ def failover_dead(broker: RedisBroker) -> None:
 
 
 def scene(stage: Stage) -> None:
-    """cpu-1 is dead, and has some in hand and many in its lane; cpu-2 waits for work."""
+    """Set up: cpu-1 is dead, holds some tasks and has many in its lane; cpu-2 is idle."""
     stage.client.flushall()
     stage.join("cpu-1", client_name="mq.nobody", slots=HELD)
     stage.join("cpu-2", client_name="mq.another")
@@ -76,14 +76,14 @@ def scene(stage: Stage) -> None:
 
 
 def everywhere(stage: Stage) -> list[str]:
-    """Every message on the broker by its task's id; first the lanes, from the next to run to the last."""
+    """Return the task ids of all messages: first those in lanes, next to run first, then the unacked ones."""
     lists = ("cpu_standard", "cpu_standard.cpu-1")
     waiting = [task_id for lane in lists for level in range(10) for task_id in stage.ids(lane, level)]
     return waiting + [json.loads(one)[0]["headers"]["id"] for one in stage.client.hvals(stage.keys.unacked)]
 
 
 def cuts(stage: Stage, share: float) -> Iterator[Scissors]:
-    """A fresh scene and a cut one step later each time."""
+    """Set up the fleet anew and cut one step later, each time."""
     at = 0
     while True:
         at += 1
@@ -93,35 +93,35 @@ def cuts(stage: Stage, share: float) -> Iterator[Scissors]:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("command", [drain, failover, failover_dead])
-def test_each_message_is_in_one_place_wherever_it_is_cut_and_the_next_run_finishes(
+def test_a_command_killed_at_any_step_loses_no_message_and_the_next_run_finishes(
     stage: Stage, command: Callable[[RedisBroker], None], share: float
 ):
     for steps, scissors in enumerate(cuts(stage, share)):
         with scissors.client(stage.url) as client:
             broker = RedisBroker(stage.settings, client)
-            broker.__dict__["control"] = Deaf()
+            broker.__dict__["control"] = NoControl()
             try:
                 command(broker)
             except KilledError:
                 client.connection_pool.disconnect()
             else:
                 break
-        assert sorted(everywhere(stage)) == TASKS, f"cut at step {steps}"
+        assert sorted(everywhere(stage)) == TASKS, f"killed at step {steps}"
 
-        stage.broker.__dict__["control"] = Deaf()
+        stage.broker.__dict__["control"] = NoControl()
         command(stage.broker)
 
-        assert sorted(everywhere(stage)) == TASKS, f"after the run that followed a cut at step {steps}"
+        assert sorted(everywhere(stage)) == TASKS, f"after the run that followed a kill at step {steps}"
         assert stage.ids("cpu_standard", 4)[:HELD] == TASKS[:HELD]
         assert stage.ids("cpu_standard.cpu-1", 4) == []
         assert stage.client.hlen(stage.keys.unacked) == stage.client.hlen(stage.keys.held) == 0
-    assert steps > 5, "it was cut at each of its steps"
+    assert steps > 5, "the command was killed at each of its steps"
 
 
-class Deaf:
-    """Nobody listens on the control channel."""
+class NoControl:
+    """A control channel on which no worker answers."""
 
-    def look(self, nodes: Any) -> None:
+    def refresh_cordon(self, nodes: Any) -> None:
         pass
 
     def ping(self, nodes: Any = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Messages made from templates are what Celery itself would have put in the list, field by field."""
+"""Messages built from templates equal, field by field, those that Celery itself puts into the list."""
 
 import base64
 import datetime as dt
@@ -44,7 +44,7 @@ def entry(args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **mo
 
 
 def same(message: dict[str, Any]) -> dict[str, Any]:
-    """What is left of it without what differs from message to message."""
+    """Remove the fields that differ from message to message."""
     message = json.loads(json.dumps(message))
     headers, properties = message["headers"], message["properties"]
     for name in ("id", "root_id", HEADER, "origin", "argsrepr", "kwargsrepr"):
@@ -65,7 +65,7 @@ def body_of(message: dict[str, Any]) -> Any:
 
 
 def a_task(*args: Any, **kwargs: Any) -> None:
-    """Only declared."""
+    """A task that is declared and never run."""
 
 
 Both = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
@@ -73,7 +73,7 @@ Both = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
 
 @pytest.fixture
 def both(bench: Bench, app: Celery) -> Both:
-    """The same task by `send_task` (or the task's own `apply_async`) and by us, as they lie in the list."""
+    """Build a task by template, and by `send_task` (or the task's own `apply_async`); return both messages."""
 
     def build(made: TaskQueueEntry, **declared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         options: dict[str, Any] = {"queue": made.lane, "priority": made.level, "task_id": made.task_id}
@@ -90,7 +90,7 @@ def both(bench: Bench, app: Celery) -> Both:
 
 
 @pytest.mark.parametrize(("args", "kwargs"), [*ARGUMENTS.values(), RICH], ids=[*ARGUMENTS, "rich types"])
-def test_arguments_travel_as_celery_writes_them(args: Any, kwargs: Any, both: Both) -> None:
+def test_arguments_are_encoded_as_celery_encodes_them(args: Any, kwargs: Any, both: Both) -> None:
     ours, theirs = both(entry(args, kwargs))
 
     assert same(ours) == same(theirs)
@@ -99,7 +99,7 @@ def test_arguments_travel_as_celery_writes_them(args: Any, kwargs: Any, both: Bo
 
 
 @pytest.mark.parametrize("usual", ["none", "a file", "empty containers", "numbers"])
-def test_of_usual_arguments_the_text_for_people_is_celerys_too(usual: str, both: Both) -> None:
+def test_argsrepr_of_usual_arguments_equals_celerys(usual: str, both: Both) -> None:
     ours, theirs = both(entry(*ARGUMENTS[usual]))
 
     assert ours["headers"]["argsrepr"] == theirs["headers"]["argsrepr"]
@@ -117,7 +117,7 @@ def test_of_usual_arguments_the_text_for_people_is_celerys_too(usual: str, both:
     ],
     ids=str,
 )
-def test_the_apps_settings_are_in_it(conf: dict[str, Any], both: Both, app: Celery) -> None:
+def test_a_message_follows_the_settings_of_the_app(conf: dict[str, Any], both: Both, app: Celery) -> None:
     app.conf.update(conf)
     ours, theirs = both(entry(*ARGUMENTS["a file"]))
 
@@ -135,13 +135,13 @@ def test_the_apps_settings_are_in_it(conf: dict[str, Any], both: Both, app: Cele
     ],
     ids=str,
 )
-def test_what_the_task_declares_is_in_it(declared: dict[str, Any], both: Both) -> None:
+def test_a_message_follows_the_declaration_of_the_task(declared: dict[str, Any], both: Both) -> None:
     ours, theirs = both(entry(*ARGUMENTS["a file"]), **declared)
 
     assert same(ours) == same(theirs)
 
 
-def test_ids_lane_level_and_our_header_are_in_their_places(both: Both) -> None:
+def test_id_lane_level_and_our_header_are_in_their_fields(both: Both) -> None:
     ours, theirs = both(entry(lane="cpu_standard.w-é", level=0, task_id='id "quoted" é'))
 
     for message in (ours, theirs):
@@ -153,14 +153,15 @@ def test_ids_lane_level_and_our_header_are_in_their_places(both: Both) -> None:
     assert ours["headers"][HEADER]["enqueued_at"] == 5.0
 
 
-def test_delivery_tags_are_never_the_same() -> None:
+def test_delivery_tags_are_unique() -> None:
     one, other = MessageBuilder(), MessageBuilder()
-    tags = {json.loads(wire.message(entry())[0])["properties"]["delivery_tag"] for wire in (one, one, other, other)}
+    messages = [json.loads(builder.message(entry())[0]) for builder in (one, one, other, other)]
+    tags = {message["properties"]["delivery_tag"] for message in messages}
 
     assert len(tags) == 4
 
 
-def test_arguments_that_cannot_be_written_are_an_error_that_names_them() -> None:
+def test_arguments_that_cannot_be_serialized_raise_an_error_that_names_them() -> None:
     with pytest.raises(EncodeError, match="not JSON serializable"):
         MessageBuilder().message(entry((object(),)))
 
@@ -174,7 +175,7 @@ def test_arguments_that_cannot_be_written_are_an_error_that_names_them() -> None
     task_id=st.text(min_size=1),
 )
 @settings(max_examples=200, deadline=None)
-def test_whatever_the_arguments_they_arrive(args: list[Any], kwargs: dict[str, Any], task_id: str) -> None:
+def test_any_json_arguments_are_decoded_unchanged(args: list[Any], kwargs: dict[str, Any], task_id: str) -> None:
     text, record = MessageBuilder().message(entry(tuple(args), kwargs, task_id=task_id))
 
     message = json.loads(text)
@@ -184,7 +185,7 @@ def test_whatever_the_arguments_they_arrive(args: list[Any], kwargs: dict[str, A
 
 
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
-def test_a_claim_takes_it(serializer: str, bench: Bench, app: Celery, client: redis.Redis) -> None:
+def test_a_claim_takes_a_built_message(serializer: str, bench: Bench, app: Celery, client: redis.Redis) -> None:
     app.conf.task_serializer = serializer
     text, _ = MessageBuilder(app).message(entry(*ARGUMENTS["quotes, slashes, controls"]))
     bench.put(text)

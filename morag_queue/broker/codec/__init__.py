@@ -1,0 +1,78 @@
+"""Every text that morag-queue reads from the broker or writes to it: formats in one place, as typed values.
+
+The formats are shared with other versions and with plain Celery, so that the readers never raise: a text of another
+form reads as None (or as `FOREIGN`, where None is a Celery message without our header).
+"""
+
+from .messages import (
+    FOREIGN,
+    HEADER,
+    Read,
+    UnackedMessage,
+    header_fields,
+    lane_entry,
+    read_arguments,
+    read_message,
+    read_unacked,
+    renew_message,
+    rewrite_message,
+    task_id_in,
+    text_filter,
+    unacked_task_id,
+)
+from .records import (
+    DeadLetter,
+    LedgerRecord,
+    Story,
+    TaskResult,
+    cancelled_record,
+    completed_record,
+    cordon_in_force,
+    minimal_record,
+    read_dead_letter,
+    read_held,
+    read_record,
+    read_result,
+    read_story,
+    with_decision,
+    write_held,
+)
+from .tasks import dead_task, ended_task, held_task, lost_task, waiting_task, with_record
+
+__all__ = [
+    "FOREIGN",
+    "HEADER",
+    "DeadLetter",
+    "LedgerRecord",
+    "Read",
+    "Story",
+    "TaskResult",
+    "UnackedMessage",
+    "cancelled_record",
+    "completed_record",
+    "cordon_in_force",
+    "dead_task",
+    "ended_task",
+    "header_fields",
+    "held_task",
+    "lane_entry",
+    "lost_task",
+    "minimal_record",
+    "read_arguments",
+    "read_dead_letter",
+    "read_held",
+    "read_message",
+    "read_record",
+    "read_result",
+    "read_story",
+    "read_unacked",
+    "renew_message",
+    "rewrite_message",
+    "task_id_in",
+    "text_filter",
+    "unacked_task_id",
+    "waiting_task",
+    "with_decision",
+    "with_record",
+    "write_held",
+]

@@ -1,0 +1,63 @@
+"""Read single fields of a broker text. Any producer may have written them: a wrong value reads as missing."""
+
+import json
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, TypeVar
+
+from morag_queue.core.levels import priority_of_level
+from morag_queue.core.model import QueuePriority
+
+_E = TypeVar("_E", bound=Enum)
+
+_LARGEST = 1e15
+"""Larger than any timestamp or duration in use; excludes infinities and numbers that overflow later sums."""
+
+
+def json_object(text: bytes | str | None) -> dict[str, Any] | None:
+    """Decode a JSON object; None for any other text."""
+    try:
+        found = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def number(value: Any) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST < value < _LARGEST:
+        return None
+    return float(value)
+
+
+def count(value: Any) -> int:
+    """Return a positive integer, else 0."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def word(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def member(kind: type[_E], value: Any) -> _E | None:
+    """Look up an enum member by its string value."""
+    if not isinstance(value, str):
+        return None
+    found: Any = kind._value2member_map_.get(value)
+    return found  # type: ignore[no-any-return]
+
+
+def priority(name: Any, level: int) -> QueuePriority:
+    """Look up a priority by name; without a known name it follows from kombu's level."""
+    known = QueuePriority.__members__.get(name) if isinstance(name, str) else None
+    return known or priority_of_level(level)
+
+
+def moment(text: Any) -> float | None:
+    """Convert ISO 8601 to seconds since the epoch; without a zone it is UTC, as Celery writes it."""
+    if not isinstance(text, str):
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,277 @@
+"""What the other keys hold as text: ledger records, held messages, dead letters, cordons and Celery's results.
+
+The readers never raise: unknown fields are ignored, and a broken text reads as None or as a record without fields.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from morag_queue.core.lanes import queue_of
+from morag_queue.core.model import Cordon, HeldMessage, LoadBalancingDecision, Requires, TaskState
+from morag_queue.core.task import Task
+
+from .fields import json_object, member, moment, number, word
+
+_CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type")
+"""Fields that an ended record repeats from the open one, for readers that know only the outer record."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRecord:
+    """One task in the ledger. `fields` is the whole JSON object: a rewrite keeps the fields of other versions.
+
+    An open record is what was submitted. An ended one has the outcome, and the open record as its `entry`; a task that
+    was ended from outside (by its result or event) has the outcome merged into the open record instead.
+    """
+
+    fields: Mapping[str, Any]
+
+    @property
+    def state(self) -> TaskState | None:
+        return member(TaskState, self.fields.get("state"))
+
+    @property
+    def task(self) -> str:
+        return word(self.fields.get("task"))
+
+    @property
+    def source(self) -> str:
+        return word(self.fields.get("source"))
+
+    @property
+    def lane(self) -> str:
+        return word(self.fields.get("lane"))
+
+    @property
+    def level(self) -> int | None:
+        level = self.fields.get("level")
+        return level if isinstance(level, int) else None
+
+    @property
+    def requires(self) -> Requires:
+        return member(Requires, self.fields.get("requires")) or Requires.CPU
+
+    @property
+    def estimated_minutes(self) -> float | None:
+        """Minutes at factor 1."""
+        return number(self.fields.get("estimated_minutes"))
+
+    @property
+    def enqueued_at(self) -> float | None:
+        return number(self.fields.get("enqueued_at"))
+
+    @property
+    def submitted(self) -> "LedgerRecord":
+        """The open record, as it was before the task ended."""
+        entry = self.fields.get("entry")
+        return LedgerRecord(entry) if isinstance(entry, dict) else self
+
+    @property
+    def arguments(self) -> tuple[list[Any], dict[str, Any]] | None:
+        """Args and kwargs; None where the record has none."""
+        for fields in (self.fields, self.submitted.fields):
+            args, kwargs = fields.get("args"), fields.get("kwargs") or {}
+            if isinstance(args, list) and isinstance(kwargs, dict):
+                return args, kwargs
+        return None
+
+    @property
+    def decision(self) -> Mapping[str, Any] | None:
+        """The routing decision at submit."""
+        found = self.fields.get("decision") or self.submitted.fields.get("decision")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def message(self) -> str | None:
+        """The message of a cancelled task that had no record of its own."""
+        message = self.submitted.fields.get("message")
+        return message if isinstance(message, str) else None
+
+    def moved(self, lane: str, level: int, fields: Mapping[str, Any]) -> str:
+        """Return the record with another place and other header fields; a value of None removes the field."""
+        merged = {**self.fields, "lane": lane, "level": level, **fields}
+        return json.dumps({name: value for name, value in merged.items() if value is not None})
+
+    def reopened(self, lane: str, level: int) -> str:
+        """Return the open record for a task that is queued again; "" where it is empty."""
+        fields = self.submitted.fields
+        return json.dumps({**fields, "state": "queued", "lane": lane, "level": level}) if fields else ""
+
+
+def read_record(text: bytes | str | None) -> LedgerRecord | None:
+    fields = json_object(text)
+    return None if fields is None else LedgerRecord(fields)
+
+
+def _carried(record: LedgerRecord | None, *more: str) -> dict[str, Any]:
+    fields = record.fields if record is not None else {}
+    return {name: fields[name] for name in (*_CARRIED, *more) if name in fields}
+
+
+def cancelled_record(record: LedgerRecord | None, message: str, task: Task, reason: str, at: float) -> str:
+    """End a waiting task. Without a record of its own it keeps its message, so that it can be queued again."""
+    return json.dumps({
+        **_carried(record, "worker", "source"),
+        "state": TaskState.CANCELLED,
+        "task": task.task,
+        "lane": task.lane,
+        "level": task.level,
+        "ended_at": round(at, 3),
+        "error": reason,
+        "entry": dict(record.fields) if record is not None and record.fields else {"message": message},
+    })  # fmt: skip
+
+
+def completed_record(held: HeldMessage, record: LedgerRecord | None) -> dict[str, Any]:
+    """End a task whose worker died after the work: its times are not known."""
+    return {
+        **_carried(record, "task"), "state": TaskState.COMPLETED, "lane": held.lane, "worker": held.worker,
+        "started_at": None, "wait_seconds": None, "run_seconds": None, "error": "",
+    }  # fmt: skip
+
+
+def minimal_record(task: Task, lane: str, level: int) -> str:
+    """Open a record for a task that had none: one sent by plain Celery, cancelled, and queued again."""
+    fields = {"state": "queued", "task": task.task, "lane": lane, "level": level, "priority": task.priority.name}
+    return json.dumps(fields | ({"queue": queue} if (queue := queue_of(lane)) else {}))
+
+
+def with_decision(record: str, decision: LoadBalancingDecision) -> str:
+    """Add the routing decision to an open record. Joins text: decoding it would slow a bulk submit down by a fifth."""
+    return f'{record[:-1]}, "decision": {_decision(decision)}}}'
+
+
+@lru_cache(maxsize=1024)
+def _decision(decision: LoadBalancingDecision) -> str:
+    return json.dumps(
+        {
+            "action": decision.action,
+            "target_queue": decision.target_queue,
+            "worker_id": decision.worker_id,
+            "reason": decision.reason,
+            "confidence": round(decision.confidence, 3),
+        }
+    )
+
+
+def read_held(tag: bytes | str, text: bytes | str) -> HeldMessage | None:
+    """Read the owner of an unacknowledged message: `[worker, incarnation, task id, lane, level, milliseconds]`."""
+    try:
+        worker, incarnation, task_id, lane, level, ms = json.loads(text)
+        return HeldMessage(
+            tag=tag.decode() if isinstance(tag, bytes) else tag, worker=worker, incarnation=incarnation,
+            task_id=task_id, lane=lane, level=level, claimed_at=ms / 1000,
+        )  # fmt: skip
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def write_held(held: HeldMessage) -> str:
+    return json.dumps(
+        [held.worker, held.incarnation, held.task_id, held.lane, held.level, round(held.claimed_at * 1000)]
+    )
+
+
+Story = Sequence[tuple[float | None, str, str]]
+"""How a task failed or cost workers: (seconds since the epoch, worker, reason) of each attempt, oldest first."""
+
+
+def read_story(text: bytes | str | None) -> Story:
+    try:
+        return _story(json.loads(text) if text else ())
+    except (ValueError, RecursionError):
+        return ()
+
+
+def _story(value: Any) -> Story:
+    rows = value if isinstance(value, list) else ()
+    return tuple(
+        (number(row[0]), word(row[1]), word(row[2])) for row in rows if isinstance(row, list) and len(row) == 3
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One task in `dead`. `text` is the value as it was read: a change is made only if it still is the same."""
+
+    task_id: str
+    text: bytes
+    fields: Mapping[str, Any]
+
+    @property
+    def at(self) -> float:
+        """Seconds since the epoch; 0 where not known."""
+        return number(self.fields.get("at")) or 0.0
+
+    @property
+    def state(self) -> TaskState:
+        is_quarantined = self.fields.get("state") == TaskState.QUARANTINED
+        return TaskState.QUARANTINED if is_quarantined else TaskState.FAILED
+
+    @property
+    def message(self) -> str | None:
+        """None for a task that its worker acknowledged before it ran."""
+        message = self.fields.get("message")
+        return message if isinstance(message, str) else None
+
+    @property
+    def record(self) -> LedgerRecord | None:
+        """The open ledger record, kept where there is no message."""
+        entry = self.fields.get("entry")
+        if isinstance(entry, dict):
+            return LedgerRecord(entry)
+        return read_record(entry) if isinstance(entry, str) else None
+
+    @property
+    def lane(self) -> str:
+        return word(self.fields.get("lane"))
+
+    @property
+    def level(self) -> int:
+        level = self.fields.get("level")
+        return int(level) if isinstance(level, int | float) and 0 <= level <= 9 else 0
+
+    @property
+    def reason(self) -> str:
+        return word(self.fields.get("reason"))
+
+    @property
+    def story(self) -> Story:
+        return _story(self.fields.get("story"))
+
+
+def read_dead_letter(task_id: str, text: bytes) -> DeadLetter:
+    """Read a value of `dead`. A broken one has no fields: it can still be listed and dropped."""
+    return DeadLetter(task_id, text, json_object(text) or {})
+
+
+def cordon_in_force(text: bytes | str | None, now: float) -> Cordon | None:
+    """Read a worker's cordon; None where there is none, where it has expired, and for a broken text."""
+    try:
+        cordon = Cordon.model_validate_json(text) if text else None
+    except ValidationError:
+        return None
+    return None if cordon is None or (cordon.until is not None and cordon.until <= now) else cordon
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What Celery's result backend keeps of a task. `date_done` as Celery writes it, `ended_at` in seconds."""
+
+    status: str
+    result: Any
+    date_done: Any
+    ended_at: float | None
+
+
+def read_result(text: bytes | str | None) -> TaskResult | None:
+    found = json_object(text)
+    if found is None:
+        return None
+    done = found.get("date_done")
+    return TaskResult(word(found.get("status")), found.get("result"), done, moment(done))

@@ -1,0 +1,108 @@
+"""Messages, ledger records and dead letters as `Task`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from morag_queue.core import lanes
+from morag_queue.core.model import ContentType, HeldMessage, Requires, TaskState
+from morag_queue.core.task import Task
+
+from .fields import count, member, moment, number, priority, word
+from .messages import HEADER, read_message
+from .records import DeadLetter, LedgerRecord
+
+
+def waiting_task(
+    raw: bytes | str, lane: str, level: int, depth: int | None = None, position: int | None = None
+) -> Task | None:
+    """Read a message in a lane; None for a text that is not Celery's."""
+    message = read_message(raw)
+    if message is None:
+        return None
+    headers = message["headers"]
+    header = headers.get(HEADER)
+    retries = count(headers.get("retries"))
+    return Task(
+        task_id=str(headers.get("id") or ""),
+        state=TaskState.RETRYING if retries else TaskState.QUEUED,
+        task=str(headers.get("task") or ""),
+        source=str(headers.get("argsrepr") or ""),
+        lane=lane,
+        level=level,
+        depth=depth,
+        position=position,
+        eta_at=moment(headers.get("eta")),
+        retries=retries,
+        **_entry_fields(header if isinstance(header, dict) else {}, lane, level),
+    )
+
+
+def held_task(held: HeldMessage, raw: str | None, record: LedgerRecord | None, *, attempts: int = 0) -> Task:
+    """A task that a worker holds. `raw` is None for one that was acknowledged before it ran."""
+    task = waiting_task(raw, held.lane, held.level) if raw is not None else None
+    task = task or _without_message(held.task_id, record, held.lane, held.level)
+    more = {"state": TaskState.RUNNING, "worker": held.worker, "claimed_at": held.claimed_at, "attempts": attempts}
+    return with_record(task, record, **more)
+
+
+def lost_task(task_id: str, record: LedgerRecord, attempts: int) -> Task:
+    """A task that is open in the ledger and has no message on the broker."""
+    task = _without_message(task_id, record, record.lane, record.level or 0)
+    return with_record(task, record, is_on_broker=False, attempts=attempts)
+
+
+def dead_task(dead: DeadLetter, record: LedgerRecord | None = None) -> Task:
+    """A task in `dead`. Fields that it lacks come from its message or its ledger record."""
+    task = waiting_task(dead.message, dead.lane, dead.level) if dead.message is not None else None
+    task = task or _without_message(dead.task_id, record, dead.lane, dead.level)
+    more = {
+        "task_id": dead.task_id, "state": dead.state, "lane": dead.lane, "level": dead.level,
+        "ended_at": number(dead.fields.get("at")), "error": dead.reason,
+        "worker": (dead.story[-1][1] if dead.story else "") or None, "attempts": max(len(dead.story), 1),
+    }  # fmt: skip
+    return with_record(task, record, **more)
+
+
+def ended_task(task_id: str, state: TaskState, record: LedgerRecord) -> Task:
+    """A task whose ledger record is closed."""
+    submitted = record.submitted
+    has_entry = submitted is not record
+    fields = {**submitted.fields, **record.fields}
+    known = LedgerRecord(fields)
+    # `worker` of an ended record is the one that ran it, of an open record the one that it was pinned to.
+    pinned = {"worker": submitted.fields.get("worker") if has_entry else None}
+    task = Task(
+        task_id=task_id, state=state, lane=known.lane, level=known.level,
+        **_entry_fields({**fields, **pinned}, known.lane, known.level or 0),
+    )  # fmt: skip
+    times = ("started_at", "ended_at", "wait_seconds", "run_seconds")
+    more: dict[str, Any] = {name: number(record.fields.get(name)) for name in times}
+    ran_by = word(record.fields.get("worker")) if record.fields.get("started_at") is not None else ""
+    return with_record(task, known, **more, worker=ran_by or None, error=word(record.fields.get("error")))
+
+
+def with_record(task: Task, record: LedgerRecord | None, **more: Any) -> Task:
+    """Complete a task from its ledger record: only that has the source, a message has its arguments as text."""
+    if record is not None:
+        more = {"is_known": True, "task": task.task or record.task, **more}
+        if record.source:
+            more["source"] = record.source
+    return task.model_copy(update=more)
+
+
+def _without_message(task_id: str, record: LedgerRecord | None, lane: str, level: int) -> Task:
+    fields = _entry_fields(record.fields if record is not None else {}, lane, level)
+    return Task(task_id=task_id, state=TaskState.QUEUED, lane=lane, level=level, **fields)
+
+
+def _entry_fields(fields: Mapping[str, Any], lane: str, level: int) -> dict[str, Any]:
+    """Read the fields that our header and the ledger share. The queue follows from the lane."""
+    return {
+        "priority": priority(fields.get("priority"), level),
+        "requires": member(Requires, fields.get("requires")) or Requires.CPU,
+        "content_type": member(ContentType, fields.get("content_type")),
+        "queue": lanes.queue_of(lane),
+        "pinned_to": word(fields.get("worker")) or None,
+        "enqueued_at": number(fields.get("enqueued_at")),
+        "estimated_duration": number(fields.get("estimated_minutes")),
+    }
