@@ -1,4 +1,4 @@
-"""`mq`: one command in this process, as httpie's `http()`: the streams, the status, and an alarm for a surprise."""
+"""The `mq` fixture runs one command in this process, like httpie's `http()`, and checks its exit status."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from morag_queue.cli import VERBS
-from morag_queue.cli.context import World
+from morag_queue.cli.context import Environment
 from morag_queue.cli.run import run
 
 
@@ -36,7 +36,7 @@ Mq = Callable[..., Result]
 
 @pytest.fixture
 def mq(tmp_path: Path) -> Mq:
-    """Runs a command in an empty directory and environment; an exit status other than `status` fails the test."""
+    """Run a command with an empty stdin, environment and directory. Fails unless the exit status is `status`."""
 
     def command(
         *args: str,
@@ -48,10 +48,10 @@ def mq(tmp_path: Path) -> Mq:
     ) -> Result:
         stream = Terminal if terminal else io.StringIO
         out, err = stream(), stream()
-        # a stdin that is empty: what reads it by mistake does not hang
-        world = World(io.StringIO(stdin or ""), out, err, {"HOME": str(tmp_path), **(env or {})}, tmp_path)
+        variables = {"HOME": str(tmp_path), **(env or {})}
+        environment = Environment(io.StringIO(stdin or ""), out, err, variables, tmp_path)
         with redirect_stdout(out), redirect_stderr(err):
-            exit_status = run(verbs, [str(arg) for arg in args], world)
+            exit_status = run(verbs, [str(arg) for arg in args], environment)
         result = Result(exit_status, out.getvalue(), err.getvalue())
         assert exit_status == status, f"{args} ended with {exit_status}, not {status}: {result.err or result.out}"
         assert "Traceback" not in result.err or "--debug" in args

@@ -30,7 +30,7 @@ RAISES = {
 
 
 @verb()
-def command(ctx: CliContext, how: Annotated[str, typer.Argument()]) -> ExitStatus:
+def fail(ctx: CliContext, how: Annotated[str, typer.Argument()]) -> ExitStatus:
     """Fails."""
     assert ctx.settings.redis_url
     if how == "partly":

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from morag_queue.cli import VERBS
-from morag_queue.cli.context import World
+from morag_queue.cli.context import Environment
 from morag_queue.cli.run import run
 from morag_queue.core.model import Cordon, WorkerStatus
 from morag_queue.operations import drain as drain_verb
@@ -46,9 +46,9 @@ def test_a_cordoned_worker_is_left_out_and_an_uncordoned_one_comes_back(stage, f
 def test_force_asks_on_a_terminal_and_a_no_changes_nothing(stage, tmp_path):
     stage.join("cpu-1")
     out, err = Terminal(), Terminal()
-    world = World(Terminal("n\n"), out, err, {"HOME": str(tmp_path), "REDIS_URL": stage.url}, tmp_path)
-    assert run(VERBS, ["drain", "cpu-1", "--force"], world) == 5
-    assert "cpu-1: what runs there is taken back and runs again elsewhere. Go on? [y/N]" in err.getvalue()
+    environment = Environment(Terminal("n\n"), out, err, {"HOME": str(tmp_path), "REDIS_URL": stage.url}, tmp_path)
+    assert run(VERBS, ["drain", "cpu-1", "--force"], environment) == 5
+    assert "cpu-1: its running tasks are requeued and may run twice. Continue? [y/N]" in err.getvalue()
     assert cordon_of(stage, "cpu-1") is None
 
 
@@ -228,7 +228,7 @@ def test_ctrl_c_detaches_and_says_how_to_look_again(stage, fleet, monkeypatch):
 
     monkeypatch.setattr("morag_queue.cli.drain.sleep", interrupt)
     left = fleet("drain", "cpu-1", status=130)
-    assert "Look again with: morag-queue drain cpu-1" in left.err
+    assert "Detached: cpu-1 keeps draining. Wait for it with: morag-queue drain cpu-1\n" in left.err
     assert cordon_of(stage, "cpu-1").state is WorkerStatus.DRAINING
 
 

@@ -9,7 +9,7 @@ import redis
 
 from morag_queue.broker.workers import ClientConnections
 from morag_queue.cli import VERBS
-from morag_queue.cli.context import World
+from morag_queue.cli.context import Environment
 from morag_queue.cli.run import run
 from tests.cli.conftest import Terminal
 
@@ -213,6 +213,7 @@ def test_who_comes_back_in_the_middle_is_not_robbed_and_the_answer_says_so(stage
     answer = fleet("failover", "cpu-1", "--json", status=3)
     assert counts(answer.json) == (0, 0, 0, 0)
     assert "came back" in answer.json["workers"][0]["done"]
+    assert "not recovered: cpu-1: " in answer.err
     assert "came back" in answer.err
     assert len(stage.broker.observe()[0].held) == 1
 
@@ -382,12 +383,12 @@ def test_force_asks_on_a_terminal_and_a_no_changes_nothing(stage, join, tmp_path
 
     def at_a_terminal(said):
         out, err = Terminal(), Terminal()
-        world = World(Terminal(said), out, err, {"HOME": str(tmp_path), "REDIS_URL": stage.url}, tmp_path)
-        return run(VERBS, ["failover", "cpu-1", "--force"], world), err.getvalue()
+        environment = Environment(Terminal(said), out, err, {"HOME": str(tmp_path), "REDIS_URL": stage.url}, tmp_path)
+        return run(VERBS, ["failover", "cpu-1", "--force"], environment), err.getvalue()
 
     status, asked = at_a_terminal("n\n")
     assert status == 5
-    assert "cpu-1: what runs there runs again elsewhere if it is alive. Go on? [y/N]" in asked
+    assert "cpu-1: tasks of a live worker are requeued and may run twice. Continue? [y/N]" in asked
     assert len(stage.broker.observe()[0].held) == 1
     assert at_a_terminal("y\n")[0] == 0
     assert stage.ids("cpu_standard", 4) == ["a"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = {"fail": ("failing", "Fails")}
+VERBS = {"fail": ("failing:fail", "Fails")}
 SECRET = "redis://:hunter2@127.0.0.1:1/0"
 
 
@@ -36,9 +36,17 @@ def fail(mq, monkeypatch):
         ("redis-readonly", 1, "it is a replica: use the URL of the primary"),
         ("redis-noperm", 1, "the user of the URL lacks a right: see ACL SETUSER"),
         ("redis-wrongtype", 1, "something else uses the same key: check the number of the database"),
-        ("no-redis", 69, "is no Redis: Protocol Error: b'HTTP/1.1 400 Bad Request'; check its host and port"),
+        (
+            "no-redis",
+            69,
+            "the server at redis://:***@127.0.0.1:1/0 is not Redis: Protocol Error: b'HTTP/1.1 400 Bad Request'; check the host and port",
+        ),
         ("file", 1, "error: /etc/nothing: No such file or directory\n"),
-        ("bug", 1, "error: unexpected: ZeroDivisionError: division by zero\nRun it again with --debug to see where"),
+        (
+            "bug",
+            1,
+            "error: unexpected: ZeroDivisionError: division by zero\nRun the command again with --debug to see the traceback\n",
+        ),
         ("partly", 3, r"1 failed: \x07"),
         ("ctrl-c", 130, ""),
     ],

@@ -49,7 +49,7 @@ def test_plain_text_off_a_terminal_is_one_table_under_the_other(fleet):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("--live", "--interval", "10ms"), "--interval 0.01s is too short: at least 0.1s"),
+        (("--live", "--interval", "10ms"), "--interval 0.01s is too short: use at least 0.1s"),
         (("--live", "--interval", "often"), "--interval 'often' is not a duration"),
         (("--count", "2"), "--count is for --live"),
     ],

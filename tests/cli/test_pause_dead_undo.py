@@ -52,9 +52,7 @@ def die(stage):
 def test_a_paused_queue_hands_out_nothing_until_resume(stage, fleet):
     stage.join("cpu-1")
     stage.submit("a")
-    assert (
-        fleet("pause", "cpu_s", "--reason", "disk full").out == "cpu_standard is paused (1 wait, 0 in workers' hands)\n"
-    )
+    assert fleet("pause", "cpu_s", "--reason", "disk full").out == "cpu_standard is paused (1 waiting, 0 in flight)\n"
     assert stage.claim("cpu-1") is None
     stage.submit("other", queue="cpu_batch", priority="BATCH")
     assert stage.claim("cpu-1") == "other"
@@ -156,9 +154,15 @@ def test_the_second_requeue_is_quiet(stage, fleet, fail):
 def test_all_need_a_yes(stage, fleet, fail):
     fail("f-1")
     fail("f-2")
-    assert "2 tasks; nothing was changed: add --yes" in fleet("dead", "requeue", "--all", status=5).err
+    assert (
+        "requeue: 2 tasks; nothing was changed: add --yes, or preview with --dry-run"
+        in fleet("dead", "requeue", "--all", status=5).err
+    )
     assert fleet("dead", "requeue", "--all", "--yes", "--json").json["changed"] == 2
-    assert "give ids, or a filter" in fleet("dead", "drop", status=2).err
+    assert (
+        "dead drop needs tasks: give ids, or a filter such as --state, --age or --all"
+        in fleet("dead", "drop", status=2).err
+    )
     assert "give ids, or a filter" in fleet("dead", "drop", "x", "--all", status=2).err
 
 
@@ -169,7 +173,7 @@ def test_drop_forgets_for_good_and_the_second_time_is_quiet(stage, fleet, fail):
     assert fleet("dead", "drop", "f-1", "q-1").out == "2 dropped\n"
     assert fleet("dead", "ls", "--json").json["total"] == 0
     assert stage.client.ttl(stage.keys.task("q-1")) > 0
-    assert fleet("dead", "drop", "f-1", "q-1").out == "0 dropped, 2 already\n"
+    assert fleet("dead", "drop", "f-1", "q-1").out == "0 dropped, 2 already dropped\n"
     assert "no task in dead 'nobody'" in fleet("dead", "drop", "nobody", status=8).err
     entry = stage.broker.journal.latest(1)[0]
     assert (entry.verb, entry.changes["dropped"]) == ("dead drop", ["f-1", "q-1"])
@@ -218,7 +222,7 @@ def test_undo_of_a_cancel_sends_the_task_again(stage, fleet):
     stage.submit("a", "b")
     fleet("task", "cancel", "a", "b")
     entry = last(stage)
-    assert fleet("journal", "undo", entry).out == "task cancel: 2 taken back\n"
+    assert fleet("journal", "undo", entry).out == "task cancel: 2 undone\n"
     assert sorted(stage.ids("cpu_standard", 4)) == ["a", "b"]
     assert fleet("journal", "undo", entry, "--json").json["unchanged"] == 2
     assert stage.broker.journal.latest(1)[0].reason == f"undo of {entry}"
@@ -285,7 +289,7 @@ def test_undo_of_a_requeue_cancels_what_still_waits(stage, fleet, fail):
 def test_a_dry_run_of_undo_changes_nothing(stage, fleet):
     stage.submit("a")
     fleet("task", "cancel", "a")
-    assert fleet("journal", "undo", last(stage), "--dry-run").out == "task cancel: 1 would be taken back\n"
+    assert fleet("journal", "undo", last(stage), "--dry-run").out == "task cancel: 1 would be undone\n"
     assert stage.ids("cpu_standard", 4) == []
 
 
@@ -303,5 +307,5 @@ def test_undo_of_a_balancing_turn_moves_its_tasks_back_and_tells_what_went_as_a_
     entry = stage.broker.journal.write("watch", "rebalance", "fleet", changes=changes)
     assert fleet("task", "why", "a", "--json").json["decisions"][-1]["reason"] == "starving"
     result = fleet("journal", "undo", entry, status=3)
-    assert "not taken back: cpu_batch.cpu-9, level 3: 7 went to cpu_batch as a whole" in result.err
+    assert "not undone: cpu_batch.cpu-9, level 3: 7 went to cpu_batch as a whole" in result.err
     assert stage.ids("cpu_standard", 4) == ["b", "a"]

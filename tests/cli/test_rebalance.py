@@ -239,8 +239,14 @@ def test_no_lane_is_moved_by_a_plan_to_where_its_gpu_work_may_not_be_nor_to_a_wo
     ("args", "message"),
     [
         (("--plan", "a", "--apply", "b"), "rebalance takes --plan or --apply, not both"),
-        (("--apply", "b", "--max-moves", "3"), "--max-moves and --queue are for making a plan"),
-        (("--apply", "b", "--queue", CPU), "--max-moves and --queue are for making a plan"),
+        (
+            ("--apply", "b", "--max-moves", "3"),
+            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+        ),
+        (
+            ("--apply", "b", "--queue", CPU),
+            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+        ),
     ],
 )
 def test_options_that_contradict_are_wrong_usage(mq_on, args, message):

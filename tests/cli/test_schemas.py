@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from morag_queue.cli import VERBS
-from morag_queue.cli.run import group
+from morag_queue.cli.run import build_group
 from morag_queue.core.model import Capability
 from morag_queue.errors import SourceError
 from morag_queue.local.account import account
@@ -24,7 +24,7 @@ WORKERS = (("worker-1", Capability.CPU), ("worker-2", Capability.CPU), ("worker-
 
 def every_verb():
     """The words of each command that there is, nested ones too."""
-    for name, verb in group(VERBS).commands.items():
+    for name, verb in build_group(VERBS).commands.items():
         loaded = verb.load()
         if isinstance(loaded, typer.core.TyperGroup):
             yield from (f"{name} {word}" for word in loaded.commands)

@@ -100,12 +100,15 @@ def test_a_filter_shows_what_it_means_and_needs_a_yes(stage, fleet):
     refused = fleet("task", "cancel", "--queue", "cpu_batch", status=5).err
     assert "b-00" in refused
     assert "… and 2 more" in refused
-    assert "12 tasks; nothing was changed: add --yes" in refused
+    assert "cancel: 12 tasks; nothing was changed: add --yes, or preview with --dry-run" in refused
     assert len(fleet("tasks", "--json").json["tasks"]) == 13
     answer = fleet("task", "cancel", "--queue", "cpu_batch", "--yes", "--json").json
     assert answer["changed"] == 12
     assert [task["task_id"] for task in fleet("tasks", "--json").json["tasks"]] == ["other"]
-    assert "No task fits the filter." in fleet("task", "cancel", "--queue", "cpu_batch", "--yes").err
+    assert (
+        "No task matches the filter; nothing was changed."
+        in fleet("task", "cancel", "--queue", "cpu_batch", "--yes").err
+    )
 
 
 @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 5), ("", 5)])
@@ -113,17 +116,17 @@ def test_at_a_terminal_somebody_is_asked(stage, fleet, monkeypatch, answer, stat
     monkeypatch.setattr("tests.cli.conftest.io.StringIO", Terminal)
     stage.submit("a")
     asked = fleet("task", "cancel", "--priority", "NORMAL", status=status, stdin=answer).err
-    assert "cancel: 1 tasks. Go on? [y/N]" in asked
+    assert "cancel: 1 task. Continue? [y/N]" in asked
     assert stage.ids("cpu_standard", 4) == ([] if status == 0 else ["a"])
 
 
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("cancel",), "which tasks? give ids, or a filter"),
-        (("cancel", "a", "--queue", "cpu_batch"), "ids or a filter, not both"),
+        (("cancel",), "no tasks given: give ids, or a filter such as --queue, --worker or --priority"),
+        (("cancel", "a", "--queue", "cpu_batch"), "give task ids or a filter, not both"),
         (("prio", "a", "HUGE"), "use one of URGENT"),
-        (("move", "a"), "give one of --to-queue"),
+        (("move", "a"), "task move needs a target: give one of --to-queue, --to-worker and --to-lane"),
         (("move", "a", "--to-queue", "cpu_batch", "--to-lane", "cpu_batch"), "give one of"),
         (("move", "a", "--to-queue", "gpu"), "ambiguous"),
         (("retry",), "Missing argument"),

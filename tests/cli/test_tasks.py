@@ -85,8 +85,8 @@ def test_tasks_can_be_filtered(stage, fleet, args, ids):
         (("--priority", "HUGE"), 2, "use one of URGENT"),
         (("--state", "completed"), 2, "found by its id only"),
         (("--age", "old"), 2, "--age 'old' is not a duration"),
-        (("--newest", "--next"), 2, "choose one"),
-        (("--lines", "--json"), 2, "choose one"),
+        (("--newest", "--next"), 2, "tasks takes --newest or --next, not both"),
+        (("--lines", "--json"), 2, "tasks takes --lines or --json, not both"),
     ],
 )
 def test_a_filter_that_cannot_be_is_refused(fleet, args, status, says):

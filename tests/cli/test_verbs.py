@@ -114,13 +114,16 @@ def test_a_hostile_name_is_harmless_on_the_screen_and_whole_in_json(fleet, here)
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ((), "error: nothing to submit: morag-queue submit PATH|URL…, or --from FILE (- is stdin)"),
+        ((), "error: nothing to submit: give files or URLs, or --from FILE (- is stdin)"),
         (("report.txt", "--priority", "HUGE"), "--priority: unknown priority 'HUGE': use one of URGENT, HIGH, NORMAL"),
         (("report.txt", "--type", "vidio"), "'vidio' is not one of 'audio', 'video'"),
-        (("report.txt", "--option", "x"), "--option 'x': write it like --option diarization=true"),
+        (
+            ("report.txt", "--option", "x"),
+            "--option 'x': use the form NAME=VALUE, for example --option diarization=true",
+        ),
         (("report.txt", "--from", "-"), "submit takes sources or --from, not both"),
-        (("--from", "-", "--id", "x"), "--id is for one source"),
-        (("a", "b", "--id", "x"), "--id names one task, and these are 2 sources"),
+        (("--from", "-", "--id", "x"), '--id is for a single source; with --from, set "task_id" in each line'),
+        (("a", "b", "--id", "x"), "--id names one task, but 2 sources were given"),
     ],
 )
 def test_wrong_usage_of_submit_ends_with_2_before_a_broker_is_asked(mq, here, args, says):
@@ -157,7 +160,7 @@ def test_classify_tells_what_failed_beside_what_did_not(fleet, here):
     result = fleet("classify", "report.txt", "gone.txt", status=3)
     assert "gone.txt" in result.err
     assert result.out.startswith("report.txt\n")
-    assert "error: nothing to classify" in fleet("classify", status=2).err
+    assert "error: nothing to classify: give files or URLs" in fleet("classify", status=2).err
 
 
 def test_stats_counts_what_waits_and_reads_the_window(fleet, here):
@@ -215,8 +218,8 @@ def test_ctrl_c_while_waiting_detaches_and_says_how_to_look_again(fleet, here, m
     monkeypatch.setattr("morag_queue.cli.submit.sleep", interrupted)
     result = fleet("submit", "report.txt", "--wait", "--json", status=130)
     (task,) = result.json["tasks"]
-    again = f"morag-queue task show {task['task_id']}"
-    assert f"Detached: 1 tasks were submitted and go on. Look again with: {again}" in result.err
+    command = f"morag-queue task show {task['task_id']}"
+    assert f"Detached: 1 submitted task will still run. Check progress with: {command}" in result.err
     assert pending(fleet) == 1
 
 
@@ -226,8 +229,8 @@ def test_a_name_that_is_no_utf_8_stops_none_of_the_others(fleet, here):
     result = fleet("submit", "--recursive", ".", "--json", status=3)
     assert result.json["submitted"] == 1
     (failed,) = result.json["failed"]
-    assert "its name is no UTF-8, and a message has to be: rename it" in failed["error"]
-    assert "bad\\udcff.txt: its name is no UTF-8" in fleet("classify", bad, status=1).err
+    assert "the name is not valid UTF-8: rename the file" in failed["error"]
+    assert "bad\\udcff.txt: the name is not valid UTF-8" in fleet("classify", bad, status=1).err
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_a_person_at_a_terminal_reads_key_equals_value(stage, mq):
     ("args", "status", "says"),
     [
         (["--interval", "soon"], 2, "--interval 'soon' is not a duration"),
-        (["--interval", "10ms"], 2, "1s at least"),
+        (["--interval", "10ms"], 2, "--interval '10ms' is too short: use at least 1s"),
         (["--monitor-interval", "0s"], 2, "--monitor-interval"),
         (["--metrics-port", "99999"], 2, "metrics-port"),
     ],

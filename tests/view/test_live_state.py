@@ -2,7 +2,7 @@
 
 import pytest
 
-from morag_queue.cli.keyboard import keys
+from morag_queue.cli.terminal import parse_keys
 from morag_queue.view.live_state import HELP, LiveState, Sort, on_key
 
 
@@ -61,4 +61,4 @@ def test_the_help_names_every_kind_of_key():
     ],
 )
 def test_what_a_terminal_sends_becomes_keys(typed, names):
-    assert list(keys(typed)) == names
+    assert list(parse_keys(typed)) == names
