@@ -25,7 +25,9 @@ class Terminal:
         if self.pid == 0:
             try:
                 _resize(0, size)
-                os.execve(argv[0], [*argv], {**os.environ, **env, "TERM": "xterm-256color"})
+                # COLUMNS and LINES, which pytest-xdist sets, would override the size of the terminal.
+                inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+                os.execve(argv[0], [*argv], {**inherited, **env, "TERM": "xterm-256color"})
             finally:
                 os._exit(127)
         self.mode = termios.tcgetattr(self._fd)
