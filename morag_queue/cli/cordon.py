@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @verb(changes=True)
 def cordon(ctx: CliContext, worker: WorkerArgument) -> None:
-    """Stop a worker from taking work of shared lanes; it finishes the tasks in its own lanes.
+    """Stop a worker from taking work from shared lanes; it finishes the tasks in its own lanes.
 
     The cordon survives restarts of the worker and ends with `uncordon`. Use `drain` to empty the worker as well.
     """

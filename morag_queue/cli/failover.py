@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 def failover(
     ctx: CliContext,
     workers: Annotated[
-        list[str] | None, typer.Argument(metavar="[W…]", show_default=False, help="Worker ids or unique prefixes.")
+        list[str] | None, typer.Argument(metavar="W…", show_default=False, help="Worker ids or unique prefixes.")
     ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="Recover from all dead workers, and find lost tasks.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Fence workers that are not proved dead, then recover their work.")
     ] = False,
 ) -> ExitStatus:
-    """Recover from dead workers: requeue the tasks they held first, and move their lanes to the shared lanes.
+    """Recover the work of dead workers.
 
-    A worker is proved dead by its missing connections, never by silence alone. The answer shows the evidence, and a
-    live worker is refused. --dead also resends tasks that the ledger lists but the broker no longer has.
+    Requeues the tasks they held at the front of the line, and moves their lanes to the shared lanes. A worker is
+    proved dead by its missing connections, never by silence alone; the answer shows the evidence, and a live worker is
+    refused. --dead also resends tasks that the ledger lists but the broker no longer has.
     """
     from morag_queue.operations.failover import Failover
     from morag_queue.operations.sweep import Sweep

@@ -23,7 +23,7 @@ _BROKER: dict[str, Any] = {
         typer.Option("--redis-url", metavar="URL", help="Broker URL: redis://, rediss://, unix:// or sentinel://."),
     ],
     "config": Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help="Settings file, instead of ./morag-queue.toml.")
+        str | None, typer.Option("--config", metavar="FILE", help="Read settings from this file.")
     ],
 }
 _CHANGE: dict[str, Any] = {

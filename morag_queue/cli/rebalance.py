@@ -29,7 +29,7 @@ def rebalance(
     apply_file: Annotated[
         str | None, typer.Option("--apply", metavar="FILE", help="Apply a plan written with --plan.")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="List the moves that were rejected, and why.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="List declined moves and the reasons.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 4 if the plan has changes.")] = False,
 ) -> ExitStatus:
     """Run one turn of the loop that `watch` runs, and print nothing if there is nothing to do.

@@ -38,7 +38,7 @@ _SHOWN_REFUSALS = 20
 
 @verb()
 def show(ctx: CliContext, task_id: TaskArgument) -> None:
-    """Show a task: ledger entry, message, location and routing decisions."""
+    """Show the entry, message, location and decisions of a task."""
     from morag_queue.operations.task import task_details
 
     answer = task_details(ctx.broker, ctx.settings, task_id)
@@ -53,9 +53,9 @@ def show(ctx: CliContext, task_id: TaskArgument) -> None:
 
 @verb()
 def why(ctx: CliContext, task_id: TaskArgument) -> None:
-    """Explain the state of a task, which workers can run it and when it should start.
+    """Explain why a task is in its state, and when it should start.
 
-    The answer names the first reason that applies. Ended: COMPLETED, FAILED, CANCELLED, QUARANTINED. Held by a worker:
+    The answer rates every worker and names the first reason that applies. Ended: COMPLETED, FAILED, CANCELLED, QUARANTINED. Held by a worker:
     RUNNING, RESERVED (others run first), HOLDER_OFFLINE (a failover requeues it). Missing: NOT_ON_BROKER (a sweep sends
     it again). Waiting: QUEUE_PAUSED, ETA_NOT_REACHED, NO_CAPABLE_WORKER, LANE_CORDONED (all capable workers are out of
     service), ALL_CAPABLE_OFFLINE, LEVEL_NOT_POLLED (no worker polls its level), BEHIND_PRIORITY (more urgent work is
@@ -165,7 +165,10 @@ def retry(
     ids: Annotated[list[str], typer.Argument(metavar="ID…", show_default=False, help="Task ids or unique prefixes.")],
     keep: Annotated[bool, typer.Option("--keep", help="Keep the counts of retries and of lost workers.")] = False,
 ) -> ExitStatus:
-    """Run ended tasks again under the same id: failed, cancelled, quarantined or completed."""
+    """Run ended tasks again under their ids.
+
+    The tasks may have failed, completed, or been cancelled or quarantined.
+    """
     from morag_queue.operations.retry import retrying
 
     return report_edits(ctx, task_editor(ctx, "task retry").named(ids, retrying(message_builder, reset=not keep)))

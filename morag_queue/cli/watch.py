@@ -53,9 +53,9 @@ def watch(
 ) -> ExitStatus:
     """Supervise the fleet: fail over dead workers, rebalance, prevent starvation and recover lost tasks.
 
-    Several instances may run: one leads, and another takes over when it ends. The log on stdout has one line per
-    change and one fleet summary per minute, as key=value on a terminal and as JSON otherwise or with --json. SIGTERM
-    and Ctrl-C stop the loop after the current step. Supports systemd's Type=notify and its watchdog.
+    Several instances may run: one leads, and another takes over when it ends. The log on stdout has a line per change
+    and a regular fleet summary, as key=value on a terminal and as JSON otherwise or with --json. SIGTERM and Ctrl-C
+    stop the loop after the current step. Supports systemd's Type=notify and its watchdog.
     """
     from morag_queue.watch.log import Log
     from morag_queue.watch.loop import Watch

@@ -36,7 +36,7 @@ def worker(
     ] = None,
     celery_options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CELERY OPTIONS]", show_default=False, help="Options for `celery worker`."),
+        typer.Argument(metavar="-- CELERY OPTIONS", show_default=False, help="Options for `celery worker`."),
     ] = None,
 ) -> None:
     """Run a Celery worker for submitted files and URLs. It only reads and measures them; Ctrl-C stops it.
