@@ -22,9 +22,7 @@ _BROKER: dict[str, Any] = {
         str | None,
         typer.Option("--redis-url", metavar="URL", help="Broker URL: redis://, rediss://, unix:// or sentinel://."),
     ],
-    "config": Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help="Read settings from this file.")
-    ],
+    "config": Annotated[str | None, typer.Option("--config", metavar="FILE", help="Read settings from this file.")],
 }
 _CHANGE: dict[str, Any] = {
     "dry_run": Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")],

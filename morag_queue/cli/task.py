@@ -55,11 +55,12 @@ def show(ctx: CliContext, task_id: TaskArgument) -> None:
 def why(ctx: CliContext, task_id: TaskArgument) -> None:
     """Explain why a task is in its state, and when it should start.
 
-    The answer rates every worker and names the first reason that applies. Ended: COMPLETED, FAILED, CANCELLED, QUARANTINED. Held by a worker:
-    RUNNING, RESERVED (others run first), HOLDER_OFFLINE (a failover requeues it). Missing: NOT_ON_BROKER (a sweep sends
-    it again). Waiting: QUEUE_PAUSED, ETA_NOT_REACHED, NO_CAPABLE_WORKER, LANE_CORDONED (all capable workers are out of
-    service), ALL_CAPABLE_OFFLINE, LEVEL_NOT_POLLED (no worker polls its level), BEHIND_PRIORITY (more urgent work is
-    first), BEHIND_EARLIER (earlier work is first), ALL_CAPABLE_BUSY (it is next), ABOUT_TO_START.
+    The answer rates every worker and names the first reason that applies. Ended: COMPLETED, FAILED, CANCELLED,
+    QUARANTINED. Held by a worker: RUNNING, RESERVED (others run first), HOLDER_OFFLINE (a failover requeues it).
+    Missing: NOT_ON_BROKER (a sweep sends it again). Waiting: QUEUE_PAUSED, ETA_NOT_REACHED, NO_CAPABLE_WORKER,
+    LANE_CORDONED (all capable workers are out of service), ALL_CAPABLE_OFFLINE, LEVEL_NOT_POLLED (no worker polls its
+    level), BEHIND_PRIORITY (more urgent work is first), BEHIND_EARLIER (earlier work is first), ALL_CAPABLE_BUSY (it is
+    next), ABOUT_TO_START.
     """
     from morag_queue.operations.task import TaskExplainer
 

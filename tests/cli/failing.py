@@ -1,4 +1,4 @@
-"""Verbs that end badly in every way there is, for test_failures.py."""
+"""A verb that fails in a given way, for test_failures.py."""
 
 import os
 from typing import Annotated
@@ -23,7 +23,7 @@ RAISES = {
     "no-redis": redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400 Bad Request'"),
     "file": FileNotFoundError(2, "No such file or directory", "/etc/nothing"),
     "bug": ZeroDivisionError("division by zero"),
-    "hostile": Refused("the file \x1b[2J\u202etxt [bold]is[/bold]\nerror: forged", "of nobody"),
+    "hostile": Refused("the file \x1b[2J\u202etxt [bold]is[/bold]\nerror: forged", "second line"),
     "ctrl-c": KeyboardInterrupt(),
     "closed-pipe": BrokenPipeError(32, "Broken pipe"),
 }
@@ -31,7 +31,7 @@ RAISES = {
 
 @verb()
 def fail(ctx: CliContext, how: Annotated[str, typer.Argument()]) -> ExitStatus:
-    """Fails."""
+    """Fail in the given way."""
     assert ctx.settings.redis_url
     if how == "partly":
         ctx.emit({"done": 1}, lambda: "1 done")
