@@ -141,3 +141,8 @@ def test_hostile_errors_are_escaped_in_tables_and_complete_in_json(stage, fleet,
         assert "\u202e" not in out
     assert "[bold]x[/]" in fleet("dead", "ls").out
     assert fleet("dead", "ls", "--json").json["dead"][0]["error"] == error
+
+
+def test_dead_rejects_a_state_that_is_neither_failed_nor_quarantined(fleet):
+    refused = fleet("dead", "ls", "--state", "running", status=2)
+    assert refused.err == "error: --state running: `dead` holds failed and quarantined tasks only\n"

@@ -100,7 +100,10 @@ def test_drain_exits_with_6_at_the_deadline_and_says_how_to_continue(stage, flee
     stage.claim("cpu-1")
     late = fleet("drain", "cpu-1", "--deadline", "200ms", "--json", status=6)
     assert (late.json["state"], late.json["running_tasks"]) == ("draining", 1)
-    assert "morag-queue drain cpu-1 --force" in late.err
+    assert late.err.endswith(
+        "The deadline passed while 1 task still ran on cpu-1. It takes no new work. Keep waiting with: "
+        "morag-queue drain cpu-1, or requeue running tasks with: morag-queue drain cpu-1 --force\n"
+    )
     assert cordon_of(stage, "cpu-1").state is WorkerStatus.DRAINING
     stage.end("t")
     assert fleet("drain", "cpu-1", "--json").json["state"] == "drained", "a second drain resumes the first"
@@ -124,7 +127,7 @@ def test_a_detached_drain_starts_and_does_not_wait(stage, fleet):
     stage.claim("cpu-1")
     detached = fleet("drain", "cpu-1", "--detach", "--json")
     assert detached.json["state"] == "draining"
-    assert "morag-queue drain cpu-1" in detached.err
+    assert detached.err.endswith("The drain continues. Wait for it with: morag-queue drain cpu-1\n")
 
 
 def test_ctrl_c_detaches_from_a_drain_and_says_how_to_wait_again(stage, fleet, monkeypatch):
@@ -235,3 +238,31 @@ def test_the_default_deadline_is_an_hour_and_a_later_drain_can_change_it(stage, 
     fleet("drain", "cpu-1", "--detach", "--no-deadline")
     assert cordon_of(stage, "cpu-1").deadline is None
     assert json.loads(stage.client.hget(stage.keys.cordons, "cpu-1"))["who"].startswith("ann@")
+
+
+@pytest.fixture
+def agentless(monkeypatch):
+    """Replace the drain of a worker without the agent, stock-1, by a function."""
+
+    def replace(run):
+        monkeypatch.setattr("morag_queue.operations.agentless.agentless_node", lambda *_: "stock-1@host")
+        monkeypatch.setattr("morag_queue.operations.agentless.AgentlessDrain.run", run)
+
+    return replace
+
+
+def test_ctrl_c_detaches_from_the_drain_of_an_agentless_worker(fleet, agentless):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    agentless(interrupt)
+    detached = fleet("drain", "stock-1", status=130)
+    assert "Detached: stock-1 keeps draining. Wait for it with: morag-queue drain stock-1\n" in detached.err
+
+
+def test_overriding_flags_are_wrong_usage_for_an_agentless_worker(fleet, agentless):
+    agentless(None)
+    assert fleet("drain", "stock-1", "--force", "--allow-last", status=2).err == (
+        "error: stock-1@host runs without the agent, so its tasks cannot be requeued: "
+        "run the drain again without --force, --allow-last\n"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from morag_queue.cli import VERBS
+from morag_queue.cli.run import build_group
 
 ROOT = Path(__file__).parents[2]
 MODULE = [sys.executable, "-m", "morag_queue"]
@@ -32,6 +33,27 @@ def test_help_imports_neither_verbs_nor_heavy_libraries():
         *(target.partition(":")[0] for target, _ in VERBS.values()),
     }
     assert not heavy & set(loaded)
+
+
+def commands():
+    """Yield the name and the loaded command of each verb and subcommand."""
+    for name, verb in build_group(VERBS).commands.items():
+        loaded = verb.load()
+        yield name, loaded
+        for subcommand in getattr(loaded, "commands", {}).values():
+            yield f"{name} {subcommand.name}", subcommand
+
+
+def test_every_argument_and_option_has_a_help_text():
+    undocumented = [(name, each.name) for name, command in commands() for each in command.params if not each.help]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize("name", ["", "journal", "task", "dead", "config"])
+def test_help_cuts_no_summary_at_80_columns(mq, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = mq(*name.split(), "--help").out.splitlines()
+    assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage:")]
 
 
 @pytest.mark.parametrize("name", VERBS)

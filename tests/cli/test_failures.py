@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-VERBS = {"fail": ("failing:fail", "Fails")}
-
-
+VERBS = {"fail": ("failing:fail", "Fail in a given way")}
 SECRET = "redis://:hunter2@127.0.0.1:1/0"
+MASKED = "redis://:***@127.0.0.1:1/0"
 
 
 @pytest.fixture
@@ -23,25 +22,21 @@ def fail(mq, monkeypatch):
     [
         ("refused", 5, "error: worker-1 is the only GPU worker; --force overrides\n"),
         ("not-found", 8, "error: no worker worker-nobody\n"),
-        ("unreachable", 69, "error: cannot reach redis://:***@127.0.0.1:1/0\n"),
+        ("unreachable", 69, f"error: cannot reach {MASKED}\n"),
+        ("redis-down", 69, f"error: cannot reach {MASKED}: Error 111 connecting to 127.0.0.1:1; is it running, and "),
+        ("redis-login", 69, f"{MASKED} refused the login: invalid username-password pair; check the user and password"),
         (
-            "redis-down",
-            69,
-            "error: cannot reach redis://:***@127.0.0.1:1/0: Error 111 connecting to 127.0.0.1:1; is ",
+            "redis-oom",
+            1,
+            f"{MASKED} refused the command: OOM command not allowed; it is out of memory: raise maxmemory",
         ),
-        (
-            "redis-login",
-            69,
-            "refused the login: invalid username-password pair; check the user and password of",
-        ),
-        ("redis-oom", 1, "it is out of memory: raise maxmemory, or let the queues shrink first"),
         ("redis-readonly", 1, "it is a replica: use the URL of the primary"),
         ("redis-noperm", 1, "the user of the URL lacks a right: see ACL SETUSER"),
         ("redis-wrongtype", 1, "something else uses the same key: check the number of the database"),
         (
             "no-redis",
             69,
-            "the server at redis://:***@127.0.0.1:1/0 is not Redis: Protocol Error: "
+            f"the server at {MASKED} is not Redis: Protocol Error: "
             "b'HTTP/1.1 400 Bad Request'; check the host and port",
         ),
         ("file", 1, "error: /etc/nothing: No such file or directory\n"),

@@ -14,6 +14,7 @@ def test_undoing_a_cancel_sends_the_tasks_again(stage, fleet):
     assert fleet("journal", "undo", entry).out == "task cancel: 2 undone\n"
     assert sorted(stage.ids("cpu_standard", 4)) == ["a", "b"]
     assert fleet("journal", "undo", entry, "--json").json["unchanged"] == 2
+    assert fleet("journal", "undo", entry).out == "task cancel: 0 undone, 2 already undone\n"
     assert stage.broker.journal.latest(1)[0].reason == f"undo of {entry}"
 
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.errors import BrokerUnreachable
 from tests.support.records import register
 from tests.support.terminal import Terminal
 
@@ -169,3 +171,18 @@ def test_an_error_while_drawing_restores_the_terminal(terminal, valkey):
     assert live.wait() == 1
     assert "unexpected: TypeError" in live.drawn.split(RESTORED)[1]
     assert live.is_as_before
+
+
+def test_live_without_a_terminal_reports_an_outage_once_and_continues(stats, monkeypatch):
+    observe, polls = RedisBroker.observe, []
+
+    def fail_twice(broker):
+        polls.append(broker)
+        if len(polls) in (2, 3):
+            raise BrokerUnreachable("cannot reach the broker")
+        return observe(broker)
+
+    monkeypatch.setattr(RedisBroker, "observe", fail_twice)
+    result = stats("--live", "--json", "--interval", "100ms", "--count", "2")
+    assert result.err == "cannot reach the broker; retrying every 0.1s\n"
+    assert len(result.out.splitlines()) == 2

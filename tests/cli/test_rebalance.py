@@ -260,3 +260,15 @@ def test_journal_show_finds_an_entry_by_its_id_or_plan_id(stage, fleet):
     entry_id = fleet("journal", "ls", "--json").json["entries"][0]["entry_id"]
     assert fleet("journal", "show", entry_id, "--json").json["changes"]["moved"] == 1
     assert "no journal entry '77'" in fleet("journal", "show", "77", status=8).err
+
+
+def test_apply_has_no_dry_run(stage, fleet):
+    starve(stage, "a")
+    fleet("rebalance", "--plan", "p.json")
+    refused = fleet("rebalance", "--apply", "p.json", "--dry-run", status=2)
+    assert refused.err == "error: --apply has no dry run: read p.json to see its changes\n"
+
+
+def test_rebalance_of_a_balanced_fleet_says_so_on_a_terminal(stage, fleet):
+    stage.join("cpu-1")
+    assert fleet("rebalance", terminal=True).err == "Nothing to do: the fleet is balanced.\n"

@@ -224,3 +224,7 @@ def test_submit_is_journaled_with_its_reason(fleet, here, client):
 def test_a_failed_submit_is_not_journaled(fleet, here, client):
     fleet("submit", "nothing-here.txt", status=1)
     assert client.xlen("mq:journal") == 0
+
+
+def test_an_empty_source_is_reported(fleet, here):
+    assert fleet("submit", "", status=1).err == "failed: an empty source: give a path or a URL\n"
