@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from morag_queue.errors import Refused
 
-from .context import CliContext
+from .context import CliContext, task_count
 
 _PREVIEWED_TASKS = 10
 
@@ -28,6 +28,6 @@ def confirm_tasks(ctx: CliContext, change: str, rows: Sequence[str]) -> None:
         ctx.warn(f"  {row}")
     if len(rows) > _PREVIEWED_TASKS:
         ctx.warn(f"  … and {len(rows) - _PREVIEWED_TASKS} more")
-    count = f"{len(rows)} task{'s' if len(rows) != 1 else ''}"
+    count = task_count(len(rows))
     if not ctx.confirm(f"{change}: {count}. Continue?"):
         raise Refused(f"{change}: {count}; nothing was changed: add --yes, or preview with --dry-run")

@@ -1,6 +1,5 @@
 """`demo`: run a temporary fleet for half a minute and account for every task."""
 
-import os
 import shlex
 import signal
 from collections.abc import Iterator
@@ -50,7 +49,7 @@ def demo(
     with Cluster() as cluster:
         run = Demo(cluster, None if input is None else input.resolve(), work_seconds, seed)
         ctx.note(SIMULATED)
-        for line in _how_to_join(cluster, run) if keep else ():
+        for line in _instructions(ctx, cluster, run) if keep else ():
             ctx.warn(line)
         _show(ctx, run.run())
         outcome = run.outcome()
@@ -63,9 +62,10 @@ def demo(
     return ExitStatus.OK if outcome.is_good else ExitStatus.FAILED
 
 
-def _how_to_join(cluster: "Cluster", demo: "Demo") -> Iterator[str]:
+def _instructions(ctx: CliContext, cluster: "Cluster", demo: "Demo") -> Iterator[str]:
+    """Lines that say how to run other commands on the fleet."""
     yield "To run other commands on this fleet, use a second terminal:"
-    if "MORAG_QUEUE_REDIS_URL" in os.environ:
+    if "MORAG_QUEUE_REDIS_URL" in ctx.environment.variables:
         yield "  unset MORAG_QUEUE_REDIS_URL"
     yield f"  export REDIS_URL={cluster.url}"
     yield f"  morag-queue submit --recursive {shlex.quote(str(demo.media))} --option simulate_seconds=5"

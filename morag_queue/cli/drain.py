@@ -10,7 +10,7 @@ import typer
 from morag_queue.errors import ExitStatus, NotFound, Refused, UsageError
 
 from .confirm import confirm_force
-from .context import CliContext
+from .context import CliContext, task_count
 from .cordon import emit_result
 from .options import verb
 from .parameters import WorkerArgument
@@ -122,9 +122,8 @@ def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStat
         return ExitStatus.OK
     is_agentless = NOT_KNOWN in " ".join(result.warnings)
     requeue = "" if is_agentless else f", or requeue running tasks with: {command} --force"
-    count = f"{result.running_tasks} task{'s' if result.running_tasks != 1 else ''}"
     ctx.warn(
-        f"The deadline passed while {count} still ran on {result.worker}. It takes no new work. "
+        f"The deadline passed while {task_count(result.running_tasks)} still ran on {result.worker}. It takes no new work. "
         f"Keep waiting with: {command}{requeue}"
     )
     return ExitStatus.DEADLINE

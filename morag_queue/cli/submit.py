@@ -11,7 +11,7 @@ from morag_queue.core.model import TaskState
 from morag_queue.errors import ExitStatus, UsageError
 from morag_queue.operations.submit_rows import Row, RowFailure, parse_lines, row_of
 
-from .context import CliContext
+from .context import CliContext, task_count
 from .options import verb
 from .sources import (
     Options,
@@ -135,8 +135,8 @@ def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
             records = wait_for(ctx.broker, ids, lambda: sleep(_POLL_SECONDS), advance)
     except KeyboardInterrupt:
         command = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
-        count = f"{len(ids)} submitted task{'s' if len(ids) != 1 else ''}"
-        ctx.warn(f"Detached: {count} will still run. Check progress with: morag-queue {command}")
+        count = task_count(len(ids))
+        ctx.warn(f"Detached: {count} submitted, nothing cancelled. Check progress with: morag-queue {command}")
         raise
     return {task_id: str(record.get("state", "unknown")) for task_id, record in records.items()}
 

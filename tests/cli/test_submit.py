@@ -175,7 +175,7 @@ def test_ctrl_c_detaches_from_submit_wait_and_says_how_to_check_progress(fleet, 
     result = fleet("submit", "report.txt", "--wait", "--json", status=130)
     (task,) = result.json["tasks"]
     command = f"morag-queue task show {task['task_id']}"
-    assert f"Detached: 1 submitted task will still run. Check progress with: {command}" in result.err
+    assert f"Detached: 1 task submitted, nothing cancelled. Check progress with: {command}" in result.err
     assert pending(fleet) == 1
 
 
