@@ -122,8 +122,9 @@ def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStat
         return ExitStatus.OK
     is_agentless = NOT_KNOWN in " ".join(result.warnings)
     requeue = "" if is_agentless else f", or requeue running tasks with: {command} --force"
+    running = task_count(result.running_tasks)
     ctx.warn(
-        f"The deadline passed while {task_count(result.running_tasks)} still ran on {result.worker}. It takes no new work. "
+        f"The deadline passed while {running} still ran on {result.worker}. It takes no new work. "
         f"Keep waiting with: {command}{requeue}"
     )
     return ExitStatus.DEADLINE

@@ -8,11 +8,12 @@ import typer
 
 from morag_queue.cli.context import CliContext
 from morag_queue.cli.options import verb
-from morag_queue.errors import BrokerUnreachable, ExitStatus, NotFound, Refused
+from morag_queue.errors import BrokerUnreachable, ExitStatus, LeaseLost, NotFound, Refused
 
 RAISES = {
     "refused": Refused("worker-1 is the only GPU worker; --force overrides"),
     "not-found": NotFound("no worker worker-nobody"),
+    "lease-lost": LeaseLost(),
     "unreachable": BrokerUnreachable("cannot reach redis://:hunter2@127.0.0.1:1/0"),
     "redis-down": redis.ConnectionError("Error 111 connecting to 127.0.0.1:1"),
     "redis-login": redis.AuthenticationError("invalid username-password pair"),

@@ -22,6 +22,11 @@ def fail(mq, monkeypatch):
     [
         ("refused", 5, "error: worker-1 is the only GPU worker; --force overrides\n"),
         ("not-found", 8, "error: no worker worker-nobody\n"),
+        (
+            "lease-lost",
+            7,
+            "error: this process no longer leads the fleet: its lease expired and later changes were refused",
+        ),
         ("unreachable", 69, f"error: cannot reach {MASKED}\n"),
         ("redis-down", 69, f"error: cannot reach {MASKED}: Error 111 connecting to 127.0.0.1:1; is it running, and "),
         ("redis-login", 69, f"{MASKED} refused the login: invalid username-password pair; check the user and password"),
