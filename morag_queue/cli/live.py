@@ -79,7 +79,7 @@ def _print_frames(
             return frame
         while (remaining := due - monotonic()) > 0:
             terminal.wait(remaining)
-            if terminal.is_suspend_requested:
+            if terminal.suspend_requested:
                 terminal.suspend()
         try:
             frame, has_failed = watcher.look(), False
@@ -155,13 +155,13 @@ class _LiveScreen:
         while not self._state.quit:
             with self._console.screen(hide_cursor=True):
                 self._refresh_until_suspended()
-            if self._terminal.is_suspend_requested:
+            if self._terminal.suspend_requested:
                 self._terminal.suspend()
         return self._frame
 
     def _refresh_until_suspended(self) -> None:
         due = monotonic() + self._options.interval
-        while not self._terminal.is_suspend_requested:
+        while not self._terminal.suspend_requested:
             self._draw()
             if self._state.quit or 0 < self._options.count <= self._frames:
                 self._state = replace(self._state, quit=True)

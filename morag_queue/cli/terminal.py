@@ -37,7 +37,8 @@ class TerminalInput:
     """Waits for keys and signals. If `stdin` is not a terminal, there are no keys.
 
     `wait` returns early on a key, a resized window, Ctrl-Z, or a call of `wake` from another thread. SIGTERM raises
-    SystemExit, so that the terminal is restored.
+    SystemExit, so that the terminal is restored. After Ctrl-Z, `suspend_requested` is true: the caller restores the
+    screen, then calls `suspend`.
     """
 
     def __init__(self, stdin: TextIO | None) -> None:
@@ -45,7 +46,8 @@ class TerminalInput:
         self._reader, self._writer = os.pipe()
         self._previous_handlers: dict[int, Any] = {}
         self._mode: Any = None
-        self._is_suspend_requested = self._closed = False
+        self._closed = False
+        self.suspend_requested = False
 
     def __enter__(self) -> Self:
         os.set_blocking(self._reader, False)
@@ -87,14 +89,9 @@ class TerminalInput:
             self._fd = None  # the terminal was closed
         return list(parse_keys(typed.decode(errors="ignore")))
 
-    @property
-    def is_suspend_requested(self) -> bool:
-        """Ctrl-Z was typed. The caller restores the screen, then calls `suspend`."""
-        return self._is_suspend_requested
-
     def suspend(self) -> None:
         """Suspend the process as Ctrl-Z does; returns when it is resumed."""
-        self._is_suspend_requested = False
+        self.suspend_requested = False
         self._restore_mode()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
@@ -102,7 +99,7 @@ class TerminalInput:
         self._set_mode()
 
     def _on_suspend_signal(self, _: int, __: FrameType | None) -> None:
-        self._is_suspend_requested = True
+        self.suspend_requested = True
         self.wake()
 
     def _handle(self, number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> None:

@@ -77,6 +77,14 @@ def fleet(mq: Mq, valkey: str) -> Mq:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a file to submit."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.txt").write_text("MoRAG " * 300)
+    return tmp_path
+
+
+@pytest.fixture
 def join(stage: Stage) -> Iterator[Callable[..., None]]:
     """Register a worker. If `alive`, it has a connection in its name until the end of the test."""
     with ExitStack() as stack:

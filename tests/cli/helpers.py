@@ -10,6 +10,11 @@ def recovery_counts(answer):
     return tuple(answer[name] for name in RECOVERY_COUNTS)
 
 
+def pending_tasks(fleet):
+    """The number of waiting tasks in all queues."""
+    return sum(queue["pending_tasks"] for queue in fleet("stats", "--json").json["queues"])
+
+
 def cordon_of(stage, worker):
     return stage.broker.cordons.get(worker)
 

@@ -157,12 +157,12 @@ def test_a_worker_that_restarts_during_its_failover_keeps_its_tasks(stage, join,
     stage.claim("cpu-1")
     fence = ClientConnections.fence
 
-    def comes_back(evidence, worker, incarnation, *, term=""):
+    def restart_and_fence(evidence, worker, incarnation, *, term=""):
         again = stage.broker.observe()[0].worker_by_id["cpu-1"].info.model_copy(update={"incarnation": "cpu-1.2"})
         assert stage.broker.registry.register(again, "cpu-1.1") == ""
         return fence(evidence, worker, incarnation, term=term)
 
-    monkeypatch.setattr(ClientConnections, "fence", comes_back)
+    monkeypatch.setattr(ClientConnections, "fence", restart_and_fence)
     answer = fleet("failover", "cpu-1", "--json", status=3)
     assert recovery_counts(answer.json) == (0, 0, 0, 0)
     assert "came back" in answer.json["workers"][0]["done"]

@@ -14,8 +14,6 @@ from tests.support.records import register
 from tests.support.terminal import Terminal
 
 COMMAND = [sys.executable, "-m", "morag_queue", "stats", "--live", "--interval", "100ms"]
-
-
 RESTORED = "\x1b[?1049l\x1b[?25h"
 """Escape codes that leave the alternate screen and show the cursor."""
 

@@ -12,11 +12,7 @@ from morag_queue.cli.reference import Shell, completion_script
 from morag_queue.errors import ExitStatus
 
 ROOT = Path(__file__).parents[2]
-
-
 COMPLETIONS = {Shell.BASH: "morag-queue.bash", Shell.ZSH: "_morag-queue", Shell.FISH: "morag-queue.fish"}
-
-
 MODULE = [sys.executable, "-m", "morag_queue"]
 
 

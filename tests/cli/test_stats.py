@@ -1,21 +1,9 @@
 """`stats`, and output options that all commands share."""
 
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 import redis
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "report.txt").write_text("MoRAG " * 300)
-    return tmp_path
-
-
-def pending(fleet) -> int:
-    return sum(queue["pending_tasks"] for queue in fleet("stats", "--json").json["queues"])
 
 
 @pytest.mark.parametrize("verb", [("stats",), ("submit", "report.txt"), ("classify", "report.txt")])

@@ -3,20 +3,10 @@
 import json
 import os
 from base64 import b64decode
-from pathlib import Path
 
 import pytest
 
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "report.txt").write_text("MoRAG " * 300)
-    return tmp_path
-
-
-def pending(fleet) -> int:
-    return sum(queue["pending_tasks"] for queue in fleet("stats", "--json").json["queues"])
+from tests.cli.helpers import pending_tasks
 
 
 def test_submit_prints_the_submitted_tasks(fleet, here):
@@ -31,7 +21,7 @@ def test_submit_prints_the_submitted_tasks(fleet, here):
     } <= set(task)  # fmt: skip
     assert (task["source"], task["content_type"], task["priority"]) == ("report.txt", "document", "HIGH")
     assert task["decision"]["action"] == "hold"
-    assert pending(fleet) == 1
+    assert pending_tasks(fleet) == 1
 
 
 def test_options_are_sent_as_json_or_as_text(fleet, here, client):
@@ -50,7 +40,7 @@ def test_a_dry_run_of_submit_queues_nothing(fleet, here):
     answer = fleet("submit", "report.txt", "--dry-run", "--json").json
     assert (answer["dry_run"], answer["submitted"], len(answer["tasks"])) == (True, 0, 1)
     assert "1 would be submitted" in fleet("submit", "report.txt", "--dry-run").out
-    assert pending(fleet) == 0
+    assert pending_tasks(fleet) == 0
 
 
 def test_invalid_lines_are_reported_by_number_and_the_others_are_submitted(fleet, here):
@@ -137,7 +127,7 @@ def test_classify_prints_requirements_decision_and_scores_and_submits_nothing(fl
     assert first["classification"]["priority"] in ("LOW", "NORMAL")
     assert {"queue", "lane", "level", "scores", "decision"} <= set(first)
     assert second["classification"]["content_type"] == "youtube"
-    assert pending(fleet) == 0
+    assert pending_tasks(fleet) == 0
 
 
 def test_classify_reports_failed_sources_beside_the_others(fleet, here):
@@ -176,7 +166,7 @@ def test_ctrl_c_detaches_from_submit_wait_and_says_how_to_check_progress(fleet, 
     (task,) = result.json["tasks"]
     command = f"morag-queue task show {task['task_id']}"
     assert f"Detached: 1 task submitted, nothing cancelled. Check progress with: {command}" in result.err
-    assert pending(fleet) == 1
+    assert pending_tasks(fleet) == 1
 
 
 def test_a_file_name_that_is_not_utf8_fails_alone(fleet, here):
@@ -200,7 +190,7 @@ def test_a_file_name_that_is_not_utf8_fails_alone(fleet, here):
 )
 def test_an_invalid_flag_value_is_wrong_usage(fleet, here, flag, value, message):
     assert message in fleet("submit", "report.txt", flag, value, status=2).err
-    assert pending(fleet) == 0
+    assert pending_tasks(fleet) == 0
 
 
 def test_submit_pins_to_a_worker_by_unique_prefix(stage, fleet, here):
