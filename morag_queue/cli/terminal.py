@@ -45,6 +45,7 @@ class TerminalInput:
         self._fd = None if stdin is None else _descriptor(stdin)
         self._reader, self._writer = os.pipe()
         self._previous_handlers: dict[int, Any] = {}
+        self._previous_wakeup_fd: int | None = None
         self._mode: Any = None
         self._closed = False
         self.suspend_requested = False
@@ -56,6 +57,8 @@ class TerminalInput:
             self._handle(signal.SIGTERM, _exit)
             self._handle(signal.SIGWINCH, lambda *_: self.wake())
             self._handle(signal.SIGTSTP, self._on_suspend_signal)
+            # Python runs handlers between bytecodes: without this, `select` misses a signal that arrives just before it.
+            self._previous_wakeup_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._set_mode()
         return self
 
@@ -65,6 +68,8 @@ class TerminalInput:
         self._restore_mode()
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
+        if self._previous_wakeup_fd is not None:
+            signal.set_wakeup_fd(self._previous_wakeup_fd)
         self._closed = True
         os.close(self._reader)
         os.close(self._writer)
