@@ -57,7 +57,7 @@ class TerminalInput:
             self._handle(signal.SIGTERM, _exit)
             self._handle(signal.SIGWINCH, lambda *_: self.wake())
             self._handle(signal.SIGTSTP, self._on_suspend_signal)
-            # Python runs handlers between bytecodes: without this, `select` misses a signal that arrives just before it.
+            # Python runs handlers between bytecodes: `select` would miss a signal that arrives just before it.
             self._previous_wakeup_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._set_mode()
         return self
