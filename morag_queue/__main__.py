@@ -1,4 +1,4 @@
-"""`python -m morag_queue`."""
+"""Run the command line as `python -m morag_queue`."""
 
 import sys
 

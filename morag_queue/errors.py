@@ -1,10 +1,13 @@
-"""The errors that reach a user, each with its exit code. A message says what happened, to what, and what to do."""
+"""Errors shown to users, each with its exit status.
+
+A message says what happened, to which object, and what to do next.
+"""
 
 from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """Exit codes of every command; part of the contract."""
+    """Exit status of every command. Scripts rely on these values."""
 
     OK = 0
     FAILED = 1
@@ -20,9 +23,9 @@ class ExitStatus(IntEnum):
 
 
 class MoragQueueError(Exception):
-    """Base: its arguments are the lines of the message, `exit_status` is what the command ends with.
+    """Base class. Each argument is one line of the message; `exit_status` is the exit status of the command.
 
-    A line break inside an argument is somebody's text (a worker's name, say), and is shown as one.
+    A line break inside an argument comes from foreign text, such as a worker's name, and is escaped when shown.
     """
 
     exit_status = ExitStatus.FAILED
@@ -32,15 +35,17 @@ class MoragQueueError(Exception):
 
 
 class UsageError(MoragQueueError):
+    """The arguments or options are wrong or contradict each other."""
+
     exit_status = ExitStatus.USAGE
 
 
 class SettingsError(UsageError):
-    """A setting is unknown or out of its range."""
+    """A setting is unknown or out of range."""
 
 
 class SourceError(MoragQueueError):
-    """A path or URL that cannot be submitted. In bulk it is data: `source` says which one it speaks of."""
+    """A path or URL that cannot be submitted. A bulk submit collects these errors; `source` is the rejected path."""
 
     def __init__(self, message: str, *, source: str = "") -> None:
         super().__init__(message)
@@ -48,39 +53,46 @@ class SourceError(MoragQueueError):
 
 
 class Refused(MoragQueueError):
-    """A safety check, or a plan that no longer fits; the message names the flag that overrides it."""
+    """A safety check failed or a plan no longer fits. The message names the flag that overrides the check."""
 
     exit_status = ExitStatus.REFUSED
 
 
 class LeaseHeld(MoragQueueError):
-    """Someone else leads the fleet; the message says who."""
+    """Another process leads the fleet. The message names its user and verb."""
 
     exit_status = ExitStatus.LEASE_HELD
 
 
 class LeaseLost(MoragQueueError):
-    """The caller led, and does not any more: it was away for longer than its lease, and what it wrote was refused."""
+    """The caller stalled for longer than its lease and no longer leads; the broker refused its later writes."""
 
     exit_status = ExitStatus.LEASE_HELD
 
     def __init__(self) -> None:
-        super().__init__("the lease was lost on the way: nothing more was changed; `morag-queue stats` shows who leads")
+        super().__init__(
+            "this process no longer leads the fleet: its lease expired and later changes were refused; "
+            "`morag-queue stats` shows the leader"
+        )
 
 
 class NotFound(MoragQueueError):
+    """No worker, task, queue or journal entry has the given name."""
+
     exit_status = ExitStatus.NOT_FOUND
 
 
 class BrokerUnreachable(MoragQueueError):
+    """The broker does not answer, or rejected the login."""
+
     exit_status = ExitStatus.UNREACHABLE
 
 
 class Interrupted(MoragQueueError):
-    """The user ended it on the way; the message says what was done until then."""
+    """The user interrupted the command. The message says what had been done by then."""
 
     exit_status = ExitStatus.INTERRUPTED
 
 
 class BrokerError(MoragQueueError):
-    """The broker answered, but refused: out of memory, read-only, no permission, a key of the wrong type."""
+    """The broker answered with an error: out of memory, read-only, no permission, or a key of the wrong type."""

@@ -1,4 +1,4 @@
-"""`classify`: what a source would need and where it would go, submitting nothing."""
+"""`classify`: show how sources would be classified and routed, without submitting them."""
 
 from typing import TYPE_CHECKING
 
@@ -6,14 +6,26 @@ from morag_queue.errors import ExitStatus, UsageError
 
 from .context import CliContext
 from .options import verb
-from .sources import Options, Priority, Queue, Recursive, Sources, Type, Worker, failures, rows, said, tell_failures
+from .sources import (
+    Options,
+    Priority,
+    Queue,
+    Recursive,
+    Sources,
+    Type,
+    Worker,
+    failures_as_json,
+    row_fields,
+    source_rows,
+    warn_failures,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 @verb()
-def command(
+def classify(
     ctx: CliContext,
     sources: Sources = None,
     recursive: Recursive = False,
@@ -23,35 +35,36 @@ def command(
     queue: Queue = None,
     worker: Worker = None,
 ) -> ExitStatus:
-    """Show what files and URLs would need, where they would go, and how every worker scores. Nothing is submitted."""
+    """Show the requirements, the routing decision and the worker scores of files and URLs, without submitting."""
     from morag_queue.operations.submit import SubmitReport, Submitter
     from morag_queue.operations.submit_rows import PreparedTask, RowFailure
 
     if not sources:
-        raise UsageError("nothing to classify: morag-queue classify PATH|URL…")
-    fields = said(content_type=content_type, priority=priority, options=option, queue=queue, worker=worker)
-    prepared = list(Submitter(ctx.broker, ctx.settings).prepare(rows(sources, recursive, fields), explain=True))
-    found = [one for one in prepared if isinstance(one, PreparedTask)]
-    failed = [one for one in prepared if isinstance(one, RowFailure)]
+        raise UsageError("nothing to classify: give files or URLs, as in `morag-queue classify PATH|URL…`")
+    fields = row_fields(content_type=content_type, priority=priority, options=option, queue=queue, worker=worker)
+    rows = source_rows(sources, recursive, fields)
+    prepared = list(Submitter(ctx.broker, ctx.settings).prepare(rows, explain=True))
+    tasks = [task for task in prepared if isinstance(task, PreparedTask)]
+    failures = [failure for failure in prepared if isinstance(failure, RowFailure)]
 
     def human() -> "RenderableType":
         from morag_queue.view.submit import classified_view
 
-        return classified_view([(one.classification, one.routed) for one in found])
+        return classified_view([(task.classification, task.routed) for task in tasks])
 
-    answer = [
+    classified = [
         {
-            "source": one.row.source,
-            "classification": one.classification,
-            "decision": one.routed.decision,
-            "queue": one.routed.queue,
-            "lane": one.routed.lane,
-            "level": one.routed.level,
-            "scores": one.routed.scores,
+            "source": task.row.source,
+            "classification": task.classification,
+            "decision": task.routed.decision,
+            "queue": task.routed.queue,
+            "lane": task.routed.lane,
+            "level": task.routed.level,
+            "scores": task.routed.scores,
         }
-        for one in found
+        for task in tasks
     ]
-    if found or ctx.json:
-        ctx.emit({"classified": answer, "failed": failures(failed)}, human)
-    tell_failures(ctx, failed)
-    return SubmitReport(submitted=len(found), failed=failed).exit_status
+    if tasks or ctx.json:
+        ctx.emit({"classified": classified, "failed": failures_as_json(failures)}, human)
+    warn_failures(ctx, failures)
+    return SubmitReport(submitted=len(tasks), failed=failures).exit_status

@@ -1,7 +1,7 @@
-"""What a verb sees of the world outside: streams, environment, settings, and how to print.
+"""The outside world of a command: streams, environment variables, settings, broker and output.
 
-`World` is the outside itself, one a process (a test brings its own); `CliContext` is the world plus the options that
-all verbs share. Nothing else in the project looks at `os.environ`, `sys.stdout` or a terminal.
+`Environment` is the process itself; tests pass their own. `CliContext` adds the options that all commands share.
+No other module reads `os.environ`, `sys.stdout` or the terminal.
 """
 
 import os
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypedDict
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -20,31 +20,37 @@ if TYPE_CHECKING:
     from morag_queue.broker.redis import RedisBroker
     from morag_queue.settings import LoadedSettings, Settings
 
-_UNCUT = 1000
-"""Columns where stdout is no terminal and COLUMNS is not set: a pipe gets whole rows."""
+_PIPE_COLUMNS = 1000
+"""Width when stdout is not a terminal and COLUMNS is unset, so that pipes receive unwrapped rows."""
+
+
+def task_count(count: int) -> str:
+    return f"{count} task" if count == 1 else f"{count} tasks"
 
 
 @dataclass
-class World:
+class Environment:
+    """`has_answered`: the answer is already on stdout. `broker_url`: the URL for messages, without its password."""
+
     stdin: TextIO
     stdout: TextIO
     stderr: TextIO
-    env: Mapping[str, str]
+    variables: Mapping[str, str]
     cwd: Path
-    answered: bool = False  # something of the answer is on stdout
-    broker: str = ""  # the broker's URL without its password, for messages
+    has_answered: bool = False
+    broker_url: str = ""
 
     @classmethod
-    def real(cls) -> "World":
+    def of_process(cls) -> "Environment":
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a locale without a sign must not cost the answer
+            if hasattr(stream, "reconfigure"):  # a locale that cannot encode a character must not fail the command
                 stream.reconfigure(errors="backslashreplace")
         return cls(sys.stdin, sys.stdout, sys.stderr, os.environ, Path.cwd())
 
 
 @dataclass(frozen=True)
-class Shared:
-    """The options that verbs share; those that a verb does not have keep their defaults."""
+class CommonOptions:
+    """Options that commands share. A command without an option keeps its default."""
 
     redis_url: str | None = None
     config: str | None = None
@@ -57,9 +63,19 @@ class Shared:
     reason: str = ""
 
 
+class ChangeOptions(TypedDict):
+    """Keyword arguments of every operation that changes the fleet."""
+
+    who: str
+    reason: str
+    dry_run: bool
+
+
 class CliContext:
-    def __init__(self, world: World, options: Shared) -> None:
-        self.world = world
+    """First argument of every command."""
+
+    def __init__(self, environment: Environment, options: CommonOptions) -> None:
+        self.environment = environment
         self.options = options
 
     @property
@@ -71,32 +87,36 @@ class CliContext:
         return self.options.quiet
 
     @property
-    def who(self) -> str:
-        """Who changes something, for the journal: `user@host`, the user as the environment says, else the system."""
+    def user(self) -> str:
+        """`user@host` for the journal. The environment takes precedence over the password database."""
         import pwd
         import socket
 
-        env, uid = self.world.env, os.getuid()
-        user = next((env[name] for name in ("SUDO_USER", "USER", "LOGNAME") if env.get(name)), "")
+        variables, uid = self.environment.variables, os.getuid()
+        user = next((variables[name] for name in ("SUDO_USER", "USER", "LOGNAME") if variables.get(name)), "")
         if not user:
             try:
                 user = pwd.getpwuid(uid).pw_name
-            except KeyError:  # a container may run as a number that has no name
+            except KeyError:  # containers may run under a uid without a name
                 user = f"uid {uid}"
         return f"{user}@{socket.gethostname()}"
 
     @property
+    def change(self) -> ChangeOptions:
+        return {"who": self.user, "reason": self.options.reason, "dry_run": self.options.dry_run}
+
+    @property
     def stdout(self) -> TextIO:
-        return self.world.stdout
+        return self.environment.stdout
 
     @cached_property
     def loaded(self) -> "LoadedSettings":
-        """The settings with their origins. Raises SettingsError."""
+        """Settings and their origins. Raises SettingsError."""
         from morag_queue.settings import load, mask_url
 
         flags = {"redis_url": self.options.redis_url, "config": self.options.config}
-        loaded = load(flags, self.world.env, self.world.cwd)
-        self.world.broker = mask_url(loaded.settings.redis_url)
+        loaded = load(flags, self.environment.variables, self.environment.cwd)
+        self.environment.broker_url = mask_url(loaded.settings.redis_url)
         return loaded
 
     @property
@@ -110,62 +130,65 @@ class CliContext:
         return RedisBroker(self.settings)
 
     def emit(self, answer: "BaseModel | Mapping[str, Any]", human: "Callable[[], RenderableType]") -> None:
-        """The answer of the command, once: one JSON document with --json, else what `human` makes of it."""
+        """Print the answer once: one JSON document with --json, otherwise the result of `human`."""
         from morag_queue.view.output import emit
 
-        self.world.answered = True
+        self.environment.has_answered = True
         emit(self, answer, human)
 
     def note(self, text: str) -> None:
-        """A message that is no data: on stderr, and not with --quiet."""
+        """Write an informational line to stderr, unless --quiet is given."""
         if not self.quiet:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """A message on stderr that --quiet keeps: something went wrong, though not everything."""
+        """Write a line to stderr, even with --quiet."""
         from morag_queue.settings import mask_url
         from morag_queue.view.text import safe
 
-        self.world.stderr.write(safe(mask_url(text)) + "\n")
+        self.environment.stderr.write(safe(mask_url(text)) + "\n")
 
     def confirm(self, question: str) -> bool:
-        """Whether somebody says yes: asked on stderr where stdin is a terminal; elsewhere nobody does."""
-        if not self.world.stdin.isatty():
+        """Ask on stderr and return whether the user agreed. False without asking if stdin is not a terminal."""
+        if not self.environment.stdin.isatty():
             return False
-        self.world.stderr.write(f"{question} [y/N] ")
-        self.world.stderr.flush()
-        return self.world.stdin.readline().strip().lower() in ("y", "yes")
+        self.environment.stderr.write(f"{question} [y/N] ")
+        self.environment.stderr.flush()
+        return self.environment.stdin.readline().strip().lower() in ("y", "yes")
 
     @cached_property
     def console(self) -> "Console":
-        return self._console(self.world.stdout)
+        return self._console(self.environment.stdout)
 
     @contextmanager
-    def progress(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A progress bar on stderr, told by how much to advance; none where that is no terminal, or with --quiet."""
-        if self.quiet or not self.world.stderr.isatty():
+    def progress(self, description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """Show a progress bar on stderr if that is a terminal and --quiet is not given.
+
+        Yields a function that advances the bar by a number of steps.
+        """
+        if self.quiet or not self.environment.stderr.isatty():
             yield lambda _: None
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        words = TextColumn("{task.description}", markup=False)
-        with Progress(words, *columns, console=self._console(self.world.stderr), transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda step: bar.advance(task, step)
+        text = TextColumn("{task.description}", markup=False)
+        with Progress(text, *columns, console=self._console(self.environment.stderr), transient=True) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda steps: bar.advance(task, steps)
 
     def _console(self, stream: TextIO) -> "Console":
-        """Plain text unless the stream is a terminal that wants more; markup is never interpreted."""
+        """A console without markup, and without colour unless the stream is a terminal that supports it."""
         from rich.console import Console
 
-        env = self.world.env
-        terminal = stream.isatty() and env.get("TERM") != "dumb"
-        colour = terminal and not env.get("NO_COLOR") and not self.options.no_color
-        columns = env.get("COLUMNS", "")
+        variables = self.environment.variables
+        terminal = stream.isatty() and variables.get("TERM") != "dumb"
+        colour = terminal and not variables.get("NO_COLOR") and not self.options.no_color
+        columns = variables.get("COLUMNS", "")
         width = int(columns) if columns.isdecimal() and int(columns) else None
         return Console(
             file=stream,
-            width=width or (None if stream.isatty() else _UNCUT),
+            width=width or (None if stream.isatty() else _PIPE_COLUMNS),
             force_terminal=terminal,
             force_interactive=terminal,
             no_color=not colour,
@@ -173,5 +196,5 @@ class CliContext:
             highlight=False,
             markup=False,
             emoji=False,
-            _environ={**env},
+            _environ={**variables},
         )

@@ -1,6 +1,5 @@
-"""`demo`: a fleet of one's own for half a minute, and what became of each task."""
+"""`demo`: run a temporary fleet for half a minute and account for every task."""
 
-import os
 import shlex
 import signal
 from collections.abc import Iterator
@@ -19,26 +18,25 @@ if TYPE_CHECKING:
     from morag_queue.local.demo import Demo, Moment
 
 _LINE_SECONDS = 5.0
+"""Time between progress lines without a terminal."""
 
 
-@verb(fleet=False)
-def command(
+@verb(uses_broker=False)
+def demo(
     ctx: CliContext,
     input: Annotated[
-        Path | None, typer.Option("--input", metavar="DIR", help="Work on the files in it, instead of made ones.")
+        Path | None, typer.Option("--input", metavar="DIR", help="Process the files in this directory.")
     ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the fleet running until Ctrl-C, to try commands on.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the fleet running until Ctrl-C.")] = False,
     work: Annotated[
-        str, typer.Option("--work", metavar="DURATION", help="About how long the simulated work takes.")
+        str, typer.Option("--work", metavar="DURATION", help="Approximate duration of the simulated work.")
     ] = "24s",
-    seed: Annotated[int, typer.Option("--seed", help="Other media and another order.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for generated media and their order.")] = 0,
 ) -> ExitStatus:
-    """Start a fleet, give it work, kill a worker on the way, and account for every task.
+    """Start a fleet, submit work, kill a worker, and account for every task.
 
-    A real Valkey server and four real Celery workers on this machine; they and their files are gone at the end. Your
-    settings and your own broker play no part.
+    Runs a Valkey server and four Celery workers on this machine, and removes them and their files at the end. Your
+    settings and your broker are not used.
     """
     from morag_queue.local.cluster import Cluster
     from morag_queue.local.demo import SIMULATED, Demo
@@ -49,24 +47,25 @@ def command(
         raise UsageError(f"--input {input}: no such directory")
     work_seconds = parse_duration(work, "--work")
     with Cluster() as cluster:
-        demo = Demo(cluster, None if input is None else input.resolve(), work_seconds, seed)
+        run = Demo(cluster, None if input is None else input.resolve(), work_seconds, seed)
         ctx.note(SIMULATED)
-        for line in _how_to_join(cluster, demo) if keep else ():
+        for line in _instructions(ctx, cluster, run) if keep else ():
             ctx.warn(line)
-        _show(ctx, demo.run())
-        outcome = demo.outcome()
+        _show(ctx, run.run())
+        outcome = run.outcome()
         answer = outcome.as_json()
         ctx.emit(answer, lambda: outcome_view(answer))
         if keep:
             ctx.stdout.flush()
-            ctx.warn("The fleet stays up. Ctrl-C ends it and removes everything.")
+            ctx.warn("The fleet keeps running. Press Ctrl-C to stop it and remove its files.")
             signal.pause()
     return ExitStatus.OK if outcome.is_good else ExitStatus.FAILED
 
 
-def _how_to_join(cluster: "Cluster", demo: "Demo") -> Iterator[str]:
-    yield "To try other commands on this fleet, in a second terminal:"
-    if "MORAG_QUEUE_REDIS_URL" in os.environ:
+def _instructions(ctx: CliContext, cluster: "Cluster", demo: "Demo") -> Iterator[str]:
+    """Lines that say how to run other commands on the fleet."""
+    yield "To run other commands on this fleet, use a second terminal:"
+    if "MORAG_QUEUE_REDIS_URL" in ctx.environment.variables:
         yield "  unset MORAG_QUEUE_REDIS_URL"
     yield f"  export REDIS_URL={cluster.url}"
     yield f"  morag-queue submit --recursive {shlex.quote(str(demo.media))} --option simulate_seconds=5"
@@ -74,7 +73,7 @@ def _how_to_join(cluster: "Cluster", demo: "Demo") -> Iterator[str]:
 
 
 def _show(ctx: CliContext, moments: "Iterator[Moment]") -> None:
-    """Tables that change in place on a terminal, else a line now and then on stderr."""
+    """Update tables in place on a terminal; otherwise print progress lines to stderr."""
     if ctx.json or ctx.quiet or not ctx.console.is_terminal:
         _show_lines(ctx, moments)
     else:

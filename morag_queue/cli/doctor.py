@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with this fleet."""
+"""`doctor`: diagnose the fleet."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 
 @verb()
-def command(
+def doctor(
     ctx: CliContext,
-    strict: Annotated[bool, typer.Option("--strict", help="End with 1 on warnings, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings, too.")] = False,
 ) -> ExitStatus:
-    """Look for what is wrong with the fleet: server, lanes, workers and their settings. Changes nothing.
+    """Check server, lanes, workers and settings for problems, and change nothing.
 
-    Ends with 0 where all is well or only warnings and hints were found, with 1 on an error: work is lost, stuck or not
-    done. Each finding has a code that does not change, and says what to do.
+    Exits with 1 on an error (work is lost, stuck or not done), and with 0 on warnings and hints. Each finding has a
+    stable code and a remedy.
     """
     from morag_queue.core.doctor import Severity
-    from morag_queue.operations.doctor import doctor
+    from morag_queue.operations.doctor import doctor as diagnose
 
-    answer = doctor(ctx.broker)
+    diagnosis = diagnose(ctx.broker)
 
     def human() -> "RenderableType":
         from morag_queue.view.doctor import diagnosis_view
 
-        return diagnosis_view(answer)
+        return diagnosis_view(diagnosis)
 
-    if answer.findings or ctx.json or not ctx.quiet:
-        ctx.emit(answer, human)
-    bad = answer.has(Severity.ERROR) or (strict and answer.has(Severity.WARNING))
-    return ExitStatus.FAILED if bad else ExitStatus.OK
+    if diagnosis.findings or ctx.json or not ctx.quiet:
+        ctx.emit(diagnosis, human)
+    has_failed = diagnosis.has(Severity.ERROR) or (strict and diagnosis.has(Severity.WARNING))
+    return ExitStatus.FAILED if has_failed else ExitStatus.OK

@@ -1,4 +1,4 @@
-"""`drain`: a worker out of service, empty."""
+"""`drain`: empty a worker and take it out of service."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,123 +9,138 @@ import typer
 
 from morag_queue.errors import ExitStatus, NotFound, Refused, UsageError
 
-from .context import CliContext
+from .confirm import confirm_force
+from .context import CliContext, task_count
+from .cordon import emit_result
 from .options import verb
-from .standing import show
+from .parameters import WorkerArgument
 
 if TYPE_CHECKING:
+    from morag_queue.operations.agentless import AgentlessDrain
     from morag_queue.operations.cordon import CordonResult
     from morag_queue.operations.drain import Drain, DrainOptions, DrainProgress
 
 
 @verb(changes=True)
-def command(
+def drain(
     ctx: CliContext,
-    worker: Annotated[str, typer.Argument(metavar="W", help="Its id, or how that begins.")],
+    worker: WorkerArgument,
     deadline: Annotated[
-        str | None, typer.Option("--deadline", metavar="DURATION", help="Stop waiting after this time (1h).")
+        str | None, typer.Option("--deadline", metavar="DURATION", help="Maximum time to wait (default 1h).")
     ] = None,
-    no_deadline: Annotated[bool, typer.Option("--no-deadline", help="Wait as long as it takes.")] = False,
+    no_deadline: Annotated[bool, typer.Option("--no-deadline", help="Wait without a time limit.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Whatever stands against it; take back what runs, too (at least once).")
+        bool, typer.Option("--force", help="Override all checks and requeue running tasks (they may run twice).")
     ] = False,
     allow_last: Annotated[
-        bool, typer.Option("--allow-last", help="Also the last worker that serves work that waits.")
+        bool, typer.Option("--allow-last", help="Allow draining the last worker that serves waiting work.")
     ] = False,
     allow_pinned: Annotated[
-        bool, typer.Option("--allow-pinned", help="Let tasks that are pinned to it go to any worker.")
+        bool, typer.Option("--allow-pinned", help="Release tasks pinned to this worker to any worker.")
     ] = False,
-    shutdown: Annotated[bool, typer.Option("--shutdown", help="Then tell its process to end.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Begin, and do not wait.")] = False,
+    shutdown: Annotated[bool, typer.Option("--shutdown", help="Shut the worker down once it is drained.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the drain and return at once.")] = False,
 ) -> ExitStatus:
-    """Take a worker out of service: it takes nothing any more, what waits for it goes to others, what runs ends.
+    """Take a worker out of service: stop it from taking work, move its waiting tasks and wait for running ones.
 
-    It stays drained over a restart, until `uncordon`. Ctrl-C detaches: the drain goes on, and `drain W` looks again.
-    Ends with 6 when the deadline has passed and something still runs; nothing of that is undone.
+    The worker stays drained across restarts until `uncordon`. Ctrl-C detaches: the drain continues, and the same
+    command waits for it again. Exits with 6 if tasks still run at the deadline; the drain then stays in effect.
     """
-    from morag_queue.operations.drain import DEADLINE_SECONDS, Drain, DrainOptions
+    from morag_queue.operations.drain import DEADLINE_SECONDS, DrainOptions
     from morag_queue.view.text import parse_duration
 
     if deadline is not None and no_deadline:
         raise UsageError("drain takes --deadline or --no-deadline, not both")
     seconds = DEADLINE_SECONDS if deadline is None else parse_duration(deadline, "--deadline")
-    wish = DrainOptions(
-        who=ctx.who, reason=ctx.options.reason, deadline_seconds=None if no_deadline else seconds,
+    options = DrainOptions(
+        who=ctx.user, reason=ctx.options.reason, deadline_seconds=None if no_deadline else seconds,
         deadline_given=deadline is not None or no_deadline, force=force, detach=detach, shutdown=shutdown,
         overrides=frozenset(
             flag for flag, given in {"--allow-last": allow_last, "--allow-pinned": allow_pinned}.items() if given
         ),
     )  # fmt: skip
-    asks = force and not (ctx.options.dry_run or ctx.options.yes) and ctx.world.stdin.isatty()
-    if asks and not ctx.confirm(f"{worker}: what runs there is taken back and runs again elsewhere. Go on?"):
-        raise Refused("nothing was changed; --yes does it without a question")
-    with _ears(ctx, worker) as ears:
-        try:
-            drain = Drain(ctx.broker, worker, wish, ears)
-        except NotFound:
-            return _stock(ctx, worker, wish, ears)
-        if ctx.options.dry_run:
-            return _preview(ctx, drain)
-        try:
-            answer = drain.run()
-        except KeyboardInterrupt:
-            ctx.warn(f"Detached: {drain.worker} goes on draining. Look again with: morag-queue drain {drain.worker}")
-            raise
-    return _answer(ctx, answer, detach)
+    if force:
+        confirm_force(ctx, f"{worker}: its running tasks are requeued and may run twice.")
+    with _progress(ctx, worker) as progress:
+        return _drain(ctx, worker, options, progress)
 
 
-def _stock(ctx: CliContext, worker: str, wish: "DrainOptions", ears: "DrainProgress") -> ExitStatus:
+def _drain(ctx: CliContext, worker: str, options: "DrainOptions", progress: "DrainProgress") -> ExitStatus:
+    from morag_queue.operations.drain import Drain
+
+    try:
+        drain = Drain(ctx.broker, worker, options, progress)
+    except NotFound:
+        return _drain_agentless(ctx, worker, options, progress)
+    return _preview(ctx, drain) if ctx.options.dry_run else _run(ctx, drain, options)
+
+
+def _drain_agentless(ctx: CliContext, worker: str, options: "DrainOptions", progress: "DrainProgress") -> ExitStatus:
     from morag_queue.operations.agentless import AgentlessDrain, agentless_node
 
     node = agentless_node(ctx.broker, worker)
-    if wish.force or wish.overrides:
-        flags = ", ".join([*(["--force"] if wish.force else []), *sorted(wish.overrides)])
-        raise UsageError(f"{node} runs without the agent: nothing can be taken back from it, so {flags} does nothing")
-    drain = AgentlessDrain(ctx.broker, node, wish, ears)
+    if options.force or options.overrides:
+        flags = ", ".join([*(["--force"] if options.force else []), *sorted(options.overrides)])
+        raise UsageError(
+            f"{node} runs without the agent, so its tasks cannot be requeued: run the drain again without {flags}"
+        )
+    drain = AgentlessDrain(ctx.broker, node, options, progress)
     if ctx.options.dry_run:
-        show(ctx, drain.preview(), "drained")
+        emit_result(ctx, drain.preview(), "drained")
         return ExitStatus.OK
-    return _answer(ctx, drain.run(), wish.detach)
+    return _run(ctx, drain, options)
 
 
 def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
     from morag_queue.operations.drain import refusal
 
-    show(ctx, drain.preview(), "drained")
-    if against := drain.verdicts():
-        raise Refused(*refusal(against))
+    emit_result(ctx, drain.preview(), "drained")
+    if blockers := drain.verdicts():
+        raise Refused(*refusal(blockers))
     return ExitStatus.OK
 
 
-def _answer(ctx: CliContext, answer: "CordonResult", detached: bool) -> ExitStatus:
+def _run(ctx: CliContext, drain: "Drain | AgentlessDrain", options: "DrainOptions") -> ExitStatus:
+    try:
+        result = drain.run()
+    except KeyboardInterrupt:
+        ctx.warn(f"Detached: {drain.worker} keeps draining. Wait for it with: morag-queue drain {drain.worker}")
+        raise
+    emit_result(ctx, result, result.state)
+    return _status(ctx, result, options.detach)
+
+
+def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStatus:
+    """The exit status, with advice on stderr if the drain has not finished."""
     from morag_queue.operations.agentless import NOT_KNOWN
 
-    show(ctx, answer, answer.state)
-    if answer.state == "drained":
-        return ExitStatus.OK if answer.shut_down is not False else ExitStatus.DEADLINE
-    again = f"morag-queue drain {answer.worker}"
+    if result.state == "drained":
+        return ExitStatus.OK if result.shut_down is not False else ExitStatus.DEADLINE
+    command = f"morag-queue drain {result.worker}"
     if detached:
-        ctx.note(f"It goes on draining. Look again with: {again}")
+        ctx.note(f"The drain continues. Wait for it with: {command}")
         return ExitStatus.OK
-    back = "" if NOT_KNOWN in " ".join(answer.warnings) else f", or take them back with: {again} --force"
+    is_agentless = NOT_KNOWN in " ".join(result.warnings)
+    requeue = "" if is_agentless else f", or requeue running tasks with: {command} --force"
+    running = task_count(result.running_tasks)
     ctx.warn(
-        f"The deadline has passed and {answer.running_tasks} still run there. It takes nothing new. "
-        f"Wait on with: {again}{back}"
+        f"The deadline passed while {running} still ran on {result.worker}. It takes no new work. "
+        f"Keep waiting with: {command}{requeue}"
     )
     return ExitStatus.DEADLINE
 
 
 @contextmanager
-def _ears(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
-    """A line for each event, with the time since the beginning, and a bar on a terminal."""
+def _progress(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
+    """Print each event with the time since the start, and on a terminal a bar of the tasks that ended."""
     from morag_queue.operations.drain import DrainProgress
 
-    began = monotonic()
+    started = monotonic()
     with ExitStack() as stack:
         bar: list[Callable[[int], None]] = []
         last = 0
 
-        def left(count: int) -> None:
+        def on_remaining(count: int) -> None:
             nonlocal last
             if not bar and count:
                 bar.append(stack.enter_context(ctx.progress(f"draining {worker}", count)))
@@ -133,7 +148,7 @@ def _ears(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
                 bar[0](last - count)
             last = count
 
-        def say(line: str) -> None:
-            ctx.note(f"[{monotonic() - began:6.1f} s] {line}")
+        def on_event(line: str) -> None:
+            ctx.note(f"[{monotonic() - started:6.1f} s] {line}")
 
-        yield DrainProgress(pause=sleep, say=say, left=left)
+        yield DrainProgress(pause=sleep, say=on_event, left=on_remaining)

@@ -1,12 +1,13 @@
-"""`failover`: what dead workers left behind, to the others."""
+"""`failover`: recover the work of dead workers."""
 
 from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from morag_queue.errors import ExitStatus, Refused, UsageError
+from morag_queue.errors import ExitStatus, UsageError
 
+from .confirm import confirm_force
 from .context import CliContext
 from .options import verb
 
@@ -17,22 +18,21 @@ if TYPE_CHECKING:
 
 
 @verb(changes=True)
-def command(
+def failover(
     ctx: CliContext,
     workers: Annotated[
-        list[str] | None, typer.Argument(metavar="[W…]", show_default=False, help="Their ids, or how these begin.")
+        list[str] | None, typer.Argument(metavar="W…", show_default=False, help="Worker ids or unique prefixes.")
     ] = None,
-    dead: Annotated[
-        bool, typer.Option("--dead", help="All that are dead, and whatever else nobody looks after.")
-    ] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="Recover from all dead workers, and find lost tasks.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also one that is not proved dead: it is fenced off first.")
+        bool, typer.Option("--force", help="Fence workers that are not proved dead, then recover their work.")
     ] = False,
 ) -> ExitStatus:
-    """Take over from dead workers: what they held goes back first in line, what waited for them goes to everybody.
+    """Recover the work of dead workers.
 
-    That a worker is dead is proved by its connections, never guessed from its silence; the evidence is shown, and a
-    live one is refused. With --dead, tasks that the ledger knows and that are nowhere on the broker are sent again.
+    Requeues the tasks they held at the front of the line, and moves their lanes to the shared lanes. A worker is
+    proved dead by its missing connections, never by silence alone; the answer shows the evidence, and a live worker is
+    refused. --dead also resends tasks that the ledger lists but the broker no longer has.
     """
     from morag_queue.operations.failover import Failover
     from morag_queue.operations.sweep import Sweep
@@ -40,31 +40,29 @@ def command(
     if dead and (workers or force):
         raise UsageError("failover takes workers (and --force) or --dead, not both")
     if not dead and not workers:
-        raise UsageError("say which workers: morag-queue failover W…, or --dead for all that are dead")
+        raise UsageError("no workers given: use `morag-queue failover W…`, or --dead for all dead workers")
+    if force:
+        confirm_force(ctx, f"{', '.join(workers or ())}: tasks of a live worker are requeued and may run twice.")
     dry_run = ctx.options.dry_run
-    asks = force and not (dry_run or ctx.options.yes) and ctx.world.stdin.isatty()
-    question = f"{', '.join(workers or ())}: what runs there runs again elsewhere if it is alive. Go on?"
-    if asks and not ctx.confirm(question):
-        raise Refused("nothing was changed; --yes does it without a question")
-    failover = Failover(ctx.broker, who=ctx.who, reason=ctx.options.reason, pause=sleep)
+    operation = Failover(ctx.broker, who=ctx.user, reason=ctx.options.reason, pause=sleep)
     if dead:
-        done = failover.dead(Sweep(ctx.broker, dry_run=dry_run), dry_run=dry_run)
+        result = operation.dead(Sweep(ctx.broker, dry_run=dry_run), dry_run=dry_run)
     else:
-        done = failover.named(workers or (), force=force, dry_run=dry_run)
-    return _answer(ctx, done)
+        result = operation.named(workers or (), force=force, dry_run=dry_run)
+    return _answer(ctx, result)
 
 
-def _answer(ctx: CliContext, done: "FailoverResult") -> ExitStatus:
+def _answer(ctx: CliContext, result: "FailoverResult") -> ExitStatus:
     def human() -> "RenderableType":
         from morag_queue.view.plans import failover_view
 
-        return failover_view(done)
+        return failover_view(result)
 
-    if ctx.json or done.workers or done.has_changed or done.declined or ctx.stdout.isatty():
-        ctx.emit(done, human)
-    for one in done.rejected:
-        ctx.note(f"left alone: task {one.task_id}: {one.reason}")
-    came_back = [one for one in done.workers if one.done not in ("failed over", "left alone")]
-    for worker in came_back:
-        ctx.warn(f"{worker.worker} was left alone: {worker.done}")
-    return ExitStatus.PARTIAL if came_back else ExitStatus.OK
+    if ctx.json or result.workers or result.has_changed or result.declined or ctx.stdout.isatty():
+        ctx.emit(result, human)
+    for rejection in result.rejected:
+        ctx.note(f"not recovered: task {rejection.task_id}: {rejection.reason}")
+    returned = [worker for worker in result.workers if worker.done not in ("failed over", "left alone")]
+    for worker in returned:
+        ctx.warn(f"not recovered: {worker.worker}: {worker.done}")
+    return ExitStatus.PARTIAL if returned else ExitStatus.OK

@@ -1,26 +1,28 @@
-"""`journal ls|show|undo`: who changed what, when and why."""
+"""`journal ls|show|undo`: the record of changes to the fleet."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from morag_queue.errors import NotFound
+from morag_queue.errors import ExitStatus, NotFound
 
 from .context import CliContext
 from .options import verb
-from .undo import undo
+from .parameters import EntryArgument
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from morag_queue.broker.contract import JournalEntry
 
 
 @verb()
 def ls(
     ctx: CliContext,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The newest so many.")] = 50,
-    verb_name: Annotated[str | None, typer.Option("--verb", metavar="VERB", help="Only of this verb.")] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Maximum number of entries.")] = 50,
+    verb_name: Annotated[str | None, typer.Option("--verb", metavar="VERB", help="Only changes by this verb.")] = None,
 ) -> None:
-    """List the latest changes, the newest first."""
+    """List the latest changes, newest first."""
     from morag_queue.operations.journal import latest
 
     entries = latest(ctx.broker, limit, verb_name)
@@ -34,16 +36,9 @@ def ls(
 
 
 @verb()
-def show(
-    ctx: CliContext,
-    entry_id: Annotated[str, typer.Argument(metavar="ENTRY", help="Its id, or how that begins.")],
-) -> None:
-    """Show one change: what was done, task by task."""
-    from morag_queue.operations.journal import entry
-
-    found = entry(ctx.broker, entry_id)
-    if found is None:
-        raise NotFound(f"no journal entry {entry_id!r}: `morag-queue journal ls` lists the latest")
+def show(ctx: CliContext, entry_id: EntryArgument) -> None:
+    """Show one change in full, task by task."""
+    found = _entry(ctx, entry_id)
 
     def human() -> "RenderableType":
         from morag_queue.view.journal import entry_view
@@ -53,4 +48,31 @@ def show(
     ctx.emit(found, human)
 
 
-commands = {"ls": ls, "show": show, "undo": undo}
+@verb(changes=True)
+def undo(ctx: CliContext, entry_id: EntryArgument) -> ExitStatus:
+    """Undo one change as far as possible, and report the rest.
+
+    Lifts pauses and cordons, moves waiting tasks back, and sends cancelled tasks again.
+    """
+    from morag_queue.operations.journal import Undo
+
+    found = _entry(ctx, entry_id)
+    result = Undo(ctx.broker, ctx.settings, **ctx.change)(found)
+    undone = "would be undone" if result.dry_run else "undone"
+    unchanged = f", {result.unchanged} already undone" if result.unchanged else ""
+    ctx.emit(result, lambda: f"{result.verb}: {result.undone} {undone}{unchanged}")
+    for failure in result.not_undone:
+        ctx.warn(f"not undone: {failure.subject}: {failure.reason}")
+    return result.exit_status
+
+
+def _entry(ctx: CliContext, entry_id: str) -> "JournalEntry":
+    from morag_queue.operations.journal import entry
+
+    found = entry(ctx.broker, entry_id)
+    if found is None:
+        raise NotFound(f"no journal entry {entry_id!r}: `morag-queue journal ls` lists the latest")
+    return found
+
+
+SUBCOMMANDS = {"ls": ls, "show": show, "undo": undo}

@@ -1,4 +1,4 @@
-"""`stats --live`: refresh → render → handle, until someone quits. Off a terminal: one answer after another."""
+"""`stats --live`: refresh, render and handle keys until the user quits; without a terminal, print repeatedly."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,82 +12,87 @@ from morag_queue.operations.stats import FleetWatcher, LiveFrame
 from morag_queue.view.live_state import LiveState, on_key
 
 from .context import CliContext
-from .keyboard import Keyboard
+from .terminal import TerminalInput
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-LEAST_INTERVAL_S = 0.1
-TITLE = "morag-queue stats --live"
-_PICTURE = (120, 40)
-"""Columns and rows of a picture that no terminal has shown."""
+_MIN_INTERVAL_S = 0.1
+_SVG_TITLE = "morag-queue stats --live"
+_SVG_SIZE = (120, 40)
+"""Columns and rows of an SVG when stdout is not a terminal."""
+_SVG_MIN_SIZE = (40, 12)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """`count`: end after so many pictures, 0 never. `svg`: where the last picture goes."""
+class LiveOptions:
+    """`interval` is in seconds; `count` is the number of refreshes, 0 for no limit; `svg` receives the last screen."""
 
     interval: float = 2.0
     count: int = 0
     svg: Path | None = None
 
 
-def live(ctx: CliContext, watcher: FleetWatcher, wanted: Wanted) -> ExitStatus:
-    """Shows the fleet until `q`, Ctrl-C or `count`. Raises what the first look raises: later ones may fail."""
-    if wanted.interval < LEAST_INTERVAL_S:
-        raise UsageError(f"--interval {wanted.interval:g}s is too short: at least {LEAST_INTERVAL_S:g}s")
-    first = watcher.observe()
+def run_live(ctx: CliContext, watcher: FleetWatcher, options: LiveOptions) -> ExitStatus:
+    """Show the fleet until `q`, Ctrl-C or `count`. A broker error of the first poll is raised, later ones are shown."""
+    if options.interval < _MIN_INTERVAL_S:
+        raise UsageError(f"--interval {options.interval:g}s is too short: use at least {_MIN_INTERVAL_S:g}s")
+    frame = watcher.observe()
     on_terminal = ctx.console.is_terminal and not ctx.json
-    with Keyboard(ctx.world.stdin if on_terminal else None) as keyboard:
+    with TerminalInput(ctx.environment.stdin if on_terminal else None) as terminal:
         if on_terminal:
-            last = _Show(ctx.console, keyboard, watcher, wanted, first).run()
+            frame = _LiveScreen(ctx.console, terminal, watcher, options, frame).run()
         else:
-            last = _lines(ctx, keyboard, watcher, wanted, first)
-    if wanted.svg is not None:
-        save(ctx, wanted.svg, last)
+            frame = _print_frames(ctx, terminal, watcher, options, frame)
+    if options.svg is not None:
+        _save_svg(ctx, options.svg, frame)
     return ExitStatus.OK
 
 
-def save(ctx: CliContext, path: Path, frame: LiveFrame) -> None:
-    """The picture as the terminal had it, or of an ordinary one."""
+def _save_svg(ctx: CliContext, path: Path, frame: LiveFrame) -> None:
+    """Save the frame in the size of the terminal; COLUMNS and LINES take precedence."""
     from morag_queue.view.live import render
     from morag_queue.view.svg import svg
 
-    columns, rows = ctx.world.env.get("COLUMNS", ""), ctx.world.env.get("LINES", "")
-    width, height = ctx.console.size if ctx.console.is_terminal else _PICTURE
-    width, height = (int(columns) if columns.isdecimal() else width), (int(rows) if rows.isdecimal() else height)
-    width, height = max(width, 40), max(height, 12)
-    text = svg(render(frame, width, height, LiveState()), TITLE, width, height)
-    (ctx.world.cwd / path).write_text(text, encoding="utf-8")
+    default = ctx.console.size if ctx.console.is_terminal else _SVG_SIZE
+    given = [ctx.environment.variables.get(name, "") for name in ("COLUMNS", "LINES")]
+    width, height = (
+        max(int(text) if text.isdecimal() else size, least)
+        for text, size, least in zip(given, default, _SVG_MIN_SIZE, strict=True)
+    )
+    text = svg(render(frame, width, height, LiveState()), _SVG_TITLE, width, height)
+    (ctx.environment.cwd / path).write_text(text, encoding="utf-8")
     ctx.note(f"wrote {path}")
 
 
-def _lines(ctx: CliContext, keyboard: Keyboard, watcher: FleetWatcher, wanted: Wanted, frame: LiveFrame) -> LiveFrame:
-    """With --json a document a line, else the tables of `stats` one under the other."""
-    shown, trouble = 0, ""
+def _print_frames(
+    ctx: CliContext, terminal: TerminalInput, watcher: FleetWatcher, options: LiveOptions, frame: LiveFrame
+) -> LiveFrame:
+    """Print one frame per interval and return the last. A broker error is reported once, then polling continues."""
+    printed, has_failed = 0, False
     while True:
-        due = monotonic() + wanted.interval
-        if not trouble:
-            shown += 1
-            _line(ctx, frame)
-        if wanted.count and shown >= wanted.count:
+        due = monotonic() + options.interval
+        if not has_failed:
+            printed += 1
+            _print_frame(ctx, frame)
+        if options.count and printed >= options.count:
             return frame
-        while (left := due - monotonic()) > 0:
-            keyboard.wait(left)
-            if keyboard.wants_stop:
-                keyboard.stop()
+        while (remaining := due - monotonic()) > 0:
+            terminal.wait(remaining)
+            if terminal.suspend_requested:
+                terminal.suspend()
         try:
-            frame, trouble = watcher.observe(), ""
+            frame, has_failed = watcher.observe(), False
         except (BrokerUnreachable, BrokerError) as error:
-            if not trouble:
-                ctx.warn(f"{error}; trying again every {wanted.interval:g}s")
-            trouble = str(error)
+            if not has_failed:
+                ctx.warn(f"{error}; retrying every {options.interval:g}s")
+            has_failed = True
 
 
-def _line(ctx: CliContext, frame: LiveFrame) -> None:
+def _print_frame(ctx: CliContext, frame: LiveFrame) -> None:
     from morag_queue.view.output import dumps, iso
 
-    ctx.world.answered = True
+    ctx.environment.has_answered = True
     if ctx.json:
         ctx.stdout.write(dumps(frame.stats) + "\n")
     else:
@@ -99,75 +104,80 @@ def _line(ctx: CliContext, frame: LiveFrame) -> None:
     ctx.stdout.flush()
 
 
-class _Looker(Thread):
-    """Looks at the broker when asked to: one that hangs must not hold up the keys."""
+class _Poller(Thread):
+    """Polls the broker on request, in a thread of its own, so that a hanging broker does not block the keys."""
 
     def __init__(self, watcher: FleetWatcher, wake: Callable[[], None]) -> None:
         super().__init__(name="morag-queue-live", daemon=True)
         self._watcher, self._wake = watcher, wake
-        self._asked = Event()
-        self._answer: LiveFrame | MoragQueueError | None = None
+        self._requested = Event()
+        self._result: LiveFrame | MoragQueueError | None = None
 
-    def ask(self) -> None:
-        self._asked.set()
+    def request(self) -> None:
+        self._requested.set()
 
-    def answer(self) -> LiveFrame | MoragQueueError | None:
-        """What the last look gave, once; None where there is nothing new."""
-        found, self._answer = self._answer, None
-        return found
+    def take_result(self) -> LiveFrame | MoragQueueError | None:
+        """The result of the last poll, once; None if there is no new one."""
+        result, self._result = self._result, None
+        return result
 
     def run(self) -> None:
         while True:
-            self._asked.wait()
-            self._asked.clear()
+            self._requested.wait()
+            self._requested.clear()
             try:
-                self._answer = self._watcher.observe()
+                self._result = self._watcher.observe()
             except MoragQueueError as error:
-                self._answer = error
-            except Exception as error:  # noqa: BLE001  a look that fails in whatever way must not freeze the picture
-                self._answer = MoragQueueError(f"{type(error).__name__}: {error}")
+                self._result = error
+            except Exception as error:  # noqa: BLE001  an unexpected error must not freeze the screen
+                self._result = MoragQueueError(f"{type(error).__name__}: {error}")
             self._wake()
 
 
-class _Show:
-    """The live view on a terminal."""
+class _LiveScreen:
+    """The live view on the alternate screen of a terminal."""
 
     def __init__(
-        self, console: "Console", keyboard: Keyboard, watcher: FleetWatcher, wanted: Wanted, first: LiveFrame
+        self,
+        console: "Console",
+        terminal: TerminalInput,
+        watcher: FleetWatcher,
+        options: LiveOptions,
+        frame: LiveFrame,
     ) -> None:
-        self._console, self._keyboard, self._wanted = console, keyboard, wanted
-        self._looker = _Looker(watcher, keyboard.wake)
-        self._frame, self._taken, self._pictures = first, monotonic(), 1
+        self._console, self._terminal, self._options = console, terminal, options
+        self._poller = _Poller(watcher, terminal.wake)
+        self._frame, self._polled_at, self._frames = frame, monotonic(), 1
         self._state = LiveState()
 
     def run(self) -> LiveFrame:
-        self._looker.start()
+        self._poller.start()
         while not self._state.quit:
             with self._console.screen(hide_cursor=True):
-                self._go_on()
-            if self._keyboard.wants_stop:
-                self._keyboard.stop()
+                self._refresh_until_suspended()
+            if self._terminal.suspend_requested:
+                self._terminal.suspend()
         return self._frame
 
-    def _go_on(self) -> None:
-        due = monotonic() + self._wanted.interval
-        while not self._keyboard.wants_stop:
+    def _refresh_until_suspended(self) -> None:
+        due = monotonic() + self._options.interval
+        while not self._terminal.suspend_requested:
             self._draw()
-            if self._state.quit or 0 < self._wanted.count <= self._pictures:
+            if self._state.quit or 0 < self._options.count <= self._frames:
                 self._state = replace(self._state, quit=True)
                 return
-            for key in self._keyboard.wait(due - monotonic()):
+            for key in self._terminal.wait(due - monotonic()):
                 self._state = on_key(self._state, key)
-            self._take_answer()
+            self._take_result()
             if monotonic() >= due:
-                due = monotonic() + self._wanted.interval
+                due = monotonic() + self._options.interval
                 if not self._state.paused:
-                    self._looker.ask()
+                    self._poller.request()
 
-    def _take_answer(self) -> None:
-        match self._looker.answer():
+    def _take_result(self) -> None:
+        match self._poller.take_result():
             case LiveFrame() as frame:
-                self._frame, self._taken, self._pictures = frame, monotonic(), self._pictures + 1
+                self._frame, self._polled_at, self._frames = frame, monotonic(), self._frames + 1
                 self._state = replace(self._state, trouble="")
             case MoragQueueError() as error:
                 self._state = replace(self._state, trouble=str(error))
@@ -178,7 +188,7 @@ class _Show:
         from morag_queue.view.live import render
 
         width, height = self._console.size
-        state = replace(self._state, age_s=monotonic() - self._taken)
-        with self._console:  # one write: nothing of a half-drawn picture is seen
+        state = replace(self._state, age_s=monotonic() - self._polled_at)
+        with self._console:  # one write, so that no half-drawn screen is visible
             self._console.control(Control.home())
             self._console.print(render(self._frame, width, height, state), end="")

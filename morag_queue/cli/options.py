@@ -1,4 +1,4 @@
-"""The options that verbs share, in one place, and the decorator that gives them to a verb."""
+"""The options that all commands share, and the decorator that adds them to a command."""
 
 import inspect
 from collections.abc import Callable
@@ -9,45 +9,44 @@ import typer
 
 from morag_queue.errors import ExitStatus, UsageError
 
-from .context import CliContext, Shared, World
+from .context import CliContext, CommonOptions, Environment
 
 _OUTPUT: dict[str, Any] = {
-    "json": Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")],
-    "no_color": Annotated[bool, typer.Option("--no-color", help="No colour, as with NO_COLOR set.")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only the answer and errors.")],
-    "debug": Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")],
+    "json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
+    "no_color": Annotated[bool, typer.Option("--no-color", help="Disable colour, like NO_COLOR.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print only the answer and errors.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
-_FLEET: dict[str, Any] = {
+_BROKER: dict[str, Any] = {
     "redis_url": Annotated[
         str | None,
-        typer.Option("--redis-url", metavar="URL", help="The broker: redis://, rediss://, unix:// or sentinel://."),
+        typer.Option("--redis-url", metavar="URL", help="Broker URL: redis://, rediss://, unix:// or sentinel://."),
     ],
-    "config": Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help="Settings, instead of ./morag-queue.toml.")
-    ],
+    "config": Annotated[str | None, typer.Option("--config", metavar="FILE", help="Read settings from this file.")],
 }
-_CHANGES: dict[str, Any] = {
-    "dry_run": Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")],
-    "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")],
-    "reason": Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the journal.")],
+_CHANGE: dict[str, Any] = {
+    "dry_run": Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")],
+    "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
+    "reason": Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, recorded in the journal.")],
 }
 
 
 def _print_schema(context: typer.Context, wanted: bool) -> None:
-    """Before anything else is looked at: a schema needs no arguments, no settings and no broker."""
+    """Print the schema before other options are parsed: it needs no arguments, settings or broker."""
     if not wanted:
         return
     from morag_queue.view.answers import answer_of
     from morag_queue.view.output import dumps
     from morag_queue.view.schema import json_schema
 
-    world: World = context.obj
+    environment: Environment = context.obj
     words = context.command_path.partition(" ")[2]
     model = answer_of(words)
     if model is None:
         raise UsageError(f"{words} prints no JSON document")
-    world.answered = True
-    world.stdout.write(dumps(json_schema(model), indent=2 if world.stdout.isatty() else None) + "\n")
+    environment.has_answered = True
+    indent = 2 if environment.stdout.isatty() else None
+    environment.stdout.write(dumps(json_schema(model), indent=indent) + "\n")
     raise typer.Exit
 
 
@@ -59,13 +58,13 @@ _SCHEMA = Annotated[
 Command = Callable[..., ExitStatus | None]
 
 
-def verb(*, fleet: bool = True, changes: bool = False) -> Callable[[Command], Callable[..., int]]:
-    """Makes a command of a function whose first argument is the CliContext; the others are its own options.
+def verb(*, uses_broker: bool = True, changes: bool = False) -> Callable[[Command], Callable[..., int]]:
+    """Decorate a function whose first parameter is the CliContext and whose other parameters are its own options.
 
-    `fleet`: it talks to the broker and takes --redis-url and --config. `changes`: it takes --dry-run, --yes and
-    --reason. The function returns an ExitStatus, or None for OK.
+    `uses_broker` adds --redis-url and --config; `changes` adds --dry-run, --yes and --reason. The function returns an
+    ExitStatus, or None for OK.
     """
-    shared = {**(_CHANGES if changes else {}), **(_FLEET if fleet else {}), **_OUTPUT}
+    shared = {**(_CHANGE if changes else {}), **(_BROKER if uses_broker else {}), **_OUTPUT}
 
     def decorate(function: Command) -> Callable[..., int]:
         signature = inspect.signature(function, eval_str=True)
@@ -73,17 +72,18 @@ def verb(*, fleet: bool = True, changes: bool = False) -> Callable[[Command], Ca
 
         @wraps(function)
         def command(typer_context: typer.Context, **values: Any) -> int:
-            options = Shared(**{name: values.pop(name) for name in shared})
+            options = CommonOptions(**{name: values.pop(name) for name in shared})
             values.pop("json_schema")
             return int(function(CliContext(typer_context.obj, options), **values) or ExitStatus.OK)
 
-        added = [_parameter("typer_context", typer.Context), *own]
-        added += [_parameter(name, kind, getattr(Shared, name)) for name, kind in shared.items()]
-        added.append(_parameter("json_schema", _SCHEMA, False))
+        parameters = [_parameter("typer_context", typer.Context), *own]
+        parameters += [_parameter(name, kind, getattr(CommonOptions, name)) for name, kind in shared.items()]
+        parameters.append(_parameter("json_schema", _SCHEMA, False))
         command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in added], return_annotation=int
+            parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters],
+            return_annotation=int,
         )
-        command.__annotations__ = {one.name: one.annotation for one in added}
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
         return command
 
     return decorate

@@ -1,33 +1,38 @@
-"""`pause`: a queue hands out nothing until `resume`."""
+"""`pause` and `resume`: stop and restart the delivery of a queue."""
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from .context import CliContext
 from .options import verb
+from .parameters import QueueArgument
 
 if TYPE_CHECKING:
     from morag_queue.operations.pause import PauseResult
 
-Queue = Annotated[str, typer.Argument(metavar="Q", help="The queue, or an unambiguous beginning of its name.")]
+
+@verb(changes=True)
+def pause(ctx: CliContext, queue: QueueArgument) -> None:
+    """Stop delivering tasks of a queue until `resume`.
+
+    Running tasks continue and submitted tasks wait. A pause survives restarts of workers and broker.
+    """
+    from morag_queue.operations.pause import pause as pause_queue
+
+    _answer(ctx, pause_queue(ctx.broker, queue, **ctx.change))
 
 
 @verb(changes=True)
-def command(ctx: CliContext, queue: Queue) -> None:
-    """Hand out nothing of a queue until `resume`: what runs goes on, what is submitted waits. It survives restarts."""
-    from morag_queue.operations.pause import pause
+def resume(ctx: CliContext, queue: QueueArgument) -> None:
+    """Deliver the tasks of a paused queue again."""
+    from morag_queue.operations.pause import resume as resume_queue
 
-    options = ctx.options
-    tell(ctx, pause(ctx.broker, queue, who=ctx.who, reason=options.reason, dry_run=options.dry_run))
+    _answer(ctx, resume_queue(ctx.broker, queue, **ctx.change))
 
 
-def tell(ctx: CliContext, answer: "PauseResult") -> None:
-    """The answer of `pause` and `resume`; the second run says `already`."""
-    state = "paused" if answer.paused else "not paused"
-    verb = "would be" if answer.dry_run else "is"
-    verb = verb if answer.changed else "is already"
-    counts = f"{answer.pending_tasks} wait, {answer.processing_tasks} in workers' hands"
-    ctx.emit(answer, lambda: f"{answer.queue} {verb} {state} ({counts})")
-    for warning in answer.warnings:
+def _answer(ctx: CliContext, result: "PauseResult") -> None:
+    state = "paused" if result.paused else "not paused"
+    verb = "is already" if not result.changed else "would be" if result.dry_run else "is"
+    counts = f"{result.pending_tasks} waiting, {result.processing_tasks} in flight"
+    ctx.emit(result, lambda: f"{result.queue} {verb} {state} ({counts})")
+    for warning in result.warnings:
         ctx.warn(f"warning: {warning}")

@@ -1,4 +1,4 @@
-"""From a command line to an exit status: finds the verb, runs it, turns every error into a message and a status."""
+"""Run a command line: find the verb, run it, and turn every error into a message and an exit status."""
 
 import os
 from collections.abc import Mapping
@@ -11,65 +11,68 @@ from typer.core import TyperCommand, TyperGroup
 
 from morag_queue.errors import ExitStatus
 
-from .context import World
+from .context import Environment
 
 PROGRAM = "morag-queue"
 COMPLETION_VARIABLE = "_MORAG_QUEUE_COMPLETE"
-_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}  # help by rich costs 60 ms
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}  # rich help costs 60 ms
+
+VerbTable = Mapping[str, tuple[str, str]]
 
 
-class Verb(TyperCommand):
-    """A row of the table; the module that does the work is imported when its arguments are parsed."""
+class LazyVerb(TyperCommand):
+    """A row of the verb table. Its module is imported when its arguments are parsed."""
 
-    def __init__(self, name: str, module: str, summary: str) -> None:
+    def __init__(self, name: str, target: str, summary: str) -> None:
         super().__init__(name, help=summary, rich_markup_mode=None)
-        self.module = module
+        self.target = target
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        # The context names the loaded command as its own, and that one is invoked.
+        # The context refers to the loaded command, which is therefore the one that typer invokes.
         return self.load().make_context(info_name, args, parent, **extra)
 
     def load(self) -> TyperCommand | TyperGroup:
-        module = import_module(self.module)
+        module, _, attribute = self.target.partition(":")
+        loaded = getattr(import_module(module), attribute)
         app = typer.Typer(help=self.help, **_PLAIN)
-        if hasattr(module, "command"):
-            app.command(self.name)(module.command)
+        if not isinstance(loaded, Mapping):
+            app.command(self.name)(loaded)
             return typer.main.get_command(app)  # type: ignore[return-value]
-        for word, function in module.commands.items():
-            app.command(word)(function)
+        for name, function in loaded.items():
+            app.command(name)(function)
         return typer.main.get_group(app)
 
 
-def group(verbs: Mapping[str, tuple[str, str]]) -> TyperGroup:
-    """The whole command line, with no verb imported."""
+def build_group(verbs: VerbTable) -> TyperGroup:
+    """The root command with all verbs, none of them imported."""
     app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
     app.callback(invoke_without_command=True)(_root)
-    whole = typer.main.get_group(app)
-    for name, (module, summary) in verbs.items():
-        whole.add_command(Verb(name, module, summary))
-    return whole
+    group = typer.main.get_group(app)
+    for name, (target, summary) in verbs.items():
+        group.add_command(LazyVerb(name, target, summary))
+    return group
 
 
-def run(verbs: Mapping[str, tuple[str, str]], args: list[str], world: World) -> int:
-    """The exit status of one command line in a world."""
-    if COMPLETION_VARIABLE in world.env:
+def run(verbs: VerbTable, args: list[str], environment: Environment) -> int:
+    """Run one command line and return its exit status."""
+    if COMPLETION_VARIABLE in environment.variables:
         from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
     try:
-        status = group(verbs).main(args, prog_name=PROGRAM, standalone_mode=False, obj=world)
+        status = build_group(verbs).main(args, prog_name=PROGRAM, standalone_mode=False, obj=environment)
         if status == ExitStatus.INTERRUPTED:  # typer turns Ctrl-C into this status
             raise KeyboardInterrupt
         status = int(status or 0)
-        world.stdout.flush()
+        environment.stdout.flush()
     except BrokenPipeError:
-        return _reader_is_gone(world)
-    except SystemExit as end:  # typer's way out of completion, and with 1 of a closed pipe
-        return _reader_is_gone(world) if end.code == ExitStatus.FAILED else int(end.code or 0)
-    except BaseException as error:  # noqa: BLE001  the one door: whatever it was, the user gets a message and a status
+        return _abandon_stdout(environment)
+    except SystemExit as end:  # raised by typer after completion, and with status 1 for a closed pipe
+        return _abandon_stdout(environment) if end.code == ExitStatus.FAILED else int(end.code or 0)
+    except BaseException as error:  # noqa: BLE001  every error must become a message and an exit status
         from .failure import report
 
-        return report(error, args, world)
+        return report(error, args, environment)
     return status
 
 
@@ -77,23 +80,23 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """The operator's tool for Celery-on-Redis fleets.
+    """Operate Celery fleets on Redis or Valkey.
 
-    Every verb takes --help. Settings come from flags, MORAG_QUEUE_* and REDIS_URL, morag-queue.toml and defaults:
-    `morag-queue config show` tells which.
+    Settings come from flags, MORAG_QUEUE_* and REDIS_URL, a settings file and defaults; `morag-queue config show`
+    prints the origin of each. Every command has --help.
     """
-    world: World = context.obj
+    environment: Environment = context.obj
     if version:
         from importlib.metadata import version as installed
 
-        world.stdout.write(f"{PROGRAM} {installed(PROGRAM)}\n")
+        environment.stdout.write(f"{PROGRAM} {installed(PROGRAM)}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        world.stdout.write(context.get_help() + "\n")
+        environment.stdout.write(context.get_help() + "\n")
 
 
-def _reader_is_gone(world: World) -> int:
-    """`morag-queue tasks | head`: no message, and nothing left that the interpreter would try to flush."""
-    with suppress(OSError), open(os.devnull, "wb") as nowhere:  # a stream in memory has no descriptor
-        os.dup2(nowhere.fileno(), world.stdout.fileno())
+def _abandon_stdout(environment: Environment) -> int:
+    """Redirect stdout to /dev/null after a closed pipe (`tasks | head`), so that the final flush cannot fail."""
+    with suppress(OSError), open(os.devnull, "wb") as devnull:  # in-memory streams have no file descriptor
+        os.dup2(devnull.fileno(), environment.stdout.fileno())
     return ExitStatus.FAILED

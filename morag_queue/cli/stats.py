@@ -1,4 +1,4 @@
-"""`stats`: queues and workers, once or live."""
+"""`stats`: show queues and workers, once or live."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,26 +15,31 @@ if TYPE_CHECKING:
 
     from morag_queue.core.model import FleetStats
 
+_SVG_COLUMNS, _SVG_ROWS = 120, 24
+"""Size of an SVG when stdout is not a terminal."""
+
 
 @verb()
-def command(
+def stats(
     ctx: CliContext,
-    live: Annotated[bool, typer.Option("--live", help="Keep showing it; ? in it shows the keys.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Refresh continuously; press ? for the keys.")] = False,
     interval: Annotated[
-        str, typer.Option("--interval", metavar="DURATION", help="With --live: how often to look.")
+        str, typer.Option("--interval", metavar="DURATION", help="With --live: time between refreshes.")
     ] = "2s",
     count: Annotated[
-        int, typer.Option("--count", metavar="N", min=0, help="With --live: end after so many pictures; 0 is never.")
+        int, typer.Option("--count", metavar="N", min=0, help="With --live: exit after N refreshes; 0 for never.")
     ] = 0,
-    window: Annotated[str, typer.Option("--window", metavar="DURATION", help="What averages and rates cover.")] = "1h",
+    window: Annotated[
+        str, typer.Option("--window", metavar="DURATION", help="Period that averages and rates cover.")
+    ] = "1h",
     svg: Annotated[
-        Path | None, typer.Option("--svg", metavar="FILE", help="Save the picture, too; of --live the last one.")
+        Path | None, typer.Option("--svg", metavar="FILE", help="Also save the (last) screen as SVG.")
     ] = None,
 ) -> ExitStatus:
-    """Show queues and workers. It costs the same whether 200 tasks wait or 200,000.
+    """Show queues and workers. The cost does not depend on the number of waiting tasks.
 
-    --live adds what runs, alerts and the journal. Where stdout is no terminal it prints one answer after another: with
-    --json a document a line.
+    --live adds running tasks, alerts and the journal. If stdout is not a terminal, it prints one table after another,
+    or with --json one document per line.
     """
     from morag_queue.view.text import parse_duration
 
@@ -42,11 +47,10 @@ def command(
     if live:
         from morag_queue.operations.stats import FleetWatcher
 
-        from .live import Wanted
-        from .live import live as show
+        from .live import LiveOptions, run_live
 
-        wanted = Wanted(parse_duration(interval, "--interval"), count, svg)
-        return show(ctx, FleetWatcher(ctx.broker, ctx.settings, window_seconds=window_seconds), wanted)
+        options = LiveOptions(parse_duration(interval, "--interval"), count, svg)
+        return run_live(ctx, FleetWatcher(ctx.broker, ctx.settings, window_seconds=window_seconds), options)
     if count:
         raise UsageError("--count is for --live")
     _once(ctx, window_seconds, svg)
@@ -54,9 +58,9 @@ def command(
 
 
 def _once(ctx: CliContext, window_seconds: float, svg: Path | None) -> None:
-    from morag_queue.operations.stats import stats
+    from morag_queue.operations.stats import stats as fleet_stats
 
-    answer = stats(ctx.broker, ctx.settings, window_seconds=window_seconds)
+    answer = fleet_stats(ctx.broker, ctx.settings, window_seconds=window_seconds)
 
     def human() -> "RenderableType":
         from morag_queue.view.stats import stats_view
@@ -65,14 +69,15 @@ def _once(ctx: CliContext, window_seconds: float, svg: Path | None) -> None:
 
     ctx.emit(answer, human)
     if svg is not None:
-        _save(ctx, svg, answer)
+        _save_svg(ctx, svg, answer)
 
 
-def _save(ctx: CliContext, path: Path, answer: "FleetStats") -> None:
+def _save_svg(ctx: CliContext, path: Path, answer: "FleetStats") -> None:
     from morag_queue.view.stats import stats_view
     from morag_queue.view.svg import svg
 
-    columns = ctx.world.env.get("COLUMNS", "")
-    width = ctx.console.width if ctx.console.is_terminal else int(columns) if columns.isdecimal() else 120
-    (ctx.world.cwd / path).write_text(svg(stats_view(answer), "morag-queue stats", width, 24), encoding="utf-8")
+    columns = ctx.environment.variables.get("COLUMNS", "")
+    width = ctx.console.width if ctx.console.is_terminal else int(columns) if columns.isdecimal() else _SVG_COLUMNS
+    text = svg(stats_view(answer), "morag-queue stats", width, _SVG_ROWS)
+    (ctx.environment.cwd / path).write_text(text, encoding="utf-8")
     ctx.note(f"wrote {path}")

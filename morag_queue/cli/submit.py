@@ -1,4 +1,4 @@
-"""`submit`: files and URLs to the fleet."""
+"""`submit`: classify, route and queue files and URLs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +11,9 @@ from morag_queue.core.model import TaskState
 from morag_queue.errors import ExitStatus, UsageError
 from morag_queue.operations.submit_rows import Row, RowFailure, parse_lines, row_of
 
-from .context import CliContext
+from .context import CliContext, task_count
 from .options import verb
 from .sources import (
-    Force,
     Options,
     Priority,
     Queue,
@@ -22,10 +21,10 @@ from .sources import (
     Sources,
     Type,
     Worker,
-    failures,
-    rows,
-    said,
-    tell_failures,
+    failures_as_json,
+    row_fields,
+    source_rows,
+    warn_failures,
 )
 
 if TYPE_CHECKING:
@@ -33,61 +32,62 @@ if TYPE_CHECKING:
 
     from morag_queue.operations.submit import SubmitReport
 
-_LOOK_EVERY_S = 0.25
+_POLL_SECONDS = 0.25
 _SHOWN_TASKS = 50
-Numbered = Iterable[tuple[int, Row | RowFailure]]
 
 
 @verb(changes=True)
-def command(
+def submit(
     ctx: CliContext,
     sources: Sources = None,
     from_file: Annotated[
-        str | None, typer.Option("--from", metavar="FILE|-", help="JSON lines, one a task; - is stdin.")
+        str | None,
+        typer.Option("--from", metavar="FILE|-", help="Read tasks as JSON lines from this file; - is stdin."),
     ] = None,
     recursive: Recursive = False,
     content_type: Type = None,
     priority: Priority = None,
     option: Options = None,
-    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="The Celery task to send.")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="Celery task to send.")] = None,
     queue: Queue = None,
     worker: Worker = None,
-    task_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The task's id, for one source.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
-    force: Force = False,
+    task_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Task id, for a single source.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all tasks have ended.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow pinning to a worker that cannot take the task now.")
+    ] = False,
 ) -> ExitStatus:
-    """Send files and URLs to the fleet: each is read, classified, routed and queued.
+    """Classify, route and queue files and URLs.
 
-    With --from, flags hold for the lines that do not say otherwise. An id that is still open is refused, so a bulk with
-    ids of its own can be sent again while it has not ended.
+    With --from, flags are the defaults for lines that do not set the field. An id that is still open is refused, so a
+    bulk submit with its own ids can be repeated safely until its tasks have ended.
     """
     from morag_queue.operations.submit import Submitter, note_submit
 
     _check(sources, from_file, task_id)
-    fields = said(
+    fields = row_fields(
         content_type=content_type, priority=priority, options=option, task=task, queue=queue, worker=worker,
         task_id=task_id,
     )  # fmt: skip
-    given: Numbered
-    with _lines(ctx, from_file) as lines:
+    rows: Iterable[tuple[int, Row | RowFailure]]
+    with _open_lines(ctx, from_file) as lines:
         if from_file is None:
-            given = list(rows(sources or [], recursive, fields))
-            if task_id is not None and len(given) != 1:
-                raise UsageError(f"--id names one task, and these are {len(given)} sources")
+            rows = list(source_rows(sources or [], recursive, fields))
+            if task_id is not None and len(rows) != 1:
+                raise UsageError(f"--id names one task, but {len(rows)} sources were given")
         else:
-            given = parse_lines(lines, row_of(from_file, fields))
+            rows = parse_lines(lines, row_of(from_file, fields))
         submitter = Submitter(ctx.broker, ctx.settings, force=force)
-        total = len(given) if isinstance(given, list) else None
         if ctx.options.dry_run:
-            report = _would(submitter.prepare(given))
+            report = _preview(submitter.prepare(rows))
         else:
-            with ctx.progress("submitting", total) as advance:
-                report = submitter.submit(given, details=wait or not ctx.quiet, on_progress=advance)
-            note_submit(ctx.broker, report, ctx.who, ctx.options.reason)
+            with ctx.progress("submitting", len(rows) if isinstance(rows, list) else None) as advance:
+                report = submitter.submit(rows, details=wait or not ctx.quiet, on_progress=advance)
+            note_submit(ctx.broker, report, ctx.user, ctx.options.reason)
     try:
         states = _wait(ctx, report) if wait and report.tasks and not ctx.options.dry_run else {}
     except KeyboardInterrupt:
-        _answer(ctx, report, {})  # the ids, by which to look again
+        _answer(ctx, report, {})  # the user needs the ids to find the tasks again
         raise
     _answer(ctx, report, states)
     return _status(report, states)
@@ -95,59 +95,60 @@ def command(
 
 def _check(sources: list[str] | None, from_file: str | None, task_id: str | None) -> None:
     if not sources and from_file is None:
-        raise UsageError("nothing to submit: morag-queue submit PATH|URL…, or --from FILE (- is stdin)")
+        raise UsageError("nothing to submit: give files or URLs, or --from FILE (- is stdin)")
     if sources and from_file is not None:
         raise UsageError("submit takes sources or --from, not both")
     if from_file is not None and task_id is not None:
-        raise UsageError('--id is for one source; a line of --from has its own "task_id"')
+        raise UsageError('--id is for a single source; with --from, set "task_id" in each line')
 
 
 @contextmanager
-def _lines(ctx: CliContext, from_file: str | None) -> Iterator[TextIO | BinaryIO]:
-    """The lines of --from, as bytes where the stream has them: one that is no UTF-8 is that line's failure."""
+def _open_lines(ctx: CliContext, from_file: str | None) -> Iterator[TextIO | BinaryIO]:
+    """Open --from as bytes if the stream supports it, so that invalid UTF-8 fails its line and not the command."""
     if from_file is None or from_file == "-":
-        yield getattr(ctx.world.stdin, "buffer", ctx.world.stdin)
+        yield getattr(ctx.environment.stdin, "buffer", ctx.environment.stdin)
     else:
-        with open(ctx.world.cwd / from_file, "rb") as file:
+        with open(ctx.environment.cwd / from_file, "rb") as file:
             yield file
 
 
-def _would(prepared: Iterable[Any]) -> "SubmitReport":
+def _preview(prepared: Iterable[Any]) -> "SubmitReport":
     from morag_queue.operations.submit import SubmitReport, submitted
 
     report = SubmitReport()
-    for one in prepared:
-        if isinstance(one, RowFailure):
-            report.failed.append(one)
+    for item in prepared:
+        if isinstance(item, RowFailure):
+            report.failed.append(item)
         else:
             report.submitted += 1
-            report.tasks.append(submitted(one))
+            report.tasks.append(submitted(item))
     return report
 
 
 def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
-    """The last state of each task. Ctrl-C detaches: the tasks go on."""
+    """Wait until all tasks have ended and return their states by id. Ctrl-C leaves the tasks running."""
     from morag_queue.operations.submit import wait_for
 
     ids = [task.task_id for task in report.tasks]
     try:
         with ctx.progress("waiting", len(ids)) as advance:
-            ended = wait_for(ctx.broker, ids, lambda: sleep(_LOOK_EVERY_S), advance)
+            states = wait_for(ctx.broker, ids, lambda: sleep(_POLL_SECONDS), advance)
     except KeyboardInterrupt:
-        again = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
-        ctx.warn(f"Detached: {len(ids)} tasks were submitted and go on. Look again with: morag-queue {again}")
+        command = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
+        count = task_count(len(ids))
+        ctx.warn(f"Detached: {count} submitted, nothing cancelled. Check progress with: morag-queue {command}")
         raise
-    return ended
+    return states
 
 
 def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) -> None:
-    dry, quiet = ctx.options.dry_run, ctx.quiet
-    answer: dict[str, Any] = {"submitted": 0 if dry else report.submitted}
-    if dry:
+    dry_run, quiet = ctx.options.dry_run, ctx.quiet
+    answer: dict[str, Any] = {"submitted": 0 if dry_run else report.submitted}
+    if dry_run:
         answer["dry_run"] = True
     if not quiet:
         answer["tasks"] = [_with_state(dict(task), states) for task in report.tasks]
-    answer["failed"] = failures(report.failed)
+    answer["failed"] = failures_as_json(report.failed)
     if report.broken is not None:
         answer |= {"error": str(report.broken), "uncertain": report.uncertain}
 
@@ -155,16 +156,16 @@ def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) 
         from morag_queue.view.submit import submitted_view
 
         limit = _SHOWN_TASKS if ctx.console.is_terminal else None
-        return submitted_view([] if quiet else report.tasks, _summary(report, states, dry), states, limit)
+        return submitted_view([] if quiet else report.tasks, _summary(report, states, dry_run), states, limit)
 
     if ctx.json or (report.submitted and not quiet):
         ctx.emit(answer, human)
-    tell_failures(ctx, report.failed)
+    warn_failures(ctx, report.failed)
     if report.broken is not None:
         ctx.warn(f"error: {report.broken}")
         ctx.warn(
-            f"{report.submitted} were queued before that; of the next {len(report.uncertain)} it is not known (--json "
-            "names them). Rows with a task_id can all be sent again: what is open is refused; what has ended runs again"
+            f"{report.submitted} queued before the error; {len(report.uncertain)} may or may not be queued (--json "
+            "lists their ids). Rows with a task_id can be submitted again: open ids are refused, ended tasks run again"
         )
 
 
@@ -172,12 +173,11 @@ def _with_state(task: dict[str, Any], states: Mapping[str, str]) -> dict[str, An
     return task | {"state": states[task["task_id"]]} if task["task_id"] in states else task
 
 
-def _summary(report: "SubmitReport", states: Mapping[str, str], dry: bool) -> str:
-    said_so = "would be submitted" if dry else "submitted"
-    parts = [f"{report.submitted} {said_so}"]
+def _summary(report: "SubmitReport", states: Mapping[str, str], dry_run: bool) -> str:
+    parts = [f"{report.submitted} {'would be submitted' if dry_run else 'submitted'}"]
     parts += [f"{len(report.failed)} failed"] if report.failed else []
-    for word in sorted(set(states.values())):
-        parts.append(f"{sum(state == word for state in states.values())} {word}")
+    for name in sorted(set(states.values())):
+        parts.append(f"{sum(state == name for state in states.values())} {name}")
     return ", ".join(parts)
 
 

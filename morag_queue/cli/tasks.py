@@ -1,4 +1,4 @@
-"""`tasks`: what runs and what waits."""
+"""`tasks`: list running and waiting tasks."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,9 +7,19 @@ import typer
 from morag_queue.core.model import TaskState
 from morag_queue.errors import UsageError
 
-from .choice import InLane, InQueue, InState, OfAge, OfName, OfPriority, OfWorker, chosen
 from .context import CliContext
 from .options import verb
+from .parameters import (
+    AgeFilter,
+    LaneFilter,
+    Limit,
+    NameFilter,
+    PriorityFilter,
+    QueueFilter,
+    StateFilter,
+    WorkerFilter,
+    task_filter,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,58 +27,58 @@ if TYPE_CHECKING:
     from morag_queue.core.task import TaskFilter
     from morag_queue.operations.tasks import Tasks
 
+_NO_LIMIT = 1 << 62
+
 
 @verb()
-def command(
+def tasks(
     ctx: CliContext,
-    queue: InQueue = None,
-    lane: InLane = None,
-    worker: OfWorker = None,
-    state: InState = None,
-    priority: OfPriority = None,
-    age: OfAge = None,
-    name: OfName = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most so many; 0 is all.")] = 50,
-    next_first: Annotated[bool, typer.Option("--next", help="The next to run first. This is the default.")] = False,
-    newest: Annotated[bool, typer.Option("--newest", help="The newest first.")] = False,
-    lines: Annotated[bool, typer.Option("--lines", help="JSON lines, one a task, as they are read.")] = False,
+    queue: QueueFilter = None,
+    lane: LaneFilter = None,
+    worker: WorkerFilter = None,
+    state: StateFilter = None,
+    priority: PriorityFilter = None,
+    age: AgeFilter = None,
+    name: NameFilter = None,
+    limit: Limit = 50,
+    next_first: Annotated[bool, typer.Option("--next", help="List the next task to run first (default).")] = False,
+    newest: Annotated[bool, typer.Option("--newest", help="List the newest task first.")] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Stream one JSON document per line.")] = False,
 ) -> None:
-    """List what runs and what waits: the running ones, then the others in the order in which they are taken.
+    """List running tasks, then waiting tasks in the order in which they will be taken.
 
-    A page costs by its length, however many wait. With --json it is one document; --lines streams one a line, so that
-    `tasks --lines --limit 0` can read out a whole backlog. Failed and quarantined ones are listed with --state.
+    The cost depends on --limit, not on the size of the backlog; `tasks --lines --limit 0` streams the whole backlog.
+    Failed and quarantined tasks are listed only with --state.
     """
     from morag_queue.operations.task import unseen_tasks
     from morag_queue.operations.tasks import Tasks
 
     if newest and next_first:
-        raise UsageError("--newest and --next: choose one")
+        raise UsageError("tasks takes --newest or --next, not both")
     if lines and ctx.json:
-        raise UsageError("--lines and --json: choose one")
-    tasks = Tasks(ctx.broker, ctx.settings)
-    wanted = chosen(tasks.snapshot, queue, lane, worker, state, priority, age, name)
+        raise UsageError("tasks takes --lines or --json, not both")
+    listing = Tasks(ctx.broker, ctx.settings)
+    selected = task_filter(listing.snapshot, queue, lane, worker, state, priority, age, name)
     if lines:
-        _stream(ctx, tasks, wanted, limit, newest)
+        _stream(ctx, listing, selected, limit or _NO_LIMIT, newest)
         return
-    page = tasks.page(wanted, limit=limit or _ALL, newest=newest)
+    page = listing.page(selected, limit=limit or _NO_LIMIT, newest=newest)
 
     def human() -> "RenderableType":
         from morag_queue.view.tasks import tasks_view
 
-        return tasks_view(page, tasks.snapshot.taken_at, wanted.state in (TaskState.FAILED, TaskState.QUARANTINED))
+        is_dead = selected.state in (TaskState.FAILED, TaskState.QUARANTINED)
+        return tasks_view(page, listing.snapshot.taken_at, is_dead)
 
     if warning := unseen_tasks(ctx.broker):
         ctx.warn(f"warning: {warning}")
     ctx.emit(page, human)
 
 
-_ALL = 1 << 62
-
-
-def _stream(ctx: CliContext, tasks: "Tasks", wanted: "TaskFilter", limit: int, newest: bool) -> None:
+def _stream(ctx: CliContext, listing: "Tasks", selected: "TaskFilter", limit: int, newest: bool) -> None:
     from itertools import islice
 
     from morag_queue.view.output import dumps
 
-    for task in islice(tasks.all(wanted, newest=newest), limit or _ALL):
+    for task in islice(listing.all(selected, newest=newest), limit):
         ctx.stdout.write(dumps(task) + "\n")

@@ -1,4 +1,4 @@
-"""`worker`: a Celery worker with the agent, for people who have no app yet."""
+"""`worker`: run a Celery worker with the agent, for users without an app of their own."""
 
 import json
 import os
@@ -17,53 +17,58 @@ from .options import verb
 if TYPE_CHECKING:
     from morag_queue.settings import LoadedSettings
 
-APP = "morag_queue.local.app"
+_APP = "morag_queue.local.app"
 
 
 @verb()
-def command(
+def worker(
     ctx: CliContext,
     worker_type: Annotated[
         Capability | None,
-        typer.Option("--type", case_sensitive=False, help="What it is; by looking for a GPU where not given."),
+        typer.Option("--type", case_sensitive=False, help="Worker type; default: detect a GPU."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="N", help="Its id in the fleet; worker-TYPE-HOST where not given.")
+        str | None, typer.Option("--name", metavar="N", help="Worker id; default: worker-TYPE-HOST.")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, help="Tasks at once; one a core, one with a GPU.")
+        int | None,
+        typer.Option("--concurrency", "-c", min=1, help="Parallel tasks; default: one per core, 1 with a GPU."),
     ] = None,
     celery_options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CELERY OPTIONS]", show_default=False, help="As celery worker takes."),
+        typer.Argument(metavar="-- CELERY OPTIONS", show_default=False, help="Options for `celery worker`."),
     ] = None,
 ) -> None:
-    """Run a Celery worker that does light work on what `submit` sends: reads, counts, measures. Ctrl-C stops it.
+    """Run a Celery worker for submitted files and URLs. It only reads and measures them; Ctrl-C stops it.
 
-    A worker of your own app needs one line instead: from morag_queue.agent import install; install(app)
+    To use your own Celery app instead, add one line: from morag_queue.agent import install; install(app)
     """
-    ctx.broker.now()  # a broker that is not there is told at once; Celery would try for ever
-    capability = _capability(worker_type, ctx.world.env)
-    env = {**ctx.world.env, **_settings_as_environment(ctx.loaded), "MORAG_WORKER_TYPE": capability.value}
+    ctx.broker.now()  # fail at once if the broker is unreachable: Celery would retry forever
+    capability = _capability(worker_type, ctx.environment.variables)
+    variables = {
+        **ctx.environment.variables,
+        **_settings_as_variables(ctx.loaded),
+        "MORAG_WORKER_TYPE": capability.value,
+    }
     node = name or f"worker-{capability.value}-{socket.gethostname()}"
     slots = concurrency or (1 if capability.has_gpu else os.cpu_count() or 1)
     argv = [
-        *(sys.executable, "-m", "celery", "-A", APP, "worker", "-n", f"{node}@%h", "-c", str(slots)),
+        *(sys.executable, "-m", "celery", "-A", _APP, "worker", "-n", f"{node}@%h", "-c", str(slots)),
         *(["-l", "WARNING"] if ctx.quiet else ["-l", "INFO"]),
         *(celery_options or ()),
     ]
-    # Celery takes the place of this process: signals, exit status and process list are its own.
-    os.execve(sys.executable, argv, env)
+    # Celery replaces this process, so that signals and the exit status reach it directly.
+    os.execve(sys.executable, argv, variables)
 
 
-def _capability(given: Capability | None, env: Mapping[str, str]) -> Capability:
+def _capability(worker_type: Capability | None, variables: Mapping[str, str]) -> Capability:
     from morag_queue.agent.hardware import capability
 
-    return capability(given.value if given else None, env)
+    return capability(worker_type.value if worker_type else None, variables)
 
 
-def _settings_as_environment(loaded: "LoadedSettings") -> dict[str, str]:
-    """What flags and --config said, for the worker's own look at its settings."""
+def _settings_as_variables(loaded: "LoadedSettings") -> dict[str, str]:
+    """Environment variables that pass settings from flags and files on to the worker."""
     from morag_queue.settings.sources import DEFAULT, leaves, variable
     from morag_queue.view.output import plain
 

@@ -1,4 +1,4 @@
-"""Verbs that end badly in every way there is, for test_failures.py."""
+"""A verb that fails in a given way, for test_failures.py."""
 
 import os
 from typing import Annotated
@@ -8,11 +8,12 @@ import typer
 
 from morag_queue.cli.context import CliContext
 from morag_queue.cli.options import verb
-from morag_queue.errors import BrokerUnreachable, ExitStatus, NotFound, Refused
+from morag_queue.errors import BrokerUnreachable, ExitStatus, LeaseLost, NotFound, Refused
 
 RAISES = {
     "refused": Refused("worker-1 is the only GPU worker; --force overrides"),
     "not-found": NotFound("no worker worker-nobody"),
+    "lease-lost": LeaseLost(),
     "unreachable": BrokerUnreachable("cannot reach redis://:hunter2@127.0.0.1:1/0"),
     "redis-down": redis.ConnectionError("Error 111 connecting to 127.0.0.1:1"),
     "redis-login": redis.AuthenticationError("invalid username-password pair"),
@@ -23,15 +24,15 @@ RAISES = {
     "no-redis": redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400 Bad Request'"),
     "file": FileNotFoundError(2, "No such file or directory", "/etc/nothing"),
     "bug": ZeroDivisionError("division by zero"),
-    "hostile": Refused("the file \x1b[2J\u202etxt [bold]is[/bold]\nerror: forged", "of nobody"),
+    "hostile": Refused("the file \x1b[2J\u202etxt [bold]is[/bold]\nerror: forged", "second line"),
     "ctrl-c": KeyboardInterrupt(),
     "closed-pipe": BrokenPipeError(32, "Broken pipe"),
 }
 
 
 @verb()
-def command(ctx: CliContext, how: Annotated[str, typer.Argument()]) -> ExitStatus:
-    """Fails."""
+def fail(ctx: CliContext, how: Annotated[str, typer.Argument()]) -> ExitStatus:
+    """Fail in the given way."""
     assert ctx.settings.redis_url
     if how == "partly":
         ctx.emit({"done": 1}, lambda: "1 done")

@@ -1,4 +1,4 @@
-"""`rebalance` and `journal` on a real broker: made for cron, quiet, refused where it must be."""
+"""`rebalance`, and plan files."""
 
 import json
 from datetime import UTC, datetime
@@ -10,36 +10,25 @@ from tests.support.stage import Stage
 CPU = "cpu_standard"
 
 
-@pytest.fixture
-def stage(valkey):
-    return Stage(valkey)
-
-
-@pytest.fixture
-def mq_on(mq, valkey):
-    return lambda *args, **how: mq(*args, env={"REDIS_URL": valkey, "USER": "ann"}, **how)
-
-
 def strand(stage: Stage, *task_ids: str, worker: str = "gone") -> None:
-    """Tasks in the lane of a worker that has shut down."""
+    """Pin tasks to a worker that then shuts down."""
     stage.join(worker)
     stage.submit(*task_ids, worker=worker)
     stage.client.hset(stage.keys.beats, worker, json.dumps({"at": stage.broker.now(), "stopped": True}))
 
 
 def starve(stage: Stage, *task_ids: str, hours: float = 3.0) -> None:
-    """Tasks that wait longer than NORMAL should, with a fleet that serves them."""
+    """Queue tasks that have waited longer than the maximum of NORMAL, and a worker that serves them."""
     stage.join("cpu-1", slots=4)
-    offset = -hours * 3600
-    entry_now = stage.broker.now
-    stage.broker.now = lambda: entry_now() + offset  # type: ignore[method-assign]
+    now = stage.broker.now
+    stage.broker.now = lambda: now() - hours * 3600  # type: ignore[method-assign]
     stage.fill(task_ids)
-    stage.broker.now = entry_now  # type: ignore[method-assign]
+    stage.broker.now = now  # type: ignore[method-assign]
 
 
-def test_a_dead_workers_lane_is_emptied_in_order_and_the_journal_says_so(stage, mq_on):
+def test_rebalance_empties_the_lane_of_a_dead_worker_in_order_and_journals_it(stage, fleet):
     strand(stage, "a", "b", "c")
-    answer = mq_on("rebalance", "--json", "--reason", "cron").json
+    answer = fleet("rebalance", "--json", "--reason", "cron").json
     assert stage.ids(CPU, 4) == ["a", "b", "c"]
     assert (answer["moved_tasks"], answer["rejected"], answer["dry_run"]) == (3, [], False)
     (decision,) = answer["decisions"]
@@ -48,32 +37,32 @@ def test_a_dead_workers_lane_is_emptied_in_order_and_the_journal_says_so(stage, 
         "confidence": 1.0, "estimated_improvement": 0.0, "task_id": None, "tasks": 3, "rule": "evacuation",
         "source_lane": "cpu_standard.gone", "target_lane": CPU, "source_level": 4, "target_level": 4,
     }  # fmt: skip
-    (entry,) = mq_on("journal", "ls", "--json").json["entries"]
+    (entry,) = fleet("journal", "ls", "--json").json["entries"]
     assert (entry["verb"], entry["reason"], entry["plan_id"]) == ("rebalance", "cron", answer["plan_id"])
     assert entry["who"].startswith("ann@")
     assert datetime.fromisoformat(entry["at"]).tzinfo is UTC
 
 
-def test_the_second_run_is_quiet_and_changes_nothing(stage, mq_on):
+def test_a_repeated_rebalance_prints_and_changes_nothing(stage, fleet):
     starve(stage, "a", "b", "c")
-    assert "3 tasks moved" in mq_on("rebalance").out
+    assert "3 tasks moved" in fleet("rebalance").out
     before = stage.ids(CPU, 1)
-    again = mq_on("rebalance")
+    again = fleet("rebalance")
     assert (again.out, again.err) == ("", "")
     assert stage.ids(CPU, 1) == before == ["a", "b", "c"]
-    assert len(mq_on("journal", "ls", "--json").json["entries"]) == 1
+    assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
 
-def test_with_nothing_to_do_nothing_is_said_and_the_journal_stays_empty(stage, mq_on):
+def test_rebalance_of_a_balanced_fleet_prints_and_journals_nothing(stage, fleet):
     stage.join("cpu-1")
-    done = mq_on("rebalance")
+    done = fleet("rebalance")
     assert (done.out, done.err) == ("", "")
-    assert mq_on("journal", "ls").out == "No matching journal entry.\n"
+    assert fleet("journal", "ls").out == "No matching journal entry.\n"
 
 
-def test_a_moved_task_carries_its_new_level_and_keeps_its_word_of_priority(stage, mq_on):
+def test_a_promoted_task_has_its_new_level_and_its_old_priority(stage, fleet):
     starve(stage, "a")
-    mq_on("rebalance")
+    fleet("rebalance")
     message = stage.message(CPU, 1)
     assert message["properties"]["priority"] == 1
     assert message["headers"]["morag_queue"]["priority"] == "NORMAL"
@@ -81,81 +70,81 @@ def test_a_moved_task_carries_its_new_level_and_keeps_its_word_of_priority(stage
     assert (record["lane"], record["level"], record["priority"]) == (CPU, 1, "NORMAL")
 
 
-def test_a_dry_run_shows_where_each_task_would_go_and_moves_none(stage, mq_on):
+def test_a_dry_run_of_rebalance_lists_the_moves_and_makes_none(stage, fleet):
     starve(stage, "a", "b")
-    shown = mq_on("rebalance", "--dry-run").out
-    assert "cpu_standard 4" in shown
-    assert "starvation guard: it has waited 180 min, NORMAL should wait at most 60" in shown
-    assert shown.endswith("2 tasks would be moved\n")
+    out = fleet("rebalance", "--dry-run").out
+    assert "cpu_standard 4" in out
+    assert "starvation guard: it has waited 180 min, NORMAL should wait at most 60" in out
+    assert out.endswith("2 tasks would be moved\n")
     assert stage.ids(CPU, 4) == ["a", "b"]
     assert stage.broker.state_store.load().at is None
 
 
-def test_exit_code_tells_of_changes_and_only_then(stage, mq_on):
+def test_exit_code_exits_with_4_only_if_the_plan_has_changes(stage, fleet):
     stage.join("cpu-1")
-    mq_on("rebalance", "--dry-run", "--exit-code", status=0)
+    fleet("rebalance", "--dry-run", "--exit-code", status=0)
     starve(stage, "a")
-    mq_on("rebalance", "--dry-run", "--exit-code", status=4)
-    mq_on("rebalance", "--dry-run", status=0)
+    fleet("rebalance", "--dry-run", "--exit-code", status=4)
+    fleet("rebalance", "--dry-run", status=0)
 
 
-def test_max_moves_and_queue_limit_what_is_moved(stage, mq_on):
+def test_max_moves_and_queue_limit_the_plan(stage, fleet):
     starve(stage, "a", "b", "c")
-    assert mq_on("rebalance", "--queue", "gpu_p", "--json").json["moved_tasks"] == 0
-    assert mq_on("rebalance", "--max-moves", "2", "--json").json["moved_tasks"] == 2
+    assert fleet("rebalance", "--queue", "gpu_p", "--json").json["moved_tasks"] == 0
+    assert fleet("rebalance", "--max-moves", "2", "--json").json["moved_tasks"] == 2
     assert stage.ids(CPU, 4) == ["c"]
 
 
-def test_explain_tells_the_roads_not_taken(stage, mq_on):
+def test_explain_lists_declined_moves(stage, fleet):
     starve(stage, "a", "b")
-    shown = mq_on("rebalance", "--max-moves", "1", "--explain").out
-    assert "Not done:\n" in shown
-    assert "this turn: the budget of 1 moves is used up" in shown
+    out = fleet("rebalance", "--max-moves", "1", "--explain").out
+    assert "Not done:\n" in out
+    assert "this turn: the budget of 1 moves is used up" in out
 
 
-def test_who_leads_is_not_disturbed_and_is_named(stage, mq_on):
+def test_rebalance_exits_with_7_and_names_the_leader(stage, fleet):
     starve(stage, "a")
     stage.broker.leases.take("other", "bob@host", "watch", 60)
-    refused = mq_on("rebalance", status=7)
+    refused = fleet("rebalance", status=7)
     assert "bob@host leads the fleet by `watch` for 0 s (term 1): nothing was changed" in refused.err
     assert stage.ids(CPU, 4) == ["a"]
-    assert mq_on("rebalance", "--dry-run", "--json").json["decisions"][0]["task_id"] == "a"
+    assert fleet("rebalance", "--dry-run", "--json").json["decisions"][0]["task_id"] == "a"
 
 
-def test_the_lease_is_given_back(stage, mq_on):
-    mq_on("rebalance")
+def test_rebalance_releases_its_lease(stage, fleet):
+    fleet("rebalance")
     assert stage.broker.leases.current() is None
 
 
-def test_a_plan_is_written_by_one_run_and_applied_by_another_once(stage, mq_on, tmp_path):
+def test_a_plan_file_can_be_applied_once(stage, fleet, tmp_path):
     starve(stage, "a", "b")
-    planned = mq_on("rebalance", "--plan", "p.json", "--json").json
+    planned = fleet("rebalance", "--plan", "p.json", "--json").json
     assert stage.ids(CPU, 4) == ["a", "b"]
     assert [file.name for file in tmp_path.iterdir()] == ["p.json"]
-    applied = mq_on("rebalance", "--apply", "p.json", "--json").json
+    applied = fleet("rebalance", "--apply", "p.json", "--json").json
     assert (applied["plan_id"], applied["moved_tasks"]) == (planned["plan_id"], 2)
-    again = mq_on("rebalance", "--apply", "p.json", "--json").json
+    again = fleet("rebalance", "--apply", "p.json", "--json").json
     assert (again["moved_tasks"], again["already"], again["rejected"]) == (0, 2, [])
     assert stage.ids(CPU, 1) == ["a", "b"]
-    assert len(mq_on("journal", "ls", "--json").json["entries"]) == 1
+    assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
 
-def test_what_no_longer_fits_is_refused_message_by_message(stage, mq_on):
+def test_apply_rejects_single_moves_that_no_longer_fit(stage, fleet):
     starve(stage, "a", "b")
-    mq_on("rebalance", "--plan", "p.json")
+    fleet("rebalance", "--plan", "p.json")
     assert stage.claim("cpu-1") == "a"
-    applied = mq_on("rebalance", "--apply", "p.json", "--json", status=3).json
+    applied = fleet("rebalance", "--apply", "p.json", "--json", status=3).json
     assert applied["moved_tasks"] == 1
     assert applied["rejected"] == [
         {"task_id": "a", "reason": "it is no longer in cpu_standard at level 4: taken, ended or moved meanwhile"}
     ]
 
 
-def test_a_plan_of_which_nothing_fits_is_refused(stage, mq_on):
+def test_apply_refuses_a_plan_of_which_no_move_fits(stage, fleet):
     starve(stage, "a")
-    mq_on("rebalance", "--plan", "p.json")
+    fleet("rebalance", "--plan", "p.json")
     stage.claim("cpu-1")
-    refused = mq_on("rebalance", "--apply", "p.json", status=5)
+    refused = fleet("rebalance", "--apply", "p.json", status=5)
     assert "p.json no longer fits the fleet: none of its 1 moves could be made" in refused.err
     assert "make a new plan with --plan" in refused.err
 
@@ -174,16 +163,16 @@ def test_a_plan_of_which_nothing_fits_is_refused(stage, mq_on):
     ],
     ids=["fleet", "version", "verb", "kind of step", "form"],
 )
-def test_a_plan_of_another_fleet_version_or_form_is_refused(stage, mq_on, tmp_path, change, message):
+def test_apply_refuses_a_plan_of_another_fleet_version_or_form(stage, fleet, tmp_path, change, message):
     starve(stage, "a")
-    mq_on("rebalance", "--plan", "p.json")
+    fleet("rebalance", "--plan", "p.json")
     file = tmp_path / "p.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    assert message in mq_on("rebalance", "--apply", "p.json", status=5).err
+    assert message in fleet("rebalance", "--apply", "p.json", status=5).err
     assert stage.ids(CPU, 4) == ["a"]
 
 
-def test_a_plan_file_holds_no_password(stage, mq, tmp_path):
+def test_a_plan_file_contains_no_password(stage, mq, tmp_path):
     stage.join("cpu-1")
     url = f"{stage.url}?password=hunter2"
     stage.client.acl_setuser("default", enabled=True, nopass=True)
@@ -193,23 +182,23 @@ def test_a_plan_file_holds_no_password(stage, mq, tmp_path):
     assert "password=***" in json.loads(text)["fleet"]
 
 
-def test_a_plan_that_names_a_foreign_lane_is_refused(stage, mq_on, tmp_path):
+def test_apply_refuses_a_plan_with_a_foreign_lane(stage, fleet, tmp_path):
     starve(stage, "a")
-    mq_on("rebalance", "--plan", "p.json")
+    fleet("rebalance", "--plan", "p.json")
     file = tmp_path / "p.json"
     file.write_text(file.read_text().replace('"target": "cpu_standard"', '"target": "mq:workers"'))
-    assert "names mq:workers, which is no lane of this fleet" in mq_on("rebalance", "--apply", "p.json", status=5).err
+    assert "names mq:workers, which is no lane of this fleet" in fleet("rebalance", "--apply", "p.json", status=5).err
 
 
-def test_no_plan_brings_what_needs_a_gpu_to_a_worker_without_one(stage, mq_on, tmp_path):
+def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(stage, fleet, tmp_path):
     starve(stage, "a")
     stage.join("gpu-1", "gpu")
     stage.submit("film", content_type="video", requires="gpu", priority="NORMAL")
-    mq_on("rebalance", "--plan", "p.json")
+    fleet("rebalance", "--plan", "p.json")
     plan = json.loads((tmp_path / "p.json").read_text())
     forged = plan["steps"][0] | {"task_id": "film", "source": "gpu_priority", "target": CPU, "level": 4, "to_level": 4}
     (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [*plan["steps"], forged]}))
-    rejected = mq_on("rebalance", "--apply", "p.json", "--json", status=3).json["rejected"]
+    rejected = fleet("rebalance", "--apply", "p.json", "--json", status=3).json["rejected"]
     assert rejected == [
         {
             "task_id": "film",
@@ -219,60 +208,67 @@ def test_no_plan_brings_what_needs_a_gpu_to_a_worker_without_one(stage, mq_on, t
     assert stage.ids("gpu_priority", 4) == ["film"]
 
 
-def test_no_lane_is_moved_by_a_plan_to_where_its_gpu_work_may_not_be_nor_to_a_worker_that_is_not_there(
-    stage, mq_on, tmp_path
-):
+def test_apply_refuses_moving_a_gpu_lane_to_a_cpu_lane_or_to_an_unknown_worker(stage, fleet, tmp_path):
     starve(stage, "a")
     stage.submit("film", content_type="video", requires="gpu", priority="NORMAL")
-    mq_on("rebalance", "--plan", "p.json")
+    fleet("rebalance", "--plan", "p.json")
     plan = json.loads((tmp_path / "p.json").read_text())
     lane = {"kind": "move_lane", "source": "gpu_priority", "target": CPU, "level": 4, "count": 1, "reason": "forged"}
     (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane]}))
-    assert "1 in gpu_priority need a GPU" in mq_on("rebalance", "--apply", "p.json", "--json", status=5).out
+    assert "1 in gpu_priority need a GPU" in fleet("rebalance", "--apply", "p.json", "--json", status=5).out
     assert stage.ids("gpu_priority", 4) == ["film"]
     (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane | {"target": "cpu_batch.ghost"}]}))
-    told = mq_on("rebalance", "--apply", "p.json", status=5).err
-    assert "moves to cpu_batch.ghost, and there is no worker ghost: nothing was changed" in told
+    err = fleet("rebalance", "--apply", "p.json", status=5).err
+    assert "moves to cpu_batch.ghost, and there is no worker ghost: nothing was changed" in err
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (("--plan", "a", "--apply", "b"), "rebalance takes --plan or --apply, not both"),
-        (("--apply", "b", "--max-moves", "3"), "--max-moves and --queue are for making a plan"),
-        (("--apply", "b", "--queue", CPU), "--max-moves and --queue are for making a plan"),
+        (
+            ("--apply", "b", "--max-moves", "3"),
+            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+        ),
+        (
+            ("--apply", "b", "--queue", CPU),
+            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+        ),
     ],
 )
-def test_options_that_contradict_are_wrong_usage(mq_on, args, message):
-    assert message in mq_on("rebalance", *args, status=2).err
+def test_contradictory_plan_options_are_wrong_usage(fleet, args, message):
+    assert message in fleet("rebalance", *args, status=2).err
 
 
-def test_a_plan_file_that_is_not_there_or_no_json(mq_on, tmp_path):
-    assert "cannot read the plan" in mq_on("rebalance", "--apply", "none.json", status=1).err
+def test_a_missing_invalid_or_unwritable_plan_file_is_reported(fleet, tmp_path):
+    assert "cannot read the plan" in fleet("rebalance", "--apply", "none.json", status=1).err
     (tmp_path / "p.json").write_text("{")
-    assert "p.json is no plan" in mq_on("rebalance", "--apply", "p.json", status=5).err
-    assert "cannot write the plan" in mq_on("rebalance", "--plan", "no/such/dir/p.json", status=1).err
+    assert "p.json is no plan" in fleet("rebalance", "--apply", "p.json", status=5).err
+    assert "cannot write the plan" in fleet("rebalance", "--plan", "no/such/dir/p.json", status=1).err
 
 
-def test_an_unknown_queue_is_named_with_those_there_are(mq_on):
-    refused = mq_on("rebalance", "--queue", "nope", status=8)
+def test_rebalance_rejects_an_unknown_queue_and_lists_the_known_ones(fleet):
+    refused = fleet("rebalance", "--queue", "nope", status=8)
     assert "no queue 'nope'; there are cpu_batch, cpu_standard, gpu_fallback, gpu_priority" in refused.err
 
 
-def test_the_journal_shows_an_entry_by_its_beginning_or_its_plan(stage, mq_on):
+def test_journal_show_finds_an_entry_by_its_id_or_plan_id(stage, fleet):
     starve(stage, "a")
-    plan_id = mq_on("rebalance", "--json").json["plan_id"]
-    shown = mq_on("journal", "show", plan_id[:8]).out
-    assert "  a: cpu_standard 4 cpu_standard 1 starvation guard" in shown
-    entry_id = mq_on("journal", "ls", "--json").json["entries"][0]["entry_id"]
-    assert mq_on("journal", "show", entry_id, "--json").json["changes"]["moved"] == 1
-    assert "no journal entry '77'" in mq_on("journal", "show", "77", status=8).err
+    plan_id = fleet("rebalance", "--json").json["plan_id"]
+    out = fleet("journal", "show", plan_id[:8]).out
+    assert "  a: cpu_standard 4 cpu_standard 1 starvation guard" in out
+    entry_id = fleet("journal", "ls", "--json").json["entries"][0]["entry_id"]
+    assert fleet("journal", "show", entry_id, "--json").json["changes"]["moved"] == 1
+    assert "no journal entry '77'" in fleet("journal", "show", "77", status=8).err
 
 
-def test_the_journal_lists_the_changes_of_one_verb(stage, mq_on):
-    stage.broker.journal.write("ann", "cordon", "cpu-1", reason="\x1b[2J disk", changes={"state": "cordoned"})
-    stage.broker.journal.write("ann", "rebalance", "fleet", changes={"moved": 3})
-    assert [one["verb"] for one in mq_on("journal", "ls", "--verb", "cordon", "--json").json["entries"]] == ["cordon"]
-    shown = mq_on("journal", "ls").out
-    assert "3 moved" in shown
-    assert "\\x1b[2J disk" in shown
+def test_apply_has_no_dry_run(stage, fleet):
+    starve(stage, "a")
+    fleet("rebalance", "--plan", "p.json")
+    refused = fleet("rebalance", "--apply", "p.json", "--dry-run", status=2)
+    assert refused.err == "error: --apply has no dry run: read p.json to see its changes\n"
+
+
+def test_rebalance_of_a_balanced_fleet_says_so_on_a_terminal(stage, fleet):
+    stage.join("cpu-1")
+    assert fleet("rebalance", terminal=True).err == "Nothing to do: the fleet is balanced.\n"

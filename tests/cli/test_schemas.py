@@ -1,4 +1,4 @@
-"""Every command's document is what its schema says: fields, types, and no field that the schema does not know."""
+"""Every JSON answer matches its schema: fields, types, and no unknown field."""
 
 import json
 import time
@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from morag_queue.cli import VERBS
-from morag_queue.cli.run import group
+from morag_queue.cli.run import build_group
 from morag_queue.core.model import Capability
 from morag_queue.errors import SourceError
 from morag_queue.local.account import account
@@ -23,8 +23,8 @@ WORKERS = (("worker-1", Capability.CPU), ("worker-2", Capability.CPU), ("worker-
 
 
 def every_verb():
-    """The words of each command that there is, nested ones too."""
-    for name, verb in group(VERBS).commands.items():
+    """Yield the words of each command, for example `task show`."""
+    for name, verb in build_group(VERBS).commands.items():
         loaded = verb.load()
         if isinstance(loaded, typer.core.TyperGroup):
             yield from (f"{name} {word}" for word in loaded.commands)
@@ -32,24 +32,24 @@ def every_verb():
             yield name
 
 
-def check(document, words):
+def assert_matches_schema(document, words):
     schema = json_schema(answer_of(words), strict=True)
     validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
-    errors = [f"{one.json_path}: {one.message}" for one in validator.iter_errors(document)]
+    errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
     assert not errors, f"{words}: {errors}"
 
 
 @pytest.fixture
 def fleet(mq, valkey, client, tmp_path, monkeypatch):
-    """Three workers and some tasks: waiting, pinned, in hands, and dead."""
+    """Run a command on three workers and some tasks: waiting, pinned, held, and dead."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report.txt").write_text("MoRAG " * 300)
     for worker, capability in WORKERS:
         queues = ("gpu_priority", "gpu_fallback") if capability.has_gpu else ("cpu_standard", "cpu_batch")
         register(client, worker, capability=capability, queues=queues, node=f"{worker}@host")
 
-    def command(*args, **more):
-        return mq(*args, env={"REDIS_URL": valkey}, **more)
+    def command(*args, **options):
+        return mq(*args, env={"REDIS_URL": valkey}, **options)
 
     for n in range(4):
         command("submit", "report.txt", "--id", f"task-{n}", "-q")
@@ -60,27 +60,27 @@ def fleet(mq, valkey, client, tmp_path, monkeypatch):
     text = client.rpop(lane).decode()
     client.hset("mq:held", "tag-0", json.dumps(held))
     client.hset("unacked", "tag-0", json.dumps([json.loads(text), "", "cpu_standard"]))
-    grave = {
+    dead_letter = {
         "message": text.replace("task-0", "dead-1"), "lane": "cpu_standard", "level": level, "state": "quarantined",
         "at": time.time(), "reason": "it cost 4 workers", "story": [[time.time(), "worker-9", "killed"]],
     }  # fmt: skip
-    client.hset("mq:dead", "dead-1", json.dumps(grave))
+    client.hset("mq:dead", "dead-1", json.dumps(dead_letter))
     return command
 
 
 def test_every_verb_has_a_schema():
-    assert set(every_verb()) == ANSWERS.keys() | WITHOUT, "a new verb has a row in view/answers.py"
+    assert set(every_verb()) == ANSWERS.keys() | WITHOUT, "add a row for a new verb to view/answers.py"
 
 
 @pytest.mark.parametrize("words", ANSWERS)
-def test_the_schema_is_printed_without_a_broker_arguments_or_settings(mq, words):
+def test_json_schema_needs_no_broker_arguments_or_settings(mq, words):
     schema = mq(*words.split(), "--json-schema", env={"REDIS_URL": "redis://127.0.0.1:1/0"}).json
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["type"] == "object"
-    assert schema.get("additionalProperties", True) is True, "an answer may get more fields"
+    assert schema.get("additionalProperties", True) is True, "later versions may add fields"
 
 
-def test_a_verb_that_prints_no_document_says_so(mq):
+def test_json_schema_of_a_verb_without_json_is_wrong_usage(mq):
     assert mq("worker", "--json-schema", status=2).err == "error: worker prints no JSON document\n"
 
 
@@ -131,43 +131,43 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("case", COMMANDS, ids=lambda case: " ".join(case[1:]))
-def test_what_a_command_prints_is_what_its_schema_says(fleet, case):
-    status, words, *more = case
-    check(fleet(*words.split(), *more, "--json", status=status).json, words)
+def test_the_answer_of_a_command_matches_its_schema(fleet, case):
+    status, words, *args = case
+    assert_matches_schema(fleet(*words.split(), *args, "--json", status=status).json, words)
 
 
-def test_the_journal_entry_of_a_change_and_its_undoing(fleet):
+def test_journal_entries_and_undo_match_their_schemas(fleet):
     fleet("pause", "cpu_batch", "--reason", "new disks")
     entry = fleet("journal", "ls", "--json").json["entries"][0]
-    check(fleet("journal", "show", entry["entry_id"], "--json").json, "journal show")
-    check(fleet("journal", "undo", entry["entry_id"], "--yes", "--json").json, "journal undo")
+    assert_matches_schema(fleet("journal", "show", entry["entry_id"], "--json").json, "journal show")
+    assert_matches_schema(fleet("journal", "undo", entry["entry_id"], "--yes", "--json").json, "journal undo")
 
 
-def test_the_lines_of_a_stream_are_documents_of_the_schema(fleet):
+def test_the_lines_of_live_stats_match_the_schema(fleet):
     for line in fleet("stats", "--live", "--count", "2", "--interval", "100ms", "--json").out.splitlines():
-        check(json.loads(line), "stats")
+        assert_matches_schema(json.loads(line), "stats")
 
 
-def test_the_lines_of_watch(fleet):
+def test_the_lines_of_watch_match_the_schema(fleet):
     lines = fleet("watch", "--once", "--json").out.splitlines()
     assert lines
     for line in lines:
-        check(json.loads(line), "watch")
+        assert_matches_schema(json.loads(line), "watch")
 
 
-def test_the_outcome_of_the_demo():
-    told = account(["a", "b", "c"], ["a", "b", "c"], ["a", "a", "b"], ["tag"])
+def test_the_outcome_of_the_demo_matches_its_schema():
+    tasks = account(["a", "b", "c"], ["a", "b", "c"], ["a", "a", "b"], ["tag"])
     failed = (RowFailure.of(0, "gone.txt", SourceError("gone.txt does not exist")),)
-    outcome = Outcome(told, {"URGENT": 1.5}, "worker-1", ("a",), failed, 20.0)
-    check(plain(outcome.as_json()), "demo")
+    outcome = Outcome(tasks, {"URGENT": 1.5}, "worker-1", ("a",), failed, 20.0)
+    assert_matches_schema(plain(outcome.as_json()), "demo")
 
 
-def test_every_command_with_a_document_was_run():
-    tried = {case[1] for case in COMMANDS} | {"journal show", "journal undo", "demo", "watch"}
-    assert tried == ANSWERS.keys()
+def test_every_schema_has_a_tested_command():
+    tested = {case[1] for case in COMMANDS} | {"journal show", "journal undo", "demo", "watch"}
+    assert tested == ANSWERS.keys()
 
 
-def test_times_and_priorities_are_written_as_the_schema_says():
+def test_schemas_describe_times_and_priorities():
     entry = json_schema(answer_of("journal show"))
     assert entry["properties"]["at"] == {"type": ["string", "null"], "format": "date-time", "title": "At"}
     task = json_schema(answer_of("tasks"))["$defs"]["Task"]["properties"]

@@ -1,4 +1,4 @@
-"""`tasks`, `task show` and `task why` on the command line."""
+"""`tasks`, `task show` and `task why`."""
 
 import json
 import unicodedata
@@ -10,20 +10,16 @@ from morag_queue.core.explain.explain import ReasonCode
 HOSTILE = "\x1b[2J[bold red]x[/] \u202etxt\r\n\x07\u200b" + "y" * 10_000
 
 
-@pytest.fixture
-def fleet(stage, mq):
-    return lambda *args, **more: mq(*args, env={"REDIS_URL": stage.url, **more.pop("env", {})}, **more)
-
-
 def is_harmless(text: str) -> bool:
-    return not [one for one in text.replace("\n", "") if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    """Whether a text has no control or format characters besides line breaks."""
+    return not [char for char in text.replace("\n", "") if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 
 
-def listed(fleet, *args, **more):
-    return [task["task_id"] for task in fleet("tasks", "--json", *args, **more).json["tasks"]]
+def listed_ids(fleet, *args):
+    return [task["task_id"] for task in fleet("tasks", "--json", *args).json["tasks"]]
 
 
-def test_tasks_lists_the_running_ones_and_then_the_others_in_their_order(stage, fleet):
+def test_tasks_lists_running_tasks_first_and_then_waiting_ones_in_order(stage, fleet):
     stage.join("cpu-1")
     stage.submit("normal")
     stage.submit("batch", priority="BATCH", queue="cpu_batch")
@@ -39,16 +35,16 @@ def test_tasks_lists_the_running_ones_and_then_the_others_in_their_order(stage, 
     assert page["tasks"][0]["worker"] == "cpu-1"
     assert page["tasks"][1]["source"] == "https://example.org/report.html"
     assert page["tasks"][2]["priority"] == "BATCH"
-    assert listed(fleet, "--newest") == ["urgent", "batch", "normal"]
+    assert listed_ids(fleet, "--newest") == ["urgent", "batch", "normal"]
 
 
-def test_a_page_says_that_there_is_more(stage, fleet):
+def test_a_limited_page_says_how_many_tasks_wait(stage, fleet):
     stage.submit(*(f"t-{n}" for n in range(7)))
     page = fleet("tasks", "--limit", "3", "--json").json
     assert ([task["position"] for task in page["tasks"]], page["has_more"]) == ([1, 2, 3], True)
     assert "7 tasks are waiting; --limit N shows more" in fleet("tasks", "--limit", "3").out
-    assert len(listed(fleet, "--limit", "0")) == 7
-    assert listed(fleet, "--newest", "--limit", "2") == ["t-6", "t-5"]
+    assert len(listed_ids(fleet, "--limit", "0")) == 7
+    assert listed_ids(fleet, "--newest", "--limit", "2") == ["t-6", "t-5"]
 
 
 @pytest.mark.parametrize(
@@ -73,11 +69,11 @@ def test_tasks_can_be_filtered(stage, fleet, args, ids):
     stage.submit("pinned", worker="cpu-1", priority="HIGH")
     stage.submit("waits")
     stage.submit("batch", priority="BATCH", queue="cpu_batch", source="https://example.org/b")
-    assert listed(fleet, *args) == ids
+    assert listed_ids(fleet, *args) == ids
 
 
 @pytest.mark.parametrize(
-    ("args", "status", "says"),
+    ("args", "status", "message"),
     [
         (("--queue", "gpu"), 2, "queue 'gpu' is ambiguous: gpu_fallback, gpu_priority"),
         (("--queue", "nope"), 8, "no queue 'nope'; there are cpu_batch, cpu_standard"),
@@ -85,33 +81,33 @@ def test_tasks_can_be_filtered(stage, fleet, args, ids):
         (("--priority", "HUGE"), 2, "use one of URGENT"),
         (("--state", "completed"), 2, "found by its id only"),
         (("--age", "old"), 2, "--age 'old' is not a duration"),
-        (("--newest", "--next"), 2, "choose one"),
-        (("--lines", "--json"), 2, "choose one"),
+        (("--newest", "--next"), 2, "tasks takes --newest or --next, not both"),
+        (("--lines", "--json"), 2, "tasks takes --lines or --json, not both"),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused(fleet, args, status, says):
-    assert says in fleet("tasks", *args, status=status).err
+def test_tasks_rejects_invalid_filters_and_contradictory_options(fleet, args, status, message):
+    assert message in fleet("tasks", *args, status=status).err
 
 
-def test_lines_are_json_one_a_task(stage, fleet):
+def test_lines_prints_one_json_document_per_task(stage, fleet):
     stage.submit("a", "b", "c")
     lines = fleet("tasks", "--lines", "--limit", "2").out.splitlines()
     assert [json.loads(line)["task_id"] for line in lines] == ["a", "b"]
 
 
-def test_an_empty_fleet_says_so(fleet):
+def test_tasks_of_an_empty_fleet_says_that_nothing_waits(fleet):
     assert "No task is running or waiting." in fleet("tasks").out
     assert fleet("tasks", "--json").json == {"tasks": [], "waiting": 0, "has_more": False}
 
 
-def test_what_is_not_celerys_is_passed_over(stage, fleet):
+def test_tasks_skips_foreign_messages(stage, fleet):
     stage.submit("a")
     stage.client.lpush("cpu_standard", "not a message", '{"body": 1}', "[]", "\xff")
-    assert listed(fleet) == ["a"]
+    assert listed_ids(fleet) == ["a"]
     fleet("task", "why", "not a message", status=8)
 
 
-def test_hostile_text_is_harmless_on_the_screen_and_whole_in_json(stage, fleet, tmp_path):
+def test_hostile_text_is_escaped_on_screen_and_complete_in_json(stage, fleet, tmp_path):
     file = tmp_path / "\x1b[2J[bold red]x[bold] \u202etxt\n.md"
     file.write_text("x")
     stage.join("cpu-1")
@@ -119,15 +115,15 @@ def test_hostile_text_is_harmless_on_the_screen_and_whole_in_json(stage, fleet, 
     stage.send("foreign\u202e\n", argsrepr=HOSTILE)
     for args in (("tasks",), ("task", "show", "\x1b[2J"), ("task", "why", "\x1b[2J"), ("task", "show", "foreign")):
         for terminal in (False, True):
-            shown = fleet(*args, terminal=terminal, env={"NO_COLOR": "1", "COLUMNS": "200"}).out
-            assert is_harmless(shown.replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[2m", "")), args
+            out = fleet(*args, terminal=terminal, env={"NO_COLOR": "1", "COLUMNS": "200"}).out
+            assert is_harmless(out.replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[2m", "")), args
     assert "[bold red]" in fleet("tasks").out
     assert fleet("task", "show", "\x1b[2J", "--json").json["args"] == [HOSTILE]
     whole = {task["task_id"]: task["source"] for task in fleet("tasks", "--json").json["tasks"]}
     assert whole == {"\x1b[2Jid": str(file), "foreign\u202e\n": HOSTILE}
 
 
-def test_task_why_answers_as_the_contract_has_it(stage, fleet):
+def test_task_why_names_reason_position_workers_and_expected_start(stage, fleet):
     stage.join("cpu-1")
     stage.submit("a", "b")
     answer = fleet("task", "why", "b", "--json").json
@@ -136,26 +132,26 @@ def test_task_why_answers_as_the_contract_has_it(stage, fleet):
     assert answer["workers"] == [{"worker": "cpu-1", "verdict": "fit", "score": 1.0, "expected_minutes": 1.0}]
     assert answer["expected_start"].endswith("Z")
     assert answer["decisions"][0]["verb"] == "submit"
-    shown = fleet("task", "why", "b").out
-    assert "BEHIND_EARLIER: 1 task is of its own level before it" in shown
-    assert "starts     in about" in shown
+    out = fleet("task", "why", "b").out
+    assert "BEHIND_EARLIER: 1 task is of its own level before it" in out
+    assert "starts     in about" in out
 
 
-def test_the_reasons_are_a_closed_list_that_help_and_schema_name(mq):
-    shown = " ".join(mq("task", "why", "--help").out.split())
-    assert all(code in shown for code in ReasonCode)
+def test_help_and_schema_list_every_reason_of_task_why(mq):
+    out = " ".join(mq("task", "why", "--help").out.split())
+    assert all(code in out for code in ReasonCode)
     assert set(ReasonCode) == set(mq("task", "why", "--json-schema").json["$defs"]["ReasonCode"]["enum"])
 
 
-def test_task_show_has_a_line_a_fact(stage, fleet):
+def test_task_show_prints_reason_priority_source_and_position(stage, fleet):
     stage.submit("a", priority="HIGH")
-    shown = fleet("task", "show", "a").out
-    assert all(word in shown for word in ("NO_CAPABLE_WORKER", "HIGH", "https://example.org/report.html", "position"))
+    out = fleet("task", "show", "a").out
+    assert all(word in out for word in ("NO_CAPABLE_WORKER", "HIGH", "https://example.org/report.html", "position"))
     assert fleet("task", "show", "a", "--json").json["task"]["priority"] == "HIGH"
 
 
 @pytest.mark.parametrize("verb", ["why", "show"])
-def test_an_unknown_or_ambiguous_task_is_named(stage, fleet, verb):
+def test_task_rejects_an_unknown_or_ambiguous_id(stage, fleet, verb):
     assert "no task 'no-such-task'" in fleet("task", verb, "no-such-task", status=8).err
     stage.submit("aa", "ab")
     assert "task 'a' is ambiguous: aa, ab" in fleet("task", verb, "a", status=2).err

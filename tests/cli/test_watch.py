@@ -1,4 +1,4 @@
-"""`watch` on the command line: its log, its signals, its exit statuses, what systemd hears of it."""
+"""`watch`: log, signals, exit status, metrics and systemd."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from morag_queue.local.waiting import until
 
 
 class Process:
-    """`morag-queue watch` as a process; its lines are JSON, for stdout is no terminal."""
+    """A `morag-queue watch` process; it logs JSON, because stdout is not a terminal."""
 
     def __init__(self, url: str, tmp_path: Any, *args: str, **env: str) -> None:
         self._out = open(tmp_path / f"{len(list(tmp_path.iterdir()))}.log", "w+b")  # noqa: SIM115  closed by `close`
@@ -36,7 +36,7 @@ class Process:
         return [line for line in self.lines if line["event"] == event]
 
     def until(self, event: str, seconds: float = 20) -> dict[str, Any]:
-        until(lambda: self.of(event), seconds, lambda: f"no {event}: {self.lines}")
+        until(lambda: self.of(event), seconds, lambda: f"no {event} in {self.lines}")
         return self.of(event)[0]
 
     def end(self, sig: signal.Signals) -> int:
@@ -63,12 +63,12 @@ def watch(valkey, tmp_path) -> Iterator[Callable[..., Process]]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.close()
+    for each in started:
+        each.close()
 
 
 @pytest.mark.parametrize(("sig", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_in_good_order(stage, watch, sig, status):
+def test_a_signal_stops_watch_and_releases_the_lease(stage, watch, sig, status):
     process = watch()
     process.until("fleet_looked_at")
     assert stage.broker.leases.current() is not None
@@ -77,7 +77,7 @@ def test_a_signal_ends_it_in_good_order(stage, watch, sig, status):
     assert [line["event"] for line in process.lines][-2:] == ["lease_given_up", "watch_stopped"]
 
 
-def test_of_two_one_leads_and_the_other_takes_over_within_seconds_of_its_end(stage, watch):
+def test_a_second_watch_takes_over_when_the_first_ends(stage, watch):
     first = watch()
     first.until("leading")
     second = watch()
@@ -86,7 +86,7 @@ def test_of_two_one_leads_and_the_other_takes_over_within_seconds_of_its_end(sta
     second.until("leading", seconds=5)
 
 
-def test_once_makes_one_turn_and_ends(stage, mq):
+def test_once_runs_one_turn_and_exits(stage, mq):
     stage.join("worker-cpu-1")
     stage.submit("a", worker="worker-cpu-1")
     stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
@@ -98,48 +98,48 @@ def test_once_makes_one_turn_and_ends(stage, mq):
     assert stage.broker.leases.current() is None
 
 
-def test_once_under_someone_elses_lease_ends_with_7_and_says_whose(stage, mq):
+def test_once_exits_with_7_and_names_the_leader(stage, mq):
     stage.broker.leases.take("x", "bob@there", "watch", 30)
     answer = mq("watch", "--once", status=7, env={"REDIS_URL": stage.url})
     assert "bob@there leads the fleet" in answer.err
 
 
-def test_a_dry_run_needs_no_lease_and_changes_nothing(stage, mq):
+def test_a_dry_run_of_watch_needs_no_lease_and_changes_nothing(stage, mq):
     stage.broker.leases.take("x", "bob@there", "watch", 30)
     stage.join("worker-cpu-1")
     stage.submit("a", worker="worker-cpu-1")
     stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
     answer = mq("watch", "--once", "--dry-run", "--json", env={"REDIS_URL": stage.url})
-    (planned,) = [one for one in map(json.loads, answer.out.splitlines()) if one["event"] == "turn_planned"]
+    (planned,) = [line for line in map(json.loads, answer.out.splitlines()) if line["event"] == "turn_planned"]
     assert "cpu_standard.worker-cpu-1" in planned["decisions"][0]
     assert stage.ids("cpu_standard.worker-cpu-1", 4) == ["a"]
 
 
-def test_a_person_at_a_terminal_reads_key_equals_value(stage, mq):
+def test_watch_logs_key_equals_value_on_a_terminal(stage, mq):
     answer = mq("watch", "--once", env={"REDIS_URL": stage.url}, terminal=True)
     assert re.search(r"level=info event=fleet_looked_at pending=0 ", answer.out)
 
 
 @pytest.mark.parametrize(
-    ("args", "status", "says"),
+    ("args", "status", "message"),
     [
         (["--interval", "soon"], 2, "--interval 'soon' is not a duration"),
-        (["--interval", "10ms"], 2, "1s at least"),
+        (["--interval", "10ms"], 2, "--interval '10ms' is too short: use at least 1s"),
         (["--monitor-interval", "0s"], 2, "--monitor-interval"),
         (["--metrics-port", "99999"], 2, "metrics-port"),
     ],
 )
-def test_wrong_options_are_told(stage, mq, args, status, says):
-    assert says in mq("watch", *args, status=status, env={"REDIS_URL": stage.url}).err
+def test_invalid_options_of_watch_are_wrong_usage(stage, mq, args, status, message):
+    assert message in mq("watch", *args, status=status, env={"REDIS_URL": stage.url}).err
 
 
-def test_a_broker_that_is_not_there_at_the_start_is_told_at_once(mq):
+def test_watch_fails_at_once_if_the_broker_is_unreachable_at_the_start(mq):
     answer = mq("watch", status=69, env={"REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"})
     assert "127.0.0.1:1" in answer.err
     assert "hunter2" not in answer.err
 
 
-def test_metrics_are_served_on_this_machine_only_and_a_port_that_is_taken_is_told(stage, watch, mq):
+def test_metrics_are_served_on_localhost_and_a_used_port_is_reported(stage, watch, mq):
     process = watch("--metrics-port", "0")
     url = process.until("metrics_served")["url"]
     process.until("fleet_looked_at")
@@ -150,19 +150,21 @@ def test_metrics_are_served_on_this_machine_only_and_a_port_that_is_taken_is_tol
     assert 'morag_queue_events_total{event="leading"} 1.0' in text
     port = url.rpartition(":")[2].removesuffix("/metrics")
     answer = mq("watch", "--once", "--metrics-port", port, status=2, env={"REDIS_URL": stage.url})
-    assert f"127.0.0.1:{port}" in answer.err
+    assert (
+        f"--metrics-port: cannot serve on 127.0.0.1:{port}: Address already in use; choose another port" in answer.err
+    )
 
 
-def test_systemd_hears_that_it_is_ready_that_it_lives_and_that_it_ends(stage, watch, tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-        heard.bind(str(tmp_path / "notify"))
-        heard.settimeout(20)
+def test_watch_notifies_systemd_of_readiness_liveness_and_stopping(stage, watch, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.settimeout(20)
         process = watch(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="10000000")
-        first = heard.recv(4096).decode().split("\n")
+        first = receiver.recv(4096).decode().split("\n")
         assert first[:2] == ["READY=1", "WATCHDOG=1"]
         words = set(first)
         while not any("leading" in word for word in words):
-            words |= set(heard.recv(4096).decode().split("\n"))
+            words |= set(receiver.recv(4096).decode().split("\n"))
         assert process.end(signal.SIGTERM) == 0
         while "STOPPING=1" not in words:
-            words |= set(heard.recv(4096).decode().split("\n"))
+            words |= set(receiver.recv(4096).decode().split("\n"))

@@ -122,7 +122,7 @@ def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
     command.send_signal(signal.SIGINT)
     _, told = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert "Look again with: morag-queue drain worker-1" in told
+    assert "Detached: worker-1 keeps draining. Wait for it with: morag-queue drain worker-1" in told
     fleet.gate().touch()
     assert answer(fleet, "drain", "worker-1", "--deadline", "20s")["state"] == "drained"
     assert fleet.counts() == {running: 1}
@@ -165,7 +165,7 @@ def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet
     assert blind in mq(fleet, "task", "why", "nobody", status=8).stderr
     mq(fleet, "drain", "stock-1")
     sent = fleet.send("cpu_standard", level=3)
-    assert "--force does nothing" in mq(fleet, "drain", "stock-1", "--force", status=2).stderr
+    assert "run the drain again without --force" in mq(fleet, "drain", "stock-1", "--force", status=2).stderr
     again = mq(fleet, "uncordon", "stock-1")
     assert again.stdout == "stock-1 is in service\n"
     assert "after a restart it consumes again" in again.stderr

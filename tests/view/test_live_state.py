@@ -1,8 +1,8 @@
-"""How keys change the state of the live screen."""
+"""What each key changes."""
 
 import pytest
 
-from morag_queue.cli.keyboard import keys
+from morag_queue.cli.terminal import parse_keys
 from morag_queue.view.live_state import HELP, LiveState, Sort, on_key
 
 
@@ -35,16 +35,16 @@ def pressed(*typed, **state):
         (["x", "enter"], {}),
     ],
 )
-def test_a_key_changes_the_state(typed, expected):
+def test_keys(typed, expected):
     assert pressed(*typed) == LiveState(**expected)
 
 
-def test_sorting_and_filtering_reset_the_scroll_position():
+def test_sorting_and_filtering_begin_at_the_top_again():
     assert pressed("s", offset=7).offset == 0
     assert pressed("/", "a", offset=7).offset == 0
 
 
-def test_the_help_lists_every_key():
+def test_the_help_names_every_kind_of_key():
     assert [name for name, _ in HELP] == ["q", "p or space", "s", "/", "↑ ↓ PgUp PgDn", "?"]
 
 
@@ -60,5 +60,5 @@ def test_the_help_lists_every_key():
         ("ü日", ["ü", "日"]),
     ],
 )
-def test_terminal_input_is_parsed_into_keys(typed, names):
-    assert list(keys(typed)) == names
+def test_what_a_terminal_sends_becomes_keys(typed, names):
+    assert list(parse_keys(typed)) == names

@@ -1,0 +1,34 @@
+"""Ask for confirmation before a dangerous change."""
+
+from collections.abc import Sequence
+
+from morag_queue.errors import Refused
+
+from .context import CliContext, task_count
+
+_PREVIEWED_TASKS = 10
+
+
+def confirm_force(ctx: CliContext, consequence: str) -> None:
+    """Ask on a terminal before --force; scripts have already decided. Raises Refused if the user declines."""
+    if ctx.options.dry_run or ctx.options.yes or not ctx.environment.stdin.isatty():
+        return
+    if not ctx.confirm(f"{consequence} Continue?"):
+        raise Refused("nothing was changed; add --yes to skip the question")
+
+
+def confirm_tasks(ctx: CliContext, change: str, rows: Sequence[str]) -> bool:
+    """Preview the tasks that a filter selected, one row per task, and ask: a filter may match more than expected.
+
+    Without a terminal only --yes confirms. Return whether a question was asked. Raises Refused.
+    """
+    if not rows or ctx.options.dry_run or ctx.options.yes:
+        return False
+    for row in rows[:_PREVIEWED_TASKS]:
+        ctx.warn(f"  {row}")
+    if len(rows) > _PREVIEWED_TASKS:
+        ctx.warn(f"  … and {len(rows) - _PREVIEWED_TASKS} more")
+    count = task_count(len(rows))
+    if not ctx.confirm(f"{change}: {count}. Continue?"):
+        raise Refused(f"{change}: {count}; nothing was changed: add --yes, or preview with --dry-run")
+    return True

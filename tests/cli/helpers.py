@@ -1,0 +1,50 @@
+"""Read and backdate the records of a fleet."""
+
+import json
+
+RECOVERY_COUNTS = ("requeued_tasks", "moved_tasks", "recovered_tasks", "quarantined_tasks")
+
+
+def recovery_counts(answer):
+    """The counts of a failover's answer: requeued, moved, recovered, quarantined."""
+    return tuple(answer[name] for name in RECOVERY_COUNTS)
+
+
+def pending_tasks(fleet):
+    """The number of waiting tasks in all queues."""
+    return sum(queue["pending_tasks"] for queue in fleet("stats", "--json").json["queues"])
+
+
+def cordon_of(stage, worker):
+    return stage.broker.cordons.get(worker)
+
+
+def journaled_verbs(stage):
+    """Verb and subject of each journal entry, oldest first."""
+    return [(entry.verb, entry.subject) for entry in reversed(stage.broker.journal.latest(50))]
+
+
+def backdate_beat(stage, worker, seconds):
+    """Make the last beat of a worker older."""
+    beat = json.loads(stage.client.hget(stage.keys.beats, worker))
+    stage.client.hset(stage.keys.beats, worker, json.dumps(beat | {"at": beat["at"] - seconds}))
+
+
+def backdate_unacked(stage, seconds):
+    """Make the last keep-alive of all unacked messages older."""
+    for tag, at in stage.client.zrange(stage.keys.unacked_index, 0, -1, withscores=True):
+        stage.client.zadd(stage.keys.unacked_index, {tag: at - seconds})
+
+
+def backdate_tasks(stage, *task_ids, lane="cpu_standard", seconds=30.0):
+    """Make the enqueue times of the tasks in the ledger, and of all messages in the lane, older."""
+    for task_id in task_ids:
+        key = stage.keys.task(task_id)
+        record = json.loads(stage.client.get(key))
+        stage.client.set(key, json.dumps(record | {"enqueued_at": record["enqueued_at"] - seconds}))
+    for level in range(10):
+        name = stage.keys.list(lane, level)
+        for index, raw in enumerate(stage.client.lrange(name, 0, -1)):
+            message = json.loads(raw)
+            message["headers"]["morag_queue"]["enqueued_at"] -= seconds
+            stage.client.lset(name, index, json.dumps(message))
