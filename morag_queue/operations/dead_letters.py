@@ -41,7 +41,7 @@ def dead_tasks(broker: RedisBroker, wanted: TaskFilter) -> list[Task]:
     now = broker.now()
     with translated(broker.settings.redis_url):
         tasks = [buried_task(grave.task_id, grave.fields) for grave in broker.dead.all()]
-    return [task for task in tasks if wanted.fits(task, now)]
+    return [task for task in tasks if wanted.matches(task, now)]
 
 
 def page(broker: RedisBroker, wanted: TaskFilter, limit: int | None) -> DeadPage:

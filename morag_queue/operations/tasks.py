@@ -67,7 +67,7 @@ class Tasks:
         now = self.snapshot.taken_at
         if wanted.state in (None, TaskState.RUNNING):
             held = sorted(self._held(), key=lambda task: task.claimed_at or 0.0, reverse=newest)
-            yield from (task for task in held if wanted.fits(task, now))
+            yield from (task for task in held if wanted.matches(task, now))
         if wanted.state is not TaskState.RUNNING:
             yield from self._with_sources(one.task for one in self.waiting(wanted, newest=newest))
 
@@ -75,7 +75,7 @@ class Tasks:
         """The waiting tasks that are meant, with their messages."""
         by_level: dict[int, list[Iterator[SelectedTask]]] = {}
         for lane, level, length in self._locate.lists():
-            if wanted.looks_at(lane, self.snapshot.lane_by_name[lane].queue):
+            if wanted.may_match_in(lane, self.snapshot.lane_by_name[lane].queue):
                 stream = self._read(lane, level, length, wanted, newest)
                 by_level.setdefault(0 if newest else level, []).append(stream)
         for level in sorted(by_level):
@@ -94,7 +94,7 @@ class Tasks:
                 if not may_fit(one.raw):
                     continue
                 task = waiting_task(one.raw, lane, level, one.depth, before + one.depth)
-                if task is not None and wanted.fits(task, self.snapshot.taken_at):
+                if task is not None and wanted.matches(task, self.snapshot.taken_at):
                     yield SelectedTask(task, one)
 
     def _held(self) -> list[Task]:
@@ -120,7 +120,7 @@ class Tasks:
             graves = list(self._broker.dead.all())
         for grave in graves:
             task = buried_task(grave.task_id, grave.fields)
-            if wanted.fits(task, self.snapshot.taken_at):
+            if wanted.matches(task, self.snapshot.taken_at):
                 yield task
 
     def _with_sources(self, tasks: Iterable[Task]) -> Iterator[Task]:

@@ -137,7 +137,7 @@ def test_task_why_answers_as_the_contract_has_it(stage, fleet):
     assert answer["expected_start"].endswith("Z")
     assert answer["decisions"][0]["verb"] == "submit"
     shown = fleet("task", "why", "b").out
-    assert "BEHIND_EARLIER: 1 task is of its own level before it" in shown
+    assert "BEHIND_EARLIER: 1 task of its own level is ahead of it" in shown
     assert "starts     in about" in shown
 
 
