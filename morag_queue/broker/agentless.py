@@ -133,7 +133,7 @@ def agentless_workers(
     limit = min(expected, len(nodes))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CeleryWarning)  # two of one name: `check_names` says it better
+            warnings.simplefilter("ignore", CeleryWarning)  # duplicate nodes: see `check_duplicates`
             ask = app.control.inspect(destination=sorted(nodes), timeout=ANSWER_SECONDS, limit=limit)
             queues = ask.active_queues() or {}
             ask = app.control.inspect(destination=sorted(queues), timeout=ANSWER_SECONDS, limit=len(queues))
