@@ -52,7 +52,9 @@ def test_with_late_binding_a_task_waits_in_the_shared_lane_and_names_the_expecte
 
 
 def test_with_early_binding_a_task_goes_to_the_lane_of_the_best_worker():
-    assert summary(routed_to(VIDEO, usual_fleet(), EARLY)) == ("assign", "gpu_priority.worker-gpu-1", "worker-gpu-1")
+    routed = routed_to(VIDEO, usual_fleet(), EARLY)
+    assert summary(routed) == ("assign", "gpu_priority.worker-gpu-1", "worker-gpu-1")
+    assert routed.decision.reason == "worker-gpu-1 fits best, with 0 of at most 2 tasks assigned"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_a_task_waits_in_the_shared_lane_while_all_workers_are_full():
     ]:
         routed = routed_to(VIDEO, usual_fleet(held=full, lanes=lanes), policy)
         assert summary(routed) == ("hold", "gpu_priority", None)
-        assert routed.decision.reason == ("3 workers could take it, all full or suspect: it waits in gpu_priority")
+        assert routed.decision.reason == "3 workers could take it, all full or suspect: it waits in gpu_priority"
 
 
 @pytest.mark.parametrize(
@@ -197,8 +199,11 @@ def test_gpu_only_work_is_refused_if_a_worker_without_a_gpu_reads_every_queue():
     rogue = worker("rogue", queues=tuple(QueueType))
     refusal = routed_to(VIDEO, fleet(worker("g", "gpu"), rogue), force=True)
     assert (refusal.code, refusal.overridable) == (RefusalCode.NO_SAFE_LANE, False)
-    assert "gpu_priority is read by rogue, without a GPU" in refusal.message
-    assert "take these workers off gpu_priority" in refusal.message
+    assert (
+        "the task needs a GPU, and no queue is safe for it (gpu_priority is read by rogue, without a GPU"
+        in refusal.message
+    )
+    assert refusal.message.endswith("): take these workers off gpu_priority")
 
 
 def test_a_task_stays_in_the_queue_that_the_user_names():

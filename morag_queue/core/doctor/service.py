@@ -112,10 +112,11 @@ def _starving(snapshot: Snapshot, policy: Policy) -> Iterator[Finding]:
             ]
             waited = snapshot.taken_at - min(since) if since else 0.0
             if waited > limit_s:
+                article = "an" if priority is QueuePriority.URGENT else "a"
                 yield warning(
                     Code.TASKS_STARVING, f"{queue.value} {priority.name}",
-                    f"{'an' if priority is QueuePriority.URGENT else 'a'} {priority.name} task has waited {span(waited)} "
-                    f"in {queue.value}; the limit is {span(limit_s)}",
+                    f"{article} {priority.name} task has waited {span(waited)} in {queue.value}; "
+                    f"the limit is {span(limit_s)}",
                     f"list them: morag-queue tasks --queue {queue.value}; start more workers, or raise the priority",
                 )  # fmt: skip
                 break
