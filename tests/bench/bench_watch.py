@@ -1,4 +1,4 @@
-"""What the loop costs: a look and a whole turn on a real server, by fleet and backlog; and its memory over many turns.
+"""Cost of `watch`: a poll and a turn on a real server, by size of the backlog, and memory growth over many turns.
 
 python -m tests.bench.bench_watch [TURNS]
 """
@@ -27,12 +27,12 @@ BACKLOGS = (2_000, 200_000)
 
 
 def stages(server: Server) -> dict[int, Stage]:
-    """The same fleet twice on one server, with a small and with a large backlog; all hands of it are full."""
+    """Build the same fleet twice on one server, with a small and a large backlog; every worker holds a message."""
     built = {}
     for database, backlog in enumerate(BACKLOGS):
         built[backlog] = stage = Stage(server.url_of(database))
-        for n, kind in enumerate(islice(cycle(Capability), WORKERS)):
-            stage.join(f"w{n}", kind.value, slots=3, client_name=f"mq.w{n}", beat_seconds=3600.0)
+        for n, capability in enumerate(islice(cycle(Capability), WORKERS)):
+            stage.join(f"w{n}", capability.value, slots=3, client_name=f"mq.w{n}", beat_seconds=3600.0)
         for level in range(1, 9):
             queue = QueueType.GPU_FALLBACK if level % 2 else QueueType.CPU_STANDARD
             stage.fill((f"t{level}-{n}" for n in range(backlog // 8)), level=level, queue=queue)
@@ -44,47 +44,49 @@ def stages(server: Server) -> dict[int, Stage]:
 
 
 def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
-    """Turn by turn on each, so that whatever else the machine does hits both."""
-    took: dict[int, list[float]] = {backlog: [] for backlog in built}
-    memory = {backlog: BalancerState() for backlog in built}
+    """Return the time of the fastest turn by backlog. Turns alternate, so that other load affects both."""
+    times: dict[int, list[float]] = {backlog: [] for backlog in built}
+    states = {backlog: BalancerState() for backlog in built}
     for _ in range(ROUNDS):
         for backlog, stage in built.items():
-            began = perf_counter()
-            done = step(stage.broker, memory[backlog], Evidence(), term="", who="bench")
-            took[backlog].append((perf_counter() - began) * 1000)
-            memory[backlog] = done.memory
-    return {backlog: min(times) for backlog, times in took.items()}
+            start = perf_counter()
+            done = step(stage.broker, states[backlog], Evidence(), term="", who="bench")
+            times[backlog].append((perf_counter() - start) * 1000)
+            states[backlog] = done.memory
+    return {backlog: min(measured) for backlog, measured in times.items()}
 
 
-def looks_ms(stage: Stage, server: Server) -> float:
-    """With as many connections as such a fleet has."""
-    open_ones = [redis.Connection(port=server.port, client_name=f"mq.w{n // CONNECTIONS}") for n in range(6 * WORKERS)]
-    for one in open_ones:
-        one.connect()
-    looks, watched = FleetPoller(stage.client, stage.keys), PollHistory()
+def poll_ms(stage: Stage, server: Server) -> float:
+    """Return the time of the fastest poll, with as many connections as such a fleet has."""
+    connections = [
+        redis.Connection(port=server.port, client_name=f"mq.w{n // CONNECTIONS}") for n in range(6 * WORKERS)
+    ]
+    for connection in connections:
+        connection.connect()
+    poller, history = FleetPoller(stage.client, stage.keys), PollHistory()
     infos = {view.worker: view.info for view in stage.broker.observe()[0].workers}
-    took = []
+    times = []
     for _ in range(ROUNDS):
-        began = perf_counter()
-        watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
-        took.append((perf_counter() - began) * 1000)
-    for one in open_ones:
-        one.disconnect()
-    return min(took)
+        start = perf_counter()
+        history, _ = detect_changes(history, poller.look(), infos, stage.settings.policy)
+        times.append((perf_counter() - start) * 1000)
+    for connection in connections:
+        connection.disconnect()
+    return min(times)
 
 
 def growth_mb(url: str, turns: int) -> float:
-    """How much more memory the process has after so many turns of a small fleet, the first tenth not counted."""
+    """Return the growth of the peak memory over the turns of a small fleet, after the first tenth of them."""
     stage = Stage(url)
     for n in range(8):
         stage.join(f"w{n}", "cpu", slots=3)
     stage.submit(*(f"t{n}" for n in range(50)))
     broker = RedisBroker(stage.settings)
-    looks, watched, memory, start = FleetPoller(broker.client, broker.keys), PollHistory(), BalancerState(), 0
+    poller, history, state, start = FleetPoller(broker.client, broker.keys), PollHistory(), BalancerState(), 0
     infos = {view.worker: view.info for view in broker.observe()[0].workers}
     for n in range(turns):
-        watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
-        memory = step(broker, memory, Evidence(), term="", who="bench").memory
+        history, _ = detect_changes(history, poller.look(), infos, stage.settings.policy)
+        state = step(broker, state, Evidence(), term="", who="bench").memory
         if n == turns // 10:
             gc.collect()
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -99,12 +101,12 @@ def main(turns: int) -> int:
         grown = growth_mb(server.url_of(9), turns)
         print(f"memory after {turns} turns: {grown:+.1f} MB (at most {GROWTH_MB:g})")
         built = stages(server)
-        print(f"look, {WORKERS} workers, {6 * WORKERS} connections: {looks_ms(built[BACKLOGS[0]], server):.1f} ms")
+        print(f"poll, {WORKERS} workers, {6 * WORKERS} connections: {poll_ms(built[BACKLOGS[0]], server):.1f} ms")
         cost = turns_ms(built)
-        for backlog, took in cost.items():
-            print(f"turn, {WORKERS} workers, {backlog:7} wait: {took:6.1f} ms (at most {TURN_MS:g})")
+        for backlog, turn in cost.items():
+            print(f"turn, {WORKERS} workers, {backlog:7} queued: {turn:6.1f} ms (at most {TURN_MS:g})")
         ratio = cost[BACKLOGS[1]] / cost[BACKLOGS[0]]
-        print(f"200,000 against 2,000 that wait: {ratio:.2f} (at most {RATIO})")
+        print(f"200,000 against 2,000 queued: {ratio:.2f} (at most {RATIO})")
         failed = (grown > GROWTH_MB) + (cost[BACKLOGS[1]] > TURN_MS) + (ratio > RATIO)
         server.stop()
     return 1 if failed else 0
