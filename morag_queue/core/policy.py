@@ -153,9 +153,12 @@ class MaxWaits(Frozen):
 
 
 class BalancingPolicy(Frozen):
-    """How `watch` moves waiting tasks. The defaults are the constants under which the policy was simulated.
+    """How `watch` moves waiting tasks.
 
-    A tick is `interval_seconds`; a pool is all GPU slots or all CPU slots of the fleet.
+    A tick is `interval_seconds`; a pool is all GPU slots or all CPU slots of the fleet. The defaults are the constants
+    under which the policy was simulated. In overload, promotion of starving tasks without a limit on their work turns
+    the order into FIFO; limited to 5 % of a pool, it costs the other tasks at most 5 %. Spill and return have
+    different thresholds (`spill_margin`, `return_below`) so that no task moves back and forth.
     """
 
     interval_seconds: float = Field(30.0, gt=0, description="length of a tick, the unit of all limits per tick")
@@ -179,7 +182,13 @@ class BalancingPolicy(Frozen):
 
 
 class Policy(Frozen):
-    """How work is ordered, bound, balanced and recovered."""
+    """How work is ordered, bound, balanced and recovered.
+
+    Strict order is the default, although weighted order has the lower mean flow time, so that no NORMAL task overtakes
+    a HIGH one. Late binding is the default: in simulation, binding tasks to workers ahead of time raised the weighted flow
+    time 2.4-fold with 4 workers and by 13 % with 32.
+    A worker sends a heartbeat every 2 s: it is suspect after 5 missed ones and offline after 30.
+    """
 
     binding: Binding = Binding.LATE
     order: Order = Order.STRICT

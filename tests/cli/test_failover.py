@@ -97,7 +97,7 @@ def test_a_dry_run_shows_where_each_task_would_go(stage, join, fleet):
     stage.claim("cpu-1")
     stage.submit("pinned", worker="cpu-1")
     told = fleet("failover", "cpu-1", "--dry-run").out
-    assert "  held in the hands of cpu-1 → cpu_standard at level 4\n" in told
+    assert "  held held by cpu-1 → cpu_standard at level 4\n" in told
     assert "  1 of cpu_standard.cpu-1 at level 4 → cpu_standard\n" in told
     assert told.endswith("would be 1 taken back, 1 moved\n")
     assert len(stage.broker.observe()[0].held) == 1

@@ -119,7 +119,7 @@ def check_steps(facts: Facts) -> Iterator[Finding]:
         steps_shown = some(str(list(steps)) for steps in differing.values())
         yield warning(
             Code.PRIORITY_STEPS_DIFFER, some(differing),
-            f"polls the levels {steps_shown}, not {list(facts.steps)}: priorities between its steps are not told apart",
+            f"polls the levels {steps_shown}, not {list(facts.steps)}: priorities between its steps share one list",
             "set priority_steps to list(range(10)) everywhere, and broker.priority_steps of morag-queue.toml too",
         )  # fmt: skip
 
