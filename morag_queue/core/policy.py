@@ -185,8 +185,8 @@ class Policy(Frozen):
     """How work is ordered, bound, balanced and recovered.
 
     Strict order is the default, although weighted order has the lower mean flow time, so that no NORMAL task overtakes
-    a HIGH one. Late binding is the default: in simulation, binding tasks to workers ahead of time raised the weighted flow
-    time 2.4-fold with 4 workers and by 13 % with 32.
+    a HIGH one. Late binding is the default: in simulation, binding tasks to workers ahead of time raised the weighted
+    flow time 2.4-fold with 4 workers and by 13 % with 32.
     A worker sends a heartbeat every 2 s: it is suspect after 5 missed ones and offline after 30.
     """
 

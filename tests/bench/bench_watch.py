@@ -18,7 +18,7 @@ from morag_queue.core.fleet_poll import PollHistory, detect_changes
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
-from morag_queue.watch.loop import Evidence, step
+from morag_queue.watch.turn import PollEvidence, step
 from tests.support.stage import Stage
 
 WORKERS, ROUNDS, CONNECTIONS = 1_000, 15, 6
@@ -50,7 +50,7 @@ def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
     for _ in range(ROUNDS):
         for backlog, stage in built.items():
             start = perf_counter()
-            done = step(stage.broker, states[backlog], Evidence(), term="", who="bench")
+            done = step(stage.broker, states[backlog], PollEvidence(), term="", who="bench")
             times[backlog].append((perf_counter() - start) * 1000)
             states[backlog] = done.memory
     return {backlog: min(measured) for backlog, measured in times.items()}
@@ -86,7 +86,7 @@ def growth_mb(url: str, turns: int) -> float:
     infos = {view.worker: view.info for view in broker.observe()[0].workers}
     for n in range(turns):
         history, _ = detect_changes(history, poller.look(), infos, stage.settings.policy)
-        state = step(broker, state, Evidence(), term="", who="bench").memory
+        state = step(broker, state, PollEvidence(), term="", who="bench").memory
         if n == turns // 10:
             gc.collect()
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
