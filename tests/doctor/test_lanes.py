@@ -72,7 +72,7 @@ def test_messages_at_a_level_that_no_worker_polls_are_stranded(examine, register
     queue(level=4)
     found = examine()
     assert found[Code.MESSAGES_STRANDED].message == (
-        "1 message of cpu_standard at level 4, which none of its workers polls: will never run"
+        "1 message of cpu_standard at level 4 will never run: none of its workers polls that level"
     )
     assert "[0, 3, 6, 9]" in found[Code.PRIORITY_STEPS_DIFFER].message
     register("worker-2")

@@ -11,6 +11,8 @@ from morag_queue.core.policy import Policy
 from morag_queue.local.waiting import until
 from tests.core.fleets import fleet, worker
 
+PREFETCHES = "prefetches tasks (worker_prefetch_multiplier is not 1): no other worker can take or reorder them"
+
 
 def test_a_healthy_worker_has_no_finding(examine, register):
     register(capability=Capability.HYBRID, queues=tuple(QueueType))
@@ -43,20 +45,37 @@ def test_agents_of_another_fleet_are_named_with_their_database(examine, register
 
 
 @pytest.mark.parametrize(
-    ("settings", "code"),
+    ("settings", "code", "message"),
     [
-        ({"acks_late": False}, Code.ACKS_EARLY),
-        ({"reject_on_worker_lost": False}, Code.DROPS_LOST_TASKS),
-        ({"cancel_on_connection_loss": False}, Code.RUNS_ON_WITHOUT_CONNECTION),
-        ({"prefetch_multiplier": 4}, Code.TAKES_AHEAD),
-        ({"prefetch_multiplier": 0}, Code.TAKES_AHEAD),
-        ({"visibility_timeout": 20}, Code.VISIBILITY_TIMEOUT),
+        (
+            {"acks_late": False},
+            Code.ACKS_EARLY,
+            "acknowledges a task before running it (task_acks_late is off): if the worker is killed, the task is lost",
+        ),
+        (
+            {"reject_on_worker_lost": False},
+            Code.DROPS_LOST_TASKS,
+            "drops a task whose process was killed (task_reject_on_worker_lost is off)",
+        ),
+        (
+            {"cancel_on_connection_loss": False},
+            Code.RUNS_ON_WITHOUT_CONNECTION,
+            "keeps running a task after its connection is lost, while another worker starts the same task",
+        ),
+        ({"prefetch_multiplier": 4}, Code.TAKES_AHEAD, PREFETCHES),
+        ({"prefetch_multiplier": 0}, Code.TAKES_AHEAD, PREFETCHES),
+        (
+            {"visibility_timeout": 20},
+            Code.VISIBILITY_TIMEOUT,
+            "has a visibility timeout of 20 s: after a connection loss of that length its tasks run elsewhere too, "
+            "although it counts as offline only after 60 s",
+        ),
     ],
 )
-def test_an_unreliable_setting_is_a_warning_with_the_line_that_corrects_it(examine, register, settings, code):
+def test_an_unreliable_setting_is_a_warning_with_the_line_that_corrects_it(examine, register, settings, code, message):
     register(settings=settings)
     found = examine()[code]
-    assert (found.severity, found.subject) == (Severity.WARNING, "worker-1")
+    assert (found.severity, found.subject, found.message) == (Severity.WARNING, "worker-1", message)
     assert found.remedy.startswith("app.conf.")
 
 
@@ -77,6 +96,9 @@ def test_a_worker_of_another_version_and_one_without_the_claim_are_named(examine
     found = examine()
     assert "runs the agent 0.0.1, this command is" in found[Code.VERSION_DIFFERS].message
     assert found[Code.NO_CLAIM].subject == "without-claim"
+    assert found[Code.NO_CLAIM].message == (
+        "takes messages with kombu's two steps instead of the atomic claim: a kill between them loses one"
+    )
 
 
 def test_an_offline_worker_that_holds_tasks_is_an_error(examine, register, queue, claim):
@@ -144,6 +166,9 @@ def test_agentless_workers_are_checked_by_their_queues_and_settings(make_fleet, 
     fleet.producer.send_task("unknown.task", countdown=7200, **options)
     found = examine(fleet.url)
     assert found[Code.WORKER_WITHOUT_AGENT].subject == "agentless"
+    assert found[Code.WORKER_WITHOUT_AGENT].message == (
+        "runs without the agent: a kill may lose a message, and no record says which tasks it holds"
+    )
     assert found[Code.OTHER_QUEUES].message.startswith("reads only celery, no queue of this fleet")
     assert {Code.ACKS_EARLY, Code.DROPS_LOST_TASKS, Code.TAKES_AHEAD} <= found.keys()
     assert "shorter than an ETA of" in found[Code.VISIBILITY_TIMEOUT].message

@@ -74,7 +74,7 @@ def check_separators(facts: Facts) -> Iterator[Finding]:
 
 _SEP_REMEDY = (
     "use one `sep` everywhere: broker.sep of morag-queue.toml and broker_transport_options['sep'] of every app; "
-    "it is best left out, for kombu's default"
+    "best leave it unset, which is kombu's default"
 )
 
 
@@ -106,8 +106,8 @@ def check_steps(facts: Facts) -> Iterator[Finding]:
             levels = ", ".join(map(str, stranded))
             yield error(
                 Code.MESSAGES_STRANDED, view.lane,
-                f"{count_of(sum(stranded.values()), 'message')} of {view.lane} at level {levels}, which none of its "
-                "workers polls: will never run",
+                f"{count_of(sum(stranded.values()), 'message')} of {view.lane} at level {levels} will never run: "
+                f"none of its workers polls {'that level' if len(stranded) == 1 else 'those levels'}",
                 "install the agent on them, or set broker_transport_options['priority_steps'] = list(range(10))",
             )  # fmt: skip
     differing = {
