@@ -1,14 +1,14 @@
-"""What failed, and what is done about it: kinds of failure, the circuit breaker, how reliable a worker is.
+"""Failed tasks: kinds of failure, retry decisions, and what counts for a worker's circuit breaker.
 
-    kind                 what is done with the task                 does it speak against the worker
-    worker offline       taken back, then by `retry_decision`               yes: it is failed over
-    network              its own retries, Celery's                  no
-    timeout              its own retries                            where others succeed at the same queue
-    processing error     its own retries                            where others succeed at the same queue
-    resource exhaustion  its own retries                            yes
+    kind                 what happens to the task                          counts against the worker
+    worker offline       requeued, see `retry_decision`                    yes: it is failed over
+    network              Celery's own retries                              no
+    timeout              Celery's own retries                              if others succeed at the same queue
+    processing error     Celery's own retries                              if others succeed at the same queue
+    resource exhaustion  Celery's own retries                              yes
 
-A task that raised is Celery's own affair: it has its own retries, and to run it again unasked would run twice what its
-author wanted once. What nobody else would bring back are the tasks of a worker that died: these are ours.
+Only the tasks of dead workers are requeued. A task that raised an exception is left to Celery's retries: to run it
+again unasked could run twice what its author wanted once.
 """
 
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ class Blame(StrEnum):
 
 
 class RetryDecision(StrEnum):
-    """What becomes of a task that is taken back from a worker that died."""
+    """What happens to a task that is requeued from a dead worker."""
 
     REASSIGN = "reassign"
     RETRY_WITH_DELAY = "retry_with_delay"
@@ -44,27 +44,27 @@ class RetryDecision(StrEnum):
 
 
 class RecoveryPolicy(Frozen):
-    """How patient recovery is, and when a worker is kept from taking more."""
+    """When work counts as lost, how it is retried, and when a worker's circuit breaker opens."""
 
     orphan_after_seconds: float = Field(
-        15.0, gt=0, description="a taken message that no worker says it has, for so long, is nobody's"
+        15.0, gt=0, description="age from which an unacked message that no worker reports has no owner"
     )
     lost_after_seconds: float = Field(
-        5.0, gt=0, description="an open task that is nowhere on the broker is looked for after this time"
+        5.0, gt=0, description="age from which an open task without a message on the broker is searched for"
     )
     retry_delay_seconds: float = Field(
-        10.0, ge=0, description="before a task runs again whose workers died twice; doubles with each further one"
+        10.0, ge=0, description="delay of a task whose worker died twice; doubles with each further death"
     )
     breaker_failures: int = Field(5, ge=1, description="failures in a row that open a worker's circuit breaker")
-    breaker_seconds: float = Field(300.0, gt=0, description="how long it stays open")
+    breaker_seconds: float = Field(300.0, gt=0, description="how long the circuit breaker stays open")
 
 
-_BY_NAME = {
+_KIND_BY_EXCEPTION = {
     "MemoryError": FailureKind.RESOURCE_EXHAUSTION,
     "OutOfMemoryError": FailureKind.RESOURCE_EXHAUSTION,
     "ResourceExhaustedError": FailureKind.RESOURCE_EXHAUSTION,
     "WorkerLostError": FailureKind.WORKER_OFFLINE,
-    "SystemExit": FailureKind.WORKER_OFFLINE,  # the pool process ends, with the task
+    "SystemExit": FailureKind.WORKER_OFFLINE,  # the pool process ends, and the task with it
     "TimeLimitExceeded": FailureKind.TIMEOUT,
     "SoftTimeLimitExceeded": FailureKind.TIMEOUT,
     "ConnectionError": FailureKind.NETWORK,
@@ -77,8 +77,8 @@ _BY_NAME = {
     "gaierror": FailureKind.NETWORK,
     "ReadOnlyError": FailureKind.NETWORK,
 }
-# Libraries raise these as a RuntimeError or an OSError: only the words tell.
-_BY_WORDS = {
+# Libraries raise these as a plain RuntimeError or OSError: only the text identifies them.
+_KIND_BY_TEXT = {
     "used memory > 'maxmemory'": FailureKind.NETWORK,  # of a Redis server: the result could not be stored
     "out of memory": FailureKind.RESOURCE_EXHAUSTION,
     "no space left on device": FailureKind.RESOURCE_EXHAUSTION,
@@ -90,33 +90,33 @@ _BLAME = {FailureKind.NETWORK: Blame.NONE, FailureKind.RESOURCE_EXHAUSTION: Blam
 
 
 def kind_of(error: str) -> FailureKind:
-    """The kind of an error as the ledger keeps it: `Name: text`. What is not known is a processing error."""
-    said, name = error.lower(), error.partition(":")[0].strip()
-    by_name = _BY_NAME.get(name, FailureKind.PROCESSING_ERROR)
-    return next((kind for words, kind in _BY_WORDS.items() if words in said), by_name)
+    """Return the kind of an error in the ledger's form, `Name: text`; a processing error where it is not recognised."""
+    lowered, name = error.lower(), error.partition(":")[0].strip()
+    by_exception = _KIND_BY_EXCEPTION.get(name, FailureKind.PROCESSING_ERROR)
+    return next((kind for text, kind in _KIND_BY_TEXT.items() if text in lowered), by_exception)
 
 
 def blame(kind: FailureKind) -> Blame:
-    """What a failure of this kind says of the worker that had the task.
+    """Return how a failure of this kind counts against its worker.
 
-    A processing error alone says nothing: a batch of broken files would take a whole healthy fleet out of service. It
-    counts against the worker where others end tasks of the same queue well meanwhile.
+    A processing error alone is unclear: a batch of broken files would take a healthy fleet out of service. It counts
+    against the worker only if other workers complete tasks of the same queue meanwhile.
     """
     return _BLAME.get(kind, Blame.UNCLEAR)
 
 
 def retry_decision(attempts: int, max_retries: int) -> RetryDecision:
-    """What is done with a task of a dead worker that was taken back `attempts` times before."""
+    """Return what happens to a task that was requeued from dead workers `attempts` times before."""
     if attempts >= max_retries:
         return RetryDecision.QUARANTINE
     return RetryDecision.RETRY_WITH_DELAY if attempts else RetryDecision.REASSIGN
 
 
 def delay_seconds(attempts: int, recovery: RecoveryPolicy) -> float:
-    """How long a task waits that was taken back `attempts` times before: it may be what kills its workers."""
+    """Return the delay of a task that was requeued `attempts` times before: the task itself may kill its workers."""
     return recovery.retry_delay_seconds * 2 ** (attempts - 1) if attempts else 0.0
 
 
 def eta(at: float) -> str:
-    """Seconds since the epoch as Celery writes an `eta`."""
+    """Return seconds since the epoch in the form of Celery's `eta` header."""
     return datetime.fromtimestamp(at, UTC).isoformat()

@@ -1,7 +1,7 @@
-"""Figures of waits and run times: counts in buckets whose width grows with the value.
+"""Histograms of waits and run times: counts in buckets whose width grows with the value.
 
-A bucket's upper edge is 1.2 times its lower one, so its geometric middle is within √1.2 − 1 = 9.6 % of everything in
-it, from 1 ms to 30 days in 120 counters. Buckets of different minutes, queues and workers add up.
+The upper edge of a bucket is 1.2 times its lower edge, so the geometric middle is within √1.2 − 1 = 9.6 % of every
+value in it. 120 counters cover 1 ms to 30 days. Buckets of different minutes, queues and workers can be added.
 """
 
 from collections import Counter
@@ -10,25 +10,15 @@ from dataclasses import dataclass, field
 from math import ceil, floor, log
 
 SMALLEST_S = 0.001
-
-
 LARGEST_S = 30 * 86_400.0
-
-
 GROWTH = 1.2
-
-
 RELATIVE_ERROR = GROWTH**0.5 - 1
-
-
 _LOG_GROWTH = log(GROWTH)
-
-
 LAST_BUCKET = ceil(log(LARGEST_S / SMALLEST_S) / _LOG_GROWTH)
 
 
 def bucket(seconds: float) -> int:
-    """Which counter a duration belongs to: 0 for anything below 1 ms, `LAST_BUCKET` for the end of the range."""
+    """Return the counter of a duration: 0 below 1 ms and for what is not a number, `LAST_BUCKET` from 30 days on."""
     if not seconds >= SMALLEST_S:
         return 0
     if seconds >= LARGEST_S:
@@ -37,12 +27,12 @@ def bucket(seconds: float) -> int:
 
 
 def seconds_of(index: int) -> float:
-    """What a bucket stands for: 0 for the first, else its geometric middle. In seconds."""
+    """Return the duration that a bucket stands for, in seconds: 0 for the first, else its geometric middle."""
     return SMALLEST_S * GROWTH ** (min(index, LAST_BUCKET) - 0.5) if index > 0 else 0.0
 
 
 def quantile(counts: Mapping[int, int], q: float) -> float:
-    """The q-quantile (0..1, nearest rank) of what was counted, in seconds, within `RELATIVE_ERROR`; 0 of nothing."""
+    """Return the q-quantile (0..1, nearest rank) in seconds, within `RELATIVE_ERROR`; 0 where nothing was counted."""
     total = sum(counts.values())
     rank = max(1, ceil(min(max(q, 0.0), 1.0) * total))
     seen = 0
@@ -55,7 +45,10 @@ def quantile(counts: Mapping[int, int], q: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What happened in one queue during `seconds`. The histograms count by `bucket`, the sums are in seconds."""
+    """What happened in one queue during `seconds`.
+
+    `wait_seconds` and `run_seconds` are sums; `waits` and `runs` are histograms, counts by `bucket`.
+    """
 
     seconds: float = 0.0
     arrivals: int = 0
@@ -72,12 +65,12 @@ class Window:
 
     @property
     def mean_wait_seconds(self) -> float | None:
-        """None while nothing has started in the window."""
+        """None while no task has started in the window."""
         return _mean(self.wait_seconds, self.waits)
 
     @property
     def mean_run_seconds(self) -> float | None:
-        """None while nothing has ended in the window."""
+        """None while no task has ended in the window."""
         return _mean(self.run_seconds, self.runs)
 
     def per_minute(self, count: int) -> float:
@@ -85,7 +78,7 @@ class Window:
 
 
 def merge(windows: Iterable[Window]) -> Window:
-    """One window out of several that follow one another: everything adds up, the seconds too."""
+    """Add windows that follow one another to one; their lengths in seconds are added as well."""
     parts = list(windows)
     return Window(
         seconds=sum(part.seconds for part in parts),
@@ -94,8 +87,8 @@ def merge(windows: Iterable[Window]) -> Window:
         failed=sum(part.failed for part in parts),
         wait_seconds=sum(part.wait_seconds for part in parts),
         run_seconds=sum(part.run_seconds for part in parts),
-        waits=_added(part.waits for part in parts),
-        runs=_added(part.runs for part in parts),
+        waits=_sum(part.waits for part in parts),
+        runs=_sum(part.runs for part in parts),
     )
 
 
@@ -104,8 +97,8 @@ def _mean(total: float, counts: Mapping[int, int]) -> float | None:
     return total / n if n else None
 
 
-def _added(histograms: Iterable[Mapping[int, int]]) -> Mapping[int, int]:
-    added: Counter[int] = Counter()
+def _sum(histograms: Iterable[Mapping[int, int]]) -> Mapping[int, int]:
+    total: Counter[int] = Counter()
     for counts in histograms:
-        added.update(counts)
-    return dict(added)
+        total.update(counts)
+    return dict(total)

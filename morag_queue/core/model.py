@@ -1,8 +1,7 @@
-"""The vocabulary of the project: the words that users, scripts and every other module share.
+"""Models and enumerations shared by all modules; their values also appear in JSON output and on the broker.
 
-Durations are minutes where the original models say so (`estimated_duration`, `average_wait_time`, …) and carry
-their unit in the name everywhere else. Times are seconds since the epoch (UTC, the Redis server's clock); views
-turn them into ISO 8601.
+`estimated_duration` and the `…_time` fields are minutes; other durations carry their unit in the name. Times (`at`,
+`…_at`, `since`, `until`) are seconds since the epoch on the Redis server's clock; views print them as ISO 8601.
 """
 
 from enum import IntEnum, StrEnum
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class QueuePriority(IntEnum):
-    """How urgent a person says a task is. On the broker it becomes a kombu level, see `levels`."""
+    """Priority of a task in words; the value is its weight. On the broker it becomes a kombu level, see `levels`."""
 
     URGENT = 10
     HIGH = 8
@@ -22,7 +21,7 @@ class QueuePriority(IntEnum):
 
 
 class QueueType(StrEnum):
-    """The four queues. Each is a shared lane of the same name and one lane a worker."""
+    """The four queues. Each has a shared lane of the same name and one lane per worker."""
 
     GPU_PRIORITY = "gpu_priority"
     GPU_FALLBACK = "gpu_fallback"
@@ -31,7 +30,7 @@ class QueueType(StrEnum):
 
 
 class Capability(StrEnum):
-    """What a worker is: `hybrid` has a GPU and takes CPU work as well."""
+    """Hardware of a worker; a `hybrid` worker has a GPU and takes CPU work as well."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -43,7 +42,7 @@ class Capability(StrEnum):
 
 
 class Requires(StrEnum):
-    """What a task needs in order to run at all (`gpu`), or to run well (`gpu_preferred`)."""
+    """Hardware that a task needs to run at all (`gpu`) or to run fast (`gpu_preferred`)."""
 
     GPU = "gpu"
     GPU_PREFERRED = "gpu_preferred"
@@ -60,7 +59,7 @@ class ContentType(StrEnum):
 
 
 class TaskComplexity(StrEnum):
-    """By estimated minutes: low < 1, medium < 10, high < 60, very_high."""
+    """Class of the estimated minutes: low < 1, medium < 10, high < 60, very_high."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -105,24 +104,24 @@ class TaskState(StrEnum):
 
 
 class Frozen(BaseModel):
-    """A value: compared by content, never changed after it was made, no field that it does not know."""
+    """An immutable value, compared by content; unknown fields are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Stored(Frozen):
-    """A value that is kept on the broker: other versions read it as well, and pass over what they do not know."""
+    """A value stored on the broker; unknown fields are ignored, since other versions may have written it."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class Facts(Frozen):
-    """What a probe read of a source, without judgement. `None` is "not known", never "none"."""
+    """Facts that a probe read from a source. None means unknown."""
 
     source: str
     is_url: bool = False
-    content_type: ContentType | None = Field(None, description="by what the content is")
-    declared_type: ContentType | None = Field(None, description="by what the name or the URL claims")
+    content_type: ContentType | None = Field(None, description="detected from the content")
+    declared_type: ContentType | None = Field(None, description="claimed by the file name or URL")
     mime: str | None = None
     size_bytes: int | None = None
     duration_s: float | None = None
@@ -130,11 +129,11 @@ class Facts(Frozen):
     height: int | None = None
     pages: int | None = None
     characters: int | None = None
-    problems: tuple[str, ...] = Field((), description="what could not be read or does not fit, in words for a person")
+    problems: tuple[str, ...] = Field((), description="what could not be read or is inconsistent, in words")
 
 
 class Classification(Frozen):
-    """What a task is expected to need. `estimated_minutes` is at factor 1, see `estimate`."""
+    """Expected needs of a task. `estimated_minutes` is at factor 1, see `estimate`."""
 
     source: str
     content_type: ContentType
@@ -151,7 +150,7 @@ class Classification(Frozen):
 
 
 class LoadBalancingDecision(Frozen):
-    """Where a task goes and why. `estimated_improvement` is in minutes of expected flow time saved."""
+    """Queue and worker chosen for a task, and why. `estimated_improvement` is the flow time saved, in minutes."""
 
     action: DecisionAction
     source_queue: QueueType
@@ -163,10 +162,10 @@ class LoadBalancingDecision(Frozen):
 
 
 class TaskQueueEntry(Frozen):
-    """A task that waits, as it travels in the message's headers and in the ledger."""
+    """A waiting task as stored in message headers and in the ledger."""
 
     task_id: str
-    task: str = Field(description="the Celery task's name")
+    task: str = Field(description="name of the Celery task")
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = Field(default_factory=dict)
     source: str = ""
@@ -175,23 +174,23 @@ class TaskQueueEntry(Frozen):
     requires: Requires = Requires.CPU
     queue: QueueType
     lane: str
-    level: int = Field(ge=0, le=9, description="kombu's level: 0 is taken first")
+    level: int = Field(ge=0, le=9, description="kombu priority; 0 is taken first")
     estimated_duration: float = Field(0.0, description="minutes at factor 1")
-    enqueued_at: float = Field(0.0, description="seconds since the epoch, the server's clock")
-    worker: str | None = Field(None, description="the worker it is pinned to")
+    enqueued_at: float = 0.0
+    worker: str | None = Field(None, description="the worker that it is pinned to")
     attempts: int = 0
 
 
 class WorkerInfo(Stored):
-    """What a worker says of itself once, when it registers."""
+    """Registration of a worker, written when it starts."""
 
     worker: str
-    incarnation: str = Field(description="one run of one process: `<host>.<pid>.<random>`")
+    incarnation: str = Field(description="one run of one process, `<host>.<pid>.<random>`")
     host: str
     pid: int
     capability: Capability
-    queues: tuple[str, ...] = Field(description="queues it serves; its lanes follow from them")
-    slots: int = Field(description="pool size: tasks it runs at once")
+    queues: tuple[str, ...] = Field(description="queues that it serves; they determine its lanes")
+    slots: int = Field(description="pool size: tasks that run at once")
     pool: str = "prefork"
     cores: int = 0
     memory_gb: float = 0.0
@@ -200,32 +199,32 @@ class WorkerInfo(Stored):
     gpu_memory_gb: float = 0.0
     location: str = ""
     tags: tuple[str, ...] = ()
-    content_types: tuple[ContentType, ...] = Field((), description="empty: all")
+    content_types: tuple[ContentType, ...] = Field((), description="empty means all")
     priority_steps: tuple[int, ...] = tuple(range(10))
-    client_name: str = Field("", description="the CLIENT LIST name of its broker connections")
-    node: str = Field("", description="its Celery node name, `worker@host`, by which it is told things")
-    beat_seconds: float = Field(2.0, description="how often it beats")
-    claims: bool = Field(True, description="whether it takes messages by the atomic claim")
+    client_name: str = Field("", description="name of its broker connections in CLIENT LIST")
+    node: str = Field("", description="Celery node name `worker@host`, its address on the control channel")
+    beat_seconds: float = Field(2.0, description="heartbeat interval")
+    claims: bool = Field(True, description="whether it takes messages with the atomic claim script")
     version: str = ""
-    settings: dict[str, Any] = Field({}, description="Celery settings that reliability hangs on, for `doctor`")
+    settings: dict[str, Any] = Field({}, description="Celery settings that affect reliability, for `doctor`")
     started_at: float = 0.0
 
 
 class Heartbeat(Stored):
-    """What a worker says of itself every few seconds. Percentages are 0–100."""
+    """Heartbeat of a worker, every `beat_seconds`. Percentages are 0–100."""
 
-    at: float = Field(description="seconds since the epoch, the server's clock")
-    clock: float | None = Field(None, description="the same moment by the worker's own clock")
+    at: float
+    clock: float | None = Field(None, description="the same moment on the worker's clock")
     cpu_percent: float = 0.0
     memory_percent: float = 0.0
     gpu_percent: float | None = None
     active: int = 0
-    reserved: int = Field(0, description="taken and not begun")
-    stopped: bool = Field(False, description="it said goodbye: a clean shutdown")
+    reserved: int = Field(0, description="prefetched: claimed and not started")
+    stopped: bool = Field(False, description="last heartbeat of a clean shutdown")
 
 
 class HeldMessage(Frozen):
-    """One message in a worker's hands: in kombu's `unacked`, with the owner that the claim wrote."""
+    """One message in kombu's `unacked`, with the owner that the claim script recorded; `tag` is its delivery tag."""
 
     tag: str
     worker: str
@@ -237,18 +236,18 @@ class HeldMessage(Frozen):
 
 
 class Cordon(Stored):
-    """A worker taken out of service: who did it, when and why. Times are seconds since the epoch."""
+    """Record of a worker taken out of service: by whom, when and why."""
 
     state: WorkerStatus
     reason: str = ""
     who: str = ""
     at: float = 0.0
-    deadline: float | None = Field(None, description="of a drain: when the one who waits for it gives up")
-    until: float | None = Field(None, description="when it ends by itself, as an open circuit breaker does")
+    deadline: float | None = Field(None, description="of a drain: when the waiting command gives up")
+    until: float | None = Field(None, description="when it expires, as for an open circuit breaker")
 
 
 class QueueStats(Frozen):
-    """One queue. Times are minutes; `backlog_time` is the queued work divided by the slots that serve it."""
+    """Statistics of a queue. `backlog_time` is the queued work divided by the slots that serve it."""
 
     queue_type: QueueType
     total_tasks: int
@@ -265,10 +264,12 @@ class QueueStats(Frozen):
     pending_by_priority: dict[str, int] = {}
     arrivals_per_minute: float = 0.0
     completions_per_minute: float = 0.0
-    paused: bool = Field(False, description="it hands out nothing until `resume`")
+    paused: bool = Field(False, description="hands out no task until `resume`")
 
 
 class WorkerStats(Frozen):
+    """Statistics of a worker. `active_tasks` run now; `assigned_tasks` are held or wait in its own lanes."""
+
     worker: str
     capability: Capability
     status: WorkerStatus
@@ -285,14 +286,14 @@ class WorkerStats(Frozen):
     memory_percent: float = 0.0
     gpu_percent: float | None = None
     average_processing_time: float = 0.0
-    success_rate: float | None = Field(None, description="completed of all that ended, 0..1; None before the first")
+    success_rate: float | None = Field(None, description="completed ÷ ended, 0..1; None before the first end")
     failures_in_a_row: int = 0
 
 
 class Lease(Stored):
-    """Who leads. `term` grows with every taking and is never given twice; times are the server's clock, seconds."""
+    """The leader's lease. `term` grows each time the lease is taken and is never reused."""
 
-    holder: str = Field(description="one process: nobody else has this word")
+    holder: str = Field(description="unique id of the leading process")
     term: int
     who: str
     verb: str

@@ -1,7 +1,7 @@
-"""The frozen picture on which everything is decided: the fleet and the heads of its lanes, never the backlog.
+"""The immutable snapshot that every decision is made on: the workers and both ends of their lanes, not the backlog.
 
-Its size, and so the cost of every decision, goes by the fleet. Dataclasses rather than models: a thousand workers
-are five thousand lanes, built anew on every turn out of numbers that the broker has already checked.
+Its size, and so the cost of a decision, depends on the fleet alone. Dataclasses instead of pydantic models: a fleet of
+1,000 workers has 5,000 lanes, built anew on every turn from values that the broker layer has already checked.
 """
 
 from collections import defaultdict
@@ -13,14 +13,14 @@ from types import MappingProxyType
 from .estimate import Correction
 from .model import ContentType, Cordon, Heartbeat, HeldMessage, Lease, QueuePriority, QueueType, Requires, WorkerInfo
 
-NOTHING_QUEUED = (0,) * 10
-NOTHING_WAITS: tuple[float | None, ...] = (None,) * 10
+EMPTY_LENGTHS = (0,) * 10
+NO_TIMES: tuple[float | None, ...] = (None,) * 10
 NO_ENTRIES: tuple[tuple["LaneEntry", ...], ...] = ((),) * 10
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What was ever finished, of a worker or a queue. `run_seconds` is the sum over both outcomes."""
+    """All-time counts of a worker or a queue. `run_seconds` is the sum of the run times of both outcomes."""
 
     completed: int = 0
     failed: int = 0
@@ -29,7 +29,7 @@ class Totals:
 
     @property
     def success_rate(self) -> float | None:
-        """Completed of all that ended, 0..1; None before the first task has ended."""
+        """Completed ÷ ended, 0..1; None before the first task has ended."""
         ended = self.completed + self.failed
         return self.completed / ended if ended else None
 
@@ -42,9 +42,9 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One registered worker: what it said of itself, its last beat, and whether a person took it out of service.
+    """One registered worker: its registration, its last heartbeat, its cordon if it is out of service.
 
-    A `fenced` one was failed over: nothing of it may act in its name any more, until it registers anew.
+    A `fenced` worker was failed over: its writes are refused until it registers again.
     """
 
     info: WorkerInfo
@@ -60,10 +60,10 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class LaneEntry:
-    """One entry at an end of a lane, as its message's header tells it.
+    """One message at an end of a lane, read from its header.
 
-    `minutes` are estimated at factor 1, `enqueued_at` is seconds since the epoch. `queue` is where it was submitted to,
-    `worker` the one it was pinned to, if any.
+    `minutes` is the estimate at factor 1, `enqueued_at` is seconds since the epoch. `queue` is the queue that it was
+    submitted to, `worker` the worker that it is pinned to, if any.
     """
 
     task_id: str
@@ -78,20 +78,20 @@ class LaneEntry:
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """One lane by its heads: how many wait at each of the ten levels, and since when the oldest there does.
+    """One lane: for each of the ten levels its length, its oldest message and the entries at both ends.
 
-    `worker` is None for the shared lane. `oldest_enqueued_at` is seconds since the epoch, None where nothing waits or
-    the message carries no time. `foreign` counts the messages at the heads that are not of the expected form.
+    `worker` is None for a shared lane. `oldest_enqueued_at` is seconds since the epoch, None for an empty level and for
+    a message without a time. `foreign` counts the messages at the ends that are not Celery's.
 
-    `heads` are for each level the oldest entries, the oldest first, and `tails` the newest, the newest first, as many
-    as the picture was asked for; in a short lane an entry is in both. Messages without our header are in neither.
+    `heads` are the oldest entries of each level, oldest first; `tails` are the newest, newest first. The reader of the
+    snapshot sets how many; in a short lane an entry is in both. Messages without our header are in neither.
     """
 
     lane: str
     queue: QueueType
     worker: str | None = None
-    lengths: tuple[int, ...] = NOTHING_QUEUED
-    oldest_enqueued_at: tuple[float | None, ...] = NOTHING_WAITS
+    lengths: tuple[int, ...] = EMPTY_LENGTHS
+    oldest_enqueued_at: tuple[float | None, ...] = NO_TIMES
     foreign: int = 0
     heads: tuple[tuple[LaneEntry, ...], ...] = NO_ENTRIES
     tails: tuple[tuple[LaneEntry, ...], ...] = NO_ENTRIES
@@ -102,15 +102,15 @@ class LaneView:
 
     @property
     def oldest(self) -> float | None:
-        """When the one that waits longest was queued."""
+        """Enqueue time of the oldest message in the lane."""
         return min((at for at in self.oldest_enqueued_at if at is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The fleet at one moment. `taken_at` is the server's clock; `fleet` names the namespace it was read from.
+    """The fleet at one moment. `taken_at` is the server's clock in seconds since the epoch; `fleet` is the namespace.
 
-    `corrections` are what was learned of run times, by content type, class and "on a GPU".
+    `held` are the unacked messages. `corrections` are the learned run times by content type, class and "on a GPU".
     """
 
     taken_at: float
@@ -132,7 +132,7 @@ class Snapshot:
 
     @cached_property
     def lanes_by_worker(self) -> Mapping[str, tuple[LaneView, ...]]:
-        """The lanes of each worker that has any; shared lanes are in none."""
+        """The lanes of each worker that has any; shared lanes are left out."""
         found: dict[str, list[LaneView]] = defaultdict(list)
         for view in self.lanes:
             if view.worker is not None:
@@ -141,7 +141,7 @@ class Snapshot:
 
     @cached_property
     def lanes_by_queue(self) -> Mapping[QueueType, tuple[LaneView, ...]]:
-        """Every queue, with all its lanes: the shared one and the workers'."""
+        """All lanes of every queue: the shared one and the workers'."""
         found: dict[QueueType, list[LaneView]] = {queue: [] for queue in QueueType}
         for view in self.lanes:
             found[view.queue].append(view)
@@ -149,23 +149,23 @@ class Snapshot:
 
     @cached_property
     def held_by_worker(self) -> Mapping[str, tuple[HeldMessage, ...]]:
-        """What each worker holds, of every run of it: a dead run's messages are still in its name."""
+        """Unacked messages by worker, of all its incarnations: those of a dead one still carry the worker's name."""
         found: dict[str, list[HeldMessage]] = defaultdict(list)
-        for one in self.held:
-            found[one.worker].append(one)
-        return MappingProxyType({worker: tuple(ones) for worker, ones in found.items()})
+        for message in self.held:
+            found[message.worker].append(message)
+        return MappingProxyType({worker: tuple(messages) for worker, messages in found.items()})
 
     @cached_property
     def pending(self) -> Mapping[QueueType, int]:
-        """Every queue, with how many wait in all its lanes."""
+        """Number of messages that wait in all lanes of every queue."""
         by_queue = self.lanes_by_queue
         return MappingProxyType({queue: sum(view.length for view in views) for queue, views in by_queue.items()})
 
     def held_count(self, view: WorkerView) -> int:
-        """How many messages the present run of a worker has in its hands."""
-        ones = self.held_by_worker.get(view.info.worker, ())
-        return sum(one.incarnation == view.info.incarnation for one in ones)
+        """Return the number of unacked messages of a worker's present incarnation."""
+        messages = self.held_by_worker.get(view.info.worker, ())
+        return sum(message.incarnation == view.info.incarnation for message in messages)
 
     def waiting_count(self, worker: str) -> int:
-        """How many messages wait in a worker's own lanes."""
+        """Return the number of messages that wait in a worker's own lanes."""
         return sum(view.length for view in self.lanes_by_worker.get(worker, ()))

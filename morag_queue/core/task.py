@@ -1,4 +1,4 @@
-"""One task as an operator sees it: what it is, where it is now, and how far down the line."""
+"""One task as an operator sees it: what it is, where it is now, and its position in its lane."""
 
 from pydantic import Field
 
@@ -9,38 +9,38 @@ ENDED = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, T
 
 
 class Task(Frozen):
-    """Put together from its message, its ledger entry and the record of who holds it; what none of them says is None.
+    """Combined from the message, the ledger entry and the record of the claim; a field that none of them has is None.
 
-    Times are seconds since the epoch by the server's clock.
+    Times (`…_at`) are seconds since the epoch on the server's clock.
     """
 
     task_id: str
     state: TaskState
     task: str = Field("", description="the Celery task's name")
-    source: str = Field("", description="what it works on; the arguments as text, where no ledger entry says")
+    source: str = Field("", description="input of the task; its arguments as text where the ledger has no entry")
     priority: QueuePriority = QueuePriority.NORMAL
     requires: Requires = Requires.CPU
     content_type: ContentType | None = None
     queue: QueueType | None = None
     lane: str = ""
     level: int | None = None
-    depth: int | None = Field(None, description="in the list of its level; 1 is the next to be taken")
-    position: int | None = Field(None, description="in its lane, the more urgent levels before it; 1 is the next")
-    worker: str | None = Field(None, description="who holds it, or ran it")
+    depth: int | None = Field(None, description="position in the list of its level; 1 is taken next")
+    position: int | None = Field(None, description="position in its lane, urgent levels first; 1 is taken next")
+    worker: str | None = Field(None, description="the worker that holds it or ran it")
     pinned_to: str | None = None
     enqueued_at: float | None = None
-    eta_at: float | None = Field(None, description="not to be run before")
+    eta_at: float | None = Field(None, description="earliest start")
     claimed_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
     estimated_duration: float | None = Field(None, description="minutes at factor 1")
-    attempts: int = Field(0, description="how often it was taken back from a dead worker")
-    retries: int = Field(0, description="how often the task itself asked to be run again")
+    attempts: int = Field(0, description="times it was requeued from a dead worker")
+    retries: int = Field(0, description="Celery's own retries")
     wait_seconds: float | None = None
     run_seconds: float | None = None
     error: str = ""
-    is_on_broker: bool = Field(True, description="whether its message is in a lane or in a worker's hands")
-    is_known: bool = Field(False, description="whether the ledger has an entry: it was submitted through morag-queue")
+    is_on_broker: bool = Field(True, description="whether its message is in a lane or unacked")
+    is_known: bool = Field(False, description="whether it has a ledger entry, so was submitted through morag-queue")
 
     @property
     def has_ended(self) -> bool:
@@ -48,25 +48,25 @@ class Task(Frozen):
 
 
 class TaskFilter(Frozen):
-    """Which tasks a person means; what is None does not matter. All conditions have to hold."""
+    """Select tasks: all conditions have to hold; a condition that is None is ignored."""
 
     queue: QueueType | None = None
     lane: str | None = None
-    worker: str | None = Field(None, description="in its hands, in its lanes, or pinned to it")
+    worker: str | None = Field(None, description="held by it, in its lanes, or pinned to it")
     state: TaskState | None = None
     priority: QueuePriority | None = None
-    older_than_seconds: float | None = Field(None, description="waits, or is in hand, at least so long")
-    name: str | None = Field(None, description="a part of the Celery task's name, or of what it works on")
+    older_than_seconds: float | None = Field(None, description="has been waiting or held for at least this long")
+    name: str | None = Field(None, description="part of the Celery task's name or of its source")
 
     @property
     def is_empty(self) -> bool:
         return self == TaskFilter()
 
-    def fits(self, task: Task, now: float) -> bool:
-        """Whether the task is meant; `now` is the server's clock. A task whose age is not known is not old."""
-        wanted = (self.queue, self.lane, self.state, self.priority)
+    def matches(self, task: Task, now: float) -> bool:
+        """Return whether the task is selected at `now`, the server's clock. A task of unknown age is not old."""
+        conditions = (self.queue, self.lane, self.state, self.priority)
         actual = (task.queue, task.lane, task.state, task.priority)
-        if any(want is not None and want != have for want, have in zip(wanted, actual, strict=True)):
+        if any(wanted not in (None, found) for wanted, found in zip(conditions, actual, strict=True)):
             return False
         if self.worker is not None and self.worker not in (task.worker, task.pinned_to, split(task.lane)[1]):
             return False
@@ -76,6 +76,6 @@ class TaskFilter(Frozen):
                 return False
         return self.name is None or self.name in task.task or self.name in task.source
 
-    def looks_at(self, lane: str, queue: QueueType) -> bool:
-        """Whether any task of that lane could be meant. A pinned task may wait in any lane."""
+    def may_match_in(self, lane: str, queue: QueueType) -> bool:
+        """Return whether a task of that lane could be selected. A pinned task may wait in any lane."""
         return self.queue in (None, queue) and self.lane in (None, lane)

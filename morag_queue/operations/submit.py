@@ -11,7 +11,7 @@ from morag_queue.broker.codec import LedgerRecord, with_decision
 from morag_queue.broker.contract import Broker, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
 from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskState
-from morag_queue.core.routing.classify import counting
+from morag_queue.core.routing.classify import effective_options
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
 from morag_queue.errors import (
@@ -174,7 +174,7 @@ class Submitter:
     def _classified(self, row: Row, facts: Facts) -> Classification:
         """Classify a row; rows with the same source and the same options share the result."""
         declared = (row.content_type, row.priority, row.requires, row.estimated_duration)
-        key = (row.source, *declared, counting(row.options))
+        key = (row.source, *declared, effective_options(row.options))
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = classified(row, facts, self._settings)

@@ -70,7 +70,7 @@ class Tasks:
             with self._broker.translated():
                 held = self._lookup.held_tasks()
             held.sort(key=lambda task: task.claimed_at or 0.0, reverse=newest)
-            yield from (task for task in held if wanted.fits(task, now))
+            yield from (task for task in held if wanted.matches(task, now))
         if wanted.state is not TaskState.RUNNING:
             yield from self._with_records(one.task for one in self.waiting(wanted, newest=newest))
 
@@ -78,7 +78,7 @@ class Tasks:
         """Yield the waiting tasks that match, with their messages."""
         by_level: dict[int, list[Iterator[SelectedTask]]] = {}
         for lane, level, length in self._lookup.lists():
-            if wanted.looks_at(lane, self.snapshot.lane_by_name[lane].queue):
+            if wanted.may_match_in(lane, self.snapshot.lane_by_name[lane].queue):
                 stream = self._read(lane, level, length, wanted, newest)
                 by_level.setdefault(0 if newest else level, []).append(stream)
         for level in sorted(by_level):
@@ -97,7 +97,7 @@ class Tasks:
                 if not may_fit(message.raw):
                     continue
                 task = waiting_task(message.raw, lane, level, message.depth, before + message.depth)
-                if task is not None and wanted.fits(task, self.snapshot.taken_at):
+                if task is not None and wanted.matches(task, self.snapshot.taken_at):
                     yield SelectedTask(task, message)
 
     def _with_records(self, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -114,7 +114,7 @@ def dead_tasks(broker: RedisBroker, wanted: TaskFilter, now: float) -> list[Task
     """Return the matching tasks in `dead`, the latest first."""
     with broker.translated():
         tasks = [dead_task(dead) for dead in broker.dead.all()]
-    return [task for task in tasks if wanted.fits(task, now)]
+    return [task for task in tasks if wanted.matches(task, now)]
 
 
 def _oldest(one: SelectedTask) -> float:

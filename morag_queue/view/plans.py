@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.core.explain.decisions import TaskDecision, in_words
+from morag_queue.core.explain.decisions import TaskDecision, describe_step
 from morag_queue.core.plan import Step
 
 from .table import Column, FittedTable, cell
@@ -23,7 +23,7 @@ _MOVES_SHOWN = 50
 
 def step_lines(steps: Sequence[Step]) -> list[str]:
     """Return one line for each of the first steps of a dry run."""
-    lines = [f"  {safe(in_words(step), 200)}" for step in steps[:_STEPS_SHOWN]]
+    lines = [f"  {safe(describe_step(step), 200)}" for step in steps[:_STEPS_SHOWN]]
     hidden = len(steps) - len(lines)
     return [*lines, f"  {more_line(hidden)}"] if hidden else lines
 

@@ -1,4 +1,4 @@
-"""Ten workers that join and die at random for two minutes under load, `watch` on, its leader killed now and then.
+"""Chaos under load: for two minutes ten workers join and die at random, and the leader of `watch` is killed too.
 
 python -m tests.bench.bench_chaos [SECONDS] [SEED]
 """
@@ -15,10 +15,10 @@ from tests.support.watching import Watching, watch
 
 
 class Leaders:
-    """Two loops; the one that leads is killed every quarter of a minute, and another one started."""
+    """Two `watch` processes: the leader is killed every 10 to 20 s and a new process is started."""
 
     def __init__(self, fleet: AgentFleet, seed: int) -> None:
-        self._fleet, self._chance, self._stop = fleet, Random(seed), Event()
+        self._fleet, self._rng, self._stop = fleet, Random(seed), Event()
         self.all: list[Watching] = []
         self._thread = Thread(target=self._run, daemon=True)
 
@@ -34,14 +34,14 @@ class Leaders:
         self._thread.join()
 
     def lines(self, event: str) -> list[dict]:
-        return [line for one in self.all for line in one.of(event)]
+        return [line for process in self.all for line in process.of(event)]
 
     def _start(self) -> None:
         self.all.append(watch(self._fleet, name=f"watch-{len(self.all)}"))
 
     def _run(self) -> None:
-        while not self._stop.wait(10 + 10 * self._chance.random()):
-            leading = [one for one in self.all if one.process.poll() is None and one.of("leading")]
+        while not self._stop.wait(10 + 10 * self._rng.random()):
+            leading = [loop for loop in self.all if loop.process.poll() is None and loop.of("leading")]
             if leading:
                 leading[0].signal(signal.SIGKILL)
                 self._start()
@@ -50,18 +50,23 @@ class Leaders:
 def main(seconds: float, seed: int) -> int:
     with AgentFleet(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "1"}) as fleet, Leaders(fleet, seed) as leaders:
         chaos = Chaos(
-            fleet, lambda nap: fleet.submit(FILE_TASK, "/dev/null", "document", {"sleep": nap}), workers=10, seed=seed
+            fleet,
+            lambda duration: fleet.submit(FILE_TASK, "/dev/null", "document", {"sleep": duration}),
+            workers=10,
+            seed=seed,
         )
         account = chaos.run(seconds)
-        killed = sum(one.process.poll() == -signal.SIGKILL for one in leaders.all)
-        print(f"workers: {chaos.deaths}, leaders killed: {killed}, in dead hands: {len(chaos.may_run_twice)}")
+        killed = sum(loop.process.poll() == -signal.SIGKILL for loop in leaders.all)
+        print(
+            f"workers: {chaos.deaths}, leaders killed: {killed}, tasks held by dead workers: {len(chaos.may_run_twice)}"
+        )
         print(f"failed over: {len(leaders.lines('worker_failed_over'))}, errors: {leaders.lines('turn_failed')}")
         print(account)
         unexplained = account.duplicated - chaos.may_run_twice
-        print(f"ran twice without having been in dead hands: {len(unexplained)}")
+        print(f"ran twice without having been held by a dead worker: {len(unexplained)}")
         return 1 if account.lost or account.stuck or account.unexpected or unexplained else 0
 
 
 if __name__ == "__main__":
-    given = [float(one) for one in sys.argv[1:]]
-    sys.exit(main(given[0] if given else 120.0, int(given[1]) if len(given) > 1 else 1))
+    arguments = [float(argument) for argument in sys.argv[1:]]
+    sys.exit(main(arguments[0] if arguments else 120.0, int(arguments[1]) if len(arguments) > 1 else 1))

@@ -1,6 +1,6 @@
-"""How long failover takes: planning on 1,000 workers, and its moves against a client's pipelined LMOVE loop.
+"""Time of a failover: planning for 1,000 workers, and its moves against a pipelined LMOVE loop.
 
-Run: python -m tests.bench.bench_failover
+python -m tests.bench.bench_failover
 """
 
 from collections.abc import Callable
@@ -24,16 +24,16 @@ SOURCE, TARGET = "cpu_standard.worker-1", "cpu_standard"
 
 
 def seconds(action: Callable[[], object]) -> float:
-    began = perf_counter()
+    start = perf_counter()
     action()
-    return perf_counter() - began
+    return perf_counter() - start
 
 
-def planning() -> None:
+def bench_planning() -> None:
     names = [f"worker-{n}" for n in range(WORKERS)]
     snapshot = fleet(
         *(worker(name) for name in names),
-        held=tuple(one for name in names for one in held(name)),
+        held=tuple(message for name in names for message in held(name)),
         lanes=tuple(queued(QueueType.CPU_STANDARD, 3, name) for name in names),
     )
     one = seconds(lambda: plan_failover(snapshot, names[:1], Policy(), Queues(), plan_id="p", attempts={}))
@@ -44,7 +44,7 @@ def planning() -> None:
 
 
 def fill(client: redis.Redis, keys: Keys) -> None:
-    wire = MessageBuilder()
+    builder = MessageBuilder()
     pipe = client.pipeline(transaction=False)
     for n in range(MESSAGES):
         entry = TaskQueueEntry(
@@ -52,12 +52,12 @@ def fill(client: redis.Redis, keys: Keys) -> None:
             source="/data/report.txt", priority=QueuePriority.LOW, queue=QueueType.CPU_STANDARD, lane=SOURCE,
             level=LEVEL, enqueued_at=1.0, worker="worker-1",
         )  # fmt: skip
-        pipe.lpush(keys.list(SOURCE, LEVEL), wire.message(entry)[0])
+        pipe.lpush(keys.list(SOURCE, LEVEL), builder.message(entry)[0])
         if n % 1000 == 999:
             pipe.execute()
 
 
-def plain_loop(client: redis.Redis, source: str, target: str) -> None:
+def lmove_loop(client: redis.Redis, source: str, target: str) -> None:
     pipe = client.pipeline(transaction=False)
     for n in range(MESSAGES):
         pipe.lmove(source, target, "RIGHT", "LEFT")
@@ -65,16 +65,16 @@ def plain_loop(client: redis.Redis, source: str, target: str) -> None:
             pipe.execute()
 
 
-def moving() -> None:
+def bench_moves() -> None:
     with Sandbox() as sandbox:
         server, keys = Server(sandbox), Keys()
         with redis.Redis.from_url(server.url) as client:
             fill(client, keys)
             ours = seconds(lambda: Moves(client, keys).lane(SOURCE, TARGET, LEVEL, MESSAGES, keeps_gpu=True))
-            plain = seconds(lambda: plain_loop(client, keys.list(TARGET, LEVEL), "yard"))
-    print(f"{MESSAGES} messages: {ours:.2f} s against {plain:.2f} s of a pipelined LMOVE loop, {ours / plain:.2f} x")
+            loop = seconds(lambda: lmove_loop(client, keys.list(TARGET, LEVEL), "target"))
+    print(f"{MESSAGES} messages: {ours:.2f} s against {loop:.2f} s of a pipelined LMOVE loop, {ours / loop:.2f} x")
 
 
 if __name__ == "__main__":
-    planning()
-    moving()
+    bench_planning()
+    bench_moves()

@@ -1,6 +1,6 @@
-"""What workers lose that are killed in a tight loop: with the agent, and stock Celery beside it in the same run.
+"""Messages lost by workers that are killed in a tight loop: with the agent, and plain Celery in the same run.
 
-python -m tests.bench.bench_kills [kills]
+python -m tests.bench.bench_kills [KILLS]
 """
 
 import sys
@@ -19,17 +19,17 @@ def main(kills: int) -> None:
         "broker_transport_options": {"priority_steps": list(range(10))},
     }
     lost = {}
-    for is_stock in (False, True):
-        print("stock Celery, late ack, prefetch 1" if is_stock else "with the agent")
-        with Fleet(agent=not is_stock, conf=conf) as fleet:
-            loop = KillLoop(fleet, WORKERS, SEED, is_stock=is_stock)
+    for is_plain in (False, True):
+        print("plain Celery, late ack, prefetch 1" if is_plain else "with the agent")
+        with Fleet(agent=not is_plain, conf=conf) as fleet:
+            loop = KillLoop(fleet, WORKERS, SEED, is_stock=is_plain)
             loop.run(kills)
-            if not is_stock:
+            if not is_plain:
                 loop.account()
-            lost[is_stock] = loop.nowhere()
-            for way, count in sorted(loop.kills.items()):
-                print(f"  {way:8} {count:3} kills, {lost[is_stock][way]:3} messages gone for ever")
-    print(f"gone for ever in {kills} kills: {lost[False].total()} with the agent, {lost[True].total()} without")
+            lost[is_plain] = loop.nowhere()
+            for kind, count in sorted(loop.kills.items()):
+                print(f"  {kind:8} {count:3} kills, {lost[is_plain][kind]:3} messages lost")
+    print(f"messages lost in {kills} kills: {lost[False].total()} with the agent, {lost[True].total()} without")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def test_a_dry_run_of_a_forced_drain_lists_the_target_of_each_task(stage, fleet)
     assert fleet("drain", "cpu-1", "--force", "--dry-run").out == (
         "cpu-1 would be drained\n"
         "  1 of cpu_standard.cpu-1 at level 4 → cpu_standard\n"
-        "  runs in the hands of cpu-1 → cpu_standard at level 4\n"
+        "  runs held by cpu-1 → cpu_standard at level 4\n"
     )
     answer = fleet("drain", "cpu-1", "--force", "--dry-run", "--json").json
     assert (answer["moved_tasks"], answer["taken_back_tasks"]) == (1, 1)

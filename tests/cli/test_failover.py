@@ -53,7 +53,7 @@ def test_a_dry_run_of_failover_lists_the_target_of_each_task(stage, join, fleet)
     stage.claim("cpu-1")
     stage.submit("pinned", worker="cpu-1")
     out = fleet("failover", "cpu-1", "--dry-run").out
-    assert "  held in the hands of cpu-1 → cpu_standard at level 4\n" in out
+    assert "  held held by cpu-1 → cpu_standard at level 4\n" in out
     assert "  1 of cpu_standard.cpu-1 at level 4 → cpu_standard\n" in out
     assert out.endswith("would be 1 requeued, 1 moved\n")
     assert len(stage.broker.observe()[0].held) == 1

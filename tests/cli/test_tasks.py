@@ -133,7 +133,7 @@ def test_task_why_names_reason_position_workers_and_expected_start(stage, fleet)
     assert answer["expected_start"].endswith("Z")
     assert answer["decisions"][0]["verb"] == "submit"
     out = fleet("task", "why", "b").out
-    assert "BEHIND_EARLIER: 1 task is of its own level before it" in out
+    assert "BEHIND_EARLIER: 1 task of its own level is ahead of it" in out
     assert "starts     in about" in out
 
 

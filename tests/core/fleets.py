@@ -1,4 +1,4 @@
-"""Small fleets in words, for the tests of the core: `worker("gpu-1", "gpu", held=1)`."""
+"""Builders of small fleets for the tests of the core: `fleet(worker("gpu-1", "gpu"), held=held("gpu-1"))`."""
 
 from typing import Any
 
@@ -24,11 +24,12 @@ def worker(
     fenced: bool = False,
     **info: Any,
 ) -> WorkerView:
-    kind = Capability(capability)
+    """Return a registered worker; `beat_age` is the age of its heartbeat in seconds, None without one."""
+    hardware = Capability(capability)
     at = NOW - (beat_age or 0.0)
-    known: dict[str, Any] = {"queues": Queues().served_by(kind), "slots": SLOTS[kind], "host": "host", "pid": 1}
+    defaults = {"queues": Queues().served_by(hardware), "slots": SLOTS[hardware], "host": "host", "pid": 1}
     return WorkerView(
-        info=WorkerInfo(worker=name, incarnation=f"{name}.now", capability=kind, **(known | info)),
+        info=WorkerInfo(worker=name, incarnation=f"{name}.now", capability=hardware, **(defaults | info)),
         beat=None if beat_age is None else Heartbeat(at=at, stopped=stopped, active=active, reserved=reserved),
         cordon=None if cordon is None else Cordon(state=WorkerStatus(cordon), reason=cordon_reason, who="ann"),
         fenced=fenced,
@@ -38,6 +39,7 @@ def worker(
 def held(
     name: str, queue: QueueType = QueueType.CPU_STANDARD, count: int = 1, run: str = "now"
 ) -> tuple[HeldMessage, ...]:
+    """Return messages that a worker's incarnation `run` has held for 5 s."""
     return tuple(
         HeldMessage(
             tag=f"{name}.{run}.{n}",
@@ -53,6 +55,7 @@ def held(
 
 
 def queued(queue: QueueType, count: int, worker: str | None = None, level: int = 3, age: float = 10.0) -> LaneView:
+    """Return a lane with `count` messages at one level; the oldest has waited `age` seconds."""
     lengths = tuple(count if n == level else 0 for n in range(10))
     oldest = tuple(NOW - age if n == level and count else None for n in range(10))
     return LaneView(lane(queue, worker), queue, worker, lengths, oldest)
@@ -65,7 +68,7 @@ def fleet(
 
 
 def usual_fleet(**more: Any) -> Snapshot:
-    """The four workers of the demo, idle."""
+    """Return the four idle workers of the demo."""
     return fleet(
         worker("worker-gpu-1", "gpu"),
         worker("worker-gpu-2", "gpu"),

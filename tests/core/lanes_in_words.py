@@ -1,4 +1,4 @@
-"""Lanes in words, for the tests of balancing: `waiting(GPU_FALLBACK, {4: [entry("a"), entry("b")]})`, oldest first."""
+"""Builders of lanes for the tests of balancing: `waiting(GPU_FALLBACK, {4: [entry("oldest"), entry("b")]})`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ def entry(
     priority: str = "NORMAL",
     queue: QueueType | None = None,
 ) -> LaneEntry:
-    """`minutes` at factor 1, `waited` in minutes. `queue` is where it was submitted to."""
+    """Return a lane entry. `minutes` is at factor 1, `waited` in minutes, `queue` the queue of its submission."""
     return LaneEntry(task_id, Requires(requires), QueuePriority[priority], minutes, NOW - waited * 60, None, queue)
 
 
@@ -32,27 +32,27 @@ def waiting(
     more: int = 0,
     depth: int = 16,
 ) -> LaneView:
-    """A lane with these entries; `more` are behind them at each of these levels, where no one sees them."""
-    known = [tuple(levels.get(n, ())) for n in range(10)]
+    """Return a lane with these entries by level, and `more` messages outside the snapshot at each of these levels."""
+    rows = [tuple(levels.get(n, ())) for n in range(10)]
     return LaneView(
         lane=lane(queue, worker),
         queue=queue,
         worker=worker,
-        lengths=tuple(len(row) + (more if row else 0) for row in known),
-        oldest_enqueued_at=tuple(row[0].enqueued_at if row else None for row in known),
-        heads=tuple(row[:depth] for row in known),
-        tails=tuple(row[: -depth - 1 : -1] for row in known),
+        lengths=tuple(len(row) + (more if row else 0) for row in rows),
+        oldest_enqueued_at=tuple(row[0].enqueued_at if row else None for row in rows),
+        heads=tuple(row[:depth] for row in rows),
+        tails=tuple(row[: -depth - 1 : -1] for row in rows),
     )
 
 
 def turn(
-    snapshot: Snapshot, memory: BalancerState | None = None, policy: Policy | None = None, **more: object
+    snapshot: Snapshot, state: BalancerState | None = None, policy: Policy | None = None, **more: object
 ) -> PlannedTurn:
-    return rebalance(snapshot, memory or BalancerState(), policy or Policy(), Queues(), plan_id="p", **more)  # type: ignore[arg-type]
+    return rebalance(snapshot, state or BalancerState(), policy or Policy(), Queues(), plan_id="p", **more)  # type: ignore[arg-type]
 
 
 def moves(plan: Plan) -> list[str]:
-    """The plan in words: `a gpu_fallback/5 → cpu_standard/5`, a whole lane with how many are in it."""
+    """Return the moves as text: `a gpu_fallback/5 → cpu_standard/5`; for a whole lane its length instead of an id."""
     return [
         f"{step.task_id} {step.source}/{step.level} → {step.target}/{step.to_level}"
         if step.kind == "move_task"
@@ -63,4 +63,5 @@ def moves(plan: Plan) -> list[str]:
 
 
 def why_not(plan: Plan, subject: str) -> list[str]:
-    return [one.reason for one in plan.declined if one.subject in (subject, f"task {subject}")]
+    """Return why the plan does not move a task."""
+    return [declined.reason for declined in plan.declined if declined.subject in (subject, f"task {subject}")]

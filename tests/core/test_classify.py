@@ -1,4 +1,4 @@
-"""What a source is expected to need: the starting estimates, the multipliers, and what ignorance costs."""
+"""Classification: starting estimates, multipliers, and the confidence lost by unknown facts."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ CONTENT = ContentPolicies()
 MB, GB = 10**6, 10**9
 
 
-def classified(
+def classify_as(
     content_type: str | None = None, *, options: dict[str, Any] | None = None, **facts: Any
 ) -> Classification:
     facts.setdefault("size_bytes", 0)
@@ -52,10 +52,10 @@ def classified(
         ("youtube", {}, {}, 5.0),
     ],
 )
-def test_minutes_are_those_of_the_starting_estimates(
+def test_the_minutes_follow_from_the_starting_estimates_and_multipliers(
     content_type: str, facts: dict[str, Any], options: dict[str, Any], minutes: float
 ) -> None:
-    assert classified(content_type, options=options, **facts).estimated_minutes == pytest.approx(minutes)
+    assert classify_as(content_type, options=options, **facts).estimated_minutes == pytest.approx(minutes)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_minutes_are_those_of_the_starting_estimates(
         ("web", Requires.CPU, ResourceRequirement.CPU_LIGHT),
     ],
 )
-def test_a_content_type_needs_what_the_design_says(
+def test_each_content_type_has_its_default_requirements(
     content_type: str, requires: Requires, requirement: ResourceRequirement
 ) -> None:
-    result = classified(content_type)
+    result = classify_as(content_type)
     assert result.requires is requires
     assert result.requirements == (requirement,)
 
@@ -89,7 +89,7 @@ def test_a_content_type_needs_what_the_design_says(
     ],
 )
 def test_complexity_follows_the_minutes(minutes: float, complexity: TaskComplexity) -> None:
-    assert classified("audio", duration_s=minutes * 600).complexity is complexity
+    assert classify_as("audio", duration_s=minutes * 600).complexity is complexity
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_complexity_follows_the_minutes(minutes: float, complexity: TaskComplexi
     ],
 )
 def test_memory_and_disk_grow_with_the_size(content_type: str, size: int, memory_gb: float, disk_gb: float) -> None:
-    result = classified(content_type, size_bytes=size)
+    result = classify_as(content_type, size_bytes=size)
     assert result.memory_gb == pytest.approx(memory_gb)
     assert result.disk_gb == pytest.approx(disk_gb)
 
 
-def test_a_huge_file_needs_memory_and_disk_as_well() -> None:
-    assert classified("video", size_bytes=10 * GB, duration_s=60).requirements == (
+def test_a_huge_file_also_requires_memory_and_disk() -> None:
+    assert classify_as("video", size_bytes=10 * GB, duration_s=60).requirements == (
         ResourceRequirement.GPU_REQUIRED,
         ResourceRequirement.MEMORY_INTENSIVE,
         ResourceRequirement.DISK_INTENSIVE,
@@ -127,13 +127,13 @@ def test_a_huge_file_needs_memory_and_disk_as_well() -> None:
         ("web", {}, QueuePriority.NORMAL),
     ],
 )
-def test_priority_follows_from_the_characteristics(
+def test_the_default_priority_follows_from_requirements_and_complexity(
     content_type: str, facts: dict[str, Any], priority: QueuePriority
 ) -> None:
-    assert classified(content_type, **facts).priority is priority
+    assert classify_as(content_type, **facts).priority is priority
 
 
-def test_the_word_of_the_caller_wins() -> None:
+def test_values_given_by_the_caller_override_the_facts() -> None:
     facts = Facts(source="/a", content_type=ContentType.IMAGE, width=10, height=10, size_bytes=10)
     result = classify(
         facts,
@@ -151,48 +151,48 @@ def test_the_word_of_the_caller_wins() -> None:
     )
     assert (result.estimated_minutes, result.complexity) == (90, TaskComplexity.VERY_HIGH)
     assert result.requirements == (ResourceRequirement.GPU_REQUIRED,)
-    assert "web: as the caller says" in result.reasons
+    assert "web: given by the caller" in result.reasons
 
 
-def test_a_file_that_is_fully_known_is_classified_with_certainty() -> None:
-    assert classified("audio", duration_s=60, size_bytes=MB).confidence == 1
+def test_the_confidence_is_1_if_all_facts_are_known() -> None:
+    assert classify_as("audio", duration_s=60, size_bytes=MB).confidence == 1
 
 
 @pytest.mark.parametrize(
     ("content_type", "facts", "reason"),
     [
-        (None, {}, "type not known: taken for a document; give it with --type"),
+        (None, {}, "type unknown: a document is assumed; set it with --type"),
         (None, {"declared_type": ContentType.AUDIO, "duration_s": 9}, "audio: by its name only"),
-        (None, {"declared_type": ContentType.WEB, "is_url": True}, "web: by its address, which was not visited"),
-        ("audio", {"size_bytes": 30 * MB}, "playing time not known: 30 min taken from its size"),
-        ("audio", {"size_bytes": None}, "playing time not known: 10 min assumed"),
-        ("document", {"size_bytes": 2 * MB}, "pages not known: 20 pages taken from its size"),
-        ("video", {"duration_s": 60}, "resolution not known"),
-        ("image", {"width": 0, "height": 10}, "resolution not known"),
+        (None, {"declared_type": ContentType.WEB, "is_url": True}, "web: by its URL, which was not opened"),
+        ("audio", {"size_bytes": 30 * MB}, "playing time unknown: 30 min estimated from its size"),
+        ("audio", {"size_bytes": None}, "playing time unknown: 10 min assumed"),
+        ("document", {"size_bytes": 2 * MB}, "pages unknown: 20 pages estimated from its size"),
+        ("video", {"duration_s": 60}, "resolution unknown"),
+        ("image", {"width": 0, "height": 10}, "resolution unknown"),
         (
             "web",
             {"size_bytes": None},
-            "size not known: memory and disk are the least that such a task takes",
+            "size unknown: the minimum of memory and disk is assumed",
         ),
         ("audio", {"duration_s": 60, "problems": ("the end is cut off",)}, "the end is cut off"),
     ],
 )
-def test_what_is_not_known_costs_confidence_and_is_said(
+def test_an_unknown_fact_lowers_the_confidence_and_is_given_as_a_reason(
     content_type: str | None, facts: dict[str, Any], reason: str
 ) -> None:
-    result = classified(content_type, **facts)
+    result = classify_as(content_type, **facts)
     assert reason in result.reasons
     assert result.confidence < 1
 
 
 def test_each_further_problem_lowers_the_confidence() -> None:
-    one = classified("web", problems=("a",))
-    two = classified("web", problems=("a", "b"))
+    one = classify_as("web", problems=("a",))
+    two = classify_as("web", problems=("a", "b"))
     assert two.confidence < one.confidence
 
 
-def test_reasons_name_what_made_it_longer() -> None:
-    result = classified("video", duration_s=60, width=3840, height=2160, options={"thumbnails": True})
+def test_the_reasons_name_every_multiplier_of_the_minutes() -> None:
+    result = classify_as("video", duration_s=60, width=3840, height=2160, options={"thumbnails": True})
     assert result.reasons == ("video: by its content", "plays 1.0 min", "3840 × 2160 pixels: × 2", "thumbnails: × 1.3")
 
 

@@ -1,4 +1,4 @@
-"""Whatever the facts and options, a classification is sane."""
+"""Properties of classifications that hold for any facts and options."""
 
 from math import isfinite
 from typing import Any
@@ -40,7 +40,7 @@ complexities = list(TaskComplexity)
 
 
 @given(any_facts, any_options, kinds, st.none() | st.sampled_from(QueuePriority), st.none() | st.floats())
-def test_any_facts_and_options_give_finite_figures_and_a_confidence(
+def test_any_facts_and_options_give_finite_estimates_and_a_confidence(
     facts: Facts,
     options: dict[str, Any],
     declared: ContentType | None,
@@ -65,21 +65,21 @@ def test_a_video_always_needs_a_gpu(facts: Facts, options: dict[str, Any]) -> No
 
 
 @given(any_facts, any_options, st.sampled_from(ContentType), st.floats(0, 1e9), st.floats(0, 1e9))
-def test_what_plays_longer_is_never_estimated_shorter(
+def test_a_longer_playing_time_never_lowers_the_estimate(
     facts: Facts, options: dict[str, Any], kind: ContentType, first: float, second: float
 ) -> None:
     _never_shorter(facts, options, kind, "duration_s", sorted((first, second)))
 
 
 @given(any_facts, any_options, st.sampled_from(ContentType), st.integers(0), st.integers(0))
-def test_what_has_more_pages_is_never_estimated_shorter(
+def test_more_pages_never_lower_the_estimate(
     facts: Facts, options: dict[str, Any], kind: ContentType, first: int, second: int
 ) -> None:
     _never_shorter(facts, options, kind, "pages", sorted((first, second)))
 
 
 @given(any_facts, any_options, st.sampled_from(ContentType), st.integers(0), st.integers(0))
-def test_a_larger_file_never_needs_less(
+def test_a_larger_file_never_needs_less_memory_or_disk(
     facts: Facts, options: dict[str, Any], kind: ContentType, first: int, second: int
 ) -> None:
     small, large = sorted((first, second))

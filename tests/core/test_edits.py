@@ -98,7 +98,7 @@ def test_a_reserved_task_is_revoked_and_a_second_time_needs_no_change():
 
 def test_a_task_of_an_offline_worker_is_refused_until_a_failover():
     step = plan(CANCEL, HELD, worker("cpu-1", beat_age=1e6))
-    assert "morag-queue failover cpu-1 takes it back; then it can be cancelled" in step.detail
+    assert "morag-queue failover cpu-1 requeues it; then it can be cancelled" in step.detail
 
 
 def test_a_move_to_a_queue_lifts_the_pin_and_a_move_to_a_worker_sets_it():

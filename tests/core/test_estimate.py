@@ -1,4 +1,4 @@
-"""How long a task takes on a worker, and what measurements teach."""
+"""Run time estimates, and the corrections learned from measured runs."""
 
 from math import exp, inf, log
 
@@ -26,18 +26,20 @@ corrections = st.builds(Correction, n=st.integers(0, 10**6), m=st.floats(-50, 50
         (Requires.CPU, Capability.HYBRID, 10),
     ],
 )
-def test_ten_minutes_take_what_the_table_says(requires: Requires, capability: Capability, expected: float) -> None:
+def test_the_estimate_is_the_minutes_times_the_factor_of_class_and_capability(
+    requires: Requires, capability: Capability, expected: float
+) -> None:
     assert estimate(10, requires, capability) == expected
     assert possible(requires, capability) == (expected < inf)
 
 
 @given(minutes, corrections)
-def test_work_that_needs_a_gpu_is_impossible_on_a_cpu_whatever_was_learned(work: float, correction: Correction) -> None:
+def test_gpu_only_work_is_impossible_on_a_cpu_whatever_the_correction(work: float, correction: Correction) -> None:
     assert estimate(work, Requires.GPU, Capability.CPU, correction) == inf
 
 
 @given(minutes, st.sampled_from(Requires), corrections, corrections)
-def test_the_best_estimate_is_finite_and_no_worker_beats_it(
+def test_the_best_estimate_is_finite_and_no_capability_is_faster(
     work: float, requires: Requires, on_gpu: Correction, on_cpu: Correction
 ) -> None:
     best = best_estimate(work, requires, on_gpu, on_cpu)
@@ -46,11 +48,11 @@ def test_the_best_estimate_is_finite_and_no_worker_beats_it(
     assert best <= estimate(work, requires, Capability.CPU, on_cpu)
 
 
-def test_a_correction_that_knows_nothing_changes_nothing() -> None:
+def test_an_empty_correction_changes_no_estimate() -> None:
     assert estimate(3, Requires.CPU, Capability.CPU, Correction()) == 3
 
 
-def test_what_is_always_twice_as_long_is_learned_as_twice() -> None:
+def test_runs_of_twice_the_prediction_double_the_estimate() -> None:
     correction = Correction()
     for _ in range(200):
         correction = learn(correction, measured_minutes=4, predicted_minutes=2)
@@ -62,12 +64,12 @@ def test_the_first_measurement_moves_the_correction_by_a_fifth() -> None:
     assert learn(Correction(), 2, 1).m == pytest.approx(log(2) / 5)
 
 
-def test_after_thousands_of_measurements_one_still_counts_two_percent() -> None:
+def test_after_many_measurements_the_next_one_still_counts_two_percent() -> None:
     assert learn(Correction(n=100_000, m=0), exp(1), 1).m == pytest.approx(0.02)
 
 
 @given(corrections, st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
-def test_one_measurement_never_counts_as_more_than_twenty_times_off(
+def test_one_measurement_counts_as_at_most_twenty_times_off(
     correction: Correction, measured: float, predicted: float
 ) -> None:
     start = Correction(n=correction.n, m=0)
@@ -75,11 +77,13 @@ def test_one_measurement_never_counts_as_more_than_twenty_times_off(
 
 
 @given(corrections)
-def test_a_correction_stays_between_a_tenth_and_ten(correction: Correction) -> None:
+def test_the_factor_of_a_correction_stays_between_a_tenth_and_ten(correction: Correction) -> None:
     assert 0.1 <= correction.factor <= 10
 
 
 @pytest.mark.parametrize(("measured", "predicted"), [(0, 1), (1, 0), (-1, 1), (inf, 1), (1, inf), (float("nan"), 1)])
-def test_a_run_that_measured_nothing_teaches_nothing(measured: float, predicted: float) -> None:
+def test_a_run_without_duration_or_prediction_leaves_the_correction_unchanged(
+    measured: float, predicted: float
+) -> None:
     before = Correction(n=3, m=0.5)
     assert learn(before, measured, predicted) is before

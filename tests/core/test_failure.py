@@ -1,4 +1,4 @@
-"""Kinds of failure, what they say of a worker, and what is done with a task whose workers die."""
+"""Kinds of failure, blame of the worker, and retries of tasks whose workers died."""
 
 import pytest
 
@@ -32,17 +32,17 @@ from morag_queue.core.failure import (
         ("", FailureKind.PROCESSING_ERROR),
     ],
 )
-def test_the_kind_of_a_failure_is_read_off_its_error(error, kind):
+def test_the_kind_of_a_failure_follows_from_its_error_text(error, kind):
     assert kind_of(error) is kind
 
 
-def test_a_full_disk_speaks_against_the_worker_a_lost_network_does_not_and_a_bad_file_is_unclear():
+def test_resource_exhaustion_blames_the_worker_and_a_network_failure_does_not():
     assert blame(FailureKind.RESOURCE_EXHAUSTION) is Blame.WORKER
     assert blame(FailureKind.NETWORK) is Blame.NONE
     assert blame(FailureKind.PROCESSING_ERROR) is Blame.UNCLEAR
 
 
-def test_a_task_whose_workers_die_runs_at_once_then_later_and_later_then_not_any_more():
+def test_a_requeued_task_runs_at_once_then_with_growing_delays_and_is_then_quarantined():
     recovery = RecoveryPolicy(retry_delay_seconds=10)
     assert [retry_decision(attempts, 3) for attempts in range(5)] == [
         RetryDecision.REASSIGN,

@@ -20,12 +20,12 @@ from morag_queue.core.histogram import (
 in_range = st.floats(SMALLEST_S, LARGEST_S)
 
 
-def test_the_documented_error_is_at_most_a_tenth():
+def test_the_documented_error_is_at_most_ten_percent():
     assert RELATIVE_ERROR <= 0.10
 
 
 @given(in_range)
-def test_a_bucket_stands_for_a_duration_within_the_documented_error(seconds):
+def test_the_value_of_a_bucket_is_within_the_documented_error(seconds):
     assert seconds_of(bucket(seconds)) == pytest.approx(seconds, rel=RELATIVE_ERROR + 1e-9)
 
 
@@ -36,30 +36,30 @@ def test_a_quantile_is_within_the_documented_error(durations, q):
 
 
 @given(st.floats(), st.floats())
-def test_any_duration_has_a_bucket_and_longer_ones_never_a_lower(one, other):
-    assert 0 <= bucket(one) <= LAST_BUCKET
-    if one <= other:
-        assert bucket(one) <= bucket(other)
+def test_every_duration_has_a_bucket_and_longer_ones_never_a_lower_one(first, second):
+    assert 0 <= bucket(first) <= LAST_BUCKET
+    if first <= second:
+        assert bucket(first) <= bucket(second)
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0, 0), (-5, 0), (float("nan"), 0), (0.0009, 0), (1e9, LAST_BUCKET)])
-def test_what_is_out_of_range_is_counted_at_its_ends(seconds, expected):
+def test_a_duration_out_of_range_is_counted_in_the_first_or_last_bucket(seconds, expected):
     assert bucket(seconds) == expected
 
 
-def test_nothing_counted_has_no_wait():
+def test_a_quantile_of_no_counts_is_zero():
     assert quantile({}, 0.95) == 0.0
     assert quantile({0: 3}, 0.95) == 0.0
 
 
 def test_windows_that_follow_one_another_add_up():
-    one = Window(60, 3, 2, 1, 6.0, 30.0, waits={5: 3}, runs={50: 3})
-    two = Window(60, 1, 0, 0, 2.0, 0.0, waits={5: 1, 7: 1}, runs={})
-    assert merge([one, two]) == Window(120, 4, 2, 1, 8.0, 30.0, waits={5: 4, 7: 1}, runs={50: 3})
+    first = Window(60, 3, 2, 1, 6.0, 30.0, waits={5: 3}, runs={50: 3})
+    second = Window(60, 1, 0, 0, 2.0, 0.0, waits={5: 1, 7: 1}, runs={})
+    assert merge([first, second]) == Window(120, 4, 2, 1, 8.0, 30.0, waits={5: 4, 7: 1}, runs={50: 3})
     assert merge([]) == Window()
 
 
-def test_a_windows_means_and_rates_are_of_what_it_counted():
+def test_means_and_rates_of_a_window_follow_from_its_counts():
     window = Window(120, 6, 2, 2, 12.0, 40.0, waits={1: 4}, runs={2: 4})
     assert (window.mean_wait_seconds, window.mean_run_seconds, window.ended) == (3.0, 10.0, 4)
     assert window.per_minute(window.arrivals) == 3.0

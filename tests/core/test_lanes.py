@@ -7,7 +7,7 @@ from morag_queue.core.model import QueueType
 
 
 @given(st.sampled_from(QueueType), st.none() | st.text())
-def test_any_worker_id_comes_back_out_of_its_lane(queue, worker):
+def test_split_returns_the_queue_and_the_worker_of_any_lane(queue, worker):
     assert split(lane(queue, worker)) == (queue, worker)
 
 
@@ -16,11 +16,11 @@ def test_dots_and_glob_characters_of_a_worker_id_are_kept(worker):
     assert split(lane(QueueType.CPU_BATCH, worker)) == ("cpu_batch", worker)
 
 
-def test_lanes_are_named_as_the_contract_says():
+def test_a_lane_is_named_queue_or_queue_dot_worker():
     assert lane(QueueType.GPU_PRIORITY) == "gpu_priority"
     assert lane(QueueType.GPU_PRIORITY, "worker-gpu-1") == "gpu_priority.worker-gpu-1"
 
 
-def test_a_lane_of_somebody_else_belongs_to_no_queue():
+def test_the_lane_of_another_application_belongs_to_no_queue():
     assert queue_of("celery") is None
     assert queue_of("gpu_priority.worker-gpu-1") is QueueType.GPU_PRIORITY

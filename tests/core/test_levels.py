@@ -12,7 +12,7 @@ from morag_queue.core.policy import Order
 TIERS = sorted(QueuePriority, reverse=True)
 priorities = st.sampled_from(TIERS)
 minutes = st.floats(allow_nan=True, allow_infinity=True)
-steps = st.sets(st.integers(0, 9), min_size=1).map(lambda ones: tuple(sorted(ones)))
+steps = st.sets(st.integers(0, 9), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ steps = st.sets(st.integers(0, 9), min_size=1).map(lambda ones: tuple(sorted(one
         ("BATCH", 60, 8), ("BATCH", 61, 9),
     ],
 )  # fmt: skip
-def test_strict_level_is_the_tiers_first_one_plus_the_cuts_in_seconds_that_are_exceeded(priority, seconds, expected):
+def test_the_strict_level_is_the_first_of_the_tier_plus_the_number_of_cuts_exceeded(priority, seconds, expected):
     assert level(QueuePriority[priority], seconds / 60, Order.STRICT) == expected
 
 
@@ -39,7 +39,7 @@ def test_strict_level_is_the_tiers_first_one_plus_the_cuts_in_seconds_that_are_e
         ("URGENT", 36_000, 0, 0), ("BATCH", 36_000, 0, 9),
     ],
 )  # fmt: skip
-def test_weighted_level_is_the_logarithm_of_weight_squared_over_length(priority, seconds, wait_s, expected):
+def test_the_weighted_level_follows_the_logarithm_of_weight_squared_over_length(priority, seconds, wait_s, expected):
     assert level(QueuePriority[priority], seconds / 60, Order.WEIGHTED, wait_s=wait_s) == expected
 
 
@@ -50,34 +50,34 @@ def test_a_short_normal_overtakes_a_long_high_in_weighted_order_only():
 
 
 @given(priorities, minutes, st.sampled_from(Order), st.floats())
-def test_any_task_has_a_level_from_0_to_9_and_0_is_for_urgent_alone(priority, estimate, order, wait_s):
+def test_every_task_has_a_level_from_0_to_9_and_only_urgent_tasks_have_0(priority, estimate, order, wait_s):
     found = level(priority, estimate, order, wait_s=wait_s)
     assert found in LEVELS
     assert (found == 0) == (priority is QueuePriority.URGENT)
 
 
 @given(minutes, minutes)
-def test_tiers_never_cross_in_strict_order_whatever_the_lengths(one, other):
+def test_a_tier_is_always_before_the_next_one_in_strict_order(first, second):
     for higher, lower in pairwise(TIERS):
-        assert level(higher, one, Order.STRICT) < level(lower, other, Order.STRICT)
+        assert level(higher, first, Order.STRICT) < level(lower, second, Order.STRICT)
 
 
 @given(priorities, st.sampled_from(Order), st.floats(0, 1e6), st.floats(0, 1e6))
-def test_the_shorter_is_never_behind_the_longer_inside_a_tier(priority, order, one, other):
-    assert level(priority, min(one, other), order) <= level(priority, max(one, other), order)
+def test_inside_a_tier_a_shorter_task_is_never_behind_a_longer_one(priority, order, first, second):
+    assert level(priority, min(first, second), order) <= level(priority, max(first, second), order)
 
 
 @given(priorities, st.floats(0, 1e6), st.sampled_from(Order), st.floats(0, 1e7))
-def test_waiting_never_makes_a_level_worse(priority, estimate, order, wait_s):
+def test_waiting_never_raises_the_level(priority, estimate, order, wait_s):
     assert level(priority, estimate, order, wait_s=wait_s) <= level(priority, estimate, order)
 
 
-def test_an_estimate_that_is_no_number_counts_as_a_long_one():
+def test_an_estimate_that_is_not_a_number_counts_as_a_long_one():
     assert level(QueuePriority.NORMAL, float("nan"), Order.STRICT) == 5
 
 
 @given(st.integers(0, 9), steps)
-def test_snap_finds_the_list_that_kombu_pushes_to(wanted, polled):
+def test_snap_gives_the_step_that_kombu_pushes_to(wanted, polled):
     channel = Channel.__new__(Channel)
     channel.priority_steps = polled
     assert snap(wanted, polled) == channel.priority(wanted)
@@ -90,17 +90,17 @@ def test_snap_finds_the_list_that_kombu_pushes_to(wanted, polled):
         ([range(10), (0, 3, 6, 9)], (0, 3, 6, 9)),
         ([(0, 3, 6, 9), (0, 5)], (0,)),
         ([(0, 3), (3, 1)], (3,)),
-        ([(0, 3), (1, 4), (4, 1)], (1,)),  # no step in common: what most of them poll
+        ([(0, 3), (1, 4), (4, 1)], (1,)),  # no common step: the one that most workers poll
         ([()], LEVELS),
         ([range(20), (0, 12)], (0,)),
     ],
 )
-def test_common_steps_are_what_all_the_workers_of_a_lane_poll(workers, common):
+def test_common_steps_are_those_that_all_workers_of_a_lane_poll(workers, common):
     assert common_steps(workers) == common
 
 
 @given(st.lists(steps, min_size=1))
-def test_a_message_never_goes_where_nobody_polls(fleet):
+def test_some_worker_polls_the_list_of_every_message(fleet):
     common = common_steps(fleet)
     assert common
     for wanted in LEVELS:
@@ -108,20 +108,20 @@ def test_a_message_never_goes_where_nobody_polls(fleet):
 
 
 @given(priorities, minutes)
-def test_the_tier_is_read_back_from_a_strict_level(priority, estimate):
+def test_the_tier_of_a_strict_level_is_the_priority_of_the_task(priority, estimate):
     assert priority_of_level(level(priority, estimate, Order.STRICT)) is priority
 
 
 @given(st.integers())
-def test_any_level_of_a_foreign_message_has_a_tier(n):
+def test_any_integer_level_has_a_tier(n):
     assert priority_of_level(n) in QueuePriority
 
 
-@pytest.mark.parametrize("word", ["HIGH", "high", " High\n"])
-def test_a_priority_is_read_in_any_case(word):
-    assert parse_priority(word) is QueuePriority.HIGH
+@pytest.mark.parametrize("name", ["HIGH", "high", " High\n"])
+def test_a_priority_is_parsed_in_any_case(name):
+    assert parse_priority(name) is QueuePriority.HIGH
 
 
-def test_an_unknown_priority_is_refused_with_the_words_there_are():
+def test_an_unknown_priority_is_refused_with_the_valid_names():
     with pytest.raises(ValueError, match="unknown priority 'urgnt': use one of URGENT, HIGH, NORMAL, LOW, BATCH"):
         parse_priority("urgnt")

@@ -11,9 +11,9 @@ AUDIO = TaskProfile(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, esti
 DOCUMENT = TaskProfile(Requires.CPU, content_type=ContentType.DOCUMENT, estimated_minutes=1)
 
 
-def pinned(task, view, pin="w", **wishes):
+def pinned(task, view, pin="w", **options):
     workers = (view,) if view else ()
-    return route(task, fleet(*workers, worker("other", "gpu")), Policy(), Queues(), pin=pin, **wishes)
+    return route(task, fleet(*workers, worker("other", "gpu")), Policy(), Queues(), pin=pin, **options)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ def pinned(task, view, pin="w", **wishes):
     [
         (VIDEO, worker("w", "gpu"), "gpu_priority.w"),
         (AUDIO, worker("w", "hybrid"), "gpu_fallback.w"),
-        (AUDIO, worker("w"), "cpu_standard.w"),  # what the queue falls back to
-        (DOCUMENT, worker("w", "gpu"), "gpu_priority.w"),  # any lane that it reads is an address
+        (AUDIO, worker("w"), "cpu_standard.w"),  # the fallback of its queue
+        (DOCUMENT, worker("w", "gpu"), "gpu_priority.w"),  # any lane that the worker reads will do
         (VIDEO, worker("w", "gpu", beat_age=20), "gpu_priority.w"),  # suspect
         (AUDIO, worker("w", "gpu", queues=("gpu_priority",)), "gpu_priority.w"),
     ],
@@ -33,14 +33,14 @@ def test_a_pinned_task_goes_to_a_lane_that_its_worker_reads(task, view, lane):
     assert routed.decision.reason == "pinned to w"
 
 
-def test_a_pin_to_a_full_worker_waits_in_its_lane():
+def test_a_task_pinned_to_a_full_worker_waits_in_its_lane():
     full = fleet(worker("w", "gpu"), held=held("w", QueueType.GPU_PRIORITY, 2))
     assert route(VIDEO, full, Policy(), Queues(), pin="w").lane == "gpu_priority.w"
 
 
 REFUSED = [
     (VIDEO, None, "unknown_worker",
-     "worker w is not registered: start it or choose another, or add --force"),
+     "worker w is not registered: start it or choose another worker, or add --force"),
     (VIDEO, worker("w"), "no_gpu",
      "worker w has no GPU, and the task needs one: choose a worker with a GPU, or add --force"),
     (VIDEO, worker("w", "gpu", cordon="cordoned", cordon_reason="new disk"), "cordoned",
@@ -56,43 +56,45 @@ REFUSED = [
     (VIDEO, worker("w", "gpu", memory_gb=1.0), "memory",
      "worker w has less memory than the task is expected to need: choose another worker, or add --force"),
     (VIDEO, worker("w", "hybrid", queues=("cpu_standard",)), "no_safe_lane",
-     "no lane of worker w keeps the task from workers without a GPU (cpu_standard is served by cpu workers): "
+     "worker w has no lane that keeps the task from workers without a GPU (cpu_standard is served by cpu workers): "
      "add --force"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("task", "view", "code", "message"), REFUSED, ids=[case[2] for case in REFUSED])
-def test_a_pin_to_a_worker_that_cannot_take_it_is_refused_and_says_what_to_do(task, view, code, message):
+def test_a_pin_to_a_worker_that_cannot_take_the_task_is_refused_with_the_remedy(task, view, code, message):
     refusal = pinned(task, view)
     assert (refusal.code, refusal.subject, refusal.message) == (code, "w", message)
     assert refusal.overridable
 
 
 @pytest.mark.parametrize(("task", "view", "code", "message"), REFUSED, ids=[case[2] for case in REFUSED])
-def test_a_forced_pin_goes_to_that_worker_all_the_same(task, view, code, message):
+def test_a_forced_pin_goes_to_that_worker_despite_the_obstacle(task, view, code, message):
     routed = pinned(task, view, force=True)
     assert routed.lane.endswith(".w")
     assert routed.decision.worker_id == "w"
 
 
-def test_the_reason_of_a_forced_pin_says_what_stood_against_it():
+def test_the_reason_of_a_forced_pin_names_the_obstacle():
     assert pinned(VIDEO, worker("w"), force=True).decision.reason == (
-        "pinned to w by force, though it has no GPU, and the task needs one"
+        "pinned to w by force, although it has no GPU, and the task needs one"
     )
-    assert pinned(VIDEO, None, force=True).decision.reason == "pinned to w by force, though it is not registered"
+    assert pinned(VIDEO, None, force=True).decision.reason == "pinned to w by force, although it is not registered"
 
 
 @pytest.mark.parametrize(
-    ("view", "wishes", "message"),
+    ("view", "options", "message"),
     [
-        (worker("w", queues=("celery",)), {}, "worker w does not read any of the queues: it reads none of ours"),
+        (worker("w", queues=("celery",)), {},
+         "worker w does not read any of the four queues (it reads none of them): choose a queue or a worker that fits"),
         (worker("w", "gpu"), {"queue": QueueType.CPU_BATCH},
-         "worker w does not read cpu_batch.w: it reads gpu_fallback, gpu_priority"),
+         "worker w does not read cpu_batch.w (it reads gpu_fallback, gpu_priority): "
+         "choose a queue or a worker that fits"),
     ],
 )  # fmt: skip
-def test_a_pin_to_a_lane_that_the_worker_does_not_read_is_refused_force_or_not(view, wishes, message):
+def test_a_pin_to_a_lane_that_the_worker_does_not_read_is_refused_even_with_force(view, options, message):
     for force in (False, True):
-        refusal = pinned(DOCUMENT, view, force=force, **wishes)
+        refusal = pinned(DOCUMENT, view, force=force, **options)
         assert (refusal.code, refusal.message, refusal.overridable) == ("not_served", message, False)
 
 

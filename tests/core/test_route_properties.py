@@ -1,4 +1,4 @@
-"""For any fleet, task and table of queues: routing answers, and keeps the rules that nothing may break."""
+"""Properties of routing that hold for any fleet, task and queue table."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ from morag_queue.core.routing.types import Refusal, TaskProfile
 from tests.core.fleets import fleet, held, queued, worker
 
 NAMES = ("a", "b", "c.d", "e*", "f")
-kinds = st.sampled_from([one.value for one in Capability])
+capabilities = st.sampled_from([capability.value for capability in Capability])
 some_queues = st.sets(st.sampled_from(QueueType)).map(tuple)
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -40,7 +40,7 @@ def workers_named(name, *, healthy):
     return st.builds(
         worker,
         st.just(name),
-        kinds,
+        capabilities,
         beat_age=st.just(1.0) if healthy else st.none() | st.sampled_from([1.0, 20.0, 90.0]),
         stopped=st.just(False) if healthy else st.booleans(),
         cordon=st.none() if healthy else st.none() | st.sampled_from(["cordoned", "draining", "drained"]),
@@ -58,11 +58,11 @@ def fleets(draw, *, healthy=False):
     names = draw(st.sets(st.sampled_from(NAMES)))
     workers = [draw(workers_named(name, healthy=healthy)) for name in sorted(names)]
     queues, counts = st.sampled_from(QueueType), st.integers(0, 3)
-    in_hands = [one for name in sorted(names) for one in held(name, draw(queues), draw(counts))]
+    messages = [message for name in sorted(names) for message in held(name, draw(queues), draw(counts))]
     lanes = {(draw(queues), name): draw(counts) for name in (None, *sorted(names))}
     return fleet(
         *workers,
-        held=tuple(in_hands),
+        held=tuple(messages),
         lanes=tuple(queued(queue, count, name) for (queue, name), count in lanes.items()),
         paused=draw(st.frozensets(st.sampled_from(QueueType), max_size=2)),
     )
@@ -74,14 +74,14 @@ def readers(snapshot, lane):
     return reading if owner is None else [info for info in reading if info.worker == owner]
 
 
-wishes = st.fixed_dictionaries(
+requests = st.fixed_dictionaries(
     {"pin": st.none() | st.sampled_from([*NAMES, "unknown"]), "queue": st.none() | st.sampled_from(QueueType)}
 )
 
 
-@given(tasks, fleets(), policies, tables, wishes, st.booleans())
-def test_every_task_gets_a_place_or_a_refusal_in_words(task, snapshot, policy, queues, wish, force):
-    answer = route(task, snapshot, policy, queues, force=force, **wish)
+@given(tasks, fleets(), policies, tables, requests, st.booleans())
+def test_every_task_gets_a_placement_or_a_refusal_with_a_message(task, snapshot, policy, queues, request, force):
+    answer = route(task, snapshot, policy, queues, force=force, **request)
     if isinstance(answer, Refusal):
         assert answer.message
     else:
@@ -90,13 +90,13 @@ def test_every_task_gets_a_place_or_a_refusal_in_words(task, snapshot, policy, q
         assert split(answer.lane)[0] == answer.queue == answer.decision.target_queue
 
 
-@given(tasks, fleets(), policies, tables, wishes, st.booleans())
-def test_work_that_needs_a_gpu_is_never_in_a_lane_that_a_worker_without_one_reads(
-    task, snapshot, policy, queues, wish, force
+@given(tasks, fleets(), policies, tables, requests, st.booleans())
+def test_gpu_only_work_never_enters_a_lane_that_a_worker_without_a_gpu_reads(
+    task, snapshot, policy, queues, request, force
 ):
-    needy = TaskProfile(Requires.GPU, task.priority, task.content_type, task.estimated_minutes, task.memory_gb)
-    answer = route(needy, snapshot, policy, queues, force=force, **wish)
-    if isinstance(answer, Refusal) or (force and wish["pin"]):
+    gpu_only = TaskProfile(Requires.GPU, task.priority, task.content_type, task.estimated_minutes, task.memory_gb)
+    answer = route(gpu_only, snapshot, policy, queues, force=force, **request)
+    if isinstance(answer, Refusal) or (force and request["pin"]):
         return
     assert all(info.capability.has_gpu for info in readers(snapshot, answer.lane))
     assert Capability.CPU not in queues.of(answer.queue).served_by
@@ -104,7 +104,7 @@ def test_work_that_needs_a_gpu_is_never_in_a_lane_that_a_worker_without_one_read
 
 
 @given(tasks, fleets(), policies, tables, st.sampled_from([*NAMES, "unknown"]), st.booleans())
-def test_a_pin_never_goes_elsewhere(task, snapshot, policy, queues, pin, force):
+def test_a_pinned_task_goes_to_a_lane_of_its_worker_or_is_refused(task, snapshot, policy, queues, pin, force):
     answer = route(task, snapshot, policy, queues, pin=pin, force=force)
     if not isinstance(answer, Refusal):
         assert split(answer.lane)[1] == pin == answer.decision.worker_id
@@ -117,9 +117,11 @@ def test_a_named_queue_is_kept_or_refused(task, snapshot, policy, queues, queue)
     assert isinstance(answer, Refusal) or answer.queue is queue
 
 
-@given(tasks, fleets(), policies, tables, wishes)
-def test_a_message_is_put_where_its_readers_poll_if_they_have_a_step_in_common(task, snapshot, policy, queues, wish):
-    answer = route(task, snapshot, policy, queues, **wish)
+@given(tasks, fleets(), policies, tables, requests)
+def test_the_level_is_polled_by_all_readers_of_the_lane_if_they_have_a_common_step(
+    task, snapshot, policy, queues, request
+):
+    answer = route(task, snapshot, policy, queues, **request)
     if isinstance(answer, Refusal):
         return
     polled = [set(info.priority_steps) for info in readers(snapshot, answer.lane)]
@@ -128,31 +130,29 @@ def test_a_message_is_put_where_its_readers_poll_if_they_have_a_step_in_common(t
 
 
 @given(st.lists(tasks, max_size=20), fleets(healthy=True), policies, tables)
-def test_in_a_batch_each_task_names_the_best_worker_of_its_table_and_no_limit_is_passed(
-    batch, snapshot, policy, queues
-):
+def test_in_a_batch_each_task_names_the_best_worker_of_its_table_within_its_limit(batch, snapshot, policy, queues):
     router = Router(snapshot, policy, queues)
-    given_to = {}
+    assigned = {}
     for task in batch:
         answer = router.route(task, explain=True)
         if isinstance(answer, Refusal) or answer.queue in snapshot.paused:
             continue
-        fit = [one for one in answer.scores if one.verdict == "fit"]
+        fit = [row for row in answer.scores if row.verdict == "fit"]
         assert answer.decision.worker_id == (fit[0].worker if fit else None)
         if split(answer.lane)[1] is not None:
-            given_to[answer.lane] = given_to.get(answer.lane, 0) + 1
-    for lane, count in given_to.items():
+            assigned[answer.lane] = assigned.get(answer.lane, 0) + 1
+    for lane, count in assigned.items():
         assert count <= queues.of(QueueType(split(lane)[0])).max_tasks_per_worker
 
 
 @given(tasks, st.sampled_from([("cpu", Requires.CPU), ("gpu", Requires.GPU), ("gpu", Requires.GPU_PREFERRED)]),
        st.integers(0, 3), policies)  # fmt: skip
-def test_at_equal_loads_a_hybrid_loses_to_the_specialist(task, special, load, policy):
-    kind, requires = special
+def test_at_equal_loads_a_hybrid_loses_to_the_specialist(task, specialist, load, policy):
+    capability, requires = specialist
     work = TaskProfile(requires, task.priority, task.content_type, task.estimated_minutes, 0.0)
     snapshot = fleet(
         worker("a-hybrid", "hybrid", slots=4),
-        worker("specialist", kind, slots=4),
+        worker("specialist", capability, slots=4),
         held=held("a-hybrid", QueueType.CPU_BATCH, load) + held("specialist", QueueType.CPU_BATCH, load),
     )
     answer = route(work, snapshot, policy, Queues())
@@ -164,6 +164,6 @@ def test_every_score_is_between_0_and_1_and_only_a_fit_worker_has_one(task, snap
     answer = route(task, snapshot, policy, queues)
     if not isinstance(answer, Refusal):
         assert len(answer.scores) == len(snapshot.workers)
-        for one in answer.scores:
-            assert 0 <= one.score <= 1
-            assert (one.score > 0) == (one.verdict == "fit")
+        for row in answer.scores:
+            assert 0 <= row.score <= 1
+            assert (row.score > 0) == (row.verdict == "fit")

@@ -4,7 +4,7 @@ from tests.core.fleets import NOW, fleet, held, queued, worker
 GPU, CPU = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD
 
 
-def test_a_snapshot_finds_lanes_workers_and_what_they_hold_by_name():
+def test_a_snapshot_indexes_lanes_workers_and_held_messages_by_name():
     snapshot = fleet(
         worker("a", "gpu"),
         worker("b"),

@@ -1,4 +1,4 @@
-"""A doctor for the empty Valkey of a test, and the records that real workers leave in its registry."""
+"""The doctor on the empty Valkey of a test, and the records that real workers write to its registry."""
 
 import json
 from collections.abc import Callable
@@ -24,46 +24,46 @@ Examine = Callable[..., dict[Code, Finding]]
 
 @pytest.fixture
 def examine(valkey: str) -> Examine:
-    """What the doctor finds on `valkey` (or at `url`), the worst of each code; `broker` are its settings."""
+    """Run the doctor on `valkey` (or `url`) and return the worst finding of each code; `broker` are settings."""
 
-    def look(url: str = valkey, **broker: Any) -> dict[Code, Finding]:
+    def run(url: str = valkey, **broker: Any) -> dict[Code, Finding]:
         settings = Settings(redis_url=url, broker=BrokerSettings(**broker))
         found = doctor(RedisBroker(settings)).findings
-        return {one.code: one for one in reversed(found) if "no worker has registered here" not in one.message}
+        return {item.code: item for item in reversed(found) if "no worker has registered here" not in item.message}
 
-    return look
+    return run
 
 
 @pytest.fixture
 def register(client: redis.Redis) -> Callable[..., None]:
-    """A worker that registered and beats; what is given differs from a good one."""
+    """Register a healthy worker with a heartbeat; keywords override its fields."""
     return lambda *args, **more: records.register(client, *args, **more)
 
 
 @pytest.fixture
 def queue(client: redis.Redis, valkey: str) -> Callable[..., str]:
-    """Queues a task as `submit` does; returns its id."""
-    wire, broker, numbers = MessageBuilder(), RedisBroker(Settings(redis_url=valkey), client), count()
+    """Queue a task as `submit` does and return its id."""
+    builder, broker, numbers = MessageBuilder(), RedisBroker(Settings(redis_url=valkey), client), count()
 
-    def one(lane: str = "cpu_standard", *, level: int = 4, minutes: float = 1.0, age_s: float = 0.0) -> str:
+    def put(lane: str = "cpu_standard", *, level: int = 4, minutes: float = 1.0, age_s: float = 0.0) -> str:
         queue, _, worker = lane.partition(".")
         task_id = f"task-{next(numbers)}"
         entry = TaskQueueEntry(
             task_id=task_id, task="t", queue=QueueType(queue), lane=lane, level=level, estimated_duration=minutes,
             priority=QueuePriority(priority_of_level(level)), enqueued_at=broker.now() - age_s,
         )  # fmt: skip
-        text, record = wire.message(entry)
+        text, record = builder.message(entry)
         assert broker.submit([OutgoingMessage(task_id, text, record, queue, lane, level, bool(worker))]) == [True]
         return task_id
 
-    return one
+    return put
 
 
 @pytest.fixture
 def claim(client: redis.Redis) -> Callable[[str, str], None]:
-    """Puts a message into a worker's hands, as the claim script leaves it; no owner where `worker` is empty."""
+    """Make a worker hold a message, as the claim script does; an empty `worker` leaves it without an owner."""
 
-    def one(task_id: str, worker: str) -> None:
+    def hold(task_id: str, worker: str) -> None:
         keys = Keys()
         raw = client.rpop("cpu_standard\x06\x164")
         client.hset(keys.unacked, task_id, json.dumps([json.loads(raw), "", "cpu_standard"]))
@@ -71,4 +71,4 @@ def claim(client: redis.Redis) -> Callable[[str, str], None]:
             record = [worker, f"{worker}.run", task_id, "cpu_standard", 4, 1_700_000_000_000]
             client.hset(keys.held, task_id, json.dumps(record))
 
-    return one
+    return hold

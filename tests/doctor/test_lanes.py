@@ -1,4 +1,4 @@
-"""Findings about keys, lanes and messages, each brought about on a real server."""
+"""Findings about keys, lanes and messages, each caused on a real server."""
 
 from celery import Celery
 
@@ -9,7 +9,7 @@ from morag_queue.broker.keys import Keys
 from morag_queue.core.doctor import Code, Severity
 
 
-def test_every_key_that_we_name_says_its_type():
+def test_every_key_property_documents_its_redis_type():
     members = {getattr(Keys(), name) for name, member in vars(Keys).items() if isinstance(member, property)}
     assert fixed_keys(Keys()).keys() == members, (
         "its description in Keys should begin with hash:, set:, string:, list: …"
@@ -17,11 +17,11 @@ def test_every_key_that_we_name_says_its_type():
     assert {"mq:task:", "mq:minute:", "mq:hour:"} <= set(key_families(Keys()))
 
 
-def test_every_command_of_the_scripts_can_be_tried():
+def test_every_command_of_the_scripts_has_arguments_for_a_trial():
     assert used_by_scripts() - ARGUMENTS.keys() == set()
 
 
-def test_every_command_is_tried_with_arguments_that_the_server_takes(client):
+def test_the_server_accepts_the_trial_arguments_of_every_command(client):
     tried = [["MULTI"], *(acl._command(name, "k") for name in ARGUMENTS)]
     connection = client.connection_pool.get_connection()
     assert {reply for command in tried if (reply := acl._reply(connection, command))} == set()
@@ -29,20 +29,22 @@ def test_every_command_is_tried_with_arguments_that_the_server_takes(client):
     assert client.dbsize() == 0
 
 
-def test_a_fleet_that_works_leaves_no_key_that_the_doctor_does_not_know(examine, register, queue):
+def test_a_working_fleet_creates_no_key_that_the_doctor_calls_unknown(examine, register, queue):
     register()
     queue()
     assert set(examine()) == {Code.NO_APPEND_ONLY_FILE, Code.QUEUE_WITHOUT_WORKER}
 
 
-def test_a_key_of_the_wrong_type_is_named_even_where_it_hides_the_whole_fleet(examine, client):
+def test_a_key_of_the_wrong_type_is_named_even_if_it_makes_the_fleet_unreadable(examine, client):
     client.set("cpu_standard", "mine")
-    assert examine()[Code.WRONG_KEY_TYPE].message.startswith("the key cpu_standard is a string, not a list")
+    assert examine()[Code.WRONG_KEY_TYPE].message.startswith(
+        "the key cpu_standard is a string, not a list: every command that uses it fails"
+    )
     client.delete("cpu_standard")
     client.set("mq:workers", "mine")
     found = examine()
     assert found[Code.WRONG_KEY_TYPE].message.startswith("the key mq:workers is a string, not a hash")
-    assert "the fleet could not be looked at" in found[Code.NOT_CHECKED].message
+    assert "the fleet could not be read" in found[Code.NOT_CHECKED].message
     assert found[Code.NOT_CHECKED].severity is Severity.ERROR
 
 
@@ -52,7 +54,7 @@ def test_unknown_keys_in_our_namespace_are_counted_and_fixed_keys(examine, clien
     assert (found.subject, found.message.split(" in ")[0]) == ("mq:cache, mq:other:2", "2 keys")
 
 
-def test_lists_under_another_separator_are_found(examine, client):
+def test_lists_with_another_separator_are_found(examine, client):
     client.lpush("cpu_standard:3", "x")
     client.lpush("cpu_standard:6", "x")
     client.lpush("cpu_standard_archive", "x")
@@ -71,21 +73,23 @@ def test_messages_at_a_level_that_no_worker_polls_are_stranded(examine, register
     register(priority_steps=(0, 3, 6, 9))
     queue(level=4)
     found = examine()
-    assert found[Code.MESSAGES_STRANDED].message.startswith("1 message of cpu_standard at level 4")
+    assert found[Code.MESSAGES_STRANDED].message == (
+        "1 message of cpu_standard at level 4 will never run: none of its workers polls that level"
+    )
     assert "[0, 3, 6, 9]" in found[Code.PRIORITY_STEPS_DIFFER].message
     register("worker-2")
     assert Code.MESSAGES_STRANDED not in examine()
 
 
-def test_work_without_a_worker_in_service_is_an_error_that_names_the_queue(examine, register, queue):
+def test_tasks_in_a_queue_without_a_worker_in_service_are_an_error(examine, register, queue):
     queue("gpu_priority")
     register()
     found = examine()[Code.QUEUE_WITHOUT_WORKER]
     assert (found.severity, found.subject) == (Severity.ERROR, "gpu_priority")
-    assert "1 task in gpu_priority, and no worker in service reads it" in found.message
+    assert found.message == "1 task waits in gpu_priority, and no worker in service reads it"
 
 
-def test_a_lane_of_a_worker_that_is_not_there_is_an_error(examine, register, queue):
+def test_tasks_in_the_lane_of_an_absent_worker_are_an_error(examine, register, queue):
     queue("cpu_standard.worker-9")
     assert "the lane of worker-9, which is not registered" in examine()[Code.LANE_WITHOUT_WORKER].message
     register("worker-9", beat={"stopped": True})
@@ -94,29 +98,30 @@ def test_a_lane_of_a_worker_that_is_not_there_is_an_error(examine, register, que
     assert found.remedy.startswith("morag-queue failover worker-9")
 
 
-def test_messages_that_are_not_celerys_are_counted_and_left_alone(examine, client):
+def test_messages_that_are_not_celerys_are_counted_and_stay_in_the_lane(examine, client):
     client.lpush("cpu_batch", "not json", '{"json": "but no message"}')
     found = examine()[Code.FOREIGN_MESSAGES]
     assert (found.subject, found.severity) == ("cpu_batch", Severity.WARNING)
+    assert found.message == "at least 2 messages in cpu_batch are not Celery's and stay where they are"
     assert client.llen("cpu_batch") == 2
 
 
-def test_a_plain_producers_message_without_a_priority_is_a_warning(examine, register, valkey):
+def test_a_message_without_a_priority_is_a_warning(examine, register, valkey):
     register()
     with Celery(broker=valkey, set_as_current=False) as producer:
         producer.send_task("t", queue="cpu_standard")
-    assert "kombu's 0, before URGENT ones" in examine()[Code.NO_PRIORITY].message
+    assert "kombu's default is level 0, that of URGENT tasks" in examine()[Code.NO_PRIORITY].message
     assert Code.FOREIGN_MESSAGES not in examine()
 
 
-def test_a_task_that_waits_longer_than_its_priority_bears_is_starving(examine, register, queue):
+def test_a_task_that_exceeded_the_maximum_wait_of_its_priority_is_starving(examine, register, queue):
     register(beat={"active": 1})
     queue(level=0, age_s=20 * 60)
     found = examine()[Code.TASKS_STARVING]
-    assert found.message == "a URGENT task has waited 20 min in cpu_standard; 15 min is the limit"
+    assert found.message == "an URGENT task has waited 20 min in cpu_standard; the limit is 15 min"
 
 
-def test_a_taken_message_without_an_owner_is_stuck(examine, register, queue, claim):
+def test_an_unacked_message_without_an_owner_is_stuck(examine, register, queue, claim):
     register()
     claim(queue(), "")
-    assert examine()[Code.UNOWNED_MESSAGES].message == "1 message taken by no worker that is known: stuck"
+    assert examine()[Code.UNOWNED_MESSAGES].message == "1 unacked message is stuck: no known worker holds it"

@@ -1,4 +1,4 @@
-"""Findings about the server, each brought about on a real one."""
+"""Findings about the server, most of them caused on a real one."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from morag_queue.local.waiting import until
 
 @pytest.fixture
 def configure(client):
-    """CONFIG SET for one test."""
+    """Change the server's configuration for one test."""
     before = {}
 
     def change(**options):
@@ -26,22 +26,25 @@ def configure(client):
         client.config_set(key, value)
 
 
-def judged(**server):
+def findings_for(**server):
     facts = Facts(Snapshot(taken_at=1.0), server=Server(**{"version": "7.2", **server}))
-    return {one.code: one for one in diagnose(facts) if one.code is not Code.QUEUE_WITHOUT_WORKER}
+    return {finding.code: finding for finding in diagnose(facts) if finding.code is not Code.QUEUE_WITHOUT_WORKER}
 
 
-def test_a_server_without_an_append_only_file_is_a_warning_and_with_one_is_none(examine, configure):
+def test_a_server_without_an_append_only_file_is_a_warning(examine, configure):
     found = examine()
     assert found[Code.NO_APPEND_ONLY_FILE].severity is Severity.WARNING
-    assert "everything is lost, for it takes no snapshots either" in found[Code.NO_APPEND_ONLY_FILE].message
+    assert (
+        "when it stops, everything is lost, since it takes no snapshots either"
+        in found[Code.NO_APPEND_ONLY_FILE].message
+    )
     configure(save="3600 1")
-    assert "since its last snapshot is lost" in examine()[Code.NO_APPEND_ONLY_FILE].message
+    assert "all changes since its last snapshot are lost" in examine()[Code.NO_APPEND_ONLY_FILE].message
     configure(appendonly="yes")
     assert examine() == {}
 
 
-def test_a_policy_that_evicts_keys_is_an_error_once_memory_is_limited(examine, configure):
+def test_an_eviction_policy_for_all_keys_is_an_error_once_memory_is_limited(examine, configure):
     configure(maxmemory_policy="allkeys-lru")
     found = examine()[Code.KEYS_CAN_BE_EVICTED]
     assert (found.severity, found.remedy.split(",")[0]) == (
@@ -56,7 +59,7 @@ def test_a_policy_that_evicts_keys_is_an_error_once_memory_is_limited(examine, c
     assert examine()[Code.KEYS_CAN_BE_EVICTED].severity is Severity.WARNING
 
 
-def test_memory_that_is_nearly_used_up_is_a_warning_and_then_an_error(examine, configure, client):
+def test_nearly_exhausted_memory_is_a_warning_and_then_an_error(examine, configure, client):
     assert Code.MEMORY_LOW not in examine()
     client.setrange("ballast", 40_000_000, "x")  # a SET would leave a buffer as large, to be freed some time later
     used = client.info("memory")["used_memory"]
@@ -65,23 +68,24 @@ def test_memory_that_is_nearly_used_up_is_a_warning_and_then_an_error(examine, c
     configure(maxmemory=used * 100 // 98)
     found = examine()[Code.MEMORY_LOW]
     assert found.severity is Severity.ERROR
-    assert "nothing can be queued or finished" in found.message
+    assert "no task can be queued or finished" in found.message
 
 
 def test_a_server_that_cannot_write_its_snapshot_is_an_error(make_fleet, examine):
     fleet = make_fleet(config={"save": "3600 1"})
     shutil.rmtree(fleet.dir / "valkey")
     fleet.redis.bgsave()
-    until(lambda: not fleet.redis.info("persistence")["rdb_bgsave_in_progress"], 10, "it goes on saving")
+    until(lambda: not fleet.redis.info("persistence")["rdb_bgsave_in_progress"], 10, "the snapshot does not end")
     assert "last snapshot could not be written" in examine(fleet.url)[Code.SAVING_FAILS].message
 
 
-def test_a_replica_is_an_error_that_names_the_primary_as_the_way_out(examine, client, valkey):
+def test_a_replica_is_an_error_with_the_primary_as_the_remedy(examine, client, valkey):
     client.replicaof("127.0.0.1", 1)
     try:
         found = examine()[Code.READ_ONLY_REPLICA]
     finally:
         client.replicaof("NO", "ONE")
+    assert found.message == "the server is a replica: it refuses writes, so nothing can be submitted or claimed"
     assert "use the URL of the primary" in found.remedy
 
 
@@ -91,38 +95,38 @@ def test_cluster_mode_is_an_error(make_fleet, examine):
     assert found[Code.CLUSTER_MODE].severity is Severity.ERROR
 
 
-def test_rights_that_are_missing_are_named_with_the_command_that_grants_them(examine, client, valkey):
+def test_missing_rights_are_named_with_the_command_that_grants_them(examine, client, valkey):
     client.acl_setuser(
         "clerk", enabled=True, passwords=["+hunter2"], keys=["mq:*", "?pu_*"], channels=["*"],
         commands=["+@all", "-lrange", "-client|list"],
     )  # fmt: skip
     try:
         found = [
-            one
-            for one in diagnose(_facts(valkey.replace("redis://", "redis://clerk:hunter2@")))
-            if one.code is Code.RIGHTS_MISSING
+            finding
+            for finding in diagnose(_facts(valkey.replace("redis://", "redis://clerk:hunter2@")))
+            if finding.code is Code.RIGHTS_MISSING
         ]
     finally:
         client.acl_deluser("clerk")
-    assert [one.message for one in found] == [
+    assert [finding.message for finding in found] == [
         "the login clerk may not use CLIENT LIST, LRANGE",
         "the login clerk may not touch the keys unacked*, unacked_index*",
     ]
     assert found[0].remedy == "ACL SETUSER clerk +client|list +lrange"
-    assert not any("hunter2" in one.message + one.remedy for one in found)
+    assert not any("hunter2" in finding.message + finding.remedy for finding in found)
 
 
-def test_what_may_not_be_read_is_said_and_the_rest_is_looked_at(examine, client, valkey):
+def test_a_part_that_may_not_be_read_is_reported_and_the_rest_is_checked(examine, client, valkey):
     client.acl_setuser("clerk", enabled=True, passwords=["+p"], keys=["*"], channels=["*"], commands=["+@all", "-info"])
     try:
         found = examine(valkey.replace("redis://", "redis://clerk:p@"))
     finally:
         client.acl_deluser("clerk")
-    assert "INFO could not be looked at" in found[Code.NOT_CHECKED].message
+    assert "INFO could not be read" in found[Code.NOT_CHECKED].message
     assert Code.RIGHTS_MISSING in found
 
 
-def test_trying_rights_changes_nothing(client, examine):
+def test_the_check_of_rights_changes_no_key(client, examine):
     examine()
     assert client.dbsize() == 0
 
@@ -138,8 +142,8 @@ def test_trying_rights_changes_nothing(client, examine):
         ({"kind": "valkey", "version": "7.2.5"}, None),
     ],
 )
-def test_kind_and_version_of_the_server(server, code):
-    assert list(judged(**server)) == ([] if code is None else [code])
+def test_an_old_or_unknown_server_is_found_by_kind_and_version(server, code):
+    assert list(findings_for(**server)) == ([] if code is None else [code])
 
 
 def test_the_version_of_a_real_server_is_read(valkey, client):

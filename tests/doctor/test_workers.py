@@ -1,33 +1,38 @@
-"""Findings about workers: registry records of real shape, and real workers without the agent."""
+"""Findings about workers, from realistic registry records and from real workers."""
 
 import pytest
 import redis
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.leader import Leases
-from morag_queue.core.doctor import Code, Severity
+from morag_queue.core.doctor import Code, Facts, Severity, diagnose
 from morag_queue.core.model import Capability, QueueType
+from morag_queue.core.policy import Policy
 from morag_queue.local.waiting import until
+from tests.core.fleets import fleet, worker
+
+PREFETCHES = "prefetches tasks (worker_prefetch_multiplier is not 1): no other worker can take or reorder them"
 
 
-def test_a_good_worker_is_nothing_to_talk_about(examine, register):
+def test_a_healthy_worker_has_no_finding(examine, register):
     register(capability=Capability.HYBRID, queues=tuple(QueueType))
     assert set(examine()) == {Code.NO_APPEND_ONLY_FILE}
 
 
-def test_real_workers_with_the_agent_are_nothing_to_talk_about_either(make_fleet, examine):
+def test_a_real_worker_with_the_agent_has_no_finding(make_fleet, examine):
     fleet = make_fleet(persist=True)
     fleet.start_worker("worker-hybrid-1", "hybrid")
     assert examine(fleet.url) == {}
 
 
-def test_queues_that_nobody_reads_are_a_hint_before_anything_waits_there(examine, register):
+def test_empty_queues_without_a_worker_are_an_information(examine, register):
     register()
     found = examine()[Code.QUEUE_WITHOUT_WORKER]
     assert (found.severity, found.subject) == (Severity.INFO, "gpu_fallback, gpu_priority")
+    assert found.message == "no worker reads it: tasks sent to gpu_fallback, gpu_priority will wait"
 
 
-def test_agents_that_are_registered_elsewhere_are_told_with_their_database(examine, register, valkey):
+def test_agents_of_another_fleet_are_named_with_their_database(examine, register, valkey):
     register()
     name = "mq.worker-9.host.7.run"
     with redis.Redis.from_url(valkey.replace("/0", "/3"), client_name=name) as other:
@@ -35,34 +40,51 @@ def test_agents_that_are_registered_elsewhere_are_told_with_their_database(exami
         found = examine()[Code.WORKERS_ELSEWHERE]
     assert (found.subject, found.message) == (
         "worker-9",
-        "connected to this server (database 3), but not of this fleet",
+        "connected to this server (database 3), but not registered in this fleet",
     )
 
 
 @pytest.mark.parametrize(
-    ("settings", "code"),
+    ("settings", "code", "message"),
     [
-        ({"acks_late": False}, Code.ACKS_EARLY),
-        ({"reject_on_worker_lost": False}, Code.DROPS_LOST_TASKS),
-        ({"cancel_on_connection_loss": False}, Code.RUNS_ON_WITHOUT_CONNECTION),
-        ({"prefetch_multiplier": 4}, Code.TAKES_AHEAD),
-        ({"prefetch_multiplier": 0}, Code.TAKES_AHEAD),
-        ({"visibility_timeout": 20}, Code.VISIBILITY_TIMEOUT),
+        (
+            {"acks_late": False},
+            Code.ACKS_EARLY,
+            "acknowledges a task before running it (task_acks_late is off): if the worker is killed, the task is lost",
+        ),
+        (
+            {"reject_on_worker_lost": False},
+            Code.DROPS_LOST_TASKS,
+            "drops a task whose process was killed (task_reject_on_worker_lost is off)",
+        ),
+        (
+            {"cancel_on_connection_loss": False},
+            Code.RUNS_ON_WITHOUT_CONNECTION,
+            "keeps running a task after its connection is lost, while another worker starts the same task",
+        ),
+        ({"prefetch_multiplier": 4}, Code.TAKES_AHEAD, PREFETCHES),
+        ({"prefetch_multiplier": 0}, Code.TAKES_AHEAD, PREFETCHES),
+        (
+            {"visibility_timeout": 20},
+            Code.VISIBILITY_TIMEOUT,
+            "has a visibility timeout of 20 s: after a connection loss of that length its tasks run elsewhere too, "
+            "although it counts as offline only after 60 s",
+        ),
     ],
 )
-def test_a_setting_on_which_reliability_hangs_is_a_warning_that_says_how_to_set_it(examine, register, settings, code):
+def test_an_unreliable_setting_is_a_warning_with_the_line_that_corrects_it(examine, register, settings, code, message):
     register(settings=settings)
     found = examine()[code]
-    assert (found.severity, found.subject) == (Severity.WARNING, "worker-1")
+    assert (found.severity, found.subject, found.message) == (Severity.WARNING, "worker-1", message)
     assert found.remedy.startswith("app.conf.")
 
 
-def test_prefetch_is_harmless_where_celery_keeps_it_off(examine, register):
+def test_a_prefetch_multiplier_is_no_finding_if_prefetch_is_disabled(examine, register):
     register(settings={"prefetch_multiplier": 4, "disable_prefetch": True})
     assert Code.TAKES_AHEAD not in examine()
 
 
-def test_many_workers_of_one_kind_are_one_finding(examine, register):
+def test_many_workers_with_one_problem_are_one_finding(examine, register):
     for n in range(5):
         register(f"worker-{n}", settings={"acks_late": False})
     assert examine()[Code.ACKS_EARLY].subject == "worker-0, worker-1, worker-2 and 2 more"
@@ -70,13 +92,16 @@ def test_many_workers_of_one_kind_are_one_finding(examine, register):
 
 def test_a_worker_of_another_version_and_one_without_the_claim_are_named(examine, register):
     register("old", version="0.0.1")
-    register("stock", claims=False)
+    register("without-claim", claims=False)
     found = examine()
     assert "runs the agent 0.0.1, this command is" in found[Code.VERSION_DIFFERS].message
-    assert found[Code.NO_CLAIM].subject == "stock"
+    assert found[Code.NO_CLAIM].subject == "without-claim"
+    assert found[Code.NO_CLAIM].message == (
+        "takes messages with kombu's two steps instead of the atomic claim: a kill between them loses one"
+    )
 
 
-def test_a_worker_that_is_gone_with_tasks_in_hand_is_an_error(examine, register, queue, claim):
+def test_an_offline_worker_that_holds_tasks_is_an_error(examine, register, queue, claim):
     task = queue()
     register("worker-2", beat={"stopped": True})
     claim(task, "worker-2")
@@ -87,16 +112,16 @@ def test_a_worker_that_is_gone_with_tasks_in_hand_is_an_error(examine, register,
     )
 
 
-def test_a_worker_that_beats_but_takes_nothing_is_stalled(examine, register, queue):
+def test_a_worker_that_sends_heartbeats_but_claims_nothing_is_stalled(examine, register, queue):
     register()
     queue(age_s=5)
     assert Code.WORKER_STALLED not in examine()
     queue(level=5, age_s=30)
     found = examine()[Code.WORKER_STALLED]
-    assert found.message.startswith("worker-1 beats but takes nothing, while work for it has waited 30 s")
+    assert found.message.startswith("worker-1 sends heartbeats but claims nothing, while work for it has waited 30 s")
 
 
-def test_a_second_connection_in_a_workers_name_is_a_duplicate(examine, register, valkey):
+def test_a_connection_of_another_process_with_a_workers_name_is_a_duplicate(examine, register, valkey):
     register("worker.one", client_name="mq.worker.one.host.1.run")
     mine = redis.Redis.from_url(valkey, client_name="mq.worker.one.host.1.run")
     other = redis.Redis.from_url(valkey, client_name="mq.worker.one.elsewhere.7.run")
@@ -107,7 +132,7 @@ def test_a_second_connection_in_a_workers_name_is_a_duplicate(examine, register,
         assert examine()[Code.DUPLICATE_WORKER].subject == "worker.one"
 
 
-def test_clocks_that_are_apart_are_named_with_the_difference(examine, register, client, monkeypatch):
+def test_clocks_that_differ_are_named_with_the_difference(examine, register, client, monkeypatch):
     seconds, _ = client.time()
     register("slow", beat={"clock": seconds - 180})
     assert examine()[Code.CLOCK_SKEW].message.startswith("the clock of slow is 3 min behind the server's")
@@ -118,27 +143,46 @@ def test_clocks_that_are_apart_are_named_with_the_difference(examine, register, 
     assert "ahead of the server's" in found.message
 
 
-def test_a_leader_that_was_there_and_is_gone_is_missed(examine, client):
+def test_a_missing_leader_is_found_if_the_fleet_had_one(examine, client):
     assert Code.LEADER_MISSING not in examine()
     client.set("mq:watched", "root@host")
-    assert "nobody leads" in examine()[Code.LEADER_MISSING].message
+    assert "watch is not running" in examine()[Code.LEADER_MISSING].message
     Leases(client, Keys()).take("me", "root@host", "watch", 15)
     assert Code.LEADER_MISSING not in examine()
 
 
-def test_workers_without_the_agent_are_asked_for_their_queues_and_settings(make_fleet, examine, register, valkey):
+def test_agentless_workers_are_checked_by_their_queues_and_settings(make_fleet, examine, register, valkey):
     fleet = make_fleet(agent=False)
     options = {"queue": "cpu_standard", "priority": 4, "ignore_result": True}
-    for name, queues in (("plain", "cpu_standard"), ("stranger", "celery")):
+    for name, queues in (("agentless", "cpu_standard"), ("other-app", "celery")):
         fleet.start_worker(name, options=("-Q", queues), wait=False)
     until(
-        lambda: all(f"{one}@" in fleet.log(one) and "ready." in fleet.log(one) for one in ("plain", "stranger")), 30, ""
+        lambda: all(
+            f"{name}@" in fleet.log(name) and "ready." in fleet.log(name) for name in ("agentless", "other-app")
+        ),
+        30,
+        "the workers are not ready",
     )
-    fleet.producer.send_task("nobody.knows", countdown=7200, **options)
+    fleet.producer.send_task("unknown.task", countdown=7200, **options)
     found = examine(fleet.url)
-    assert found[Code.WORKER_WITHOUT_AGENT].subject == "plain"
-    assert found[Code.OTHER_QUEUES].message.startswith("reads only celery, none of the queues of this fleet")
+    assert found[Code.WORKER_WITHOUT_AGENT].subject == "agentless"
+    assert found[Code.WORKER_WITHOUT_AGENT].message == (
+        "runs without the agent: a kill may lose a message, and no record says which tasks it holds"
+    )
+    assert found[Code.OTHER_QUEUES].message.startswith("reads only celery, no queue of this fleet")
     assert {Code.ACKS_EARLY, Code.DROPS_LOST_TASKS, Code.TAKES_AHEAD} <= found.keys()
     assert "shorter than an ETA of" in found[Code.VISIBILITY_TIMEOUT].message
     assert found[Code.VISIBILITY_TIMEOUT].severity is Severity.ERROR
-    assert found[Code.MESSAGES_STRANDED].subject == "cpu_standard", "level 4 is none of kombu's own steps"
+    assert found[Code.MESSAGES_STRANDED].subject == "cpu_standard", "level 4 is not one of kombu's default steps"
+
+
+def test_the_default_visibility_timeout_is_too_short_for_a_worker_that_counts_as_online_for_longer():
+    policy = Policy(offline_after_seconds=7200)
+    for settings in ({}, {"visibility_timeout": None}):
+        found = diagnose(Facts(fleet(worker("worker-1", settings=settings)), policy))
+        finding = next(finding for finding in found if finding.code is Code.VISIBILITY_TIMEOUT)
+        assert finding.message == (
+            "has a visibility timeout of 60 min: after a connection loss of that length its tasks run elsewhere too, "
+            "although it counts as offline only after 2 h"
+        )
+        assert finding.remedy == "app.conf.broker_transport_options['visibility_timeout'] = 14400"

@@ -1,11 +1,19 @@
-"""What is wrong with a fleet: facts in, findings out. Each check is a function of the facts and nothing else."""
+"""Diagnosis of a fleet: facts in, findings out. Each check is a pure function of the facts."""
 
 from .facts import Facts
 from .finding import Code, Finding, Severity
 from .lanes import check_keys, check_messages, check_separators, check_steps
 from .server import check_clocks, check_server, check_unread
 from .service import check_service
-from .workers import check_kinds, check_names, check_places, check_settings, check_unowned, check_visibility
+from .worker_settings import check_settings, check_visibility
+from .workers import (
+    check_agentless,
+    check_agents,
+    check_duplicates,
+    check_foreign_agents,
+    check_unowned,
+    check_unserved_queues,
+)
 
 __all__ = ["Code", "Facts", "Finding", "Severity", "diagnose"]
 
@@ -14,9 +22,11 @@ _CHECKS = (
     check_keys,
     check_separators,
     check_steps,
-    check_names,
-    check_kinds,
-    check_places,
+    check_duplicates,
+    check_agentless,
+    check_agents,
+    check_unserved_queues,
+    check_foreign_agents,
     check_settings,
     check_visibility,
     check_unowned,
@@ -27,11 +37,11 @@ _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
-    """All findings, the errors first; the order of the checks otherwise."""
+    """Return all findings: errors, then warnings, then information, each in the order of the checks."""
     found = list(check_service(facts.snapshot, facts.policy, leader_expected=facts.leader_expected))
-    # The samples tell more of foreign messages than the heads do.
-    found = [one for one in found if one.code is not Code.FOREIGN_MESSAGES or not facts.samples]
+    # The samples describe foreign messages in more detail than the ends of the lanes do.
+    found = [finding for finding in found if finding.code is not Code.FOREIGN_MESSAGES or not facts.samples]
     found += check_messages(facts)
     for check in _CHECKS:
         found += check(facts)
-    return tuple(sorted(found, key=lambda one: _ORDER.index(one.severity)))
+    return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))

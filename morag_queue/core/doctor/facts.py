@@ -1,4 +1,4 @@
-"""What the doctor looks at. Gathered by `broker.inspection`, judged here; what could not be read is None or empty."""
+"""Input of the doctor, gathered by `broker.inspection`. Facts that could not be read are None or empty."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,11 @@ from morag_queue.core.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Of INFO. `memory_bytes` is the machine's, 0 where not known; `saves` (snapshots) is None where it is not."""
+    """From INFO and CONFIG.
+
+    `limit_bytes` is maxmemory, 0 for none. `memory_bytes` is the memory of the machine, 0 if unknown. `saves` tells
+    whether RDB snapshots are configured, None if unknown.
+    """
 
     kind: str = "redis"
     version: str = ""
@@ -28,7 +32,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What the login of the URL may not do."""
+    """Commands and key patterns that the ACL denies to the login of the URL. `own_keys` is the pattern of our keys."""
 
     user: str = "default"
     commands: tuple[str, ...] = ()
@@ -38,7 +42,7 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class RedisKey:
-    """A key of ours, or one beginning like a lane of ours, with its Redis type."""
+    """One key with its Redis type."""
 
     name: str
     kind: str
@@ -46,9 +50,14 @@ class RedisKey:
 
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """`expected`: the types of our named keys. `families`: what our other keys begin with.
+    """The keys that were scanned.
 
-    `lanes`: the lanes that there are. `partial`: the server has more keys than were looked at.
+    own         keys in our namespace
+    like_lanes  other keys whose names begin with the name of a queue
+    expected    type by name of our fixed keys
+    families    prefixes of our other keys
+    prefix      `global_keyprefix` of kombu
+    partial     the scan stopped at its limit before the end
     """
 
     own: tuple[RedisKey, ...] = ()
@@ -61,7 +70,7 @@ class Keyspace:
 
 @dataclass(frozen=True, slots=True)
 class MessageSample:
-    """One message at an end of a list, or in a worker's hands, without its payload."""
+    """One message at an end of a list or in `unacked`, without its payload. `minutes` is the estimate at factor 1."""
 
     lane: str
     level: int
@@ -73,7 +82,7 @@ class MessageSample:
 
 @dataclass(frozen=True, slots=True)
 class AgentlessWorker:
-    """A worker without the agent that answers on Celery's control channel. `conf` is what differs from the defaults."""
+    """A worker without the agent that answers on Celery's control channel. `conf` has its non-default settings."""
 
     node: str
     queues: tuple[str, ...] = ()
@@ -86,7 +95,7 @@ class AgentlessWorker:
 
 @dataclass(frozen=True, slots=True)
 class AgentConnection:
-    """An agent's, by its name in CLIENT LIST, `mq.<worker>.<host>.<pid>.<run>`, and the database that it uses."""
+    """A connection of an agent: its name in CLIENT LIST, `mq.<worker>.<host>.<pid>.<run>`, and its database."""
 
     name: str
     database: int = 0
@@ -94,10 +103,16 @@ class AgentConnection:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything at once. `clock_offset` is the server's clock minus this machine's, in seconds.
+    """All input of the checks.
 
-    `connections` are those of agents, `silent` counts who listens on the control channel and did not
-    answer, `unowned` the messages in hands that nobody says to have; `longest_run_s` is of the last day.
+    steps          priority steps that this command publishes to
+    version        version of this command
+    silent         listeners on the control channel that did not answer
+    connections    connections of agents
+    unowned        unacked messages without a known owner
+    longest_run_s  longest run of the last day
+    clock_offset   server's clock minus this machine's, in seconds
+    unread         parts that could not be read, with the reason
     """
 
     snapshot: Snapshot

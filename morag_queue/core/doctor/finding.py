@@ -1,15 +1,12 @@
-"""What is wrong, to what, and what to do about it."""
+"""Findings of the doctor: what is wrong, with what, and what to do."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 from morag_queue.core.model import Frozen
 
-_NAMED_AT_MOST = 3
-
 
 class Severity(StrEnum):
-    """`error`: work is lost, stuck or not done. `warning`: it will be, once something fails. `info`: good to know."""
+    """`error`: work is lost or stuck now. `warning`: it will be after the next failure. `info`: nothing is at risk."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -17,7 +14,7 @@ class Severity(StrEnum):
 
 
 class Code(StrEnum):
-    """All that can be found. A code keeps its meaning: scripts rely on it."""
+    """All kinds of findings. A code never changes its meaning: scripts rely on it."""
 
     # the server
     SERVER_TOO_OLD = "SERVER_TOO_OLD"
@@ -63,7 +60,7 @@ class Code(StrEnum):
 
 
 class Finding(Frozen):
-    """One thing that is not as it should be. `subject` is what it is about: a worker, a queue, a key, the server."""
+    """One problem. `subject` is the worker, queue, key or part of the server that has it."""
 
     code: Code
     severity: Severity
@@ -82,23 +79,3 @@ def warning(code: Code, subject: str, message: str, remedy: str) -> Finding:
 
 def info(code: Code, subject: str, message: str, remedy: str) -> Finding:
     return Finding(code=code, severity=Severity.INFO, subject=subject, message=message, remedy=remedy)
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    known = sorted(set(names))
-    more = f" and {len(known) - _NAMED_AT_MOST} more" if len(known) > _NAMED_AT_MOST else ""
-    return ", ".join(known[:_NAMED_AT_MOST]) + more
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 message`, `2 messages`."""
-    return f"{number} {one}" if number == 1 else f"{number} {many or one + 's'}"
-
-
-def span(seconds: float) -> str:
-    """About how long, for a sentence: `45 s`, `12 min`, `3 h`."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

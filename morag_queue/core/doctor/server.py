@@ -1,18 +1,18 @@
-"""The server: fit for a broker, with room, kept on disk, and this login allowed to use it."""
+"""Checks of the server: kind and version, memory, persistence, permissions of the login, clocks."""
 
 from collections.abc import Iterator
 
-from .facts import Facts, Permissions, Server
-from .finding import Code, Finding, error, info, span, warning
+from morag_queue.core.words import span
 
-OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
+from .facts import Facts, Permissions, Server
+from .finding import Code, Finding, error, info, warning
+
+OLDEST = {"redis": (6, 2), "valkey": (7, 2)}  # LMOVE needs Redis 6.2; 7.2 is the first Valkey
 _NAMES = {"redis": "Redis", "valkey": "Valkey"}
-FULL, NEARLY_FULL = 0.95, 0.8
-"""Shares of the memory from which on it is an error, a warning."""
-FLEET = "the fleet"
-"""What can be looked at least of all without: who works, what waits."""
+FULL, NEARLY_FULL = 0.95, 0.8  # used share of the memory: error, warning
+FLEET = "the fleet"  # the part of `Facts.unread` without which no check of lanes and workers is possible
+# Clock difference: from one heartbeat on a warning; from 30 s on counters land in the wrong minute and ETAs are wrong.
 SKEW_S, BAD_SKEW_S = 2.0, 30.0
-"""Seconds between two clocks: a beat apart is a warning; figures land in the wrong minute and ETAs are off anyway."""
 
 
 def check_server(facts: Facts) -> Iterator[Finding]:
@@ -25,7 +25,7 @@ def check_server(facts: Facts) -> Iterator[Finding]:
 
 
 def check_clocks(facts: Facts) -> Iterator[Finding]:
-    """This machine's clock and the workers', against the server's."""
+    """Compare the clocks of this machine and of the workers with the server's."""
     if abs(facts.clock_offset) >= SKEW_S:
         yield _skew("this machine", -facts.clock_offset)
     for view in facts.snapshot.workers:
@@ -35,10 +35,11 @@ def check_clocks(facts: Facts) -> Iterator[Finding]:
 
 
 def check_unread(facts: Facts) -> Iterator[Finding]:
-    for what, why in facts.unread.items():
-        remedy = "give the login of the URL the right to it, or ask who runs the server"
-        judge = error if what == FLEET else info
-        yield judge(Code.NOT_CHECKED, what, f"{what} could not be looked at: {why}", remedy)
+    """Report every part that could not be read."""
+    for part, why in facts.unread.items():
+        remedy = "grant the login of the URL this right, or ask the administrator of the server"
+        make = error if part == FLEET else info
+        yield make(Code.NOT_CHECKED, part, f"{part} could not be read: {why}", remedy)
 
 
 def _kind(server: Server) -> Iterator[Finding]:
@@ -46,18 +47,20 @@ def _kind(server: Server) -> Iterator[Finding]:
     oldest = OLDEST.get(server.kind)
     if oldest is None:
         remedy = "use Redis or Valkey"
-        yield warning(Code.SERVER_UNTESTED, name, f"{name} is neither Redis nor Valkey: nothing is known of it", remedy)
+        yield warning(
+            Code.SERVER_UNTESTED, name, f"{name} is neither Redis nor Valkey: morag-queue is not tested with it", remedy
+        )
     elif _version(server.version) < oldest:
         least = ".".join(map(str, oldest))
         yield error(
-            Code.SERVER_TOO_OLD, name, f"the server is {name}; the claim and the moves need {least} or newer",
+            Code.SERVER_TOO_OLD, name, f"the server is {name}, but claims and moves need {least} or newer",
             f"upgrade it to {_NAMES[server.kind]} {least} or newer",
         )  # fmt: skip
     if server.mode == "cluster":
-        message = "the server is in cluster mode: kombu has no transport for it, and scripts cannot span its slots"
+        message = "the server is in cluster mode: kombu has no transport for it, and scripts cannot span its hash slots"
         yield error(Code.CLUSTER_MODE, name, message, "use one server, or Sentinel for availability")
     if server.role != "master":
-        message = "this server is a replica: nothing can be written to it, and a worker that pops here loses a message"
+        message = "the server is a replica: it refuses writes, so nothing can be submitted or claimed"
         yield error(Code.READ_ONLY_REPLICA, name, message, "use the URL of the primary, or sentinel://")
 
 
@@ -68,7 +71,7 @@ def _version(text: str) -> tuple[int, ...]:
 def _memory(server: Server) -> Iterator[Finding]:
     if server.eviction != "noeviction":
         bad = server.eviction.startswith("allkeys") and server.limit_bytes > 0
-        what = "queued tasks" if server.eviction.startswith("allkeys") else "records of ended tasks and figures"
+        what = "queued tasks" if server.eviction.startswith("allkeys") else "records of ended tasks and counters"
         when = "when memory is short" if server.limit_bytes else "as soon as a maxmemory is set"
         yield (error if bad else warning)(
             Code.KEYS_CAN_BE_EVICTED, "maxmemory-policy",
@@ -80,8 +83,8 @@ def _memory(server: Server) -> Iterator[Finding]:
     if share >= NEARLY_FULL:
         of = "its maxmemory" if server.limit_bytes else "the machine's memory"
         message = f"the server uses {share:.0%} of {of} ({_megabytes(server.used_bytes)} of {_megabytes(limit)}): "
-        message += "when it is full nothing can be queued or finished"
-        remedy = "give it more memory, or let the queues shrink: morag-queue stats tells which is the longest"
+        message += "when it is full, no task can be queued or finished"
+        remedy = "give it more memory, or reduce the backlog: morag-queue stats shows the longest queue"
         yield (error if share >= FULL else warning)(Code.MEMORY_LOW, "memory", message, remedy)
 
 
@@ -92,12 +95,12 @@ def _megabytes(size: int) -> str:
 def _disk(server: Server) -> Iterator[Finding]:
     if not server.is_append_only:
         lost = {
-            True: "what was queued since its last snapshot is lost",
-            False: "everything is lost, for it takes no snapshots either",
-            None: "what was queued since its last snapshot, if it takes any, is lost",
+            True: "all changes since its last snapshot are lost",
+            False: "everything is lost, since it takes no snapshots either",
+            None: "all changes since its last snapshot, if it takes any, are lost",
         }[server.saves]
         yield warning(
-            Code.NO_APPEND_ONLY_FILE, "appendonly", f"the server keeps no append-only file: when it ends, {lost}",
+            Code.NO_APPEND_ONLY_FILE, "appendonly", f"the server has no append-only file: when it stops, {lost}",
             "CONFIG SET appendonly yes, and the same in its configuration file",
         )  # fmt: skip
     disk = {"append-only file": server.append_works, "snapshot": server.save_works}
@@ -105,8 +108,8 @@ def _disk(server: Server) -> Iterator[Finding]:
     if failing:
         yield error(
             Code.SAVING_FAILS, "disk",
-            f"the server's last {' and '.join(failing)} could not be written: it may refuse every change (MISCONF)",
-            "look into the server's log; free space on its disk, or make its directory writable",
+            f"the server's last {' and '.join(failing)} could not be written: it may refuse all writes (MISCONF)",
+            "see the server's log; free space on its disk, or make its directory writable",
         )  # fmt: skip
 
 
@@ -126,10 +129,10 @@ def _permissions(permissions: Permissions) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _skew(whose: str, ahead_s: float) -> Finding:
-    way = "ahead of" if ahead_s > 0 else "behind"
+def _skew(machine: str, ahead_s: float) -> Finding:
+    direction = "ahead of" if ahead_s > 0 else "behind"
     return (error if abs(ahead_s) >= BAD_SKEW_S else warning)(
-        Code.CLOCK_SKEW, whose,
-        f"the clock of {whose} is {span(abs(ahead_s))} {way} the server's: ETAs and times are off",
-        "set it by NTP (chronyc tracking, timedatectl)",
+        Code.CLOCK_SKEW, machine,
+        f"the clock of {machine} is {span(abs(ahead_s))} {direction} the server's: ETAs and reported times are wrong",
+        "synchronise it by NTP (check: chronyc tracking, timedatectl)",
     )  # fmt: skip

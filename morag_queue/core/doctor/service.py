@@ -1,74 +1,77 @@
-"""Whether the fleet does its work right now. `stats --live` shows these as alerts, at every refresh."""
+"""Checks of the service right now. `stats --live` shows their findings as alerts at every refresh."""
 
 from collections.abc import Iterator
 
 from morag_queue.core.levels import priority_of_level
-from morag_queue.core.model import QueueType, WorkerStatus
+from morag_queue.core.model import QueuePriority, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import LaneView, Snapshot, WorkerView
+from morag_queue.core.words import count_of, is_are, some, span
 from morag_queue.core.worker_status import SERVING, in_hands, status_in
 
-from .finding import Code, Finding, count, error, some, span, warning
+from .finding import Code, Finding, error, warning
 
 
 def check_service(snapshot: Snapshot, policy: Policy, *, leader_expected: bool = False) -> Iterator[Finding]:
-    """The pressing ones first."""
-    word = {view.worker: status_in(snapshot, view, policy)[0] for view in snapshot.workers}
-    yield from _gone_with_tasks(snapshot, word)
-    yield from _without_worker(snapshot, word)
-    yield from _stalled(snapshot, policy, word)
+    """Check workers, lanes, waits and the leader; the most urgent findings come first."""
+    statuses = {view.worker: status_in(snapshot, view, policy)[0] for view in snapshot.workers}
+    yield from _gone_with_tasks(snapshot, statuses)
+    yield from _without_worker(snapshot, statuses)
+    yield from _stalled(snapshot, policy, statuses)
     yield from _starving(snapshot, policy)
     if leader_expected and snapshot.leader is None:
         yield warning(
-            Code.LEADER_MISSING, "watch", "nobody leads: nothing is balanced, failed over or kept alive by itself",
-            "start it again: morag-queue watch",
+            Code.LEADER_MISSING, "watch",
+            "watch is not running: the fleet is neither balanced nor failed over automatically",
+            "restart it: morag-queue watch",
         )  # fmt: skip
     foreign = sum(view.foreign for view in snapshot.lanes)
     if foreign:
         lanes = some(view.lane for view in snapshot.lanes if view.foreign)
         yield warning(
-            Code.FOREIGN_MESSAGES, lanes, f"{count(foreign, 'message')} at the head of {lanes} not of Celery's form",
-            "find who writes them; morag-queue doctor tells more",
+            Code.FOREIGN_MESSAGES, lanes,
+            f"{count_of(foreign, 'message')} at the head of {lanes} {is_are(foreign)} not Celery's",
+            "find the program that writes them; morag-queue doctor shows details",
         )  # fmt: skip
 
 
-def _gone_with_tasks(snapshot: Snapshot, word: dict[str, WorkerStatus]) -> Iterator[Finding]:
-    """Messages in hands that will not give them back by themselves."""
+def _gone_with_tasks(snapshot: Snapshot, statuses: dict[str, WorkerStatus]) -> Iterator[Finding]:
+    """Workers that are offline and still hold messages: only a failover requeues them."""
     for worker, held in sorted(snapshot.held_by_worker.items()):
-        if word.get(worker, WorkerStatus.OFFLINE) is WorkerStatus.OFFLINE:
+        if statuses.get(worker, WorkerStatus.OFFLINE) is WorkerStatus.OFFLINE:
             yield error(
-                Code.WORKER_GONE_WITH_TASKS, worker, f"{worker} is gone and still holds {count(len(held), 'task')}",
+                Code.WORKER_GONE_WITH_TASKS, worker, f"{worker} is gone and still holds {count_of(len(held), 'task')}",
                 f"morag-queue failover {worker}",
             )  # fmt: skip
 
 
-def _without_worker(snapshot: Snapshot, word: dict[str, WorkerStatus]) -> Iterator[Finding]:
-    serving = [view for view in snapshot.workers if word[view.worker] in SERVING]
+def _without_worker(snapshot: Snapshot, statuses: dict[str, WorkerStatus]) -> Iterator[Finding]:
+    serving = [view for view in snapshot.workers if statuses[view.worker] in SERVING]
     for lane in snapshot.lanes:
         if not lane.length or lane.queue in snapshot.paused:
             continue
-        waits = count(lane.length, "task")
+        waiting = f"{count_of(lane.length, 'task')} {'waits' if lane.length == 1 else 'wait'}"
         if lane.worker is None:
             if not any(lane.queue.value in view.info.queues for view in serving):
                 yield error(
                     Code.QUEUE_WITHOUT_WORKER, lane.lane,
-                    f"{waits} in {lane.lane}, and no worker in service reads it",
-                    f"start one (morag-queue worker, or celery worker -Q {lane.lane}), or uncordon one that does",
+                    f"{waiting} in {lane.lane}, and no worker in service reads it",
+                    f"start one (morag-queue worker, or celery worker -Q {lane.lane}), or uncordon one that reads it",
                 )  # fmt: skip
-        elif word.get(lane.worker, WorkerStatus.OFFLINE) is WorkerStatus.OFFLINE:
-            is_known = lane.worker in word
+        elif statuses.get(lane.worker, WorkerStatus.OFFLINE) is WorkerStatus.OFFLINE:
+            is_known = lane.worker in statuses
             yield error(
                 Code.LANE_WITHOUT_WORKER, lane.lane,
-                f"{waits} in the lane of {lane.worker}, which is {'offline' if is_known else 'not registered'}",
-                f"morag-queue failover {lane.worker}, or start it again",
+                f"{waiting} in the lane of {lane.worker}, which is {'offline' if is_known else 'not registered'}",
+                f"morag-queue failover {lane.worker}, or restart the worker",
             )  # fmt: skip
 
 
-def _stalled(snapshot: Snapshot, policy: Policy, word: dict[str, WorkerStatus]) -> Iterator[Finding]:
-    """It beats, has nothing in hand, and work that it could take has waited for a while."""
+def _stalled(snapshot: Snapshot, policy: Policy, statuses: dict[str, WorkerStatus]) -> Iterator[Finding]:
+    """Workers that send heartbeats and hold nothing, while work that they could take is waiting."""
     grace = policy.suspect_after_seconds
     for view in snapshot.workers:
-        if word[view.worker] is not WorkerStatus.ONLINE or in_hands(view, snapshot.held_count(view)):
+        if statuses[view.worker] is not WorkerStatus.ONLINE or in_hands(view, snapshot.held_count(view)):
             continue
         if view.beat is None or view.beat.active or snapshot.taken_at - view.info.started_at < grace:
             continue
@@ -76,19 +79,20 @@ def _stalled(snapshot: Snapshot, policy: Policy, word: dict[str, WorkerStatus]) 
         if waited >= grace:
             yield error(
                 Code.WORKER_STALLED, view.worker,
-                f"{view.worker} beats but takes nothing, while work for it has waited {span(waited)}",
-                f"look at its log, then restart it; morag-queue drain {view.worker} takes it out of service meanwhile",
+                f"{view.worker} sends heartbeats but claims nothing, while work for it has waited {span(waited)}",
+                f"see its log, then restart it; morag-queue drain {view.worker} takes it out of service meanwhile",
             )  # fmt: skip
 
 
 def _readable(snapshot: Snapshot, view: WorkerView) -> Iterator[LaneView]:
+    """Yield the lanes that the worker reads and that are not paused."""
     for queue in QueueType:
         if queue.value in view.info.queues and queue not in snapshot.paused:
             yield from (lane for lane in snapshot.lanes_by_queue[queue] if lane.worker in (None, view.worker))
 
 
 def _waited(snapshot: Snapshot, lane: LaneView, view: WorkerView) -> float:
-    """Seconds that the oldest entry has waited at a level that the worker polls."""
+    """Return how long the oldest entry at a level that the worker polls has waited, in seconds."""
     since = [
         at for level, at in enumerate(lane.oldest_enqueued_at) if at is not None and level in view.info.priority_steps
     ]
@@ -96,20 +100,23 @@ def _waited(snapshot: Snapshot, lane: LaneView, view: WorkerView) -> float:
 
 
 def _starving(snapshot: Snapshot, policy: Policy) -> Iterator[Finding]:
+    """Report the most urgent level of each queue that has exceeded the maximum wait of its priority."""
     for queue in QueueType:
         if queue in snapshot.paused:
             continue
         for level in range(10):
             priority = priority_of_level(level)
-            patience = policy.balancing.max_wait_minutes.of(priority) * 60
+            limit_s = policy.balancing.max_wait_minutes.of(priority) * 60
             since = [
                 at for lane in snapshot.lanes_by_queue[queue] if (at := lane.oldest_enqueued_at[level]) is not None
             ]
             waited = snapshot.taken_at - min(since) if since else 0.0
-            if waited > patience:
+            if waited > limit_s:
+                article = "an" if priority is QueuePriority.URGENT else "a"
                 yield warning(
                     Code.TASKS_STARVING, f"{queue.value} {priority.name}",
-                    f"a {priority.name} task has waited {span(waited)} in {queue.value}; {span(patience)} is the limit",
-                    f"see which: morag-queue tasks --queue {queue.value}; start more workers, or raise its priority",
+                    f"{article} {priority.name} task has waited {span(waited)} in {queue.value}; "
+                    f"the limit is {span(limit_s)}",
+                    f"list them: morag-queue tasks --queue {queue.value}; start more workers, or raise the priority",
                 )  # fmt: skip
                 break

@@ -1,4 +1,4 @@
-"""A plan in the words of LoadBalancingDecision: what a script reads, and where each task would go."""
+"""The steps of a plan as decisions for JSON output, and in words."""
 
 from collections.abc import Iterable
 from typing import assert_never
@@ -10,7 +10,7 @@ from morag_queue.core.plan import MoveLane, MoveTask, Resend, Step, TakeBack
 
 
 class TaskDecision(LoadBalancingDecision):
-    """One step. `task_id` is None for a whole lane, and `tasks` how many waited there when it was planned."""
+    """One planned move. For a whole lane `task_id` is None and `tasks` is its length at the time of planning."""
 
     task_id: str | None
     tasks: int
@@ -22,27 +22,27 @@ class TaskDecision(LoadBalancingDecision):
 
 
 def decisions(steps: Iterable[Step]) -> tuple[TaskDecision, ...]:
-    """One for each move, in the order in which they are made. Work is bound late, so no worker is named."""
+    """Return one decision per move, in the order of the steps. Moved work is bound late, so no worker is named."""
     return tuple(_decision(step) for step in steps if isinstance(step, MoveTask | MoveLane))
 
 
-def in_words(step: Step) -> str:
-    """What a step does, in a line."""
+def describe_step(step: Step) -> str:
+    """Return what a step does, in one line."""
     match step:
         case MoveLane():
             return f"{step.count} of {step.source} at level {step.level} → {step.target}"
         case MoveTask():
             return f"{step.task_id} in {step.source} → {step.target} at level {step.to_level}"
         case TakeBack():
-            return f"{step.task_id} in the hands of {step.worker or 'nobody'} → {step.target} at level {step.level}"
+            return f"{step.task_id} held by {step.worker or 'no known worker'} → {step.target} at level {step.level}"
         case Resend():
-            return f"{step.task_id}, which is nowhere on the broker, sent again"
+            return f"{step.task_id}, which has no message on the broker, is sent again"
         case unknown:
             assert_never(unknown)
 
 
 def _decision(step: MoveTask | MoveLane) -> TaskDecision:
-    told = (
+    fields = (
         {
             "confidence": step.confidence, "estimated_improvement": step.estimated_improvement,
             "task_id": step.task_id, "tasks": 1, "target_level": step.to_level,
@@ -61,6 +61,6 @@ def _decision(step: MoveTask | MoveLane) -> TaskDecision:
             "source_lane": step.source,
             "target_lane": step.target,
             "source_level": step.level,
-            **told,
+            **fields,
         }
     )

@@ -1,8 +1,8 @@
-"""When a waiting task will start: the lanes played forward with the run times that were measured.
+"""The expected start of a waiting task: a simulation of the lanes with measured run times.
 
-Each slot, when it is free, takes the next message that its worker's claim would take: level by level, in a level the
-worker's own lanes before the shared ones. Nothing new arrives in this play, and nothing fails. A play is at most
-`_STEPS` messages long: from a longer line, several messages count as one that takes as long as all of them.
+Each free slot takes the next message that its worker's claim would take: level by level, and inside a level the
+worker's own lanes before the shared ones. No task arrives or fails in the simulation. It has at most about `_STEPS`
+steps: with a longer backlog, several messages count as one whose run time is their sum.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,27 +19,26 @@ from morag_queue.core.stats import ASSUMED_RUN_S
 from morag_queue.core.worker_status import SERVING, in_hands, status_in
 
 _STEPS = 50_000
+_DEVIATIONS = 2.0  # half width of the interval in standard deviations: about 95 % of a normal distribution
+_REACTION_S = 2.0  # a heartbeat is up to 2 s old, and a worker needs a moment between two tasks
 
-
-_DEVIATIONS = 2.0
-
-
-_REACTION_S = 2.0  # a figure is a beat old, and a worker needs a moment between two tasks
-
-
+# (lane, level): one Redis list.
 ListId = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class RunTime:
-    """How long tasks of one queue run: mean and standard deviation in seconds."""
+    """Run time of the tasks of one queue: mean and standard deviation in seconds."""
 
     mean: float
     deviation: float
 
     @classmethod
     def of(cls, window: Window, totals: Totals, estimated_minutes: float | None) -> "RunTime":
-        """As measured in the window, else ever since; else as estimated, or assumed, and then it may be off by half."""
+        """Return the run time measured in the window, else of all time, else as estimated, else `ASSUMED_RUN_S`.
+
+        A value that is not from the window has a deviation of half its mean.
+        """
         mean = window.mean_run_seconds
         if mean is not None:
             count = sum(window.runs.values())
@@ -50,7 +49,7 @@ class RunTime:
 
 
 class ExpectedStart(Frozen):
-    """Seconds since the epoch. `ahead` is how many messages will be taken before it."""
+    """Times are seconds since the epoch. `ahead` is the number of messages that are taken before."""
 
     start: float
     earliest: float
@@ -61,7 +60,10 @@ class ExpectedStart(Frozen):
 def expected_start(
     snapshot: Snapshot, policy: Policy, runs: Mapping[QueueType, RunTime], lane: str, level: int, depth: int
 ) -> ExpectedStart | None:
-    """For the message at `depth` (1 is next) of one list. None where, as things are, nobody will ever take it."""
+    """Estimate the start of the message at `depth` (1 is next) in the list of a lane and level.
+
+    Return None if no worker in service will ever take it.
+    """
     lengths = {
         (view.lane, n): length
         for view in snapshot.lanes
@@ -76,26 +78,26 @@ def expected_start(
     behind = max(lengths[target] - depth, 0)
     lengths[target] = depth
     unit = max(1, -(-sum(lengths.values()) // _STEPS))
-    remaining = {one: -(-length // unit) for one, length in lengths.items()}
-    remaining[target] += behind  # it is taken when only those behind it are left
-    slots = _slots(snapshot, policy, runs, lengths)
+    remaining = {list_id: -(-length // unit) for list_id, length in lengths.items()}
+    remaining[target] += behind  # the message is taken when only those behind it remain
+    slots = _reading_slots(snapshot, policy, runs, lengths)
     heapify(slots)
     ahead = 0
     while slots:
         free_in, order, number, lists = heappop(slots)
-        place = next((one for one in lists if remaining.get(one, 0)), None)
-        if place is None:
+        source = next((list_id for list_id in lists if remaining.get(list_id, 0)), None)
+        if source is None:
             continue
-        remaining[place] -= 1
-        if place == target and remaining[place] == behind:
-            return _around(snapshot.taken_at, free_in, runs[queue_of[lane]], unit, ahead * unit)
+        remaining[source] -= 1
+        if source == target and remaining[source] == behind:
+            return _with_margin(snapshot.taken_at, free_in, runs[queue_of[lane]], unit, ahead * unit)
         ahead += 1
-        heappush(slots, (free_in + unit * runs[queue_of[place[0]]].mean, order, number, lists))
+        heappush(slots, (free_in + unit * runs[queue_of[source[0]]].mean, order, number, lists))
     return None
 
 
-def _around(now: float, seconds: float, run: RunTime, unit: int, ahead: int) -> ExpectedStart:
-    """The deviation of a sum grows by the square root of its terms; the first one is in the middle of its run."""
+def _with_margin(now: float, seconds: float, run: RunTime, unit: int, ahead: int) -> ExpectedStart:
+    """Add the margin: the deviation of a sum grows with the square root of its terms; one more is already running."""
     terms = seconds / run.mean if run.mean > 0 else 0.0
     spread = _DEVIATIONS * run.deviation * sqrt(terms + 1) if seconds > 0 else 0.0
     margin = spread + (unit - 1) * run.mean
@@ -107,48 +109,52 @@ def _around(now: float, seconds: float, run: RunTime, unit: int, ahead: int) -> 
     )
 
 
-def _slots(
+def _reading_slots(
     snapshot: Snapshot, policy: Policy, runs: Mapping[QueueType, RunTime], lengths: Mapping[ListId, int]
 ) -> list[tuple[float, int, int, Sequence[ListId]]]:
-    """(free in so many seconds, own number, slot, the lists it reads in their order) of every slot in service."""
+    """Return every slot in service: (seconds until free, worker number, slot number, its lists in reading order)."""
     slots: list[tuple[float, int, int, Sequence[ListId]]] = []
-    kept: dict[tuple[ListId, ...], tuple[ListId, ...]] = {}
-    for order, view in enumerate(sorted(snapshot.workers, key=lambda one: one.info.worker)):
-        word, _ = status_in(snapshot, view, policy)
-        if word not in SERVING and word is not WorkerStatus.CORDONED:
+    shared: dict[tuple[ListId, ...], tuple[ListId, ...]] = {}  # equal tuples are stored once: fleets are large
+    for order, view in enumerate(sorted(snapshot.workers, key=lambda view: view.info.worker)):
+        status, _ = status_in(snapshot, view, policy)
+        if status not in SERVING and status is not WorkerStatus.CORDONED:
             continue
-        lists = tuple(one for one in reading_order(view, own_only=word is WorkerStatus.CORDONED) if one in lengths)
-        lists = kept.setdefault(lists, lists)
-        busy = _busy(snapshot, view, runs)
+        in_order = reading_order(view, own_only=status is WorkerStatus.CORDONED)
+        lists = tuple(list_id for list_id in in_order if list_id in lengths)
+        lists = shared.setdefault(lists, lists)
+        busy = _busy_seconds(snapshot, view, runs)
         free = [*busy, *[0.0] * (max(view.info.slots, 1) - len(busy))]
         slots += ((seconds, order, number, lists) for number, seconds in enumerate(free))
     return slots
 
 
 def reading_order(view: WorkerView, *, own_only: bool = False) -> Iterable[ListId]:
-    """The lists that a worker reads, as the claim asks for them."""
+    """Return the lists that a worker reads, in the order of the claim script."""
     queues = [queue for queue in QueueType if queue.value in view.info.queues]
     names = [lane_name(queue, view.info.worker) for queue in queues]
     names += [] if own_only else [queue.value for queue in queues]
     return ((name, step) for step in view.info.priority_steps for name in names)
 
 
-def _busy(snapshot: Snapshot, view: WorkerView, runs: Mapping[QueueType, RunTime]) -> list[float]:
-    """When its slots in use are free: one that has run longer than the mean is taken to need a fifth of it yet."""
+def _busy_seconds(snapshot: Snapshot, view: WorkerView, runs: Mapping[QueueType, RunTime]) -> list[float]:
+    """Return the seconds until each used slot is free.
+
+    A task that has run for longer than the mean (or nearly so) is assumed to need another fifth of the mean.
+    """
     slots = max(view.info.slots, 1)
     queue_of = {lane.lane: lane.queue for lane in snapshot.lanes}
-    usual = max((run.mean for run in runs.values()), default=0.0)
-    held = [
-        one for one in snapshot.held_by_worker.get(view.info.worker, ()) if one.incarnation == view.info.incarnation
-    ]
+    longest_mean = max((run.mean for run in runs.values()), default=0.0)
+    messages = snapshot.held_by_worker.get(view.info.worker, ())
+    held = [message for message in messages if message.incarnation == view.info.incarnation]
     ends = [0.0] * slots
-    for one in sorted(held, key=lambda one: one.claimed_at):
-        queue = queue_of.get(one.lane)
-        mean = usual if queue is None else runs[queue].mean
-        soonest = ends.index(min(ends))  # what was taken beyond the slots waits for one of them
-        began = ends[soonest] == 0.0
-        ends[soonest] += max(mean - (snapshot.taken_at - one.claimed_at), mean / 5) if began else mean
-    unseen = in_hands(view, len(held)) - len(held)
-    for _ in range(min(unseen, slots)):
-        ends[ends.index(min(ends))] += usual
+    for message in sorted(held, key=lambda message: message.claimed_at):
+        queue = queue_of.get(message.lane)
+        mean = longest_mean if queue is None else runs[queue].mean
+        soonest = ends.index(min(ends))  # prefetched tasks wait for the slot that is free first
+        is_running = ends[soonest] == 0.0
+        elapsed = snapshot.taken_at - message.claimed_at
+        ends[soonest] += max(mean - elapsed, mean / 5) if is_running else mean
+    unrecorded = in_hands(view, len(held)) - len(held)  # reported by a worker without the claim script
+    for _ in range(min(unrecorded, slots)):
+        ends[ends.index(min(ends))] += longest_mean
     return [seconds for seconds in ends if seconds > 0.0]

@@ -1,7 +1,7 @@
-"""What a task is expected to need, from what is known of its source and the options it runs with.
+"""Classification: the expected needs of a task, from the facts about its source and its options.
 
-Every number is a setting (`policy.ContentPolicies`). An unknown fact never stops a classification: the next best one
-replaces it, which lowers the confidence and is recorded in `reasons`.
+Every number of the estimates is a setting (`policy.ContentPolicies`). An unknown fact never stops a classification: it
+is replaced by the next best one, which lowers the confidence and is recorded in `reasons`.
 """
 
 from collections.abc import Mapping
@@ -18,68 +18,47 @@ from morag_queue.core.model import (
 )
 from morag_queue.core.policy import ContentPolicies, ContentPolicy
 
-# The option of the estimates → the spellings that turn it on. Other options travel on to the task unread.
+# Options that change the estimates, with their accepted spellings. Other options are passed to the task unread.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "diarization": ("diarization", "enable_diarization", "speaker_diarization", "diarize"),
     "segmentation": ("topic_segmentation", "enable_topic_segmentation", "segmentation", "enable_segmentation"),
     "thumbnails": ("thumbnails", "enable_thumbnails", "generate_thumbnails", "extract_thumbnails"),
     "docling": ("docling", "use_docling", "enable_docling"),
 }
-
-
 _SPELLINGS = {spelling: option for option, spellings in OPTIONS.items() for spelling in spellings}
-
-
 _OFF = frozenset({"", "0", "false", "no", "off", "none", "null"})
 
 
-# What a gap in the knowledge costs: confidence is multiplied by these.
+# Factors of the confidence for unknown or uncertain facts. Rough judgements, not measurements.
 _TYPE_UNKNOWN = 0.3
-
-
 _TYPE_BY_NAME = 0.8
-
-
 _LENGTH_BY_SIZE = 0.6
-
-
 _LENGTH_UNKNOWN = 0.4
-
-
 _PIXELS_UNKNOWN = 0.9
-
-
 _SIZE_UNKNOWN = 0.9
-
-
 _REMOTE = 0.7
-
-
 _PROBLEM = 0.7
 
-
 _BYTES_PER_MB = 1e6
-
-
 _BYTES_PER_GB = 1e9
-
-
-_MINUTES_MAX = 366 * 24 * 60.0  # a year: what a broken header may claim at most
-
-
-_COUNT_MAX = 1e12  # pages, characters, seconds, bytes × 10⁶: keeps absurd facts finite
+_MINUTES_MAX = 366 * 24 * 60.0  # a year: limit for what a broken header may claim
+_COUNT_MAX = 1e12  # of pages, characters, seconds, bytes: keeps absurd facts finite
 
 
 class _Reasons:
-    """The sentences and the confidence, gathered on the way."""
+    """Collect the reasons and the confidence of one classification."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.sentences: list[str] = []
         self.confidence = 1.0
 
-    def gap(self, cost: float, sentence: str) -> None:
-        self.said.append(sentence)
-        self.confidence *= cost
+    def add(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    def add_doubt(self, factor: float, sentence: str) -> None:
+        """Add a reason that lowers the confidence."""
+        self.sentences.append(sentence)
+        self.confidence *= factor
 
 
 def classify(
@@ -92,25 +71,25 @@ def classify(
     requires: Requires | None = None,
     estimated_minutes: float | None = None,
 ) -> Classification:
-    """The classification of a source; what the caller gives by keyword is the caller's word and wins.
+    """Classify a source. Keyword arguments of the caller override what the facts suggest.
 
-    Never fails, whatever the facts and options: unknown options are the task's own business.
+    Never raises, whatever the facts and options; unknown options are ignored.
     """
     reasons = _Reasons()
     content_type = _content_type(facts, declared, reasons)
     row = content.of(content_type)
     requires = row.requires if requires is None else requires
-    given = _known(estimated_minutes)
-    if given is None:
-        given = _minutes(content_type, row, facts, content, reasons) * _options_factor(options, row, reasons)
-    minutes = min(given, _MINUTES_MAX)
+    minutes = _known(estimated_minutes)
+    if minutes is None:
+        minutes = _minutes(content_type, row, facts, content, reasons) * _options_factor(options, row, reasons)
+    minutes = min(minutes, _MINUTES_MAX)
     size = _known(facts.size_bytes)
     if size is None and not facts.is_url:
-        reasons.gap(_SIZE_UNKNOWN, "size not known: memory and disk are the least that such a task takes")
+        reasons.add_doubt(_SIZE_UNKNOWN, "size unknown: the minimum of memory and disk is assumed")
     memory = row.memory_gb * (1 + min((size or 0) / _BYTES_PER_MB / content.memory_step_mb, content.memory_steps_max))
     disk = content.disk_factor * (size or 0) / _BYTES_PER_GB
     for problem in facts.problems:
-        reasons.gap(_PROBLEM, problem)
+        reasons.add_doubt(_PROBLEM, problem)
     complexity = _complexity(minutes, content)
     return Classification(
         source=facts.source,
@@ -123,32 +102,32 @@ def classify(
         memory_gb=memory,
         disk_gb=disk,
         confidence=reasons.confidence,
-        reasons=tuple(reasons.said),
+        reasons=tuple(reasons.sentences),
         facts=facts,
     )
 
 
 def _content_type(facts: Facts, declared: ContentType | None, reasons: _Reasons) -> ContentType:
     if declared is not None:
-        reasons.said.append(f"{declared}: as the caller says")
+        reasons.add(f"{declared}: given by the caller")
         return declared
     if facts.content_type is not None:
-        reasons.said.append(f"{facts.content_type}: by its content")
+        reasons.add(f"{facts.content_type}: by its content")
         return facts.content_type
     if facts.declared_type is None:
-        reasons.gap(_TYPE_UNKNOWN, "type not known: taken for a document; give it with --type")
+        reasons.add_doubt(_TYPE_UNKNOWN, "type unknown: a document is assumed; set it with --type")
         return ContentType.DOCUMENT
     if facts.is_url:
-        reasons.gap(_REMOTE, f"{facts.declared_type}: by its address, which was not visited")
+        reasons.add_doubt(_REMOTE, f"{facts.declared_type}: by its URL, which was not opened")
     else:
-        reasons.gap(_TYPE_BY_NAME, f"{facts.declared_type}: by its name only")
+        reasons.add_doubt(_TYPE_BY_NAME, f"{facts.declared_type}: by its name only")
     return facts.declared_type
 
 
 def _minutes(
     content_type: ContentType, row: ContentPolicy, facts: Facts, content: ContentPolicies, reasons: _Reasons
 ) -> float:
-    """Minutes at factor 1 before options: the fixed share, and shares by playing time and by page."""
+    """Return the minutes at factor 1 without options: a fixed part, plus parts by playing time and by page."""
     minutes = row.minutes
     if row.minutes_per_minute:
         minutes += row.minutes_per_minute * _playing_minutes(row, facts, reasons)
@@ -162,19 +141,19 @@ def _minutes(
 def _playing_minutes(row: ContentPolicy, facts: Facts, reasons: _Reasons) -> float:
     seconds = _known(facts.duration_s)
     if seconds is not None:
-        reasons.said.append(f"plays {seconds / 60:.1f} min")
+        reasons.add(f"plays {seconds / 60:.1f} min")
         return seconds / 60
     return _length_by_size(facts, row.megabytes_per_minute, row.assumed_length, "playing time", "min", reasons)
 
 
 def _pages(row: ContentPolicy, facts: Facts, content: ContentPolicies, reasons: _Reasons) -> float:
-    """The larger of the pages it says it has and those its text fills: writers often leave the count at 1."""
+    """Return the declared page count or the pages that the text fills, whichever is larger: many writers declare 1."""
     pages, characters = _known(facts.pages), _known(facts.characters)
     if pages is None and characters is None:
         return _length_by_size(facts, row.megabytes_per_page, row.assumed_length, "pages", "pages", reasons)
     filled = (characters or 0.0) / content.characters_per_page
     length = max(pages or 0.0, filled, 1.0)
-    reasons.said.append(f"{length:.0f} pages" if filled <= (pages or 0.0) else f"text of {length:.0f} pages")
+    reasons.add(f"{length:.0f} pages" if filled <= (pages or 0.0) else f"text of {length:.0f} pages")
     return length
 
 
@@ -183,10 +162,10 @@ def _length_by_size(
 ) -> float:
     size = _known(facts.size_bytes)
     if size is None:
-        reasons.gap(_LENGTH_UNKNOWN, f"{what} not known: {assumed:g} {unit} assumed")
+        reasons.add_doubt(_LENGTH_UNKNOWN, f"{what} unknown: {assumed:g} {unit} assumed")
         return assumed
     length = max(size / _BYTES_PER_MB / megabytes_per_unit, 1.0)
-    reasons.gap(_LENGTH_BY_SIZE, f"{what} not known: {length:.0f} {unit} taken from its size")
+    reasons.add_doubt(_LENGTH_BY_SIZE, f"{what} unknown: {length:.0f} {unit} estimated from its size")
     return length
 
 
@@ -195,10 +174,10 @@ def _pixels_factor(
 ) -> float:
     width, height = _known(facts.width), _known(facts.height)
     if not width or not height:
-        reasons.gap(_PIXELS_UNKNOWN, "resolution not known")
+        reasons.add_doubt(_PIXELS_UNKNOWN, "resolution unknown")
         return 1.0
     if content_type is ContentType.VIDEO:
-        # The shorter side: a phone's 1080 × 1920 is no more work than 1920 × 1080.
+        # Compare the shorter side: an upright 1080 × 1920 video is no more work than 1920 × 1080.
         high = min(width, height) > content.high_resolution_lines
         factor = row.high_resolution_factor if high else 1.0
     else:
@@ -206,29 +185,29 @@ def _pixels_factor(
         large = row.large_image_factor if megapixels > content.large_image_megapixels else 1.0
         factor = row.huge_image_factor if megapixels > content.huge_image_megapixels else large
     if factor != 1.0:
-        reasons.said.append(f"{width:.0f} × {height:.0f} pixels: × {factor:g}")
+        reasons.add(f"{width:.0f} × {height:.0f} pixels: × {factor:g}")
     return factor
 
 
 def _options_factor(options: Mapping[str, Any], row: ContentPolicy, reasons: _Reasons) -> float:
     factor = 1.0
-    for option in counting(options):
-        share: float = getattr(row, f"{option}_factor")
-        if share != 1.0:
-            reasons.said.append(f"{option}: × {share:g}")
-            factor *= share
+    for option in effective_options(options):
+        option_factor: float = getattr(row, f"{option}_factor")
+        if option_factor != 1.0:
+            reasons.add(f"{option}: × {option_factor:g}")
+            factor *= option_factor
     return factor
 
 
-def counting(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The options that are on and known to the estimates, in their own words; others make no difference to them."""
+def effective_options(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the options that are on and change the estimates, by their canonical names."""
     if not options:
         return ()
     return tuple(dict.fromkeys(_SPELLINGS[key] for key, value in options.items() if key in _SPELLINGS and _on(value)))
 
 
 def _on(value: Any) -> bool:
-    """Whether an option's value turns it on: on a command line it is text."""
+    """Return whether a value turns an option on. Values from the command line are text."""
     return value.strip().lower() not in _OFF if isinstance(value, str) else bool(value)
 
 
@@ -266,7 +245,7 @@ def _requirements(
 
 
 def _known(value: float | None) -> float | None:
-    """The value as a finite number; what no file can have (negative, not a number) is not known."""
+    """Return the value as a finite number, None if it is impossible (negative, not a number) and so unknown."""
     if value is None or not value >= 0:
         return None
     return float(value) if value <= _COUNT_MAX else _COUNT_MAX

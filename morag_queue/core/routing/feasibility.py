@@ -1,6 +1,7 @@
-"""The fleet as routing sees it: a seat a worker, and what stands against giving it one piece of work."""
+"""The fleet as routing sees it: the load of each worker, and whether it can take a piece of work."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,7 +13,7 @@ from morag_queue.core.worker_status import in_hands, status_in
 
 
 class Feasibility(StrEnum):
-    """Whether a worker can take a piece of work now; the first obstacle in this order, the lasting ones first."""
+    """Whether a worker can take a piece of work now: its first obstacle in this order, lasting ones first, or `fit`."""
 
     NO_GPU = "no_gpu"
     CONTENT_TYPE = "content_type"
@@ -27,8 +28,25 @@ class Feasibility(StrEnum):
     FIT = "fit"
 
 
+_PHRASES = {
+    Feasibility.NO_GPU: "without a GPU",
+    Feasibility.CONTENT_TYPE: "not for this content type",
+    Feasibility.MEMORY: "with too little memory",
+    Feasibility.NOT_SERVED: "not reading the queue",
+}
+
+
+def count_verdicts(verdicts: Iterable[Feasibility]) -> str:
+    """Return the verdicts of all workers, counted, in words: `1 offline, 3 without a GPU`."""
+    counts = Counter(verdicts)
+    phrases = (
+        f"{counts[verdict]} {_PHRASES.get(verdict, verdict.value)}" for verdict in Feasibility if counts[verdict]
+    )
+    return ", ".join(phrases) or "no worker is registered"
+
+
 class Score(Frozen):
-    """One worker of the score table. `score` is 0..1, higher is better, 0 for who cannot take it."""
+    """One row of the score table. `score` is 0..1, higher is better; 0 for a worker that cannot take the task."""
 
     worker: str
     verdict: Feasibility
@@ -38,7 +56,11 @@ class Score(Frozen):
 
 @dataclass(slots=True)
 class WorkerLoad:
-    """A worker, and what is on its hands: of the snapshot, plus what this router has given it since."""
+    """A worker and its load: that of the snapshot, plus what the router has assigned since.
+
+    `load` counts held messages and those in its own lanes; `assigned` counts the same by queue. `reason` explains
+    `status` in words. `memory_gb` is 0 where it is unknown.
+    """
 
     worker: str
     capability: Capability
@@ -46,7 +68,7 @@ class WorkerLoad:
     queues: frozenset[QueueType]
     content_types: frozenset[ContentType]
     memory_gb: float
-    steps: tuple[int, ...]
+    priority_steps: tuple[int, ...]
     status: WorkerStatus
     reason: str
     load: int
@@ -57,6 +79,7 @@ class WorkerLoad:
         return self.capability.has_gpu
 
     def take(self, queue: QueueType) -> None:
+        """Count one more task of the queue."""
         self.load += 1
         self.assigned[queue] += 1
 
@@ -71,19 +94,19 @@ _BY_STATUS = {
 
 
 def worker_loads(snapshot: Snapshot, policy: Policy) -> Mapping[str, WorkerLoad]:
-    """The loads of all registered workers, whatever their status."""
+    """Return the loads of all registered workers by id, whatever their status."""
     return {view.info.worker: _worker_load(snapshot, view, policy) for view in snapshot.workers}
 
 
 def _worker_load(snapshot: Snapshot, view: WorkerView, policy: Policy) -> WorkerLoad:
     info = view.info
-    word, reason = status_in(snapshot, view, policy)
+    status, reason = status_in(snapshot, view, policy)
     assigned = dict.fromkeys(QueueType, 0)
     for own_lane in snapshot.lanes_by_worker.get(info.worker, ()):
         assigned[own_lane.queue] += own_lane.length
-    for one in snapshot.held_by_worker.get(info.worker, ()):
-        queue = queue_of(one.lane)
-        if queue is not None and one.incarnation == info.incarnation:
+    for message in snapshot.held_by_worker.get(info.worker, ()):
+        queue = queue_of(message.lane)
+        if queue is not None and message.incarnation == info.incarnation:
             assigned[queue] += 1
     return WorkerLoad(
         worker=info.worker,
@@ -92,8 +115,8 @@ def _worker_load(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Worker
         queues=frozenset(queue for queue in QueueType if queue.value in info.queues),
         content_types=frozenset(info.content_types),
         memory_gb=info.memory_gb,
-        steps=info.priority_steps,
-        status=word,
+        priority_steps=info.priority_steps,
+        status=status,
         reason=reason,
         load=in_hands(view, snapshot.held_count(view)) + snapshot.waiting_count(info.worker),
         assigned=assigned,
@@ -101,9 +124,9 @@ def _worker_load(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Worker
 
 
 def suits(load: WorkerLoad, requires: Requires, content_type: ContentType | None, memory_gb: float) -> Feasibility:
-    """What stands against the work itself on this worker: `no_gpu`, `content_type`, `memory`, or nothing (`fit`).
+    """Return whether the worker suits the work: `no_gpu`, `content_type`, `memory` or `fit`.
 
-    What is not known (the memory of a worker, the type of a task) stands against nothing.
+    Unknown values (the memory of a worker, the type of a task) are no obstacle.
     """
     if requires is Requires.GPU and not load.has_gpu:
         return Feasibility.NO_GPU
@@ -115,24 +138,24 @@ def suits(load: WorkerLoad, requires: Requires, content_type: ContentType | None
 
 
 def in_service(load: WorkerLoad) -> Feasibility:
-    """What the worker's status says against new work; `fit` while it is online or busy."""
+    """Return whether the worker's status allows new work: `fit` while it is online or busy."""
     return _BY_STATUS.get(load.status, Feasibility.FIT)
 
 
 def is_full(load: WorkerLoad, queue: QueueType, policy: Policy, queues: Queues) -> bool:
-    """Bound late, a worker is full when its slots are taken; bound early, at its limit of the queue's table."""
+    """Return whether the worker has no room: all slots taken (late binding) or at the queue's limit (early binding)."""
     if policy.binding is Binding.EARLY:
         return load.assigned[queue] >= queues.of(queue).max_tasks_per_worker
     return load.load >= load.slots
 
 
 def score(load: WorkerLoad, affinity: float, policy: Policy) -> float:
-    """0..1, higher is better: how fast it runs the work (1 is the fastest there is) over how loaded it is.
+    """Return affinity ÷ (1 + load ÷ slots), 0..1, higher is better.
 
-    The load is what it has over its slots. A hybrid counts as loaded by `hybrid_penalty` more: while a specialist is
-    as free, the hybrid stays free for whichever kind of work comes next.
+    `affinity` is the speed of this worker for the work, 1 for the fastest capability. `hybrid_penalty` is added to the
+    relative load of a hybrid: with a specialist equally free, the hybrid stays free for either kind of work.
     """
-    burden = load.load / load.slots
+    relative_load = load.load / load.slots
     if load.capability is Capability.HYBRID:
-        burden += policy.hybrid_penalty
-    return affinity / (1.0 + burden)
+        relative_load += policy.hybrid_penalty
+    return affinity / (1.0 + relative_load)

@@ -40,7 +40,7 @@ def lane_readers(loads: Iterable[WorkerLoad], queues: Queues) -> LaneReaders:
 
 def polled_levels(loads: Iterable[WorkerLoad]) -> tuple[int, ...]:
     """For each level, the one where all these workers look for it."""
-    return _polled(common_steps(load.steps for load in loads))
+    return _polled(common_steps(load.priority_steps for load in loads))
 
 
 @cache

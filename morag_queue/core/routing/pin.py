@@ -1,4 +1,4 @@
-"""A task that a person gives to one worker: whether that worker can take it, and by which of its lanes."""
+"""Tasks pinned to one worker: whether the worker can take the task, and the lane by which it gets it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,9 +10,9 @@ from .lane_readers import LaneReaders
 from .score_table import WorkClass
 from .types import Refusal, RefusalCode
 
-# What is wrong with the worker, and what else than `--force` helps.
-_FAULTS: dict[RefusalCode, tuple[str, str]] = {
-    RefusalCode.UNKNOWN_WORKER: ("is not registered", "start it or choose another"),
+# The obstacle, and the remedy besides --force.
+_OBSTACLES: dict[RefusalCode, tuple[str, str]] = {
+    RefusalCode.UNKNOWN_WORKER: ("is not registered", "start it or choose another worker"),
     RefusalCode.NO_GPU: ("has no GPU, and the task needs one", "choose a worker with a GPU"),
     RefusalCode.CONTENT_TYPE: ("does not take this content type", "choose another worker"),
     RefusalCode.MEMORY: ("has less memory than the task is expected to need", "choose another worker"),
@@ -23,31 +23,31 @@ _FAULTS: dict[RefusalCode, tuple[str, str]] = {
 }
 
 
-def refused_pin(worker: str, load: WorkerLoad | None, work: WorkClass) -> Refusal | None:
-    """Why a worker cannot take the task now; a forced pin goes there all the same.
+def check_pin(worker: str, load: WorkerLoad | None, work: WorkClass) -> Refusal | None:
+    """Return why the worker cannot take the task now, or None. `--force` overrides the refusal.
 
-    Being full or suspect is no reason: the task waits in the worker's own lane.
+    A full or suspect worker is no reason to refuse: the task waits in the worker's own lane.
     """
     code = _obstacle(load, work)
     if code is None:
         return None
-    fault, remedy = _FAULTS[code]
-    of_status = load is not None and code.value == in_service(load).value
-    because = f" ({load.reason})" if load is not None and of_status and load.reason else ""
-    message = f"worker {worker} {fault}{because}: {remedy}, or add --force"
+    obstacle, remedy = _OBSTACLES[code]
+    is_status = load is not None and code.value == in_service(load).value
+    details = f" ({load.reason})" if load is not None and is_status and load.reason else ""
+    message = f"worker {worker} {obstacle}{details}: {remedy}, or add --force"
     return Refusal(code=code, subject=worker, message=message, overridable=True)
 
 
-def forced_although(refusal: Refusal) -> str:
-    """What stands against a pin that was forced, for its reason."""
-    return f"by force, though it {_FAULTS[refusal.code][0]}"
+def forced_because(refusal: Refusal) -> str:
+    """Return the obstacle that a forced pin overrides, for the reason of its decision."""
+    return f"by force, although it {_OBSTACLES[refusal.code][0]}"
 
 
 def _obstacle(load: WorkerLoad | None, work: WorkClass) -> RefusalCode | None:
     if load is None:
         return RefusalCode.UNKNOWN_WORKER
-    unsuited = suits(load, work.requires, work.content_type, work.memory_gb)
-    verdict = unsuited if unsuited is not Feasibility.FIT else in_service(load)
+    suitability = suits(load, work.requires, work.content_type, work.memory_gb)
+    verdict = suitability if suitability is not Feasibility.FIT else in_service(load)
     return None if verdict in (Feasibility.FIT, Feasibility.SUSPECT) else RefusalCode(verdict.value)
 
 
@@ -58,35 +58,30 @@ def pinned_queue(
     wanted: Sequence[QueueType],
     readers: LaneReaders,
     *,
-    named: bool,
+    is_named: bool,
     force: bool,
 ) -> QueueType | Refusal:
-    """The queue whose lane of this worker the task goes to: the first wanted one that the worker reads.
+    """Return the queue whose lane of this worker gets the task: the first of `wanted` that the worker reads.
 
-    A queue that a person `named` is taken or refused; without one, any that the worker reads will do, for its lane is
-    only an address. What needs a GPU keeps to queues that no worker without one reads, since a drain gives the lane
-    back to the queue; only `force` lifts that. Nothing lifts that the worker reads the lane.
+    A queue named by the user (`is_named`) is used or refused. Otherwise any queue that the worker reads will do, since
+    the lane only serves as an address. GPU-only work keeps to queues that no worker without a GPU reads, because a
+    drain moves the lane to the queue's shared lane; only `force` lifts this. A lane that the worker does not read is
+    refused even with `force`.
     """
     if load is None:
         return wanted[0]
-    choices = [queue for queue in (wanted if named else _then(wanted, QueueType)) if queue in load.queues]
-    if not choices:
-        asked = lane(wanted[0], worker) if named else "any of the queues"
-        message = f"worker {worker} does not read {asked}: it reads {_list(load.queues) or 'none of ours'}"
+    candidates = wanted if is_named else dict.fromkeys((*wanted, *QueueType))
+    readable = [queue for queue in candidates if queue in load.queues]
+    if not readable:
+        requested = lane(wanted[0], worker) if is_named else "any of the four queues"
+        reads = ", ".join(sorted(load.queues)) or "none of them"
+        message = f"worker {worker} does not read {requested} (it reads {reads}): choose a queue or a worker that fits"
         return Refusal(code=RefusalCode.NOT_SERVED, subject=worker, message=message, overridable=False)
-    safe = [queue for queue in choices if force or work.requires is not Requires.GPU or queue not in readers.unsafe]
-    return safe[0] if safe else _no_safe_lane(worker, choices, readers.unsafe)
+    safe = [queue for queue in readable if force or work.requires is not Requires.GPU or queue not in readers.unsafe]
+    return safe[0] if safe else _no_safe_lane(worker, readable, readers.unsafe)
 
 
-def _no_safe_lane(worker: str, choices: Iterable[QueueType], unsafe: Mapping[QueueType, str]) -> Refusal:
-    reasons = "; ".join(unsafe[queue] for queue in choices)
-    message = f"no lane of worker {worker} keeps the task from workers without a GPU ({reasons}): add --force"
+def _no_safe_lane(worker: str, queues: Iterable[QueueType], unsafe: Mapping[QueueType, str]) -> Refusal:
+    reasons = "; ".join(unsafe[queue] for queue in queues)
+    message = f"worker {worker} has no lane that keeps the task from workers without a GPU ({reasons}): add --force"
     return Refusal(code=RefusalCode.NO_SAFE_LANE, subject=worker, message=message, overridable=True)
-
-
-def _then(first: Sequence[QueueType], rest: Iterable[QueueType]) -> list[QueueType]:
-    return list(dict.fromkeys((*first, *rest)))
-
-
-def _list(queues: Iterable[QueueType]) -> str:
-    return ", ".join(sorted(queues))

@@ -1,8 +1,7 @@
-"""The score table of one queue for one class of work: who could take it, best first, and why the others cannot.
+"""The score table of one queue for one class of work: which workers can take it, best first, and why others cannot.
 
-It is computed once a class and batch and then only kept up to date, so that routing the next task of the class costs
-O(log workers) at most. Loads only grow inside a batch and scores only fall: a heap whose top is re-scored when it is
-looked at is exact.
+A table is computed once per class and batch and kept up to date, so routing the next task of the class costs at most
+O(log workers). Inside a batch loads only grow and scores only fall: a heap whose top is re-scored on access is exact.
 """
 
 from collections import Counter
@@ -16,30 +15,22 @@ from morag_queue.core.estimate import Correction, estimate
 from morag_queue.core.model import Capability, ContentType, QueueType, Requires
 from morag_queue.core.policy import Policy, Queues
 
-from .feasibility import Feasibility, Score, WorkerLoad, in_service, is_full, score, suits
+from .feasibility import Feasibility, Score, WorkerLoad, count_verdicts, in_service, is_full, score, suits
 
-# What was learned of this type and class, with or without a GPU.
+# Learned corrections by content type, class and "on a GPU".
 Corrections = Mapping[tuple[ContentType, Requires, bool], Correction]
-
-
-_WORDS = {
-    Feasibility.NO_GPU: "without a GPU",
-    Feasibility.CONTENT_TYPE: "not for this content type",
-    Feasibility.MEMORY: "with too little memory",
-    Feasibility.NOT_SERVED: "not reading the queue",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkClass:
-    """A class of work: what tells one task from another as far as workers are concerned."""
+    """The properties of a task on which workers differ. Tasks of one class share a score table."""
 
     requires: Requires
     content_type: ContentType | None
     memory_gb: float
 
     def factor(self, on_gpu: bool, corrections: Corrections | None = None) -> float:
-        """What its minutes are multiplied with on such a worker; infinite where it cannot run."""
+        """Return the multiplier of its minutes with or without a GPU; infinite where it cannot run."""
         capability = Capability.GPU if on_gpu else Capability.CPU
         learned = None
         if corrections and self.content_type is not None:
@@ -48,11 +39,11 @@ class WorkClass:
 
 
 class ScoreTable:
-    """Who could take work of one class from one queue. `WorkerLoad.take` keeps it up to date.
+    """The workers for one class of work in one queue. Keep it up to date with `WorkerLoad.take`.
 
-    `servers` is how many will take such work, now or when a slot is free again. A suspect worker counts: it may be
-    back in seconds, and until then nobody else need do its work ten times slower. `best_factor` is what the minutes
-    are multiplied with on the capability that suits the work best, whether the fleet has it or not.
+    `eligible` counts the workers that take such work now or when a slot is free. A suspect worker is eligible: it may
+    be back in seconds, and running its work on a CPU would take ten times as long. `best_factor` is the multiplier of
+    the minutes on the capability that suits the work best, whether the fleet has such a worker or not.
     """
 
     def __init__(
@@ -68,58 +59,56 @@ class ScoreTable:
         self._policy, self._queues = policy, queues
         self._factors = (work.factor(False, corrections), work.factor(True, corrections))
         self.best_factor = min(self._factors)
-        self._verdicts = {load.worker: (load, _standing(load, queue, work)) for load in loads}
-        able = [load for load, verdict in self._verdicts.values() if verdict is Feasibility.FIT]
-        suspects = sum(verdict is Feasibility.SUSPECT for _, verdict in self._verdicts.values())
-        self.servers = len(able) + suspects
-        self._kinds = Counter(load.has_gpu for load in able if not self._full(load))
-        self._heap = [(-self._score(load), load.worker, load) for load in able]
+        self._rows = [(load, _verdict(load, queue, work)) for load in loads]
+        fit = [load for load, verdict in self._rows if verdict is Feasibility.FIT]
+        suspects = sum(verdict is Feasibility.SUSPECT for _, verdict in self._rows)
+        self.eligible = len(fit) + suspects
+        self._free_by_gpu = Counter(load.has_gpu for load in fit if not self._full(load))
+        self._heap = [(-self._score(load), load.worker, load) for load in fit]
         heapify(self._heap)
 
     def best(self) -> tuple[WorkerLoad, float] | None:
-        """The best worker with room and its score; ties go by the worker's id. None while all are full."""
+        """Return the best worker with room and its score, the first id of equal ones; None while all are full."""
         while self._heap:
-            known, worker, load = self._heap[0]
+            stored, worker, load = self._heap[0]
             if self._full(load):
                 heappop(self._heap)
                 continue
-            present = -self._score(load)
-            if present == known:
-                return load, -present
-            heapreplace(self._heap, (present, worker, load))
+            current = -self._score(load)
+            if current == stored:
+                return load, -current
+            heapreplace(self._heap, (current, worker, load))
         return None
 
     def minutes(self, estimated: float, on_gpu: bool) -> float | None:
-        """What the work takes on a worker with or without a GPU; None where it cannot run."""
+        """Return the expected minutes on a worker with or without a GPU; None where the work cannot run."""
         factor = self._factors[on_gpu]
         return None if factor == inf else estimated * factor
 
     def saved_minutes(self, load: WorkerLoad, estimated: float) -> float:
-        """What the best worker saves against the next one: both start at once, so it is their run times that differ.
+        """Return the run time saved against the other kind of worker, in minutes; both could start at once.
 
-        0 where another of its kind is free, and where there is no other.
+        0 if another worker of the same kind is free, or none of the other kind is.
         """
-        mine, other = self._factors[load.has_gpu], self._factors[not load.has_gpu]
-        alone = self._kinds[load.has_gpu] <= 1 and self._kinds[not load.has_gpu] > 0
-        return max(other - mine, 0.0) * estimated if alone and other != inf else 0.0
+        own, other = self._factors[load.has_gpu], self._factors[not load.has_gpu]
+        only_one = self._free_by_gpu[load.has_gpu] <= 1 and self._free_by_gpu[not load.has_gpu] > 0
+        return max(other - own, 0.0) * estimated if only_one and other != inf else 0.0
 
     def scores(self, estimated: float) -> tuple[Score, ...]:
-        """The whole table, best first; costs O(workers)."""
+        """Return all rows, best first. Costs O(workers)."""
         rows = []
-        for load, standing in self._verdicts.values():
-            full = standing is Feasibility.FIT and self._full(load)
-            verdict = Feasibility.FULL if full else standing
-            worth = self._score(load) if verdict is Feasibility.FIT else 0.0
+        for load, lasting in self._rows:
+            full = lasting is Feasibility.FIT and self._full(load)
+            verdict = Feasibility.FULL if full else lasting
+            value = self._score(load) if verdict is Feasibility.FIT else 0.0
             minutes = self.minutes(estimated, load.has_gpu)
-            rows.append(Score(worker=load.worker, verdict=verdict, score=worth, expected_minutes=minutes))
+            rows.append(Score(worker=load.worker, verdict=verdict, score=value, expected_minutes=minutes))
         return tuple(sorted(rows, key=lambda row: (-row.score, row.worker)))
 
     @cached_property
     def obstacles(self) -> str:
-        """Why nobody can take it, counted, in words: `1 offline, 3 without a GPU`. The same for a whole batch."""
-        counts = Counter(verdict for _, verdict in self._verdicts.values())
-        told = (f"{counts[one]} {_WORDS.get(one, one.value)}" for one in Feasibility if counts[one])
-        return ", ".join(told) or "no worker is registered"
+        """Why no worker can take the work, in words: `1 offline, 3 without a GPU`. Constant inside a batch."""
+        return count_verdicts(verdict for _, verdict in self._rows)
 
     def _full(self, load: WorkerLoad) -> bool:
         return is_full(load, self.queue, self._policy, self._queues)
@@ -128,11 +117,11 @@ class ScoreTable:
         return score(load, self.best_factor / self._factors[load.has_gpu], self._policy)
 
 
-def _standing(load: WorkerLoad, queue: QueueType, work: WorkClass) -> Feasibility:
-    """The verdict but for `full`, which changes inside a batch."""
-    unsuited = suits(load, work.requires, work.content_type, work.memory_gb)
-    if unsuited is not Feasibility.FIT:
-        return unsuited
+def _verdict(load: WorkerLoad, queue: QueueType, work: WorkClass) -> Feasibility:
+    """Return the verdict except for `full`, which changes inside a batch."""
+    suitability = suits(load, work.requires, work.content_type, work.memory_gb)
+    if suitability is not Feasibility.FIT:
+        return suitability
     if queue not in load.queues:
         return Feasibility.NOT_SERVED
     return in_service(load)

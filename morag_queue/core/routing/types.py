@@ -1,4 +1,4 @@
-"""What routing takes and gives: a task, a place, or a refusal."""
+"""Input and results of routing: a task, its placement or a refusal."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from .feasibility import Score
 
 
 class Routable(Protocol):
-    """What routing reads of a task; a `Classification` is one. `estimated_minutes` is at factor 1."""
+    """The fields of a task that routing reads; `Classification` has them. `estimated_minutes` is at factor 1."""
 
     @property
     def requires(self) -> Requires: ...
@@ -28,7 +28,7 @@ class Routable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskProfile:
-    """A task that was not classified: what its producer says of it."""
+    """A task without a classification, described by its producer."""
 
     requires: Requires = Requires.CPU
     priority: QueuePriority = QueuePriority.NORMAL
@@ -40,10 +40,10 @@ class TaskProfile:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a task goes. `level` is one that every worker of the lane polls; `scores` is empty unless asked for.
+    """Where a task goes. All workers of the lane poll `level`; `scores` is empty unless requested.
 
-    `decision.confidence` is the classification's own, times how sure the place is: 1 in a worker's own lane; in a
-    shared lane the score of the worker that is expected to take it, 0.5 while nobody is.
+    `decision.confidence` is that of the classification times the certainty of the place: 1 in a worker's own lane, in
+    a shared lane the score of the worker expected to take the task, 0.5 without an expected worker.
     """
 
     decision: LoadBalancingDecision
@@ -54,7 +54,7 @@ class Placement:
 
 
 class RefusalCode(StrEnum):
-    """The closed list of why a wish is not granted; those that a verdict has too have its name."""
+    """Why routing refuses a pin or a queue. Codes that are also a `Feasibility` have the same value."""
 
     UNKNOWN_WORKER = "unknown_worker"
     NO_GPU = "no_gpu"
@@ -70,7 +70,7 @@ class RefusalCode(StrEnum):
 
 
 class Refusal(Frozen):
-    """Why a wish is not granted, and what to do. `overridable`: `--force` grants it all the same."""
+    """Why a task is not placed as requested, and what to do. `overridable`: `--force` places it nevertheless."""
 
     code: RefusalCode
     subject: str
