@@ -25,7 +25,7 @@ class Balanced:
 
     def turn(self, **evidence: Any) -> TurnReport:
         done = step(self.stage.broker, self.memory, PollEvidence(**evidence), term="", who="test", pause=lambda _: None)
-        self.memory = done.memory
+        self.memory = done.state
         return done.report
 
     def waiting(self) -> dict[str, int]:

@@ -4,20 +4,24 @@ One contract suite holds for both (tests/broker/test_contract.py). A verb that n
 connections, the control channel) says so by taking the Redis broker itself.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import Lease, QueueType, Stored
+from morag_queue.core.model import Cordon, Lease, QueueType, Stored, WorkerStatus
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.settings import Settings
+
+if TYPE_CHECKING:
+    from .recovery import RequeueRequest, ResendRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,55 @@ class Moves(Protocol):
         """Up to `count` of the oldest of one lane and level, in their order, behind those that wait in the target."""
         ...
 
-    def tasks(
-        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
-    ) -> list[MoveOutcome]:
-        """Chosen messages, one by one. Into an `unsafe` queue nothing goes that needs a GPU."""
+    def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
+        """Chosen messages, one by one. One that requires a GPU stays where its step says `keeps_gpu`."""
+        ...
+
+
+class Requeues(Protocol):
+    """Held messages, back to the front of a lane."""
+
+    def apply(self, returns: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+        """Requeue each in one atomic step, in this order; returns the outcomes.
+
+        moved, gone (its holder is another one now), early (acknowledged before it ran), foreign, cancelled, or
+        quarantined (too many workers died over it). Raises LeaseLost on a stale term.
+        """
+        ...
+
+
+class LostTasks(Protocol):
+    """Open tasks of the ledger whose message is gone."""
+
+    def records(self, task_ids: Sequence[str]) -> Mapping[str, str]:
+        """The ledger's records of the known tasks, as stored (JSON)."""
+        ...
+
+    def resend(self, again: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+        """Queue the task first in its lane: resent, quarantined, or changed (its record is another one now)."""
+        ...
+
+
+class Attempts(Protocol):
+    """How often tasks have cost a worker."""
+
+    def attempts(self, task_ids: Iterable[str]) -> Mapping[str, int]:
+        """How many workers have died over each of these tasks; tasks without a death are left out."""
+        ...
+
+
+class Cordons(Protocol):
+    """Workers taken out of service."""
+
+    def get(self, worker: str) -> Cordon | None:
+        """The cordon of a worker; None while it is in service."""
+        ...
+
+    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
+        """Write the cordon (None lifts it) if the present state is one of `over`; None there means in service.
+
+        Returns False when the state is another one. Raises LeaseLost on a stale term.
+        """
         ...
 
 
@@ -131,12 +180,27 @@ class Broker(Protocol):
         ...
 
     @property
+    def settings(self) -> Settings: ...
+
+    @property
     def queues(self) -> Queues:
         """The table of its queues."""
         ...
 
     @property
     def moves(self) -> Moves: ...
+
+    @property
+    def requeues(self) -> Requeues: ...
+
+    @property
+    def lost(self) -> LostTasks: ...
+
+    @property
+    def evidence(self) -> Attempts: ...
+
+    @property
+    def cordons(self) -> Cordons: ...
 
     @property
     def leases(self) -> Leases: ...

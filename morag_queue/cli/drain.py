@@ -92,7 +92,7 @@ def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
     from morag_queue.operations.drain import refusal
 
     show(ctx, drain.preview(), "drained")
-    if against := drain.verdicts():
+    if against := drain.blockers():
         raise Refused(*refusal(against))
     return ExitStatus.OK
 
@@ -136,4 +136,4 @@ def _ears(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
         def say(line: str) -> None:
             ctx.note(f"[{monotonic() - began:6.1f} s] {line}")
 
-        yield DrainProgress(pause=sleep, say=say, left=left)
+        yield DrainProgress(pause=sleep, report=say, remaining=left)

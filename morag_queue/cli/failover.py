@@ -46,12 +46,9 @@ def command(
     question = f"{', '.join(workers or ())}: what runs there runs again elsewhere if it is alive. Go on?"
     if asks and not ctx.confirm(question):
         raise Refused("nothing was changed; --yes does it without a question")
-    failover = Failover(ctx.broker, who=ctx.who, reason=ctx.options.reason, pause=sleep)
-    if dead:
-        done = failover.dead(Sweep(ctx.broker, dry_run=dry_run), dry_run=dry_run)
-    else:
-        done = failover.named(workers or (), force=force, dry_run=dry_run)
-    return _answer(ctx, done)
+    failover = Failover(ctx.broker, who=ctx.who, reason=ctx.options.reason, pause=sleep, dry_run=dry_run)
+    sweep = Sweep(ctx.broker, dry_run=dry_run)
+    return _answer(ctx, failover.dead(sweep) if dead else failover.named(workers or (), force=force))
 
 
 def _answer(ctx: CliContext, done: "FailoverResult") -> ExitStatus:

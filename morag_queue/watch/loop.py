@@ -279,7 +279,7 @@ class Watch:
             dry_run=self._dry_run, pause=self._pause,
         )  # fmt: skip
         self._turns += 1
-        self._memory, self._infos = done.memory, {view.worker: view.info for view in done.snapshot.workers}
+        self._memory, self._infos = done.state, {view.worker: view.info for view in done.snapshot.workers}
         self._stalls.look(done.snapshot, self._watched, self._tell)
         report_turn(self._tell, done.report, flapping, policy.recovery.breaker_seconds)
         self._hooks.reported(done.report, lag)

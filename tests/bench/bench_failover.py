@@ -15,6 +15,7 @@ from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.drain import plan_drain
 from morag_queue.core.recovery.failover import plan_failover
+from morag_queue.core.recovery.requeue import HeldTasks
 from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
 from tests.core.fleets import fleet, held, queued, worker
@@ -36,9 +37,9 @@ def planning() -> None:
         held=tuple(one for name in names for one in held(name)),
         lanes=tuple(queued(QueueType.CPU_STANDARD, 3, name) for name in names),
     )
-    one = seconds(lambda: plan_failover(snapshot, names[:1], Policy(), Queues(), plan_id="p", attempts={}))
-    many = seconds(lambda: plan_failover(snapshot, names[:100], Policy(), Queues(), plan_id="p", attempts={}))
-    drained = seconds(lambda: plan_drain(snapshot, names[0], Queues(), plan_id="p"))
+    one = seconds(lambda: plan_failover(snapshot, Policy(), Queues(), names[:1], HeldTasks(), plan_id="p"))
+    many = seconds(lambda: plan_failover(snapshot, Policy(), Queues(), names[:100], HeldTasks(), plan_id="p"))
+    drained = seconds(lambda: plan_drain(snapshot, Queues(), names[0], plan_id="p"))
     print(f"{WORKERS} workers: failover of 1 in {one * 1e3:.2f} ms, of 100 in {many * 1e3:.2f} ms; ", end="")
     print(f"a drain in {drained * 1e3:.2f} ms")
 

@@ -52,7 +52,7 @@ def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
             began = perf_counter()
             done = step(stage.broker, memory[backlog], Evidence(), term="", who="bench")
             took[backlog].append((perf_counter() - began) * 1000)
-            memory[backlog] = done.memory
+            memory[backlog] = done.state
     return {backlog: min(times) for backlog, times in took.items()}
 
 
@@ -84,7 +84,7 @@ def growth_mb(url: str, turns: int) -> float:
     infos = {view.worker: view.info for view in broker.observe()[0].workers}
     for n in range(turns):
         watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
-        memory = step(broker, memory, Evidence(), term="", who="bench").memory
+        memory = step(broker, memory, Evidence(), term="", who="bench").state
         if n == turns // 10:
             gc.collect()
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

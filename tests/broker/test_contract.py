@@ -13,7 +13,6 @@ from morag_queue.errors import LeaseLost
 from tests.support.rigs import MemoryRig, RedisRig, Rig, move, outgoing
 
 CPU, GPU = "cpu_standard", "gpu_priority"
-CPU_ONLY = frozenset({QueueType.CPU_STANDARD, QueueType.CPU_BATCH})
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -246,8 +245,8 @@ def test_any_id_can_be_moved(rig, task_id):
 def test_what_needs_a_gpu_does_not_enter_a_lane_that_a_worker_without_one_reads(rig):
     rig.submit("film", lane=GPU, requires=Requires.GPU)
     rig.submit("image", lane=GPU, requires=Requires.GPU_PREFERRED)
-    steps = [move("film", GPU, 4, CPU), move("image", GPU, 4, CPU)]
-    assert rig.broker.moves.tasks(steps, CPU_ONLY) == [MoveOutcome.GPU, MoveOutcome.MOVED]
+    steps = [move("film", GPU, 4, CPU, keeps_gpu=True), move("image", GPU, 4, CPU, keeps_gpu=True)]
+    assert rig.broker.moves.tasks(steps) == [MoveOutcome.GPU, MoveOutcome.MOVED]
     assert rig.places() == {(GPU, 4): ["film"], (CPU, 4): ["image"]}
 
 

@@ -14,14 +14,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from morag_queue.core.model import QueueType, Requires
+from morag_queue.core.model import Requires
 from morag_queue.errors import LeaseLost
 from tests.support.rigs import MemoryRig, RedisRig, Rig, move
 
 LANES = ["cpu_standard", "gpu_priority", "cpu_standard.w", "gpu_priority.g"]
 LEVELS = [0, 1, 4]
 lanes, levels = st.sampled_from(LANES), st.sampled_from(LEVELS)
-UNSAFE = frozenset({QueueType.CPU_STANDARD, QueueType.CPU_BATCH})
 
 
 class SideBySide(RuleBasedStateMachine):
@@ -92,16 +91,15 @@ class SideBySide(RuleBasedStateMachine):
             )
 
     @precondition(lambda self: self.submitted)
-    @rule(data=st.data(), goal=lanes, to_level=levels, unsafe=st.booleans())
-    def move_tasks(self, data, goal, to_level, unsafe) -> None:
+    @rule(data=st.data(), goal=lanes, to_level=levels, keeps_gpu=st.booleans())
+    def move_tasks(self, data, goal, to_level, keeps_gpu) -> None:
         places = {one: place for place, ids in self.rigs[0].places().items() for one in ids}
         some = data.draw(st.lists(st.sampled_from(sorted(self.submitted)), max_size=4))
         steps = []
         for one in some:
             lane, level = places.get(one, ("cpu_standard", 4))  # where it is, or where it is not
-            steps.append(move(one, lane, level, goal, to_level))
-        closed = UNSAFE if unsafe else frozenset()
-        self.both(lambda rig: rig.broker.moves.tasks(steps, closed, term=self.term))
+            steps.append(move(one, lane, level, goal, to_level, keeps_gpu=keeps_gpu))
+        self.both(lambda rig: rig.broker.moves.tasks(steps, term=self.term))
 
     @rule()
     def lead(self) -> None:

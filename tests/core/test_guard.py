@@ -42,12 +42,12 @@ def test_the_guard_stops_when_its_share_of_the_slots_is_used_up():
     after = turn(usual_fleet(lanes=(waiting(CPU, {4: starved}),)), minute_ago, windows=BUSY)
     assert moves(after.plan) == ["a cpu_standard/4 → cpu_standard/1"]
     assert why_not(after.plan, "b") == ["starvation guard: the cpu pool has used up its share of slots for this"]
-    assert after.memory.tokens[Pool.CPU] == pytest.approx(21 - 600)
+    assert after.state.tokens[Pool.CPU] == pytest.approx(21 - 600)
 
 
 def test_what_is_saved_up_for_the_starving_is_bounded():
     after = turn(usual_fleet(), BalancerState(at=NOW - 1e6, tick_at=NOW), windows=BUSY)
-    assert after.memory.tokens[Pool.CPU] == pytest.approx(0.05 * 7 * 1800)
+    assert after.state.tokens[Pool.CPU] == pytest.approx(0.05 * 7 * 1800)
 
 
 def test_a_fleet_that_polls_four_levels_brings_forward_to_one_that_it_polls_and_that_is_not_urgents():

@@ -36,7 +36,7 @@ def test_at_most_ten_are_moved_a_tick_in_a_small_fleet_and_a_person_may_say_othe
 
 def test_a_turn_that_follows_at_once_finds_nothing_to_do():
     first = turn(starved(4), windows=BUSY)
-    again = turn(starved(4), first.memory, windows=BUSY)
+    again = turn(starved(4), first.state, windows=BUSY)
     assert (len(first.plan.steps), again.plan.steps) == (4, ())
     assert why_not(again.plan, "this turn") == ["nothing more is moved while the last moves settle, for 5.0 s"]
 
@@ -82,7 +82,7 @@ def test_the_memory_keeps_the_latest_and_forgets_the_rest():
 
 
 def test_the_memory_survives_as_json():
-    memory = turn(starved(4), windows=BUSY).memory
+    memory = turn(starved(4), windows=BUSY).state
     assert BalancerState.model_validate_json(memory.model_dump_json()) == memory
 
 

@@ -89,7 +89,7 @@ def test_the_sweep_does_not_run_again_what_had_ended_and_nobody_had_taken_back(d
     result(dead, "done")
     dead.client.hset(dead.keys.incarnations, WORKER, "fenced")  # and then the failover was cut off
     sweep = Sweep(dead.broker)
-    done = apply(dead.broker, sweep.turn(dead.broker.observe()[0]))
+    done = apply(dead.broker, sweep.plan(dead.broker.observe()[0]))
     assert done.taken_back == 1
     assert dead.ids("cpu_standard", 4) == ["not-done"]
     assert dead.broker.records(["done"])["done"]["state"] == "completed"

@@ -4,12 +4,12 @@ As in kombu's lists, the oldest is on the right and a new one comes in on the le
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from morag_queue.broker.codec import Read, decoded, lane_entry
 from morag_queue.broker.contract import MoveCounts, MoveOutcome
 from morag_queue.core import lanes
-from morag_queue.core.model import QueueType, Requires
+from morag_queue.core.model import Requires
 from morag_queue.core.plan import MoveTask
 
 
@@ -101,18 +101,16 @@ class MemoryMoves:
         waiting.extend(reversed(kept))
         return MoveCounts(moved, left, need_gpu)
 
-    def tasks(
-        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
-    ) -> list[MoveOutcome]:
-        return [self._task(step, unsafe, term) for step in steps]
+    def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
+        return [self._task(step, term) for step in steps]
 
-    def _task(self, step: MoveTask, unsafe: Collection[QueueType], term: str) -> MoveOutcome:
+    def _task(self, step: MoveTask, term: str) -> MoveOutcome:
         self._check(term)
         waiting = self._lists.of(step.source, step.level)
         message = next((one for one in reversed(waiting) if one.task_id == step.task_id), None)
         if message is None:
             return MoveOutcome.GONE
-        if message.needs_gpu and lanes.queue_of(step.target) in unsafe:
+        if message.needs_gpu and step.keeps_gpu:
             return MoveOutcome.GPU
         if not message.address(step.target, step.to_level if step.to_level != step.level else None):
             return MoveOutcome.FOREIGN

@@ -1,4 +1,4 @@
-"""Rules that bring an entry forward in its own lane: what would starve, what has aged, what would end a batch late."""
+"""Rules that promote an entry within its lane: starving entries, aged entries, and long tasks at the end of a batch."""
 
 from collections.abc import Collection
 
@@ -12,14 +12,14 @@ STARVING, AGED, ENDING = "starvation guard", "promotion by age", "drain guard"
 
 
 def promote_starving(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """Who has waited longer than its priority should have to goes to the front, at the cost of at most 5 % of a pool.
+    """Promote entries that exceeded the maximum wait of their priority. Costs at most 5 % of a pool's slot-seconds.
 
-    The cost is counted in work, not in tasks: counted in tasks, an overloaded fleet would fall back to first in, first
-    out. Each pool saves up slot-seconds (`Memory.tokens`), and the one that is longest over its time goes first.
+    The cost is counted in work, not in tasks: counted in tasks, an overloaded fleet would degrade to first in, first
+    out. Each pool earns slot-seconds over time (`BalancerState.tokens`); the most overdue entry goes first.
     """
     steps: list[MoveTask] = []
     declined: list[Declined] = []
-    tokens = {pool: context.memory.tokens.get(pool, 0.0) for pool in Pool}
+    tokens = {pool: context.state.tokens.get(pool, 0.0) for pool in Pool}
     for pool in Pool:
         waiting = [
             (overdue, one)
@@ -35,15 +35,15 @@ def promote_starving(context: RuleContext, chosen: Collection[str], limit: int) 
             elif len(steps) < limit:
                 patience = context.patience[one.head.priority] / 60
                 waited = f"{overdue * patience:.0f} min, {one.head.priority.name} should wait at most {patience:g}"
-                steps.append(_brought_forward(context, one, pool, STARVING, f"it has waited {waited}"))
+                steps.append(_promoted(context, one, pool, STARVING, f"it has waited {waited}"))
                 tokens[pool] -= one.seconds
     return RuleResult(tuple(steps), tuple(declined), {"tokens": tokens})
 
 
 def promote_aged(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """In weighted order a wait counts: an entry whose level would be a better one by now gets it. Never a worse one.
+    """Give an entry the better level that its wait has earned in weighted order; a level never gets worse.
 
-    In strict order levels do not depend on age, and what waits too long is the starvation guard's.
+    In strict order levels do not depend on age; there the starvation guard handles long waits.
     """
     if context.policy.order is not Order.WEIGHTED:
         return RuleResult()
@@ -61,19 +61,19 @@ def promote_aged(context: RuleContext, chosen: Collection[str], limit: int) -> R
         elif len(steps) < limit:
             waited = (context.now - one.head.enqueued_at) / 60
             reason = f"after {waited:.0f} min of waiting it belongs to level {level}"
-            steps.append(_brought_forward(context, one, pool, AGED, reason, level))
+            steps.append(_promoted(context, one, pool, AGED, reason, level))
     return RuleResult(tuple(steps), tuple(declined))
 
 
 def start_longest_first(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """When a batch comes to its end, what takes longer than all the rest together must not be begun last.
+    """Start the longest tasks first when a batch ends, so that none of them outlasts all the rest.
 
-    A pool is at the end of a batch while less new work arrives than a fifth of what it can do. Then its longest entries
-    go to the front, a few a tick.
+    A pool is at the end of a batch while less work arrives than a fifth of what it can do. Then a few of its longest
+    entries per tick go to the front.
     """
     steps: list[MoveTask] = []
     declined: list[Declined] = []
-    done = {pool: context.memory.tick_long.get(pool, 0) for pool in Pool}
+    done = {pool: context.state.tick_long.get(pool, 0) for pool in Pool}
     for pool in Pool:
         slots = context.capacity.slots[pool]
         if not slots or _arriving(context, pool) >= context.policy.balancing.ending_share:
@@ -91,26 +91,26 @@ def start_longest_first(context: RuleContext, chosen: Collection[str], limit: in
                 reason = (
                     f"it takes {one.seconds / 60:.0f} min, all that waits {rest / 60:.0f} min of the {pool.value} pool"
                 )
-                steps.append(_brought_forward(context, one, pool, ENDING, reason))
+                steps.append(_promoted(context, one, pool, ENDING, reason))
     return RuleResult(tuple(steps), tuple(declined), {"tick_long": done})
 
 
 def _overdue(context: RuleContext, one: Candidate) -> float:
-    """The wait as a multiple of what the priority should have to wait."""
+    """The wait as a multiple of the maximum wait of the priority."""
     if not one.head.enqueued_at:
         return 0.0
     return (context.now - one.head.enqueued_at) / context.patience[one.head.priority]
 
 
 def _arriving(context: RuleContext, pool: Pool) -> float:
-    """New work of the last ticks as a share of what the pool could do in that time."""
+    """Work that arrived in the last ticks, as a share of what the pool could do in that time."""
     windows = [(queue, context.windows[queue]) for queue in context.of_pool(pool) if queue in context.windows]
     able = max((window.seconds for _, window in windows), default=0.0) * context.capacity.slots[pool]
     return sum(window.arrivals * context.pace(queue) for queue, window in windows) / able if able else 0.0
 
 
 def _long(context: RuleContext, pool: Pool, rest: float) -> list[Candidate]:
-    """The entries that outlast all that waits, and that something else would be begun before; the longest first."""
+    """Entries that outlast all waiting work and have other work ahead of them; the longest first."""
     lengths = [view.lengths for queue, view in context.shared.items() if context.pools[queue] is pool]
     shortest = max(rest, context.policy.balancing.long_seconds)
     found = [
@@ -123,12 +123,13 @@ def _long(context: RuleContext, pool: Pool, rest: float) -> list[Candidate]:
     return sorted(found, key=lambda one: (-one.seconds, *one.tie))
 
 
-def _brought_forward(
+def _promoted(
     context: RuleContext, one: Candidate, pool: Pool, rule: str, reason: str, level: int | None = None
 ) -> MoveTask:
     target = context.lifted[one.lane.queue] if level is None else level
     saved = max(context.ahead(pool, one.level) - context.ahead(pool, target), 0.0)
     return MoveTask(
         task_id=one.head.task_id, source=one.lane.lane, target=one.lane.lane, level=one.level, to_level=target,
-        reason=f"{rule}: {reason}", rule=rule, estimated_improvement=saved / 60,
+        keeps_gpu=one.lane.queue in context.readers.unsafe, reason=f"{rule}: {reason}", rule=rule,
+        estimated_improvement=saved / 60,
     )  # fmt: skip

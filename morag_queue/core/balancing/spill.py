@@ -1,4 +1,4 @@
-"""Rules between the pools: work that prefers a GPU goes to idle CPUs when the GPUs have too much, and back again."""
+"""Rules between the pools: work that prefers a GPU spills to idle CPUs when the GPUs are overloaded, and returns."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _TARGET = QueueType.CPU_STANDARD
 
 @dataclass(frozen=True, slots=True)
 class SpillEstimate:
-    """One entry on a GPU or on a CPU. Seconds: `wait` until a GPU begins it, then the run on either."""
+    """One entry on a GPU or on a CPU, in seconds: the `wait` until a GPU starts it, and the run time on each."""
 
     wait: float
     on_gpu: float
@@ -27,7 +27,7 @@ class SpillEstimate:
 
     @property
     def by_gpu(self) -> float:
-        """When it would have ended on a GPU."""
+        """Seconds until it would end on a GPU."""
         return self.wait + self.on_gpu
 
     @property
@@ -36,10 +36,11 @@ class SpillEstimate:
 
 
 def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """Work that prefers a GPU goes to an idle CPU where it ends earlier, by a margin; the largest gain first.
+    """Move work that prefers a GPU to an idle CPU where it ends earlier by a margin; the largest gain first.
 
-    Of a level the newest goes first, for it waits longest from now on. A tenth of the cpu slots stays free, and nothing
-    is spilled while CPU work waits: that is what they are for. gain = w² (W + p_gpu − 1.25 p_cpu) / p_cpu.
+    Within a level the newest entry goes first, because it would wait longest from now on. A tenth of the cpu slots
+    stays free, and nothing spills while CPU work waits. gain = w² (W + p_gpu − 1.25 p_cpu) / p_cpu, where w
+    is the priority and W the wait.
     """
     rows = [list(row) for row in _rows(context)]
     if rows and (obstacle := _no_room(context)):
@@ -51,7 +52,7 @@ def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResu
     heap: list[tuple[float, tuple[int, float, str], int]] = []
 
     def offer(n: int) -> None:
-        """The newest entry of a row that may be moved; gains only fall while others are spilled."""
+        """Add the newest entry of a row that may be moved; its gain can only fall while others spill."""
         while rows[n]:
             one = rows[n][0]
             why = context.resting(one.head, chosen)
@@ -80,9 +81,9 @@ def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResu
 
 
 def unspill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """What was spilled and still waits goes back as soon as the GPUs would end it in half the time.
+    """Move spilled work that still waits back as soon as the GPUs would end it in half the time.
 
-    What was spilled is known by its header: it was submitted to a GPU queue and lies in a CPU lane.
+    The header tells spilled work: it was submitted to a GPU queue and is in a CPU lane.
     """
     steps: list[MoveTask] = []
     declined: list[Declined] = []
@@ -104,7 +105,7 @@ def unspill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleRe
 
 
 def _rows(context: RuleContext) -> Iterator[list[Candidate]]:
-    """What may be spilled, lane by lane and level by level, the newest first."""
+    """The entries that may spill, one row per lane and level, the newest first."""
     rows: dict[tuple[str, int], list[Candidate]] = {}
     for one in context.candidates(context.of_pool(Pool.GPU)):
         if one.head.requires is Requires.GPU_PREFERRED:
@@ -113,20 +114,20 @@ def _rows(context: RuleContext) -> Iterator[list[Candidate]]:
 
 
 def _no_room(context: RuleContext) -> str:
-    """Why nothing can be spilled at all; empty when something can."""
-    census = context.capacity
+    """Why nothing can spill at all; empty when something can."""
+    capacity = context.capacity
     if _TARGET in context.snapshot.paused:
         return f"{_TARGET} is paused"
-    there = {None, *context.snapshot.worker_by_id}  # who is pinned to a worker that is not there would not be taken
+    registered = {None, *context.snapshot.worker_by_id}  # no worker claims what is pinned to an unknown one
     waiting = sum(
         view.length for queue in context.of_pool(Pool.CPU) for view in context.snapshot.lanes_by_queue[queue]
-        if view.worker in there
+        if view.worker in registered
     )  # fmt: skip
     if waiting:
         return f"{waiting} tasks wait in the CPU lanes already"
     share = context.policy.balancing.spill_idle_share
-    if census.spare_idle <= share * census.spare:
-        return f"{census.spare_idle} of {census.spare} cpu slots are idle, {share:.0%} stay free"
+    if capacity.spare_idle <= share * capacity.spare:
+        return f"{capacity.spare_idle} of {capacity.spare} cpu slots are idle, {share:.0%} stay free"
     return ""
 
 
@@ -139,7 +140,7 @@ def _gain(context: RuleContext, one: Candidate, gone: dict[int, float]) -> tuple
 
 
 def _choice(context: RuleContext, one: Candidate, gone: dict[int, float]) -> SpillEstimate:
-    """With `gone` seconds of GPU work away from each level; an entry is not ahead of itself."""
+    """The estimate with `gone` seconds of GPU work removed from each level; an entry does not wait for itself."""
     on_gpu = context.seconds(one.head, Pool.GPU)
     own = on_gpu if context.pools[one.lane.queue] is Pool.GPU else 0.0
     away = own + sum(gone[level] for level in LEVELS[: one.level + 1])
@@ -148,7 +149,7 @@ def _choice(context: RuleContext, one: Candidate, gone: dict[int, float]) -> Spi
 
 def _too_early(context: RuleContext, one: Candidate) -> str:
     balancing = context.policy.balancing
-    mark = context.memory.moved.get(one.head.task_id)
+    mark = context.state.moved.get(one.head.task_id)
     since = mark.at if mark else one.head.enqueued_at
     due = balancing.return_ticks * balancing.interval_seconds
     return f"it waits there for {context.now - since:.0f} s only" if 0 <= context.now - since < due else ""
@@ -164,7 +165,8 @@ def _moved(
     longer = max(choice.by_gpu, choice.on_cpu)
     return MoveTask(
         task_id=one.head.task_id, source=one.lane.lane, target=queue.value, level=one.level,
-        to_level=context.capacity.polled[queue][one.level], reason=f"{rule}: {choice.words}", rule=rule,
+        to_level=context.readers.polled[queue][one.level], reason=f"{rule}: {choice.words}", rule=rule,
+        keeps_gpu=queue in context.readers.unsafe,
         confidence=min(max(saved / longer, 0.0), 1.0) if longer else 0.0, estimated_improvement=saved / 60,
     )  # fmt: skip
 

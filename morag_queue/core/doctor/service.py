@@ -6,7 +6,7 @@ from morag_queue.core.levels import priority_of_level
 from morag_queue.core.model import QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import LaneView, Snapshot, WorkerView
-from morag_queue.core.worker_status import SERVING, in_hands, status_in
+from morag_queue.core.worker_status import SERVING, in_flight, status_in
 
 from .finding import Code, Finding, count, error, some, span, warning
 
@@ -68,7 +68,7 @@ def _stalled(snapshot: Snapshot, policy: Policy, word: dict[str, WorkerStatus]) 
     """It beats, has nothing in hand, and work that it could take has waited for a while."""
     grace = policy.suspect_after_seconds
     for view in snapshot.workers:
-        if word[view.worker] is not WorkerStatus.ONLINE or in_hands(view, snapshot.held_count(view)):
+        if word[view.worker] is not WorkerStatus.ONLINE or in_flight(view, snapshot.held_count(view)):
             continue
         if view.beat is None or view.beat.active or snapshot.taken_at - view.info.started_at < grace:
             continue

@@ -16,7 +16,7 @@ from morag_queue.core.model import Frozen, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Snapshot, Totals, WorkerView
 from morag_queue.core.stats import ASSUMED_RUN_S
-from morag_queue.core.worker_status import SERVING, in_hands, status_in
+from morag_queue.core.worker_status import SERVING, in_flight, status_in
 
 _STEPS = 50_000
 
@@ -148,7 +148,7 @@ def _busy(snapshot: Snapshot, view: WorkerView, runs: Mapping[QueueType, RunTime
         soonest = ends.index(min(ends))  # what was taken beyond the slots waits for one of them
         began = ends[soonest] == 0.0
         ends[soonest] += max(mean - (snapshot.taken_at - one.claimed_at), mean / 5) if began else mean
-    unseen = in_hands(view, len(held)) - len(held)
+    unseen = in_flight(view, len(held)) - len(held)
     for _ in range(min(unseen, slots)):
         ends[ends.index(min(ends))] += usual
     return [seconds for seconds in ends if seconds > 0.0]
