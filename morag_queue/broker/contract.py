@@ -106,11 +106,15 @@ class LostTasks(Protocol):
         ...
 
 
-class Attempts(Protocol):
-    """How often tasks have cost a worker."""
+class Evidence(Protocol):
+    """Which incarnation may act under each worker's name, and the deaths that tasks have caused."""
 
     def attempts(self, task_ids: Iterable[str]) -> Mapping[str, int]:
         """How many workers have died over each of these tasks; tasks without a death are left out."""
+        ...
+
+    def fence(self, worker: str, incarnation: str, *, term: str = "") -> str:
+        """Bar this incarnation from acting. Returns "", or the other incarnation that acts under the name now."""
         ...
 
 
@@ -197,7 +201,7 @@ class Broker(Protocol):
     def lost(self) -> LostTasks: ...
 
     @property
-    def evidence(self) -> Attempts: ...
+    def evidence(self) -> Evidence: ...
 
     @property
     def cordons(self) -> Cordons: ...

@@ -23,7 +23,7 @@ def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[
     beat_of = {worker: Heartbeat.model_validate_json(text) for worker, text in _pairs(beats)}
     acting = dict(_pairs(incarnations))
     placed = {worker: Cordon.model_validate_json(text) for worker, text in _pairs(cordons)}
-    cordon_of = {worker: one for worker, one in placed.items() if one.until is None or one.until > int(seconds)}
+    cordon_of = {worker: one for worker, one in placed.items() if one.is_in_force(int(seconds))}
     views = tuple(
         WorkerView(
             WorkerInfo.model_validate_json(text), beat_of.get(worker), cordon_of.get(worker),

@@ -246,6 +246,10 @@ class Cordon(Stored):
     deadline: float | None = Field(None, description="of a drain: when the one who waits for it gives up")
     until: float | None = Field(None, description="when it ends by itself, as an open circuit breaker does")
 
+    def is_in_force(self, now: float) -> bool:
+        """Whether it still holds at this time (seconds since the epoch, server's clock)."""
+        return self.until is None or self.until > now
+
 
 class QueueStats(Frozen):
     """One queue. Times are minutes; `backlog_time` is the queued work divided by the slots that serve it."""

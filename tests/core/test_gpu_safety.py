@@ -101,7 +101,8 @@ def fleets(draw) -> Snapshot:
     queues = st.lists(st.sampled_from(QueueType), min_size=1, unique=True).map(tuple)
     workers = [
         worker(
-            name, draw(st.sampled_from(Capability)).value, queues=draw(queues), beat_age=draw(st.sampled_from([1, 500])),
+            name, draw(st.sampled_from(Capability)).value, queues=draw(queues),
+            beat_age=draw(st.sampled_from([1, 500])),
             cordon=draw(st.sampled_from([None, None, "draining", "cordoned"])),
         )
         for name in names
@@ -122,7 +123,8 @@ def fleets(draw) -> Snapshot:
         HeldMessage(
             tag=f"tag-{n}", worker=draw(st.sampled_from(NAMES)), incarnation=draw(st.sampled_from(["w0.now", "old"])),
             task_id=f"{draw(st.sampled_from(Requires)).value}:{n}",
-            lane=lane(draw(st.sampled_from(QueueType)), draw(st.sampled_from([None, "w0"]))), level=4, claimed_at=NOW - 60,
+            lane=lane(draw(st.sampled_from(QueueType)), draw(st.sampled_from([None, "w0"]))), level=4,
+            claimed_at=NOW - 60,
         )
         for n in range(draw(st.integers(0, 4)))
     )  # fmt: skip
@@ -144,9 +146,8 @@ def plans(snapshot: Snapshot) -> Iterator[Plan]:
 @given(fleets())
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_plan_moves_gpu_work_into_a_queue_that_a_cpu_worker_may_read(snapshot):
-    needs_gpu = {
-        head.task_id for view in snapshot.lanes for row in view.heads for head in row if head.requires == "gpu"
-    }
+    heads = (head for view in snapshot.lanes for row in view.heads for head in row)
+    needs_gpu = {head.task_id for head in heads if head.requires is Requires.GPU}
     for plan in plans(snapshot):
         for step in plan.steps:
             queue = queue_of(step.target)

@@ -57,7 +57,7 @@ def staged(fleet) -> tuple[MemoryRig, Settings]:
         if one["state"] == "dead":
             rig.broker.beat(name, stopped=True)
         elif one["state"] in ("draining", "cordoned"):
-            rig.broker.cordons[name] = Cordon(state=WorkerStatus(one["state"]))
+            rig.broker.cordons.put(name, Cordon(state=WorkerStatus(one["state"])), (None,))
     return rig, Settings(policy=Policy(order=order))
 
 

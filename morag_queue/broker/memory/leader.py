@@ -1,4 +1,4 @@
-"""Lease, memory of the loop and journal of a fleet in memory."""
+"""Lease, balancer state and journal of a fleet in memory."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ class MemoryLeases:
         return self._lease
 
     def check(self, term: str) -> None:
-        """Raises LeaseLost where a term is named that is not the lease's."""
+        """Raise LeaseLost if a term is given and the lease has another one."""
         lease = self.current()
         if term and (lease is None or str(lease.term) != term):
             raise LeaseLost
