@@ -393,14 +393,13 @@ def test_a_plan_of_recovery_is_applied_and_counted(rig):
     held = rig.broker.observe()[0].held
     steps = [
         TakeBack(
-            task_id=one.task_id, tag=one.tag, worker="w", incarnation=one.incarnation, target=CPU, level=4, reason="dead",
-            max_deaths=0 if one.task_id == "b" else 3,
+            task_id=one.task_id, tag=one.tag, worker="w", incarnation=one.incarnation, target=CPU, level=4,
+            reason="dead", max_deaths=0 if one.task_id == "b" else 3,
         )
         for one in held[::-1]
     ]  # fmt: skip
-    plan = Plan(
-        plan_id="p", verb="failover", fleet="", taken_at=0.0, steps=(*steps, Resend(task_id="x", reason="lost"))
-    )
+    lost = Resend(task_id="x", reason="lost")
+    plan = Plan(plan_id="p", verb="failover", fleet="", taken_at=0.0, steps=(*steps, lost))
     done = apply(rig.broker, plan) + apply(rig.broker, plan)
     assert (done.plan_id, done.taken_back, done.quarantined, len(done.rejected)) == ("p", 2, 1, 3)
     assert rig.ids(CPU, 4) == ["a", "c"]
@@ -409,13 +408,12 @@ def test_a_plan_of_recovery_is_applied_and_counted(rig):
 # -- fences and cordons
 
 
-def test_a_fenced_worker_claims_nothing_until_it_registers_anew(rig):
+def test_only_the_incarnation_that_acts_is_fenced(rig):
     rig.join("w")
-    rig.submit("a")
     assert rig.broker.evidence.fence("w", "w.0") == "w.1", "another incarnation acts"
     assert rig.broker.evidence.fence("w", "w.1") == ""
     assert rig.broker.observe()[0].worker_by_id["w"].fenced
-    assert rig.claim("w") is None
+    assert rig.broker.evidence.fence("w", "w.1") == "fenced"
 
 
 def test_a_cordon_is_written_over_the_expected_states_only(rig):

@@ -9,7 +9,7 @@ from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import Capability, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.snapshot import Snapshot, WorkerView
-from morag_queue.core.worker_status import SERVING, in_flight, status_in
+from morag_queue.core.worker_status import SERVING, in_flight, status
 
 from .state import Pool
 
@@ -53,18 +53,18 @@ def fleet_capacity(
     leaving = []
     for view in snapshot.workers:
         info = view.info
-        status, reason = status_in(snapshot, view, policy)
+        held, remaining = held_by_run.get(info.incarnation, _NOTHING_HELD)
         waiting = snapshot.waiting_count(info.worker) if info.worker in lanes_of else 0
-        if status in SERVING:
-            held, remaining = held_by_run.get(info.incarnation, _NOTHING_HELD)
+        word, reason = status(view, held, snapshot.taken_at, policy, waiting_count=waiting)
+        if word in SERVING:
             busy = held if info.claims else in_flight(view, held)
             kind = info.queues, info.capability
             slots[kind] += info.slots
             idle[kind] += max(info.slots - busy - waiting, 0)
             if info.capability is not Capability.CPU:  # a task without an owner record counts as half done
                 running += remaining + (busy - held) * half_a_run
-        elif waiting and status in (WorkerStatus.DRAINING, WorkerStatus.OFFLINE):
-            leaving.append((view, f"{info.worker} is {status.value}" + (f" ({reason})" if reason else "")))
+        elif waiting and word in (WorkerStatus.DRAINING, WorkerStatus.OFFLINE):
+            leaving.append((view, f"{info.worker} is {word.value}" + (f" ({reason})" if reason else "")))
     spare = [kind for kind in slots if kind[1] is Capability.CPU and QueueType.CPU_STANDARD.value in kind[0]]
     return FleetCapacity(
         slots=_by_pool(slots, queues),
