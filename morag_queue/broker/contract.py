@@ -1,7 +1,7 @@
-"""What verbs need of a broker, as narrow protocols: `broker.redis` is the real one, `broker.memory` one in memory.
+"""The broker contract as narrow protocols; `broker.redis` and `broker.memory` implement it.
 
-One contract suite holds for both (tests/broker/test_contract.py). A verb that needs more than this (a worker's
-connections, the control channel) says so by taking the Redis broker itself.
+Both pass one contract suite (tests/broker/test_contract.py). An operation that needs more (client connections, the
+control channel) takes the Redis broker.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """One message on its way to a lane, with the ledger's record of it. `is_worker_lane`: it is no shared lane."""
+    """One message to be queued, with its ledger record. `is_worker_lane` is False for a shared lane."""
 
     task_id: str
     text: str
@@ -39,7 +39,7 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class MoveCounts:
-    """Messages of one lane. What was left stayed where it was: not of the expected form, or in need of a GPU."""
+    """Messages of one lane: moved, left because they are foreign, and left because they require a GPU."""
 
     moved: int
     left: int
@@ -47,7 +47,7 @@ class MoveCounts:
 
 
 class MoveOutcome(StrEnum):
-    """What became of the move of one message."""
+    """The outcome of moving one message."""
 
     MOVED = "moved"
     GONE = "gone"
@@ -56,7 +56,7 @@ class MoveOutcome(StrEnum):
 
 
 class JournalEntry(Stored):
-    """One change. `entry_id` orders the entries; `at` is the server's clock, seconds since the epoch."""
+    """One change. Entries are ordered by `entry_id`; `at` is the server's clock, seconds since the epoch."""
 
     entry_id: str
     at: float
@@ -69,16 +69,16 @@ class JournalEntry(Stored):
 
 
 class Moves(Protocol):
-    """Messages from lane to lane. A `term` that is no longer the lease's changes nothing: LeaseLost."""
+    """Moves between lanes. A stale `term` changes nothing and raises LeaseLost."""
 
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
     ) -> MoveCounts:
-        """Up to `count` of the oldest of one lane and level, in their order, behind those that wait in the target."""
+        """Move up to `count` of the oldest messages of a lane and level, in order, behind those that wait in the target."""
         ...
 
     def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
-        """Chosen messages, one by one. One that requires a GPU stays where its step says `keeps_gpu`."""
+        """Move single messages. One that requires a GPU stays if its step says `keeps_gpu`."""
         ...
 
 
@@ -134,18 +134,18 @@ class Cordons(Protocol):
 
 
 class Leases(Protocol):
-    """One lease a fleet, by the server's clock alone."""
+    """The lease of the fleet; only the server's clock ends it."""
 
     def take(self, holder: str, who: str, verb: str, seconds: float) -> Lease:
-        """The lease that stands after the call: the caller's, with a new term, or that of who has it."""
+        """Take the lease if it is free. Returns the current lease: the caller's, with a new term, or another holder's."""
         ...
 
     def renew(self, lease: Lease, seconds: float) -> Lease | None:
-        """The same lease for `seconds` from now; None when it is no longer the caller's."""
+        """Extend the lease to `seconds` from now. Returns None if another process holds it."""
         ...
 
     def give_up(self, lease: Lease) -> bool:
-        """False when it was no longer the caller's."""
+        """Returns False if another process holds the lease."""
         ...
 
     def current(self) -> Lease | None: ...
@@ -155,7 +155,7 @@ class Journal(Protocol):
     def write(
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
     ) -> str:
-        """Appends an entry and gives its id."""
+        """Append an entry and return its id."""
         ...
 
     def latest(self, limit: int) -> list[JournalEntry]:
@@ -166,12 +166,12 @@ class Journal(Protocol):
 
 
 class StateStore(Protocol):
-    """What the balancing loop keeps in mind between two turns, whoever leads the next one."""
+    """The balancer's state between two turns, for the leader of the next one."""
 
     def load(self) -> BalancerState: ...
 
-    def save(self, memory: BalancerState, *, term: str = "") -> None:
-        """Raises LeaseLost when the term is no longer the lease's."""
+    def save(self, state: BalancerState, *, term: str = "") -> None:
+        """Store the state. Raises LeaseLost on a stale term."""
         ...
 
 
@@ -180,7 +180,7 @@ class Broker(Protocol):
 
     @property
     def fleet(self) -> str:
-        """What a plan names it by."""
+        """Its name in plans."""
         ...
 
     @property
@@ -188,7 +188,7 @@ class Broker(Protocol):
 
     @property
     def queues(self) -> Queues:
-        """The table of its queues."""
+        """The policy of its queues."""
         ...
 
     @property
@@ -216,7 +216,7 @@ class Broker(Protocol):
     def state_store(self) -> StateStore: ...
 
     def translated(self) -> AbstractContextManager[None]:
-        """Inside it, errors of the broker's client become ours."""
+        """Context in which client errors are raised as errors of this package."""
         ...
 
     def now(self) -> float:
@@ -224,17 +224,17 @@ class Broker(Protocol):
         ...
 
     def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        """The fleet at one moment, `depth` entries of each end of its shared lists, and what was ever finished."""
+        """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
         ...
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """What happened in each queue in the last `seconds`."""
+        """The counts of each queue in the last `seconds`."""
         ...
 
     def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queues messages in order; False for an id that is still open."""
+        """Queue messages in order. The answer is False for an id that is still open."""
         ...
 
     def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The ledger's records of those tasks that are known."""
+        """The ledger records of the tasks that it knows."""
         ...

@@ -12,14 +12,7 @@ from uuid import uuid4
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Cordon, HeldMessage, WorkerStatus
 from morag_queue.core.plan import Applied, Blocker, Plan
-from morag_queue.core.recovery.drain import (
-    DrainCheck,
-    drain_blockers,
-    plan_drain,
-    plan_forced_requeue,
-    unserved,
-)
-from morag_queue.core.snapshot import WorkerView
+from morag_queue.core.recovery.drain import DrainCheck, drain_blockers, plan_drain, plan_forced_requeue, unserved
 from morag_queue.core.words import count_of
 from morag_queue.errors import Refused
 
@@ -52,17 +45,13 @@ class DrainOptions:
     overrides: frozenset[str] = frozenset()
 
 
-def _ignore(_: object) -> None:
-    return
-
-
 @dataclass(frozen=True, slots=True)
 class DrainProgress:
     """`pause` waits the given seconds, `report` gets a line per event, `remaining` the number of tasks to wait for."""
 
     pause: Callable[[float], None]
-    report: Callable[[str], None] = _ignore
-    remaining: Callable[[int], None] = _ignore
+    report: Callable[[str], None] = lambda line: None
+    remaining: Callable[[int], None] = lambda count: None
 
 
 class Drain:
@@ -102,13 +91,15 @@ class Drain:
 
     def preview(self) -> CordonResult:
         """The answer of a dry run."""
-        requeues = self._forced_requeue().steps if self._options.force else ()
+        plans = [self.plan(), *([self._forced_requeue()] if self._options.force else [])]
         return cordon_result(self._snapshot, self._view, state=self._state, dry_run=True).model_copy(
             update={
-                "moved_tasks": self._snapshot.waiting_count(self.worker), "taken_back_tasks": len(requeues),
-                "steps": (*self.plan().steps, *requeues), "changed": self._state is not WorkerStatus.DRAINED,
+                "moved_tasks": sum(plan.expected.moved for plan in plans),
+                "taken_back_tasks": sum(plan.expected.taken_back for plan in plans),
+                "steps": tuple(step for plan in plans for step in plan.steps),
+                "changed": self._state is not WorkerStatus.DRAINED,
             }
-        )  # fmt: skip
+        )
 
     def run(self) -> CordonResult:
         """Drain the worker. Raises Refused when a blocker stands, or when the cordon is lifted meanwhile."""
@@ -234,14 +225,14 @@ class Drain:
 
     def _shut_down(self, result: CordonResult) -> CordonResult:
         """With --shutdown: order the process to end, and wait for it unless detached."""
-        if not self._options.shutdown or _is_gone(self._broker, self._view):
+        if not self._options.shutdown or self._is_gone():
             return result
         if not self._options.detach:
             self._report(f"telling {self.worker} to shut down")
-        _order_shutdown(self._broker, self._view, self._options)
+        self._order_shutdown()
         if self._options.detach:
             return result
-        while not _is_gone(self._broker, self._view):
+        while not self._is_gone():
             if self._is_late:
                 warning = f"{self.worker} is drained, and its process still runs: it did not follow the order"
                 return result.model_copy(update={"warnings": (*result.warnings, warning), "shut_down": False})
@@ -249,6 +240,19 @@ class Drain:
             self._observe()
         self._report(f"{self.worker} has shut down")
         return result.model_copy(update={"shut_down": True})
+
+    def _order_shutdown(self) -> None:
+        """Order a warm shutdown: Celery lets running tasks end first. The worker does not confirm it."""
+        node, options = self._view.info.node, self._options
+        self._broker.control.shut_down([node])
+        with self._broker.translated():
+            changes = {"node": node}
+            self._broker.journal.write(options.who, "shutdown", self.worker, reason=options.reason, changes=changes)
+
+    def _is_gone(self) -> bool:
+        """Whether the process has closed its connections, or never opened any in this run."""
+        with self._broker.translated():
+            return not self._broker.registry.is_connected(self._view.info.client_name)
 
     def _result(self, state: WorkerStatus, *, changed: bool = True) -> CordonResult:
         return cordon_result(self._snapshot, self._view, changed=changed).model_copy(
@@ -296,18 +300,3 @@ def refusal(blockers: tuple[Blocker, ...]) -> list[str]:
         f"{blocker.subject}: {blocker.reason}; {blocker.remedy}, or add {blocker.overridden_by}" for blocker in blockers
     ]
     return [*lines, "nothing was changed; --force overrides all of this, and takes back what is running"]
-
-
-def _order_shutdown(broker: RedisBroker, view: WorkerView, options: DrainOptions) -> None:
-    """Order a warm shutdown: Celery lets running tasks end first. The worker does not confirm it."""
-    broker.control.shut_down([view.info.node])
-    with broker.translated():
-        broker.journal.write(
-            options.who, "shutdown", view.worker, reason=options.reason, changes={"node": view.info.node}
-        )
-
-
-def _is_gone(broker: RedisBroker, view: WorkerView) -> bool:
-    """Whether the process has closed its connections, or never opened any in this run."""
-    with broker.translated():
-        return not broker.registry.is_connected(view.info.client_name)

@@ -269,9 +269,9 @@ def test_undo_of_a_pause_resumes_and_of_a_cordon_uncordons(stage, fleet):
 def test_what_cannot_be_taken_back_is_said(stage, fleet, fail):
     fail("f-1")
     fleet("dead", "drop", "f-1")
-    assert "cannot be taken back" in fleet("journal", "undo", last(stage), status=5).err
+    assert "cannot be undone" in fleet("journal", "undo", last(stage), status=5).err
     swept = stage.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
-    assert "how it was before is not kept" in fleet("journal", "undo", swept, status=5).err
+    assert "the journal does not keep the state before it" in fleet("journal", "undo", swept, status=5).err
     assert "no journal entry '17'" in fleet("journal", "undo", "17-99", status=8).err.replace("17-99", "17")
 
 

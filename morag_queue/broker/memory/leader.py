@@ -60,14 +60,14 @@ class MemoryLeases:
 
 class MemoryStateStore:
     def __init__(self, leases: MemoryLeases) -> None:
-        self._leases, self._memory = leases, BalancerState()
+        self._leases, self._state = leases, BalancerState()
 
     def load(self) -> BalancerState:
-        return self._memory
+        return self._state
 
-    def save(self, memory: BalancerState, *, term: str = "") -> None:
+    def save(self, state: BalancerState, *, term: str = "") -> None:
         self._leases.check(term)
-        self._memory = memory
+        self._state = state
 
 
 class MemoryJournal:
