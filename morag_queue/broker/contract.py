@@ -74,7 +74,7 @@ class Moves(Protocol):
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
     ) -> MoveCounts:
-        """Move up to `count` of the oldest messages of a lane and level, in order, behind those that wait in the target."""
+        """Move up to `count` of the oldest messages of one level, in order, behind those that wait in the target."""
         ...
 
     def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
@@ -137,7 +137,7 @@ class Leases(Protocol):
     """The lease of the fleet; only the server's clock ends it."""
 
     def take(self, holder: str, who: str, verb: str, seconds: float) -> Lease:
-        """Take the lease if it is free. Returns the current lease: the caller's, with a new term, or another holder's."""
+        """Take the lease if it is free. Returns the lease in force: the caller's, or that of another holder."""
         ...
 
     def renew(self, lease: Lease, seconds: float) -> Lease | None:

@@ -45,10 +45,9 @@ def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, d
         if changed and not dry_run:
             verb = "pause" if paused else "resume"
             broker.journal.write(who, verb, queue.value, reason=reason, changes={"paused": paused})
-    without_claim = [
-        view.worker for view in snapshot.workers if not view.info.claims and queue.value in view.info.queues
-    ]
-    warning = f"{', '.join(names)} take messages in Celery's own way, which knows no pause: cordon or drain them"
+    readers = [view for view in snapshot.workers if queue.value in view.info.queues]
+    names = ", ".join(view.worker for view in readers if not view.info.claims)
+    warning = f"{names} take messages in Celery's own way, which knows no pause: cordon or drain them"
     return PauseResult(
         queue=queue,
         paused=paused,

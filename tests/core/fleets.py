@@ -1,4 +1,4 @@
-"""Small fleets in words, for the tests of the core: `worker("gpu-1", "gpu", held=1)`."""
+"""Small fleets for the tests of the core: `fleet(worker("gpu-1", "gpu"), held=held("gpu-1"))`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Lanes in words, for the tests of balancing: `waiting(GPU_FALLBACK, {4: [entry("a"), entry("b")]})`, oldest first."""
+"""Lanes for the tests of balancing: `waiting(GPU_FALLBACK, {4: [entry("a"), entry("b")]})`, oldest first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +32,7 @@ def waiting(
     more: int = 0,
     depth: int = 16,
 ) -> LaneView:
-    """A lane with these entries; `more` are behind them at each of these levels, where no one sees them."""
+    """A lane with these entries; `more` messages follow them at each of these levels, outside the visible ends."""
     known = [tuple(levels.get(n, ())) for n in range(10)]
     return LaneView(
         lane=lane(queue, worker),
@@ -52,7 +52,7 @@ def turn(
 
 
 def moves(plan: Plan) -> list[str]:
-    """The plan in words: `a gpu_fallback/5 → cpu_standard/5`, a whole lane with how many are in it."""
+    """The plan in words: `a gpu_fallback/5 → cpu_standard/5`; for a whole lane, the count instead of the id."""
     return [
         f"{step.task_id} {step.source}/{step.level} → {step.target}/{step.to_level}"
         if step.kind == "move_task"

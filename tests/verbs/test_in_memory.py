@@ -1,4 +1,4 @@
-"""Verbs take the port: on a broker in memory they do what they do on a real one."""
+"""Operations take the broker contract: they work in memory as they do on Redis."""
 
 from morag_queue.core.model import QueueType
 from morag_queue.operations.journal import entry, latest
@@ -10,7 +10,7 @@ from morag_queue.settings import Settings
 from tests.support.rigs import MemoryRig
 
 
-def test_a_task_goes_all_the_way_in_memory():
+def test_a_task_is_submitted_balanced_and_completed_in_memory():
     rig, configured = MemoryRig(), Settings()
     rig.join("cpu-1", slots=2)
     rig.join("gone")
