@@ -135,7 +135,7 @@ class RuleContext:
     @cached_property
     def patience(self) -> Mapping[QueuePriority, float]:
         """Seconds of waiting after which a task counts as starved, by priority."""
-        return {one: 60.0 * self.policy.balancing.max_wait_minutes.of(one) for one in QueuePriority}
+        return {priority: 60.0 * self.policy.balancing.max_wait_minutes.of(priority) for priority in QueuePriority}
 
     def ahead(self, pool: Pool, at_level: int, gone: float = 0.0) -> float:
         """Seconds until a new entry of this level would start in a pool, if `gone` seconds of work were removed."""
@@ -151,7 +151,8 @@ class RuleContext:
     def lifted(self) -> Mapping[QueueType, int]:
         """The level that a promoted entry gets, by queue: the first polled one behind URGENT's."""
         return {
-            queue: min((one for one in polled if one >= 1), default=0) for queue, polled in self.readers.polled.items()
+            queue: min((level for level in polled if level >= 1), default=0)
+            for queue, polled in self.readers.polled.items()
         }
 
     def level(self, head: LaneEntry, queue: QueueType) -> int:

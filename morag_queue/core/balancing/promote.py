@@ -22,21 +22,21 @@ def promote_starving(context: RuleContext, chosen: Collection[str], limit: int) 
     tokens = {pool: context.state.tokens.get(pool, 0.0) for pool in Pool}
     for pool in Pool:
         waiting = [
-            (overdue, one)
-            for one in context.candidates(context.of_pool(pool))
-            if (overdue := _overdue(context, one)) > 1 and one.level > context.lifted[one.lane.queue]
+            (overdue, task)
+            for task in context.candidates(context.of_pool(pool))
+            if (overdue := _overdue(context, task)) > 1 and task.level > context.lifted[task.lane.queue]
         ]
-        for overdue, one in sorted(waiting, key=lambda row: (-row[0], *row[1].tie)):
+        for overdue, task in sorted(waiting, key=lambda row: (-row[0], *row[1].tie)):
             if tokens[pool] <= 0:
                 reason = f"starvation guard: the {pool.value} pool has used up its share of slots for this"
-                declined.append(Declined(subject=one.where, reason=reason))
-            elif why := context.resting(one.head, chosen):
-                declined.append(Declined(subject=one.where, reason=f"starvation guard: {why}"))
+                declined.append(Declined(subject=task.where, reason=reason))
+            elif why := context.resting(task.head, chosen):
+                declined.append(Declined(subject=task.where, reason=f"starvation guard: {why}"))
             elif len(steps) < limit:
-                patience = context.patience[one.head.priority] / 60
-                waited = f"{overdue * patience:.0f} min, {one.head.priority.name} should wait at most {patience:g}"
-                steps.append(_promoted(context, one, pool, STARVING, f"it has waited {waited}"))
-                tokens[pool] -= one.seconds
+                patience = context.patience[task.head.priority] / 60
+                waited = f"{overdue * patience:.0f} min, {task.head.priority.name} should wait at most {patience:g}"
+                steps.append(_promoted(context, task, pool, STARVING, f"it has waited {waited}"))
+                tokens[pool] -= task.seconds
     return RuleResult(tuple(steps), tuple(declined), {"tokens": tokens})
 
 
@@ -50,18 +50,18 @@ def promote_aged(context: RuleContext, chosen: Collection[str], limit: int) -> R
     steps: list[MoveTask] = []
     declined: list[Declined] = []
     better = [
-        (level, pool, one)
+        (level, pool, task)
         for pool in Pool
-        for one in context.candidates(context.of_pool(pool))
-        if (level := context.level(one.head, one.lane.queue)) < one.level
+        for task in context.candidates(context.of_pool(pool))
+        if (level := context.level(task.head, task.lane.queue)) < task.level
     ]
-    for level, pool, one in sorted(better, key=lambda row: (row[0] - row[2].level, *row[2].tie)):
-        if why := context.resting(one.head, chosen):
-            declined.append(Declined(subject=one.where, reason=f"promotion by age: {why}"))
+    for level, pool, task in sorted(better, key=lambda row: (row[0] - row[2].level, *row[2].tie)):
+        if why := context.resting(task.head, chosen):
+            declined.append(Declined(subject=task.where, reason=f"promotion by age: {why}"))
         elif len(steps) < limit:
-            waited = (context.now - one.head.enqueued_at) / 60
+            waited = (context.now - task.head.enqueued_at) / 60
             reason = f"after {waited:.0f} min of waiting it belongs to level {level}"
-            steps.append(_promoted(context, one, pool, AGED, reason, level))
+            steps.append(_promoted(context, task, pool, AGED, reason, level))
     return RuleResult(tuple(steps), tuple(declined))
 
 
@@ -80,26 +80,26 @@ def start_longest_first(context: RuleContext, chosen: Collection[str], limit: in
             continue
         rest = context.queued[pool][-1] / slots
         allowed = max(1, slots // context.policy.balancing.slots_per_long_task)
-        for one in _long(context, pool, rest):
-            if why := context.resting(one.head, chosen):
-                declined.append(Declined(subject=one.where, reason=f"drain guard: {why}"))
+        for task in _long(context, pool, rest):
+            if why := context.resting(task.head, chosen):
+                declined.append(Declined(subject=task.where, reason=f"drain guard: {why}"))
             elif done[pool] >= allowed:
                 reason = f"drain guard: enough long tasks of the {pool.value} pool were brought forward in this tick"
-                declined.append(Declined(subject=one.where, reason=reason))
+                declined.append(Declined(subject=task.where, reason=reason))
             elif len(steps) < limit:
                 done[pool] += 1
                 reason = (
-                    f"it takes {one.seconds / 60:.0f} min, all that waits {rest / 60:.0f} min of the {pool.value} pool"
+                    f"it takes {task.seconds / 60:.0f} min, all that waits {rest / 60:.0f} min of the {pool.value} pool"
                 )
-                steps.append(_promoted(context, one, pool, ENDING, reason))
+                steps.append(_promoted(context, task, pool, ENDING, reason))
     return RuleResult(tuple(steps), tuple(declined), {"tick_long": done})
 
 
-def _overdue(context: RuleContext, one: Candidate) -> float:
+def _overdue(context: RuleContext, task: Candidate) -> float:
     """The wait as a multiple of the maximum wait of the priority."""
-    if not one.head.enqueued_at:
+    if not task.head.enqueued_at:
         return 0.0
-    return (context.now - one.head.enqueued_at) / context.patience[one.head.priority]
+    return (context.now - task.head.enqueued_at) / context.patience[task.head.priority]
 
 
 def _arriving(context: RuleContext, pool: Pool) -> float:
@@ -114,22 +114,22 @@ def _long(context: RuleContext, pool: Pool, rest: float) -> list[Candidate]:
     lengths = [view.lengths for queue, view in context.shared.items() if context.pools[queue] is pool]
     shortest = max(rest, context.policy.balancing.long_seconds)
     found = [
-        one
-        for one in context.candidates(context.of_pool(pool))
-        if one.seconds > shortest
-        and one.level > context.lifted[one.lane.queue]
-        and sum(sum(waiting[: one.level + 1]) for waiting in lengths) > 1
+        task
+        for task in context.candidates(context.of_pool(pool))
+        if task.seconds > shortest
+        and task.level > context.lifted[task.lane.queue]
+        and sum(sum(waiting[: task.level + 1]) for waiting in lengths) > 1
     ]
-    return sorted(found, key=lambda one: (-one.seconds, *one.tie))
+    return sorted(found, key=lambda task: (-task.seconds, *task.tie))
 
 
 def _promoted(
-    context: RuleContext, one: Candidate, pool: Pool, rule: str, reason: str, level: int | None = None
+    context: RuleContext, task: Candidate, pool: Pool, rule: str, reason: str, level: int | None = None
 ) -> MoveTask:
-    target = context.lifted[one.lane.queue] if level is None else level
-    saved = max(context.ahead(pool, one.level) - context.ahead(pool, target), 0.0)
+    target = context.lifted[task.lane.queue] if level is None else level
+    saved = max(context.ahead(pool, task.level) - context.ahead(pool, target), 0.0)
     return MoveTask(
-        task_id=one.head.task_id, source=one.lane.lane, target=one.lane.lane, level=one.level, to_level=target,
-        keeps_gpu=one.lane.queue in context.readers.unsafe, reason=f"{rule}: {reason}", rule=rule,
+        task_id=task.head.task_id, source=task.lane.lane, target=task.lane.lane, level=task.level, to_level=target,
+        keeps_gpu=task.lane.queue in context.readers.unsafe, reason=f"{rule}: {reason}", rule=rule,
         estimated_improvement=saved / 60,
     )  # fmt: skip
