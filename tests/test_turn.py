@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import redis
 
 from morag_queue.core.balancing.state import BalancerState
+from morag_queue.operations.rebalance import DEPTH
 from morag_queue.operations.sweep import Sweep
 from morag_queue.watch.turn import PollEvidence, step, sweep_step
 
@@ -97,3 +98,14 @@ def test_a_turn_with_every_kind_of_work_reads_the_fleet_at_most_twice(valkey, st
     stage.client.hset(stage.keys.incarnations, "idle-1", "fenced")
     sweep_step(stage.broker, Sweep(stage.broker), term="", who="ann")
     assert len(calls) == 1
+
+
+def test_balancing_after_a_failover_sees_as_many_entries_as_without_one(stage):
+    stage.join("dead-1", client_name="mq.dead-1")
+    stage.submit("a")
+    stage.claim("dead-1")
+    stage.submit(*(f"t{n}" for n in range(20)))
+    evidence = PollEvidence(absent=frozenset({"dead-1"}))
+    done = step(stage.broker, BalancerState(), evidence, term="", who="ann", pause=lambda _: None)
+    assert done.report.taken_back == 1
+    assert len(done.snapshot.lane_by_name["cpu_standard"].heads[4]) == DEPTH

@@ -114,17 +114,20 @@ class Failover:
         self._sweep(sweep)
         return self._result()
 
-    def of_turn(self, snapshot: Snapshot, absent: Collection[str], silent: Collection[str]) -> FailoverResult | None:
+    def of_turn(
+        self, snapshot: Snapshot, absent: Collection[str], silent: Collection[str], *, depth: int
+    ) -> FailoverResult | None:
         """Fail over the workers that the loop found: `absent` ones if proved dead, `silent` ones in any case.
 
-        None when there is none. One that has come back is skipped and does not delay the others.
+        None when there is none. One that has come back is skipped and does not delay the others. `depth` is that of
+        the snapshot, see `Broker.observe`.
         """
         targets = self._check.ask(snapshot, self._check.judge(snapshot, dict.fromkeys((*absent, *silent))))
         targets = [target for target in targets if target.is_dead or target.worker in silent]
         self.snapshot = snapshot
         if not targets:
             return None
-        seen = self._fail_over(snapshot, targets)
+        seen = self._fail_over(snapshot, targets, depth)
         self.snapshot = seen if self._dry_run else without_workers(seen, self._gone)
         return self._result()
 
@@ -137,14 +140,14 @@ class Failover:
 
     # -- fence, plan, apply
 
-    def _fail_over(self, snapshot: Snapshot, targets: Sequence[JudgedWorker]) -> Snapshot:
+    def _fail_over(self, snapshot: Snapshot, targets: Sequence[JudgedWorker], depth: int = 1) -> Snapshot:
         """Fence the targets and recover what they left. Returns the snapshot that the plan was made on."""
         for target in targets:
             came_back = "" if self._dry_run else self._fence(target)
             self._record(target, came_back or FAILED_OVER)
         finished: list[str] = []
         if targets and not self._dry_run:
-            snapshot, _ = self._broker.observe()  # with what they claimed until they were fenced
+            snapshot, _ = self._broker.observe(depth)  # with what they claimed until they were fenced
             with self._broker.translated():
                 finished = self._broker.results.finish(self._held(snapshot))
             self.applied += Applied(plan_id="", finished=len(finished))
