@@ -20,7 +20,7 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import NotFound, Refused
 
 from .apply import apply
-from .liveness import JudgedWorker, LivenessCheck
+from .liveness import FailoverTarget, LivenessCheck
 from .names import resolve
 from .sweep import LOOK_AGAIN_SECONDS, Sweep
 from .worker_tasks import held_tasks
@@ -140,7 +140,7 @@ class Failover:
 
     # -- fence, plan, apply
 
-    def _fail_over(self, snapshot: Snapshot, targets: Sequence[JudgedWorker], depth: int = 1) -> Snapshot:
+    def _fail_over(self, snapshot: Snapshot, targets: Sequence[FailoverTarget], depth: int = 1) -> Snapshot:
         """Fence the targets and recover what they left. Returns the snapshot that the plan was made on."""
         for target in targets:
             came_back = "" if self._dry_run else self._fence(target)
@@ -160,7 +160,7 @@ class Failover:
         self._carry_out(plan, finished=len(finished))
         return snapshot
 
-    def _fence(self, target: JudgedWorker) -> str:
+    def _fence(self, target: FailoverTarget) -> str:
         """Fence the worker. Return "" on success, else the reason it was skipped."""
         if not target.incarnation:
             return ""  # the name never registered: there is no process to fence
@@ -200,13 +200,13 @@ class Failover:
     def _held(self, snapshot: Snapshot) -> list[HeldMessage]:
         return [message for worker in self._gone for message in snapshot.held_by_worker.get(worker, ())]
 
-    def _record(self, target: JudgedWorker, done: str) -> None:
+    def _record(self, target: FailoverTarget, done: str) -> None:
         verdict = target.verdict
         self._verdicts.append(
-            WorkerVerdict(worker=verdict.worker, verdict=verdict.life, evidence=verdict.evidence, done=done)
+            WorkerVerdict(worker=verdict.worker, verdict=verdict.liveness, evidence=verdict.evidence, done=done)
         )
 
-    def _leave(self, targets: Iterable[JudgedWorker]) -> None:
+    def _leave(self, targets: Iterable[FailoverTarget]) -> None:
         for target in targets:
             self._record(target, LEFT_ALONE)
 
@@ -242,7 +242,7 @@ class Failover:
 
 
 def _not_dead(alive: Sequence[LivenessVerdict]) -> list[str]:
-    lines = [f"{verdict.worker} is {_WORDS[verdict.life]}: {'; '.join(verdict.evidence)}" for verdict in alive]
+    lines = [f"{verdict.worker} is {_WORDS[verdict.liveness]}: {'; '.join(verdict.evidence)}" for verdict in alive]
     return [
         *lines,
         "nothing was changed; --force fences it: its connections are closed, and its work goes to other workers",

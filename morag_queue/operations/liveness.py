@@ -12,7 +12,7 @@ _RECONNECT_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedWorker:
+class FailoverTarget:
     """A worker and the verdict on it.
 
     `incarnation` is the run that was judged: empty for a name that never registered, "fenced" for a fenced worker. A
@@ -30,7 +30,7 @@ class JudgedWorker:
 
     @property
     def is_dead(self) -> bool:
-        return self.verdict.life is Liveness.DEAD
+        return self.verdict.liveness is Liveness.DEAD
 
 
 class LivenessCheck:
@@ -39,7 +39,7 @@ class LivenessCheck:
     def __init__(self, broker: RedisBroker, pause: Callable[[float], None]) -> None:
         self._broker, self._pause = broker, pause
 
-    def judge(self, snapshot: Snapshot, names: Iterable[str]) -> list[JudgedWorker]:
+    def judge(self, snapshot: Snapshot, names: Iterable[str]) -> list[FailoverTarget]:
         """Judge by connections. A verdict that is not certain is checked again after a worker could reconnect."""
         workers = list(names)
         targets = self._once(snapshot, workers)
@@ -48,7 +48,7 @@ class LivenessCheck:
             targets = self._once(snapshot, workers)
         return targets
 
-    def ask(self, snapshot: Snapshot, targets: list[JudgedWorker]) -> list[JudgedWorker]:
+    def ask(self, snapshot: Snapshot, targets: list[FailoverTarget]) -> list[FailoverTarget]:
         """Ask the workers that are not proved dead for an answer on the control channel."""
         silent = [target.worker for target in targets if not target.is_dead]
         if not silent:
@@ -62,14 +62,14 @@ class LivenessCheck:
 
     def _once(
         self, snapshot: Snapshot, workers: Sequence[str], answered: Collection[str] | None = None
-    ) -> list[JudgedWorker]:
+    ) -> list[FailoverTarget]:
         with self._broker.translated():
             connections = self._broker.evidence.connected().names if workers else {}
         return [self._judged(snapshot, worker, connections, answered) for worker in workers]
 
     def _judged(
         self, snapshot: Snapshot, worker: str, connections: Mapping[str, int], answered: Collection[str] | None
-    ) -> JudgedWorker:
+    ) -> FailoverTarget:
         view = snapshot.worker_by_id.get(worker)
         client_name = view.info.client_name if view else ""
         evidence = LivenessEvidence(
@@ -77,7 +77,7 @@ class LivenessCheck:
             answered=None if answered is None else worker in answered,
             process_is_gone=view is not None and self._broker.evidence.process_is_gone(view.info.host, view.info.pid),
         )
-        return JudgedWorker(
+        return FailoverTarget(
             verdict=assess_liveness(worker, view, evidence, snapshot.taken_at),
             client_name=client_name,
             incarnation="" if view is None else "fenced" if view.fenced else view.info.incarnation,

@@ -18,7 +18,7 @@ from morag_queue.core.fleet_poll import PollHistory, detect_changes
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.sandbox import Nest
 from morag_queue.local.server import Server
-from morag_queue.watch.loop import Evidence, step
+from morag_queue.watch.loop import PollEvidence, step
 from tests.support.stage import Stage
 
 WORKERS, ROUNDS, CONNECTIONS = 1_000, 15, 6
@@ -50,7 +50,7 @@ def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
     for _ in range(ROUNDS):
         for backlog, stage in built.items():
             began = perf_counter()
-            done = step(stage.broker, memory[backlog], Evidence(), term="", who="bench")
+            done = step(stage.broker, memory[backlog], PollEvidence(), term="", who="bench")
             took[backlog].append((perf_counter() - began) * 1000)
             memory[backlog] = done.state
     return {backlog: min(times) for backlog, times in took.items()}
@@ -84,7 +84,7 @@ def growth_mb(url: str, turns: int) -> float:
     infos = {view.worker: view.info for view in broker.observe()[0].workers}
     for n in range(turns):
         watched, _ = detect_changes(watched, looks.look(), infos, stage.settings.policy)
-        memory = step(broker, memory, Evidence(), term="", who="bench").state
+        memory = step(broker, memory, PollEvidence(), term="", who="bench").state
         if n == turns // 10:
             gc.collect()
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,8 +12,8 @@ GPU, STANDARD = QueueType.GPU_PRIORITY, QueueType.CPU_STANDARD
 NAMED = {"client_name": "mq.cpu-1"}
 
 
-def life(view, **signs):
-    return assess_liveness("cpu-1", view, LivenessEvidence(**signs), NOW).life
+def liveness(view, **evidence):
+    return assess_liveness("cpu-1", view, LivenessEvidence(**evidence), NOW).liveness
 
 
 def plan(snapshot, *names, attempts=None, gpu=()):
@@ -21,27 +21,27 @@ def plan(snapshot, *names, attempts=None, gpu=()):
 
 
 def test_no_connection_proves_death_however_fresh_the_beat():
-    assert life(worker("cpu-1", beat_age=0.5, **NAMED)) is Liveness.DEAD
+    assert liveness(worker("cpu-1", beat_age=0.5, **NAMED)) is Liveness.DEAD
 
 
 def test_silence_proves_nothing_while_a_connection_is_open():
-    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6) is Liveness.UNPROVEN
-    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=False) is Liveness.UNPROVEN
+    assert liveness(worker("cpu-1", beat_age=600, **NAMED), connections=6) is Liveness.UNPROVEN
+    assert liveness(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=False) is Liveness.UNPROVEN
 
 
 def test_a_fresh_heartbeat_or_an_answer_proves_life():
-    assert life(worker("cpu-1", beat_age=1, **NAMED), connections=6) is Liveness.ALIVE
-    assert life(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=True) is Liveness.ALIVE
+    assert liveness(worker("cpu-1", beat_age=1, **NAMED), connections=6) is Liveness.ALIVE
+    assert liveness(worker("cpu-1", beat_age=600, **NAMED), connections=6, answered=True) is Liveness.ALIVE
 
 
 def test_a_worker_whose_connections_have_no_name_is_never_proved_dead():
-    assert life(worker("cpu-1", beat_age=600, client_name="")) is Liveness.UNPROVEN
+    assert liveness(worker("cpu-1", beat_age=600, client_name="")) is Liveness.UNPROVEN
 
 
 def test_an_unregistered_worker_is_unknown_until_it_answers():
-    assert life(None) is Liveness.UNKNOWN
-    assert life(None, answered=False) is Liveness.UNKNOWN
-    assert life(None, answered=True) is Liveness.ALIVE
+    assert liveness(None) is Liveness.UNKNOWN
+    assert liveness(None, answered=False) is Liveness.UNKNOWN
+    assert liveness(None, answered=True) is Liveness.ALIVE
 
 
 def test_a_verdict_carries_its_evidence_in_words():

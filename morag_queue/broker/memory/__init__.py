@@ -2,7 +2,8 @@
 
 broker    the contract, and the workers' side: register, beat, claim, settle
 lanes     messages in their lanes, and moves between them
-recovery  ledger, requeues, resends, fences, cordons
+ledger    records of tasks
+recovery  requeues, resends, fences, cordons
 leader    lease, balancer state, journal
 counters  counts by the minute
 """

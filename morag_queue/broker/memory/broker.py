@@ -20,7 +20,8 @@ from morag_queue.settings import Settings
 from .counters import MemoryCounters
 from .lanes import MemoryMoves, Message, MessageLists
 from .leader import MemoryJournal, MemoryLeases, MemoryStateStore
-from .recovery import Held, MemoryCordons, MemoryEvidence, MemoryLedger, MemoryLostTasks, MemoryRequeues
+from .ledger import MemoryLedger
+from .recovery import Held, MemoryCordons, MemoryEvidence, MemoryLostTasks, MemoryRequeues
 
 
 class MemoryBroker:

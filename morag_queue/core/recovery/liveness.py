@@ -35,7 +35,7 @@ class LivenessEvidence:
 @dataclass(frozen=True, slots=True)
 class LivenessVerdict:
     worker: str
-    life: Liveness
+    liveness: Liveness
     evidence: tuple[str, ...]
 
 
