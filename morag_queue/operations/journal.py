@@ -153,23 +153,23 @@ def _not_kept(entry: JournalEntry) -> Refused:
 
 
 def _each(tasks: Mapping[str, Any], decide: Callable[[Any, TaskExplainer, TaskHit], Step]) -> Decide:
-    return lambda look, found: decide(tasks.get(found.task.task_id), look, found)
+    return lambda explainer, found: decide(tasks.get(found.task.task_id), explainer, found)
 
 
 def _only(outcome: str, decide: Decide) -> Callable[[Any, TaskExplainer, TaskHit], Step]:
-    def decide_noted(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
+    def decide_noted(noted: Any, explainer: TaskExplainer, found: TaskHit) -> Step:
         if not isinstance(noted, dict) or noted.get("outcome") != outcome:
             return RefusedEdit("an order to a worker cannot be taken back")
-        return decide(look, found)
+        return decide(explainer, found)
 
     return decide_noted
 
 
 def _uncancelled(send_again: Decide) -> Decide:
-    def decide(look: TaskExplainer, found: TaskHit) -> Step:
+    def decide(explainer: TaskExplainer, found: TaskHit) -> Step:
         if found.task.has_ended and found.task.state is not TaskState.CANCELLED:
             return RefusedEdit(f"was sent again since, and has ended ({found.task.state})")
-        return send_again(look, found)
+        return send_again(explainer, found)
 
     return decide
 
@@ -177,15 +177,15 @@ def _uncancelled(send_again: Decide) -> Decide:
 def _unqueued(reason: str) -> Decide:
     cancel = cancelling(reason or "its retry was taken back", terminate=False)
 
-    def decide(look: TaskExplainer, found: TaskHit) -> Step:
+    def decide(explainer: TaskExplainer, found: TaskHit) -> Step:
         if found.task.claimed_at is not None:
             return RefusedEdit(f"{found.task.worker} has it already")
-        return cancel(look, found)
+        return cancel(explainer, found)
 
     return decide
 
 
-def _moved_back(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
+def _moved_back(noted: Any, explainer: TaskExplainer, found: TaskHit) -> Step:
     """Move a task back to where it was, if it still waits where the change put it."""
     task = found.task
     match noted:
@@ -205,7 +205,7 @@ def _moved_back(noted: Any, look: TaskExplainer, found: TaskHit) -> Step:
         return RefusedEdit("it was changed again since")
     queue, owner = queue_of(before["lane"]), split(before["lane"])[1]
     if before["lane"] != task.lane:
-        place = placement_of(look.snapshot, look.settings, task, worker=owner, queue=queue)
+        place = placement_of(explainer.snapshot, explainer.settings, task, worker=owner, queue=queue)
         if isinstance(place, Refusal):
             return RefusedEdit(place.message)
     fields: dict[str, Any] = {name: before[name] for name in ("priority", "worker") if name in before}
