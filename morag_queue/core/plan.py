@@ -66,6 +66,7 @@ class Resend(Frozen):
     kind: Literal["resend"] = "resend"
     task_id: str
     reason: str
+    target: str = Field("", description="the shared lane that it goes to; empty: that of its queue")
 
 
 Step = Annotated[MoveLane | MoveTask | TakeBack | Resend, Field(discriminator="kind")]

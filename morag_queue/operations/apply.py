@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 from morag_queue.broker.contract import Broker, MoveOutcome
 from morag_queue.broker.recovery import RequeueRequest, ResendRequest
+from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 from morag_queue.core.plan import Applied, MoveLane, MoveTask, Plan, Rejected, Resend, TakeBack
 
@@ -94,8 +95,7 @@ def _take_back(broker: Broker, steps: Sequence[TakeBack], term: str) -> Applied:
 
 
 def _resend(broker: Broker, steps: Sequence[Resend], term: str) -> Applied:
-    reasons = {step.task_id: step.reason for step in steps}
-    requests = list(_resend_requests(broker, reasons))
+    requests = list(_resend_requests(broker, steps))
     max_losses = broker.settings.policy.max_retries
     outcomes = [broker.lost.resend(request, max_losses, term=term) for request in requests]
     return Applied(
@@ -112,19 +112,23 @@ def _not_recovered(task_ids: Iterable[str], outcomes: Iterable[str]) -> tuple[Re
     )
 
 
-def _resend_requests(broker: Broker, reasons: Mapping[str, str]) -> Iterator[ResendRequest]:
+def _resend_requests(broker: Broker, steps: Sequence[Resend]) -> Iterator[ResendRequest]:
     from morag_queue.broker.celery_message import MessageBuilder
 
-    builder = MessageBuilder()
-    for task_id, seen in broker.lost.records(list(reasons)).items():
-        entry = _entry(task_id, json.loads(seen))
+    builder, by_id = MessageBuilder(), {step.task_id: step for step in steps}
+    for task_id, seen in broker.lost.records(list(by_id)).items():
+        step = by_id[task_id]
+        entry = _entry(task_id, json.loads(seen), queue_of(step.target))
         text, record = builder.message(entry)
-        yield ResendRequest(task_id, seen, record, text, entry.lane, entry.level, reasons[task_id])
+        yield ResendRequest(task_id, seen, record, text, entry.lane, entry.level, step.reason)
 
 
-def _entry(task_id: str, record: Mapping[str, Any]) -> TaskQueueEntry:
-    """The entry as it was submitted, but in the shared lane: the worker of its own lane may be the one that died."""
-    queue = QueueType(record["queue"])
+def _entry(task_id: str, record: Mapping[str, Any], target: QueueType | None) -> TaskQueueEntry:
+    """The entry as it was submitted, but in the shared lane: the worker of its own lane may be the one that died.
+
+    `target` replaces its queue.
+    """
+    queue = target or QueueType(record["queue"])
     content_type = record.get("content_type")
     return TaskQueueEntry(
         task_id=task_id,

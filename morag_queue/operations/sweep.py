@@ -7,6 +7,7 @@ message in no key.
 """
 
 from dataclasses import dataclass, field
+from itertools import chain
 from uuid import uuid4
 
 from morag_queue.broker.agentless import AgentlessWorkers
@@ -74,9 +75,9 @@ class Sweep:
         before = snapshot.taken_at - orphan_after(snapshot, broker.settings.policy)
         stale = broker.lost.untouched(before, self._skipped, _STALE_PER_TURN)
         lost, undecided = self._lost(snapshot, whole_ledger)
-        task_ids = [message.task_id for message in held] + [message.task_id for message in stale]
+        found = [[item.task_id for item in items] for items in (held, stale, lost)]
         return SweepFindings(
-            held_tasks=held_tasks(broker, task_ids),
+            tasks=held_tasks(broker, chain(*found)),
             finished=() if self.dry_run else set(broker.results.finish(held)),
             stale=stale,
             stale_before=before,

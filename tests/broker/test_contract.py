@@ -405,6 +405,17 @@ def test_a_plan_of_recovery_is_applied_and_counted(rig):
     assert rig.ids(CPU, 4) == ["a", "c"]
 
 
+def test_a_lost_task_is_resent_to_the_target_of_its_step(rig):
+    rig.submit("film", lane="cpu_standard.w", requires=Requires.GPU)
+    rig.join("w")
+    rig.claim("w")
+    step = Resend(task_id="film", reason="lost", target=GPU)
+    assert apply(rig.broker, Plan(plan_id="p", verb="sweep", fleet="", taken_at=0.0, steps=(step,))).resent == 1
+    assert rig.ids(GPU, 4) == ["film"]
+    record = rig.broker.records(["film"])["film"]
+    assert (record["queue"], record["lane"], record["requires"]) == (GPU, GPU, "gpu")
+
+
 # -- fences and cordons
 
 

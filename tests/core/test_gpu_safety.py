@@ -10,12 +10,12 @@ from morag_queue.core.balancing.rebalance import plan_rebalance
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.lanes import lane, queue_of
 from morag_queue.core.model import Capability, HeldMessage, QueueType, Requires
-from morag_queue.core.plan import MoveLane, MoveTask, Plan, TakeBack
+from morag_queue.core.plan import MoveLane, MoveTask, Plan, Resend, TakeBack
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.drain import plan_drain, plan_forced_requeue
 from morag_queue.core.recovery.failover import plan_failover
 from morag_queue.core.recovery.requeue import HeldTasks
-from morag_queue.core.recovery.sweep import StaleMessage, SweepFindings, plan_sweep
+from morag_queue.core.recovery.sweep import OpenTask, StaleMessage, SweepFindings, plan_sweep
 from morag_queue.core.routing.gpu_safety import is_unsafe_lane, unsafe_queues
 from morag_queue.core.routing.lane_readers import readers_in
 from morag_queue.core.snapshot import LaneView, Snapshot
@@ -77,6 +77,12 @@ def test_a_held_gpu_task_is_declined_when_cpu_workers_read_every_queue(forced):
     assert plan.declined[0].subject == "task film"
 
 
+def test_a_lost_gpu_task_is_resent_to_a_gpu_queue(forced):
+    findings = SweepFindings(tasks=HeldTasks(gpu={"film"}), lost=[OpenTask("film", NOW - 60, "cpu_standard", 4)])
+    (step,) = plan_sweep(fleet(*forced.workers), Policy(), Queues(), findings, plan_id="p").steps
+    assert step.target == "gpu_priority"
+
+
 def test_a_drain_moves_a_gpu_task_in_a_cpu_lane_to_a_gpu_queue():
     lanes = (waiting(STANDARD, {3: [entry("film", "gpu"), entry("page")]}, "gpu-1"),)
     plan = plan_drain(fleet(worker("gpu-1", "gpu"), worker("cpu-1"), lanes=lanes), Queues(), "gpu-1", plan_id="p")
@@ -135,9 +141,10 @@ def plans(snapshot: Snapshot) -> Iterator[Plan]:
     policy, queues = Policy(), Queues()
     tasks = HeldTasks(gpu={one.task_id for one in snapshot.held if one.task_id.startswith("gpu:")})
     stale = [StaleMessage(f"{one.tag}s", "", "", one.lane, one.task_id, one.level) for one in snapshot.held]
+    lost = [OpenTask(one.task_id, NOW - 60, queue_of(one.lane) or STANDARD, 4) for one in snapshot.held]
     yield plan_rebalance(snapshot, policy, queues, BalancerState(), plan_id="p").plan
     yield plan_failover(snapshot, policy, queues, NAMES[:2], tasks, plan_id="p")
-    yield plan_sweep(snapshot, policy, queues, SweepFindings(held_tasks=tasks, stale=stale), plan_id="p")
+    yield plan_sweep(snapshot, policy, queues, SweepFindings(tasks=tasks, stale=stale, lost=lost), plan_id="p")
     for name in NAMES:
         yield plan_drain(snapshot, queues, name, plan_id="p")
         yield plan_forced_requeue(snapshot, queues, name, tasks, plan_id="p")
@@ -148,9 +155,10 @@ def plans(snapshot: Snapshot) -> Iterator[Plan]:
 def test_no_plan_moves_gpu_work_into_a_queue_that_a_cpu_worker_may_read(snapshot):
     heads = (head for view in snapshot.lanes for row in view.heads for head in row)
     needs_gpu = {head.task_id for head in heads if head.requires is Requires.GPU}
+    lost_from = {one.task_id: one.lane for one in snapshot.held}
     for plan in plans(snapshot):
         for step in plan.steps:
-            queue = queue_of(step.target)
+            queue = queue_of(step.target or lost_from[step.task_id])
             if queue is None or not cpu_may_read(snapshot, queue):
                 continue
             match step:
@@ -158,7 +166,7 @@ def test_no_plan_moves_gpu_work_into_a_queue_that_a_cpu_worker_may_read(snapshot
                     assert step.keeps_gpu, step
                 case MoveTask():
                     assert step.keeps_gpu or step.task_id not in needs_gpu, step
-                case TakeBack():
+                case TakeBack() | Resend():
                     assert not step.task_id.startswith("gpu:"), step
 
 

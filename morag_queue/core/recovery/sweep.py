@@ -42,7 +42,7 @@ class OpenTask:
 class SweepFindings:
     """What a sweep found on the broker beyond the snapshot.
 
-    held_tasks    of the tasks that former runs hold, and of the stale messages
+    tasks         what the broker knows of these held, stale and lost tasks
     finished      ids of held tasks that a result proves to have succeeded; they are not requeued
     stale         messages not touched since `stale_before` (seconds since the epoch)
     agentless     connected workers without the agent
@@ -50,7 +50,7 @@ class SweepFindings:
     declined      open tasks that the search could not decide on
     """
 
-    held_tasks: HeldTasks = field(default_factory=HeldTasks)
+    tasks: HeldTasks = field(default_factory=HeldTasks)
     finished: Collection[str] = ()
     stale: Sequence[StaleMessage] = ()
     stale_before: float = 0.0
@@ -66,7 +66,7 @@ def plan_sweep(snapshot: Snapshot, policy: Policy, queues: Queues, findings: Swe
         *_former_runs(snapshot, policy, readers, findings),
         *_stale(snapshot, readers, findings),
         *_abandoned_lanes(snapshot, policy, readers),
-        *_resends(findings.lost),
+        *_resends(readers, findings),
         *findings.declined,
     ]
     return plan_of("sweep", snapshot, parts, plan_id=plan_id)
@@ -119,8 +119,8 @@ def _former_runs(
     snapshot: Snapshot, policy: Policy, readers: LaneReaders, findings: SweepFindings
 ) -> Iterator[TakeBack | Declined]:
     held = [message for message in held_by_former_runs(snapshot) if message.task_id not in findings.finished]
-    requeues = requeue_held(held, findings.held_tasks, readers, "the run of its worker that held it has ended")
-    return after_death(requeues, findings.held_tasks, snapshot.taken_at, policy)
+    requeues = requeue_held(held, findings.tasks, readers, "the run of its worker that held it has ended")
+    return after_death(requeues, findings.tasks, snapshot.taken_at, policy)
 
 
 def _stale(snapshot: Snapshot, readers: LaneReaders, findings: SweepFindings) -> Iterator[TakeBack | Declined]:
@@ -138,7 +138,7 @@ def _stale(snapshot: Snapshot, readers: LaneReaders, findings: SweepFindings) ->
             unclear.append(message.task_id)
             continue
         reason = f"{message.worker} lost it" if message.worker else "no worker has it"
-        target = requeue_target(message.task_id, message.lane, findings.held_tasks, readers)
+        target = requeue_target(message.task_id, message.lane, findings.tasks, readers)
         if target is None:
             yield no_safe_lane(message.task_id, reason)
             continue
@@ -165,10 +165,15 @@ def _abandoned_lanes(snapshot: Snapshot, policy: Policy, readers: LaneReaders) -
             yield from empty_lanes(snapshot, worker, readers, f"there is no worker {worker}")
 
 
-def _resends(lost: Iterable[OpenTask]) -> Iterator[Resend]:
+def _resends(readers: LaneReaders, findings: SweepFindings) -> Iterator[Resend | Declined]:
     """Resend the newest first: each goes to the front of its lane, so the oldest ends up in front."""
-    for task in sorted(lost, key=lambda task: task.enqueued_at, reverse=True):
-        yield Resend(task_id=task.task_id, reason="it was open, and its message was nowhere on the broker")
+    reason = "it was open, and its message was nowhere on the broker"
+    for task in sorted(findings.lost, key=lambda task: task.enqueued_at, reverse=True):
+        target = requeue_target(task.task_id, task.queue, findings.tasks, readers)
+        if target is None:
+            yield no_safe_lane(task.task_id, reason)
+        else:
+            yield Resend(task_id=task.task_id, reason=reason, target="" if target == task.queue else target)
 
 
 def _oldest(snapshot: Snapshot) -> dict[tuple[str, int], float]:
