@@ -30,7 +30,7 @@ NOT_KNOWN = (
 _NO_ANSWER = "it does not answer: busy, stopped or gone"
 
 _JOURNAL_ENTRIES = 1000
-"""Journal entries searched for the queues that a worker was told to stop consuming."""
+"""Journal entries searched for the queues that a worker was ordered to stop consuming."""
 
 
 def cordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
@@ -124,7 +124,7 @@ class AgentlessDrain:
         _put(self._broker, self.worker, drained)
         if options.shutdown:
             self._broker.control.shut_down([self._node])
-            self._progress.report(f"{self.worker}: told to end its process")
+            self._progress.report(f"{self.worker}: ordered to shut down")
         return self._answer(WorkerStatus.DRAINED, running, now - began, changed)
 
     def preview(self) -> CordonResult:
@@ -143,7 +143,7 @@ class AgentlessDrain:
         cordon = Cordon(state=WorkerStatus.DRAINING, reason=options.reason, who=options.who, at=now, deadline=deadline)
         _put(self._broker, self.worker, cordon)
         self._broker.control.cancel_consumer(self._node, queues or ())
-        stopped = f"told to stop consuming {', '.join(queues)}" if queues else _NO_ANSWER
+        stopped = f"ordered to stop consuming {', '.join(queues)}" if queues else _NO_ANSWER
         self._progress.report(f"{self.worker}: {stopped}")
         _note(self._broker, self.worker, options.who, "drain", options.reason, "draining", self._node, queues)
         return True

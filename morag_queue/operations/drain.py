@@ -228,7 +228,7 @@ class Drain:
         if not self._options.shutdown or self._is_gone():
             return result
         if not self._options.detach:
-            self._report(f"telling {self.worker} to shut down")
+            self._report(f"ordering {self.worker} to shut down")
         self._order_shutdown()
         if self._options.detach:
             return result
