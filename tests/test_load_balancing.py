@@ -1,4 +1,4 @@
-"""Load balancing on a real broker, turn by turn: who gets what, what is moved and why, and that it comes to rest."""
+"""Load balancing on a real broker, turn by turn: shares, moves and their reasons, and coming to rest."""
 
 from collections import Counter
 from typing import Any
@@ -17,7 +17,7 @@ AT_ONCE = Policy(balancing=BalancingPolicy(settle_seconds=0.0, rest_seconds=0.0,
 
 
 class Balanced:
-    """A fleet of words and the turns that are made over it; what one turn remembers, the next one knows."""
+    """A fleet and its turns; the state of one turn is passed to the next."""
 
     def __init__(self, url: str, policy: Policy | None = None) -> None:
         self.stage = Stage(url, **({"policy": policy} if policy else {}))
@@ -25,7 +25,7 @@ class Balanced:
 
     def turn(self, **evidence: Any) -> TurnReport:
         done = step(self.stage.broker, self.memory, PollEvidence(**evidence), term="", who="test", pause=lambda _: None)
-        self.memory = done.memory
+        self.memory = done.state
         return done.report
 
     def waiting(self) -> dict[str, int]:
@@ -51,7 +51,7 @@ def balanced(valkey):
 
 @pytest.fixture
 def at_once(valkey):
-    """Without the pauses in which a real fleet pulls."""
+    """Without the pauses that let a real fleet pull."""
     made = Balanced(valkey, AT_ONCE)
     yield made
     made.stage.client.close()
@@ -82,7 +82,7 @@ def test_a_worker_that_joins_late_gets_work_without_a_move(balanced):
     assert balanced.pull("worker-cpu-1", "worker-cpu-2", rounds=5) == {"worker-cpu-1": 5, "worker-cpu-2": 5}
 
 
-def test_a_balanced_fleet_is_left_alone_however_often_it_is_looked_at(balanced):
+def test_twenty_turns_leave_a_balanced_fleet_alone(balanced):
     balanced.stage.join("worker-gpu-1", "gpu")
     balanced.stage.join("worker-cpu-1")
     balanced.stage.submit(*ids(10))
@@ -94,7 +94,7 @@ def test_a_balanced_fleet_is_left_alone_however_often_it_is_looked_at(balanced):
 # -- redistribution
 
 
-def test_work_of_a_draining_worker_goes_to_everybody_in_its_order(balanced):
+def test_work_of_a_draining_worker_moves_to_the_shared_lane_in_order(balanced):
     balanced.stage.join("worker-cpu-1")
     balanced.stage.join("worker-cpu-2")
     balanced.stage.submit(*ids(5), worker="worker-cpu-1")
@@ -105,7 +105,7 @@ def test_work_of_a_draining_worker_goes_to_everybody_in_its_order(balanced):
     assert balanced.pull("worker-cpu-1", "worker-cpu-2", rounds=5) == {"worker-cpu-2": 5}
 
 
-def test_gpu_work_that_may_go_spills_to_idle_cpus_when_the_gpus_have_too_much(at_once):
+def test_work_that_prefers_a_gpu_spills_to_idle_cpus_when_the_gpus_are_overloaded(at_once):
     at_once.stage.join("worker-gpu-1", "gpu", slots=1)
     at_once.stage.join("worker-cpu-1", slots=8)
     at_once.stage.submit(*ids(40), **AUDIO)
@@ -115,7 +115,7 @@ def test_gpu_work_that_may_go_spills_to_idle_cpus_when_the_gpus_have_too_much(at
     assert at_once.pull("worker-cpu-1", rounds=2)["worker-cpu-1"] == 2
 
 
-def test_what_spills_is_what_would_wait_longest_the_newest(at_once):
+def test_the_newest_tasks_spill_because_they_would_wait_longest(at_once):
     at_once.stage.join("worker-gpu-1", "gpu", slots=1)
     at_once.stage.join("worker-cpu-1", slots=8)
     at_once.stage.submit(*ids(40), **AUDIO)
@@ -124,7 +124,7 @@ def test_what_spills_is_what_would_wait_longest_the_newest(at_once):
     assert set(spilled) == set(ids(40)[-len(spilled) :])
 
 
-def test_what_needs_a_gpu_never_spills_whatever_the_pressure(at_once):
+def test_work_that_requires_a_gpu_never_spills_under_any_load(at_once):
     at_once.stage.join("worker-gpu-1", "gpu", slots=1)
     at_once.stage.join("worker-cpu-1", slots=50)
     at_once.stage.submit(*ids(200), source=TUBE, content_type="video", requires="gpu", estimated_duration=30.0)
@@ -142,7 +142,7 @@ def test_nothing_spills_while_cpu_work_waits(at_once):
     assert "spill" not in at_once.turn().rules
 
 
-def test_what_was_spilled_and_still_waits_goes_back_when_the_gpus_are_free(at_once):
+def test_spilled_work_that_still_waits_returns_when_the_gpus_are_free(at_once):
     at_once.stage.join("worker-gpu-1", "gpu", slots=1)
     at_once.stage.join("worker-cpu-1", slots=8)
     at_once.stage.submit(*ids(40), **AUDIO)
@@ -154,8 +154,8 @@ def test_what_was_spilled_and_still_waits_goes_back_when_the_gpus_are_free(at_on
     assert at_once.waiting().get("gpu_fallback", 0) == returned
 
 
-def test_it_comes_to_rest_no_task_is_moved_more_than_twice_in_its_life(at_once):
-    """Idle CPUs and free GPUs in turn, forty times: what would ping-pong does it here."""
+def test_no_task_is_moved_more_than_twice_when_idle_workers_alternate(at_once):
+    """Idle CPUs and free GPUs alternate forty times; a rule that could ping-pong would do so here."""
     at_once.stage.join("worker-gpu-1", "gpu", slots=1)
     at_once.stage.join("worker-cpu-1", slots=8)
     at_once.stage.submit(*ids(30), **AUDIO)
@@ -170,7 +170,7 @@ def test_it_comes_to_rest_no_task_is_moved_more_than_twice_in_its_life(at_once):
     assert sum(at_once.waiting().values()) == 30
 
 
-def test_a_turn_moves_no_more_than_its_budget(valkey):
+def test_a_turn_stays_within_its_budget(valkey):
     few = Policy(balancing=BalancingPolicy(moves_min=3, settle_seconds=0.0))
     made = Balanced(valkey, few)
     made.stage.join("worker-gpu-1", "gpu", slots=1)
@@ -181,7 +181,7 @@ def test_a_turn_moves_no_more_than_its_budget(valkey):
     made.stage.client.close()
 
 
-def test_what_has_waited_too_long_is_brought_forward_and_says_why(balanced):
+def test_a_starving_task_is_promoted_and_the_journal_gives_the_reason(balanced):
     balanced.stage.join("worker-cpu-1")
     balanced.stage.submit("old", priority="BATCH")
     text = balanced.stage.client.rpop("cpu_batch\x06\x168")
@@ -197,7 +197,7 @@ def test_what_has_waited_too_long_is_brought_forward_and_says_why(balanced):
     assert "it has waited 300 min" in entry.changes["tasks"]["old"][4]
 
 
-def test_a_queue_that_is_paused_keeps_what_it_has(at_once):
+def test_nothing_is_moved_from_a_paused_queue(at_once):
     at_once.stage.join("worker-gpu-1", "gpu", slots=1)
     at_once.stage.join("worker-cpu-1", slots=8)
     at_once.stage.submit(*ids(40), **AUDIO)
@@ -205,7 +205,7 @@ def test_a_queue_that_is_paused_keeps_what_it_has(at_once):
     assert not at_once.turn().has_changed
 
 
-def test_what_a_worker_takes_between_plan_and_move_is_refused_alone_and_told(at_once, monkeypatch):
+def test_a_task_claimed_between_plan_and_move_is_rejected_alone(at_once, monkeypatch):
     at_once.stage.join("worker-gpu-1", "gpu", slots=1)
     at_once.stage.join("worker-cpu-1", slots=8)
     at_once.stage.submit(*ids(40), **AUDIO)

@@ -1,28 +1,32 @@
-"""What verbs need of a broker, as narrow protocols: `broker.redis` is the real one, `broker.memory` one in memory.
+"""The broker contract as narrow protocols; `broker.redis` and `broker.memory` implement it.
 
-One contract suite holds for both (tests/broker/test_contract.py). A verb that needs more than this (a worker's
-connections, the control channel) says so by taking the Redis broker itself.
+Both pass one contract suite (tests/broker/test_contract.py). An operation that needs more (client connections, the
+control channel) takes the Redis broker.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import Lease, QueueType, Stored
+from morag_queue.core.model import Cordon, Lease, QueueType, Stored, WorkerStatus
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.settings import Settings
+
+if TYPE_CHECKING:
+    from .recovery import RequeueRequest, ResendRequest
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """One message on its way to a lane, with the ledger's record of it. `is_worker_lane`: it is no shared lane."""
+    """One message to be queued, with its ledger record. `is_worker_lane` is False for a shared lane."""
 
     task_id: str
     text: str
@@ -35,7 +39,7 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class MoveCounts:
-    """Messages of one lane. What was left stayed where it was: not of the expected form, or in need of a GPU."""
+    """Messages of one lane: moved, left because they are foreign, and left because they require a GPU."""
 
     moved: int
     left: int
@@ -43,7 +47,7 @@ class MoveCounts:
 
 
 class MoveOutcome(StrEnum):
-    """What became of the move of one message."""
+    """The outcome of moving one message."""
 
     MOVED = "moved"
     GONE = "gone"
@@ -52,7 +56,7 @@ class MoveOutcome(StrEnum):
 
 
 class JournalEntry(Stored):
-    """One change. `entry_id` orders the entries; `at` is the server's clock, seconds since the epoch."""
+    """One change. Entries are ordered by `entry_id`; `at` is the server's clock, seconds since the epoch."""
 
     entry_id: str
     at: float
@@ -65,34 +69,83 @@ class JournalEntry(Stored):
 
 
 class Moves(Protocol):
-    """Messages from lane to lane. A `term` that is no longer the lease's changes nothing: LeaseLost."""
+    """Moves between lanes. A stale `term` changes nothing and raises LeaseLost."""
 
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
     ) -> MoveCounts:
-        """Up to `count` of the oldest of one lane and level, in their order, behind those that wait in the target."""
+        """Move up to `count` of the oldest messages of one level, in order, behind those that wait in the target."""
         ...
 
-    def tasks(
-        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
-    ) -> list[MoveOutcome]:
-        """Chosen messages, one by one. Into an `unsafe` queue nothing goes that needs a GPU."""
+    def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
+        """Move single messages. One that requires a GPU stays if its step says `keeps_gpu`."""
+        ...
+
+
+class Requeues(Protocol):
+    """Held messages, back to the front of a lane."""
+
+    def apply(self, returns: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+        """Requeue each in one atomic step, in this order; returns the outcomes.
+
+        moved, gone (its holder is another one now), early (acknowledged before it ran), foreign, cancelled, or
+        quarantined (too many workers died over it). Raises LeaseLost on a stale term.
+        """
+        ...
+
+
+class LostTasks(Protocol):
+    """Open tasks of the ledger whose message is gone."""
+
+    def records(self, task_ids: Sequence[str]) -> Mapping[str, str]:
+        """The ledger's records of the known tasks, as stored (JSON)."""
+        ...
+
+    def resend(self, again: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+        """Queue the task first in its lane: resent, quarantined, or changed (its record is another one now)."""
+        ...
+
+
+class Evidence(Protocol):
+    """Which incarnation may act under each worker's name, and the deaths that tasks have caused."""
+
+    def attempts(self, task_ids: Iterable[str]) -> Mapping[str, int]:
+        """How many workers have died over each of these tasks; tasks without a death are left out."""
+        ...
+
+    def fence(self, worker: str, incarnation: str, *, term: str = "") -> str:
+        """Bar this incarnation from acting. Returns "", or the other incarnation that acts under the name now."""
+        ...
+
+
+class Cordons(Protocol):
+    """Workers taken out of service."""
+
+    def get(self, worker: str) -> Cordon | None:
+        """The cordon of a worker; None while it is in service."""
+        ...
+
+    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
+        """Write the cordon (None lifts it) if the present state is one of `over`; None there means in service.
+
+        Returns False when the state is another one. Raises LeaseLost on a stale term.
+        """
         ...
 
 
 class Leases(Protocol):
-    """One lease a fleet, by the server's clock alone."""
+    """The lease of the fleet; only the server's clock ends it."""
 
     def take(self, holder: str, who: str, verb: str, seconds: float) -> Lease:
-        """The lease that stands after the call: the caller's, with a new term, or that of who has it."""
+        """Take the lease if it is free. Returns the lease in force: the caller's, or that of another holder."""
         ...
 
     def renew(self, lease: Lease, seconds: float) -> Lease | None:
-        """The same lease for `seconds` from now; None when it is no longer the caller's."""
+        """Extend the lease to `seconds` from now. Returns None if another process holds it."""
         ...
 
     def give_up(self, lease: Lease) -> bool:
-        """False when it was no longer the caller's."""
+        """Returns False if another process holds the lease."""
         ...
 
     def current(self) -> Lease | None: ...
@@ -102,7 +155,7 @@ class Journal(Protocol):
     def write(
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
     ) -> str:
-        """Appends an entry and gives its id."""
+        """Append an entry and return its id."""
         ...
 
     def latest(self, limit: int) -> list[JournalEntry]:
@@ -113,12 +166,12 @@ class Journal(Protocol):
 
 
 class StateStore(Protocol):
-    """What the balancing loop keeps in mind between two turns, whoever leads the next one."""
+    """The balancer's state between two turns, for the leader of the next one."""
 
     def load(self) -> BalancerState: ...
 
-    def save(self, memory: BalancerState, *, term: str = "") -> None:
-        """Raises LeaseLost when the term is no longer the lease's."""
+    def save(self, state: BalancerState, *, term: str = "") -> None:
+        """Store the state. Raises LeaseLost on a stale term."""
         ...
 
 
@@ -127,16 +180,31 @@ class Broker(Protocol):
 
     @property
     def fleet(self) -> str:
-        """What a plan names it by."""
+        """Its name in plans."""
         ...
 
     @property
+    def settings(self) -> Settings: ...
+
+    @property
     def queues(self) -> Queues:
-        """The table of its queues."""
+        """The policy of its queues."""
         ...
 
     @property
     def moves(self) -> Moves: ...
+
+    @property
+    def requeues(self) -> Requeues: ...
+
+    @property
+    def lost(self) -> LostTasks: ...
+
+    @property
+    def evidence(self) -> Evidence: ...
+
+    @property
+    def cordons(self) -> Cordons: ...
 
     @property
     def leases(self) -> Leases: ...
@@ -148,7 +216,7 @@ class Broker(Protocol):
     def state_store(self) -> StateStore: ...
 
     def translated(self) -> AbstractContextManager[None]:
-        """Inside it, errors of the broker's client become ours."""
+        """Context in which client errors are raised as errors of this package."""
         ...
 
     def now(self) -> float:
@@ -156,17 +224,17 @@ class Broker(Protocol):
         ...
 
     def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        """The fleet at one moment, `depth` entries of each end of its shared lists, and what was ever finished."""
+        """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
         ...
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """What happened in each queue in the last `seconds`."""
+        """The counts of each queue in the last `seconds`."""
         ...
 
     def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queues messages in order; False for an id that is still open."""
+        """Queue messages in order. The answer is False for an id that is still open."""
         ...
 
     def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The ledger's records of those tasks that are known."""
+        """The ledger records of the tasks that it knows."""
         ...

@@ -3,14 +3,12 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 
-from morag_queue.core import lanes
-from morag_queue.core.model import QueueType
 from morag_queue.core.plan import MoveTask
 
 from . import scripts
@@ -68,45 +66,42 @@ class Moves:
                 break
         return MoveCounts(moved, left - need_gpu, need_gpu)
 
-    def tasks(
-        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
-    ) -> list[MoveOutcome]:
+    def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
         """Moves chosen messages, each in one atomic step and in this order; safe to run again.
 
-        `unsafe` are the queues that a worker without a GPU reads: what needs a GPU stays out of their lanes. Raises
-        LeaseLost on a stale term.
+        Raises LeaseLost on a stale term.
         """
         outcomes: list[MoveOutcome] = []
         for start in range(0, len(steps), MOVE_CHUNK):
             burst = steps[start : start + MOVE_CHUNK]
             pipe = self._client.pipeline(transaction=False)
             for step in burst:
-                self._one(step, unsafe, term, "", pipe)
+                self._one(step, term, "", pipe)
             with fenced():
                 answers: list[bytes] = pipe.execute()
                 outcomes += (
-                    self._deep(step, unsafe, term) if answer == b"deep" else MoveOutcome(answer.decode())
+                    self._deep(step, term) if answer == b"deep" else MoveOutcome(answer.decode())
                     for step, answer in zip(burst, answers, strict=True)
                 )
         return outcomes
 
-    def _deep(self, step: MoveTask, unsafe: Collection[QueueType], term: str) -> MoveOutcome:
+    def _deep(self, step: MoveTask, term: str) -> MoveOutcome:
         """Looks for it in the middle of its list, a window at a time."""
         length = self._client.llen(self._keys.list(step.source, step.level))
         found = self._search.by_beginning(step.task_id, [(step.source, step.level, length)], whole=True, limit=1)
         if not found:
             return MoveOutcome.GONE
-        answer: bytes = self._one(step, unsafe, term, found[0].raw, None)
+        answer: bytes = self._one(step, term, found[0].raw, None)
         return MoveOutcome(answer.decode())
 
-    def _one(self, step: MoveTask, unsafe: Collection[QueueType], term: str, text: str | bytes, client: Any) -> Any:
+    def _one(self, step: MoveTask, term: str, text: str | bytes, client: Any) -> Any:
         k = self._keys
         keys = [
             k.list(step.source, step.level), k.list(step.target, step.to_level), k.lease, k.task(step.task_id), k.lanes,
         ]  # fmt: skip
         arguments: list[str | int | bytes] = [
             step.task_id, json.dumps(step.task_id), step.target, step.level, step.to_level,
-            int(lanes.queue_of(step.target) in unsafe), term, _NEAR, text,
+            int(step.keeps_gpu), term, _NEAR, text,
         ]  # fmt: skip
         return self._move_task(keys=keys, args=arguments, client=client)
 

@@ -65,6 +65,6 @@ class StateStore:
         except ValidationError:
             return BalancerState()
 
-    def save(self, memory: BalancerState, *, term: str = "") -> None:
+    def save(self, state: BalancerState, *, term: str = "") -> None:
         with fenced():
-            self._script(keys=[self._keys.memory, self._keys.lease], args=[memory.model_dump_json(), term])
+            self._script(keys=[self._keys.memory, self._keys.lease], args=[state.model_dump_json(), term])

@@ -97,7 +97,7 @@ class LostWork:
                 found |= {words[word.decode()] for answer in pipe.execute() for word in answer}
         return found
 
-    def in_hands(self) -> set[str]:
+    def in_flight(self) -> set[str]:
         """The ids of all tasks that any worker has, by the records of holders and by the messages themselves."""
         held = self._client.hscan_iter(self._keys.held, count=WINDOW)
         ids = {one.task_id for tag, record in held if (one := read_held(tag, record)) is not None}

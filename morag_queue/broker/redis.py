@@ -1,4 +1,4 @@
-"""The broker as verbs see it: one picture, one way in. Every Redis command of the command line starts here."""
+"""The Redis broker: one fleet on one server. Every Redis command of the command line starts here."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,7 @@ from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
-from . import scripts
-from . import snapshot as snapshot
+from . import scripts, snapshot
 from .connection import connect, translated
 from .keys import Keys
 
@@ -32,13 +31,13 @@ if TYPE_CHECKING:
     from .workers import ClientConnections, Cordons, Registry
 
 _COARSE = 6 * 3600.0
-"""Seconds from which on a window is added up from hours instead of minutes: at most 360 hashes are read."""
+"""Longer windows are summed from hours instead of minutes, so that at most 360 hashes are read."""
 
 
 class RedisBroker:
     """One fleet on one Redis. Each method raises BrokerUnreachable or BrokerError, with a message for the user.
 
-    Its parts are imported when they are first used: `stats` needs none of them, and its start is part of the contract.
+    Its parts are imported on first use: `stats` needs none of them and must start fast.
     """
 
     def __init__(self, settings: Settings, client: Redis | None = None) -> None:
@@ -49,7 +48,7 @@ class RedisBroker:
 
     @property
     def fleet(self) -> str:
-        """What a plan names its fleet by: the namespace and the server, without the password."""
+        """The fleet's name in plans: the namespace and the server, without the password."""
         return f"{self.settings.namespace}@{mask_url(self.settings.redis_url.rpartition('@')[2])}"
 
     @property
@@ -57,7 +56,7 @@ class RedisBroker:
         return self.settings.queues
 
     def translated(self) -> AbstractContextManager[None]:
-        """Turns the client's errors into ours."""
+        """Context in which client errors are raised as errors of this package."""
         return translated(self.settings.redis_url)
 
     @cached_property
@@ -148,9 +147,9 @@ class RedisBroker:
             return self.registry.now()
 
     def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        """The fleet in one round trip, and what was ever finished in each queue. Costs by the fleet, not backlog.
+        """Read the fleet and the totals of each queue in one round trip. Costs by the fleet, not by the backlog.
 
-        `depth` is how many of the oldest and of the newest entries of each shared list are looked at.
+        `depth` is the number of entries read from each end of each shared list.
         """
         k = self.keys
         keys = [
@@ -161,7 +160,7 @@ class RedisBroker:
         return snapshot.decode_snapshot(answer, self.fleet, depth)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """What happened in each queue in the last `seconds`, to a minute (an hour, beyond six hours)."""
+        """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour)."""
         step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
         pipe = self.client.pipeline(transaction=False)
         first, last = int(now - seconds) // step + 1, int(now) // step
@@ -172,7 +171,7 @@ class RedisBroker:
         return _windows(found, seconds)
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
-        """What happened in each queue in single minutes, counted from the epoch. A day of them is kept."""
+        """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
         pipe = self.client.pipeline(transaction=False)
         for number in numbers:
             pipe.hgetall(self.keys.minute(number * 60))
@@ -180,7 +179,7 @@ class RedisBroker:
             return [_windows([fields], 60.0) for fields in pipe.execute()]
 
     def submit(self, messages: Sequence["OutgoingMessage"]) -> list[bool]:
-        """Queues messages in order, `BATCH` a call; False for an id that is still open."""
+        """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open."""
         from .ledger import BATCH
 
         answer: list[bool] = []
@@ -190,7 +189,7 @@ class RedisBroker:
         return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The ledger's records of those tasks that are known."""
+        """The ledger records of the tasks that it knows."""
         with translated(self.settings.redis_url):
             return self.ledger.records(task_ids)
 

@@ -95,7 +95,7 @@ def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
     from morag_queue.operations.drain import refusal
 
     emit_result(ctx, drain.preview(), "drained")
-    if blockers := drain.verdicts():
+    if blockers := drain.blockers():
         raise Refused(*refusal(blockers))
     return ExitStatus.OK
 
@@ -151,4 +151,4 @@ def _progress(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
         def on_event(line: str) -> None:
             ctx.note(f"[{monotonic() - started:6.1f} s] {line}")
 
-        yield DrainProgress(pause=sleep, say=on_event, left=on_remaining)
+        yield DrainProgress(pause=sleep, report=on_event, remaining=on_remaining)

@@ -44,12 +44,9 @@ def failover(
     if force:
         confirm_force(ctx, f"{', '.join(workers or ())}: tasks of a live worker are requeued and may run twice.")
     dry_run = ctx.options.dry_run
-    operation = Failover(ctx.broker, who=ctx.user, reason=ctx.options.reason, pause=sleep)
-    if dead:
-        result = operation.dead(Sweep(ctx.broker, dry_run=dry_run), dry_run=dry_run)
-    else:
-        result = operation.named(workers or (), force=force, dry_run=dry_run)
-    return _answer(ctx, result)
+    operation = Failover(ctx.broker, who=ctx.user, reason=ctx.options.reason, pause=sleep, dry_run=dry_run)
+    sweep = Sweep(ctx.broker, dry_run=dry_run)
+    return _answer(ctx, operation.dead(sweep) if dead else operation.named(workers or (), force=force))
 
 
 def _answer(ctx: CliContext, result: "FailoverResult") -> ExitStatus:

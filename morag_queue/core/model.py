@@ -245,6 +245,10 @@ class Cordon(Stored):
     deadline: float | None = Field(None, description="of a drain: when the waiting command gives up")
     until: float | None = Field(None, description="when it expires, as for an open circuit breaker")
 
+    def is_in_force(self, now: float) -> bool:
+        """Whether it still holds at this time (seconds since the epoch, server's clock)."""
+        return self.until is None or self.until > now
+
 
 class QueueStats(Frozen):
     """Statistics of a queue. `backlog_time` is the queued work divided by the slots that serve it."""

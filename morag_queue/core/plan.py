@@ -1,16 +1,18 @@
-"""A plan and what became of it. Deciding makes a Plan out of a Snapshot; applying it re-checks every step.
+"""A plan and its result. Planning turns a Snapshot into a Plan; applying re-checks each step on the broker.
 
-A step that no longer fits is not an error: it is refused, alone, and the refusal says why.
+A step that no longer fits is not an error: it is rejected alone, and the rejection gives the reason.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .model import Frozen
+from .snapshot import Snapshot
 
 PLAN_VERSION = 1
-"""Of the file format: a plan written by a version that means something else by it is refused."""
+"""Version of the plan-file format; a plan of another version is refused."""
 
 
 class MoveLane(Frozen):
@@ -20,14 +22,14 @@ class MoveLane(Frozen):
     source: str
     target: str
     level: int = Field(ge=0, le=9)
-    count: int = Field(ge=0, description="how many were there when it was planned")
+    count: int = Field(ge=0, description="messages in the lane at that level when it was planned")
     reason: str
-    rule: str = Field("", description="the rule of the policy that asks for it")
-    keeps_gpu: bool = Field(False, description="what needs a GPU stays: a worker without one reads the target")
+    rule: str = Field("", description="the balancing rule that planned it")
+    keeps_gpu: bool = Field(False, description="work that requires a GPU stays: a CPU worker may read the target")
 
 
 class MoveTask(Frozen):
-    """One chosen message: to another lane, another level, or both. It goes behind those that wait there."""
+    """One message to another lane, another level, or both; it goes behind those that wait there."""
 
     kind: Literal["move_task"] = "move_task"
     task_id: str
@@ -36,47 +38,49 @@ class MoveTask(Frozen):
     level: int = Field(ge=0, le=9)
     to_level: int = Field(ge=0, le=9)
     reason: str
-    rule: str = Field("", description="the rule of the policy that asks for it")
+    rule: str = Field("", description="the balancing rule that planned it")
     confidence: float = Field(1.0, ge=0, le=1)
     estimated_improvement: float = Field(0.0, description="minutes of expected flow time saved")
+    keeps_gpu: bool = Field(True, description="it stays if it requires a GPU: a CPU worker may read the target")
 
 
 class TakeBack(Frozen):
-    """One message out of the hands of a worker that is dead or fenced, first in line where it goes."""
+    """One held message, requeued to the front of a lane. Its worker is dead, fenced, or being drained by force."""
 
     kind: Literal["take_back"] = "take_back"
     task_id: str
     tag: str
     worker: str
-    incarnation: str = Field(description="who is believed to hold it; empty for nobody")
+    incarnation: str = Field(description="the incarnation recorded as its holder; empty: none is recorded")
     target: str
-    level: int = Field(ge=0, le=9)
+    level: int
     reason: str
-    max_deaths: int | None = Field(None, description="how many workers may die over it; None: this is no death")
-    untouched_since: float | None = Field(None, description="not if its worker has said since that it has it")
-    eta: str = Field("", description="not to be run before, for one that says nothing itself")
+    max_deaths: int | None = Field(None, description="worker deaths allowed before quarantine; None: not a death")
+    untouched_since: float | None = Field(None, description="skip it if its worker has touched it since then")
+    eta: str = Field("", description="earliest start (ISO 8601), for a message that has none of its own")
 
 
 class Resend(Frozen):
-    """One task that the ledger knows and the broker does not, sent again from the ledger."""
+    """One open task whose message is gone from the broker, sent again from its ledger entry."""
 
     kind: Literal["resend"] = "resend"
     task_id: str
     reason: str
+    target: str = Field("", description="the shared lane that it goes to; empty: that of its queue")
 
 
 Step = Annotated[MoveLane | MoveTask | TakeBack | Resend, Field(discriminator="kind")]
 
 
 class Declined(Frozen):
-    """A road that was looked at and not taken, and why."""
+    """An option that the planner considered and rejected, with the reason."""
 
     subject: str
     reason: str
 
 
 class Plan(Frozen):
-    """What a verb wants to do. `taken_at` is the moment of the snapshot, seconds since the epoch (server's clock)."""
+    """What an operation will do. `taken_at` is the time of its snapshot, seconds since the epoch (server's clock)."""
 
     plan_id: str
     verb: str
@@ -85,6 +89,26 @@ class Plan(Frozen):
     steps: tuple[Step, ...] = ()
     declined: tuple[Declined, ...] = ()
     version: int = PLAN_VERSION
+
+    @property
+    def expected(self) -> "Applied":
+        """The count if every step succeeds, for dry runs."""
+        return Applied(
+            plan_id=self.plan_id,
+            moved=sum(step.count if isinstance(step, MoveLane) else isinstance(step, MoveTask) for step in self.steps),
+            taken_back=sum(isinstance(step, TakeBack) for step in self.steps),
+            resent=sum(isinstance(step, Resend) for step in self.steps),
+        )
+
+
+def plan_of(verb: str, snapshot: Snapshot, parts: Iterable[Step | Declined], *, plan_id: str) -> Plan:
+    """The plan of one operation on this snapshot, from its steps and declined options in their order."""
+    found = list(parts)
+    return Plan(
+        plan_id=plan_id, verb=verb, fleet=snapshot.fleet, taken_at=snapshot.taken_at,
+        steps=tuple(part for part in found if not isinstance(part, Declined)),
+        declined=tuple(part for part in found if isinstance(part, Declined)),
+    )  # fmt: skip
 
 
 class Rejected(Frozen):
@@ -95,11 +119,14 @@ class Rejected(Frozen):
 
 
 class Applied(Frozen):
-    """What was done. Every message of the plan is counted once: here, or in `rejected`."""
+    """What was done. Every message of a plan is counted once: in a count, or in `rejected`.
+
+    The sum of two counts keeps the plan id of the first.
+    """
 
     plan_id: str
     moved: int = 0
-    already: int = Field(0, description="messages that were where the plan wanted them: it was applied before")
+    already: int = Field(0, description="messages that were at their target: the plan had been applied before")
     taken_back: int = 0
     resent: int = 0
     quarantined: int = 0
@@ -108,13 +135,26 @@ class Applied(Frozen):
     cancelled: int = 0
     revoked: int = Field(0, description="running tasks that Celery was asked to terminate; nothing confirms it")
     queued: int = Field(0, description="ended or quarantined tasks that were queued again")
-    unchanged: int = Field(0, description="tasks that already were as wanted")
+    unchanged: int = Field(0, description="tasks that already were as requested")
     foreign: int = Field(0, description="messages not of the expected form, left where they are")
     rejected: tuple[Rejected, ...] = ()
 
+    def __add__(self, other: "Applied") -> "Applied":
+        added = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
+        return self.model_copy(update=added)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything on the broker is different now."""
+        return any(getattr(self, name) for name in _CHANGES)
+
+
+_CHANGES = ("moved", "taken_back", "resent", "quarantined", "changed", "cancelled", "revoked", "queued")
+_SUMMED = (*_CHANGES, "already", "finished", "unchanged", "foreign", "rejected")
+
 
 class Blocker(Frozen):
-    """One obstacle found before anything is touched. `overridden_by` is the flag that goes on in spite of it."""
+    """A reason not to start, found before anything changes. `overridden_by` is the flag that ignores it."""
 
     kind: str
     subject: str

@@ -12,7 +12,7 @@ from .levels import priority_of_level
 from .model import FleetStats, QueuePriority, QueueStats, QueueType, WorkerStats
 from .policy import Policy
 from .snapshot import Snapshot, Totals, WorkerView
-from .worker_status import SERVING, in_hands, status_in
+from .worker_status import SERVING, in_flight, status_in
 
 ASSUMED_RUN_S = 60.0
 """Run time of a task in the backlog if no task has ended and none has an estimate: that of a web page."""
@@ -56,7 +56,7 @@ def worker_stats(view: WorkerView, snapshot: Snapshot, policy: Policy) -> Worker
     info, beat = view.info, view.beat
     status, reason = status_in(snapshot, view, policy)
     silence = None if beat is None else max(snapshot.taken_at - beat.at, 0.0)
-    held = in_hands(view, snapshot.held_count(view))
+    held = in_flight(view, snapshot.held_count(view))
     return WorkerStats(
         worker=info.worker,
         capability=info.capability,

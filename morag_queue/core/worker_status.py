@@ -1,55 +1,51 @@
-"""What a worker is, in one word and a reason.
+"""The status of a worker in one word, with the reason.
 
-One word has to hold three answers: is it alive, did a person take it out of service, has it room. The order:
+One word answers three questions: is it alive, is it in service, has it room. The first rule that applies decides:
 
-1. `drained` stands whatever the beat says. A drained worker is expected to go away and to come back drained, so that
-   it went away is no news: the reason adds it.
-2. `offline` comes before `draining` and `cordoned`: work may be at stake, and that a person cordoned it does not help.
-3. `draining` and `cordoned` come before `suspect`, which is a question of seconds: the reason adds the missing beat.
+1. `drained`, whatever its heartbeat. A drained worker is expected to go away and to come back drained; the reason adds
+   that it is away.
+2. `offline` before `draining` and `cordoned`: work may be at stake, and the cordon does not change that.
+3. `draining` and `cordoned` before `suspect`: the reason adds the missing heartbeat.
 4. `suspect`, then `busy`, then `online`.
 """
 
 from .model import Cordon, WorkerStatus
 from .policy import Policy
 from .snapshot import Snapshot, WorkerView
+from .words import span
 
-# Workers of these take work from shared lanes. A suspect one is left alone until it beats again.
 SERVING = frozenset({WorkerStatus.ONLINE, WorkerStatus.BUSY})
+"""Workers of these claim from shared lanes. A suspect worker gets no new work until its next heartbeat."""
 
 
 def status(
     view: WorkerView, held_count: int, now: float, policy: Policy, *, waiting_count: int = 0
 ) -> tuple[WorkerStatus, str]:
-    """The word and the reason (empty for an online worker).
+    """The status and the reason (empty for an online worker).
 
-    `held_count` is what its present run has in its hands, `waiting_count` what waits in its own lanes, `now` seconds
-    since the epoch by the clock that stamped the beats.
+    `held_count` counts the messages that its present run holds, `waiting_count` those in its own lanes. `now` is
+    seconds since the epoch, by the clock that stamped the heartbeats.
     """
-    held = in_hands(view, held_count)
-    out_of_service = drain_state(view, held, waiting_count)
-    silence, age = _silence(view, now)
-    if out_of_service is WorkerStatus.DRAINED:
-        return out_of_service, _join(_by_whom(out_of_service, view.cordon), silence if _is_offline(age, policy) else "")
-    if _is_offline(age, policy):
-        return WorkerStatus.OFFLINE, _join(silence, _by_whom(out_of_service, view.cordon))
-    quiet = age is not None and age > policy.suspect_after_seconds
-    if out_of_service is not None:
-        return out_of_service, _join(_by_whom(out_of_service, view.cordon), silence if quiet else "")
-    if quiet:
-        return WorkerStatus.SUSPECT, silence
-    if held >= view.info.slots:
-        return WorkerStatus.BUSY, f"{held} of {view.info.slots} slots in use"
-    return WorkerStatus.ONLINE, ""
+    beat = view.beat
+    if view.cordon is None and not view.fenced:
+        if beat is not None and not beat.stopped and now - beat.at <= policy.suspect_after_seconds:
+            return _in_service(view, in_flight(view, held_count))
+        if beat is None and now - view.info.started_at <= policy.offline_after_seconds:
+            return WorkerStatus.SUSPECT, "has just registered"  # its first heartbeat is on its way
+    return _out_of_service(view, held_count, now, policy, waiting_count)
 
 
 def status_in(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[WorkerStatus, str]:
-    """`status` with the counts and the time that the snapshot knows."""
-    waiting = snapshot.waiting_count(view.info.worker)
+    """`status` with the counts and the time of the snapshot."""
+    waiting = snapshot.waiting_count(view.worker) if view.cordon is not None else 0
     return status(view, snapshot.held_count(view), snapshot.taken_at, policy, waiting_count=waiting)
 
 
-def in_hands(view: WorkerView, held_count: int) -> int:
-    """What a worker has in its hands. Without the claim no message has an owner: then what it says of itself."""
+def in_flight(view: WorkerView, held_count: int) -> int:
+    """How many messages a worker has claimed and not finished.
+
+    Without the atomic claim no message has an owner record; then the worker's own heartbeat counts.
+    """
     if view.info.claims or view.beat is None:
         return held_count
     return max(held_count, view.beat.active + view.beat.reserved)
@@ -58,10 +54,10 @@ def in_hands(view: WorkerView, held_count: int) -> int:
 def drain_state(view: WorkerView, held_count: int, waiting_count: int) -> WorkerStatus | None:
     """How far out of service a worker is: None, `cordoned`, `draining` or `drained`.
 
-    `draining` becomes `drained` by itself when nothing is held and nothing waits in its own lanes, for a worker that
-    claims: the claim looks at the cordon. Stock kombu may still bring a message that it was waiting for, so there
-    the drain itself has to look again and write `drained`. Once written, a pin that is forced onto the worker waits
-    in its lane and does not make it `draining` again; a message in its hands does.
+    A worker that claims becomes `drained` by itself once it holds nothing and nothing waits in its lanes, because the
+    claim honours the cordon. Without the claim, kombu may still deliver a message it was already waiting for, so the
+    drain checks again and writes `drained`. After that a forced pin waits in the worker's lane without making it
+    `draining` again; a held message does.
     """
     if view.cordon is None:
         return None
@@ -73,23 +69,43 @@ def drain_state(view: WorkerView, held_count: int, waiting_count: int) -> Worker
     return WorkerStatus.DRAINED if empty and (written or view.info.claims) else WorkerStatus.DRAINING
 
 
+def _in_service(view: WorkerView, held: int) -> tuple[WorkerStatus, str]:
+    if held >= view.info.slots:
+        return WorkerStatus.BUSY, f"{held} of {view.info.slots} slots in use"
+    return WorkerStatus.ONLINE, ""
+
+
+def _out_of_service(
+    view: WorkerView, held_count: int, now: float, policy: Policy, waiting_count: int
+) -> tuple[WorkerStatus, str]:
+    held = in_flight(view, held_count)
+    state = drain_state(view, held, waiting_count)
+    silence, age = _silence(view, now)
+    offline = age is None or age > policy.offline_after_seconds
+    quiet = age is not None and age > policy.suspect_after_seconds
+    cordoned = _cordon_words(state, view.cordon)
+    if state is WorkerStatus.DRAINED:
+        return state, _join(cordoned, silence if offline else "")
+    if offline:
+        return WorkerStatus.OFFLINE, _join(silence, cordoned)
+    if state is not None:
+        return state, _join(cordoned, silence if quiet else "")
+    return (WorkerStatus.SUSPECT, silence) if quiet else _in_service(view, held)
+
+
 def _silence(view: WorkerView, now: float) -> tuple[str, float | None]:
-    """Why it may not be there, in words, and the age of its beat; no age where there will be no other beat."""
+    """Why it may be gone, and the age of its heartbeat in seconds; None when no other heartbeat will follow."""
     if view.fenced:
         return "failed over", None
     if view.beat is None:
         return "has sent no heartbeat yet", None
     age = max(now - view.beat.at, 0.0)
     if view.beat.stopped:
-        return f"shut down {_span(age)} ago", None
-    return f"no beat for {_span(age)}", age
+        return f"shut down {span(age)} ago", None
+    return f"no beat for {span(age)}", age
 
 
-def _is_offline(age: float | None, policy: Policy) -> bool:
-    return age is None or age > policy.offline_after_seconds
-
-
-def _by_whom(state: WorkerStatus | None, cordon: Cordon | None) -> str:
+def _cordon_words(state: WorkerStatus | None, cordon: Cordon | None) -> str:
     if state is None or cordon is None:
         return ""
     by = f" by {cordon.who}" if cordon.who else ""
@@ -99,10 +115,3 @@ def _by_whom(state: WorkerStatus | None, cordon: Cordon | None) -> str:
 
 def _join(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -1,6 +1,7 @@
-"""cordon and uncordon of a worker without the agent: it is told by remote control what to consume.
+"""cordon, uncordon and drain of workers without the agent, by Celery's remote control.
 
-It keeps that in memory, so after a restart it consumes again, whatever the cordon says.
+Such a worker stops or resumes consuming queues on command and keeps that in memory only: after a restart it consumes
+again, whatever the cordon says. It has no registration, so a cordon is written without a check of its state.
 """
 
 from uuid import uuid4
@@ -8,56 +9,32 @@ from uuid import uuid4
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.lanes import split
 from morag_queue.core.model import Cordon, WorkerStatus
+from morag_queue.core.plan import Applied
 from morag_queue.core.recovery.drain import plan_drain
+from morag_queue.core.words import count_of
 from morag_queue.errors import NotFound
 
 from .apply import apply
 from .cordon import CordonResult, cordon, uncordon
-from .drain import DrainOptions, DrainProgress, tasks
+from .drain import DrainOptions, DrainProgress
 from .names import resolve
 
-_LOOKED_THROUGH = 1000
-"""Entries of the journal in which the queues are looked for that it was told to leave."""
+BRPOP_SECONDS = 1.0
+"""Seconds that one pop of kombu waits by default."""
 
+NOT_KNOWN = (
+    "it runs without the agent: tasks that wait for their rate limit are not seen, "
+    "and after a restart it consumes again"
+)
 
-def cordon_agentless(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> CordonResult:
-    """It is told to consume nothing but its own lanes. Raises NotFound where none of that name answers."""
-    node = agentless_node(broker, given)
-    worker = node.partition("@")[0]
-    shared = [queue for queue in broker.control.queues(node) or () if split(queue)[1] != worker]
-    placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=broker.now())
-    if shared and not dry_run:
-        with broker.translated():
-            broker.cordons.put(worker, placed, (None, *WorkerStatus))
-        broker.control.cancel_consumer(node, shared)
-        _note(broker, worker, who, "cordon", reason, "cordoned", node, shared)
-    return _standing(worker, placed.state, who, reason, changed=bool(shared), dry_run=dry_run)
+_NO_ANSWER = "it does not answer: busy, stopped or gone"
 
-
-def uncordon_agentless(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> CordonResult:
-    """It is told to consume again what a cordon or a drain has told it to leave. Raises NotFound."""
-    try:
-        node = agentless_node(broker, given)
-    except NotFound:
-        with broker.translated():
-            if broker.cordons.get(given) is None:
-                raise
-        node = ""  # it is away: whoever starts under this name consumes anyway
-    worker = node.partition("@")[0] or given
-    left = _left(broker, worker)
-    with broker.translated():
-        before = broker.cordons.get(worker)
-    if before is not None and not dry_run:
-        if node:
-            broker.control.add_consumer(node, left)
-        with broker.translated():
-            broker.cordons.put(worker, None, (None, *WorkerStatus))
-        _note(broker, worker, who, "uncordon", reason, "in service", node, left)
-    return _standing(worker, WorkerStatus.ONLINE, who, reason, changed=before is not None, dry_run=dry_run)
+_JOURNAL_ENTRIES = 1000
+"""Journal entries searched for the queues that a worker was ordered to stop consuming."""
 
 
 def cordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
-    """Of a worker with the agent, or without. Raises NotFound, UsageError, Refused."""
+    """Cordon a worker with or without the agent. Raises NotFound, UsageError, Refused."""
     try:
         return cordon(broker, given, who=who, reason=reason, dry_run=dry_run)
     except NotFound:
@@ -65,50 +42,49 @@ def cordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", d
 
 
 def uncordon_any(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
-    """As `cordon_any`."""
+    """Uncordon a worker with or without the agent. Raises NotFound, UsageError, Refused."""
     try:
         return uncordon(broker, given, who=who, reason=reason, dry_run=dry_run)
     except NotFound:
         return uncordon_agentless(broker, given, who=who, reason=reason, dry_run=dry_run)
 
 
-def _left(broker: RedisBroker, worker: str) -> list[str]:
+def cordon_agentless(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> CordonResult:
+    """Stop the worker from consuming any lane but its own. Raises NotFound when no worker of that name answers."""
+    node = agentless_node(broker, given)
+    worker = node.partition("@")[0]
+    shared = [queue for queue in broker.control.queues(node) or () if split(queue)[1] != worker]
+    placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=broker.now())
+    if shared and not dry_run:
+        _put(broker, worker, placed)
+        broker.control.cancel_consumer(node, shared)
+        _note(broker, worker, who, "cordon", reason, "cordoned", node, shared)
+    return _result(worker, placed.state, who, reason, changed=bool(shared), dry_run=dry_run)
+
+
+def uncordon_agentless(broker: RedisBroker, given: str, *, who: str, reason: str, dry_run: bool) -> CordonResult:
+    """Make the worker consume again what a cordon or a drain has stopped. Raises NotFound."""
+    try:
+        node = agentless_node(broker, given)
+    except NotFound:
+        with broker.translated():
+            if broker.cordons.get(given) is None:
+                raise
+        node = ""  # it is gone, and a worker that starts under this name consumes anyway
+    worker = node.partition("@")[0] or given
+    stopped = _stopped_queues(broker, worker)
     with broker.translated():
-        entries = broker.journal.latest(_LOOKED_THROUGH)
-    told = (one.changes.get("queues") for one in entries if one.subject == worker and one.verb in ("cordon", "drain"))
-    return [str(queue) for queue in next((queues for queues in told if queues), ())]
-
-
-def _note(
-    broker: RedisBroker, worker: str, who: str, verb: str, reason: str, state: str, node: str, queues: list[str]
-) -> None:
-    with broker.translated():
-        changes = {"state": state, "node": node, "queues": queues}
-        broker.journal.write(who, verb, worker, reason=reason, changes=changes)
-
-
-def _standing(worker: str, state: WorkerStatus, who: str, reason: str, *, changed: bool, dry_run: bool) -> CordonResult:
-    return CordonResult(
-        worker=worker, state=state, changed=changed, reason=reason, who=who, dry_run=dry_run,
-        warnings=(f"{worker}: {NOT_KNOWN}",),
-    )  # fmt: skip
-
-
-BRPOP_SECONDS = 1.0
-"""How long one pop of kombu's waits by default."""
-
-
-NOT_KNOWN = (
-    "it runs without the agent: tasks that wait for their rate limit are not seen, "
-    "and after a restart it consumes again"
-)
-
-
-_SILENT = "it does not answer: busy, stopped or gone"
+        before = broker.cordons.get(worker)
+    if before is not None and not dry_run:
+        if node:
+            broker.control.add_consumer(node, stopped)
+        _put(broker, worker, None)
+        _note(broker, worker, who, "uncordon", reason, "in service", node, stopped)
+    return _result(worker, WorkerStatus.ONLINE, who, reason, changed=before is not None, dry_run=dry_run)
 
 
 def agentless_node(broker: RedisBroker, given: str) -> str:
-    """The node name of a worker that is not registered and answers. Raises NotFound, UsageError."""
+    """The node name of an unregistered worker that answers. Raises NotFound, UsageError."""
     nodes = {node.partition("@")[0]: node for node in broker.control.ping()}
     try:
         return nodes[resolve("worker", given, nodes)]
@@ -119,70 +95,104 @@ def agentless_node(broker: RedisBroker, given: str) -> str:
 
 
 class AgentlessDrain:
-    """One drain of a worker that is not registered."""
+    """One drain of an unregistered worker."""
 
-    def __init__(self, broker: RedisBroker, node: str, wish: DrainOptions, ears: DrainProgress) -> None:
-        self._broker, self._node, self._wish, self._ears = broker, node, wish, ears
+    def __init__(self, broker: RedisBroker, node: str, options: DrainOptions, progress: DrainProgress) -> None:
+        self._broker, self._node, self._options, self._progress = broker, node, options, progress
         self.worker = node.partition("@")[0]
-        self._moved = 0
+        self._applied = Applied(plan_id=str(uuid4()))
 
     def run(self) -> CordonResult:
-        """Waits until it says twice, a pop apart, that it has nothing in hand."""
+        """Drain the worker: it is empty when it twice reports no task, more than one pop apart."""
         began = now = self._broker.now()
-        deadline = None if self._wish.deadline_seconds is None else began + self._wish.deadline_seconds
+        options = self._options
+        deadline = None if options.deadline_seconds is None else began + options.deadline_seconds
         changed = self._stop_consuming(began, deadline)
         running: int | None = None
-        calm_since: float | None = None
-        while calm_since is None or now - calm_since <= BRPOP_SECONDS:
-            moved, running, now = self._look()
-            calm_since = None if moved or running != 0 else calm_since or now
-            self._ears.left(running or 0)
-            if self._wish.detach or (deadline is not None and now >= deadline):
+        empty_since: float | None = None
+        while empty_since is None or now - empty_since <= BRPOP_SECONDS:
+            moved, running, now = self._move()
+            empty_since = None if moved or running != 0 else empty_since or now
+            self._progress.remaining(running or 0)
+            if options.detach or (deadline is not None and now >= deadline):
                 return self._answer(WorkerStatus.DRAINING, running, now - began, changed)
-            if calm_since is None:
-                self._ears.say(f"{self.worker}: {_SILENT if running is None else f'{tasks(running)} left'}")
-            self._ears.pause(BRPOP_SECONDS / 2)
-        self._write(Cordon(state=WorkerStatus.DRAINED, reason=self._wish.reason, who=self._wish.who, at=now))
-        if self._wish.shutdown:
+            if empty_since is None:
+                left = _NO_ANSWER if running is None else f"{count_of(running, 'task')} left"
+                self._progress.report(f"{self.worker}: {left}")
+            self._progress.pause(BRPOP_SECONDS / 2)
+        drained = Cordon(state=WorkerStatus.DRAINED, reason=options.reason, who=options.who, at=now)
+        _put(self._broker, self.worker, drained)
+        if options.shutdown:
             self._broker.control.shut_down([self._node])
-            self._ears.say(f"{self.worker}: told to end its process")
+            self._progress.report(f"{self.worker}: ordered to shut down")
         return self._answer(WorkerStatus.DRAINED, running, now - began, changed)
 
     def preview(self) -> CordonResult:
-        """What it would do: whether it consumes anything, and what it has in hand."""
+        """The answer of a dry run: whether it consumes anything, and how many tasks it runs."""
         busy = self._broker.control.task_counts(self._node)
         changed = self._broker.control.queues(self._node) != []
         running = None if busy is None else busy.total
         return self._answer(WorkerStatus.DRAINED, running, 0.0, changed).model_copy(update={"dry_run": True})
 
     def _stop_consuming(self, now: float, deadline: float | None) -> bool:
+        """Returns False when it consumed nothing before."""
         queues = self._broker.control.queues(self._node)
         if queues == []:
             return False
-        wish = self._wish
-        self._write(Cordon(state=WorkerStatus.DRAINING, reason=wish.reason, who=wish.who, at=now, deadline=deadline))
+        options = self._options
+        cordon = Cordon(state=WorkerStatus.DRAINING, reason=options.reason, who=options.who, at=now, deadline=deadline)
+        _put(self._broker, self.worker, cordon)
         self._broker.control.cancel_consumer(self._node, queues or ())
-        self._ears.say(f"{self.worker}: {'told to stop consuming ' + ', '.join(queues) if queues else _SILENT}")
-        changes = {"state": "draining", "node": self._node, "queues": queues}
-        self._broker.journal.write(wish.who, "drain", self.worker, reason=wish.reason, changes=changes)
+        stopped = f"ordered to stop consuming {', '.join(queues)}" if queues else _NO_ANSWER
+        self._progress.report(f"{self.worker}: {stopped}")
+        _note(self._broker, self.worker, options.who, "drain", options.reason, "draining", self._node, queues)
         return True
 
-    def _look(self) -> tuple[int, int | None, float]:
-        """Moves what waits in its lanes. How many, what it has in hand (None: no answer), and when that was."""
+    def _move(self) -> tuple[int, int | None, float]:
+        """Empty its lanes. Returns the messages moved, the tasks it runs (None: no answer) and the server's time."""
         snapshot, _ = self._broker.observe()
-        plan = plan_drain(snapshot, self.worker, self._broker.settings.queues, plan_id=str(uuid4()))
-        moved = apply(self._broker, plan).moved if plan.steps else 0
-        self._moved += moved
+        plan = plan_drain(snapshot, self._broker.queues, self.worker, plan_id=self._applied.plan_id)
+        done = apply(self._broker, plan)
+        self._applied += done
         busy = self._broker.control.task_counts(self._node)
-        return moved, None if busy is None else busy.total, snapshot.taken_at
-
-    def _write(self, cordon: Cordon) -> None:
-        with self._broker.translated():
-            self._broker.cordons.put(self.worker, cordon, (None, *WorkerStatus))
+        return done.moved, None if busy is None else busy.total, snapshot.taken_at
 
     def _answer(self, state: WorkerStatus, running: int | None, waited: float, changed: bool) -> CordonResult:
-        return CordonResult(
-            worker=self.worker, state=state, moved_tasks=self._moved, running_tasks=running or 0,
-            waited_seconds=round(waited, 3), changed=changed, reason=self._wish.reason, who=self._wish.who,
-            warnings=(f"{self.worker}: {NOT_KNOWN}",),
+        options = self._options
+        return _result(self.worker, state, options.who, options.reason, changed=changed, dry_run=False).model_copy(
+            update={
+                "moved_tasks": self._applied.moved, "running_tasks": running or 0, "waited_seconds": round(waited, 3),
+            }
         )  # fmt: skip
+
+
+def _put(broker: RedisBroker, worker: str, cordon: Cordon | None) -> None:
+    with broker.translated():
+        broker.cordons.put(worker, cordon, (None, *WorkerStatus))
+
+
+def _stopped_queues(broker: RedisBroker, worker: str) -> list[str]:
+    """The queues that the last cordon or drain stopped, by the journal."""
+    with broker.translated():
+        entries = broker.journal.latest(_JOURNAL_ENTRIES)
+    stopped = (
+        entry.changes.get("queues")
+        for entry in entries
+        if entry.subject == worker and entry.verb in ("cordon", "drain")
+    )
+    return [str(queue) for queue in next((queues for queues in stopped if queues), ())]
+
+
+def _note(
+    broker: RedisBroker, worker: str, who: str, verb: str, reason: str, state: str, node: str, queues: list[str] | None
+) -> None:
+    with broker.translated():
+        changes = {"state": state, "node": node, "queues": queues}
+        broker.journal.write(who, verb, worker, reason=reason, changes=changes)
+
+
+def _result(worker: str, state: WorkerStatus, who: str, reason: str, *, changed: bool, dry_run: bool) -> CordonResult:
+    return CordonResult(
+        worker=worker, state=state, changed=changed, reason=reason, who=who, dry_run=dry_run,
+        warnings=(f"{worker}: {NOT_KNOWN}",),
+    )  # fmt: skip

@@ -1,85 +1,67 @@
-"""apply(plan) → Applied: carries a plan out step by step; what no longer fits is refused, and said."""
+"""apply(plan) → Applied: carry out a plan step by step. A step that no longer fits is rejected alone."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, assert_never
 
 from morag_queue.broker.contract import Broker, MoveOutcome
 from morag_queue.broker.recovery import RequeueRequest, ResendRequest
-from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.balancing.capacity import unsafe
+from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 from morag_queue.core.plan import Applied, MoveLane, MoveTask, Plan, Rejected, Resend, TakeBack
 
 
 def apply(broker: Broker, plan: Plan, *, term: str = "") -> Applied:
-    """`term` is that of the caller's lease, if it leads: a leader that was superseded changes nothing."""
-    moved = already = taken_back = resent = quarantined = foreign = 0
-    rejected: list[Rejected] = []
+    """Carry out the plan. `term` is that of the caller's lease; raises LeaseLost when the lease has another term."""
+    done = Applied(plan_id=plan.plan_id)
     with broker.translated():
         for _, run in groupby(plan.steps, key=type):
             steps: list[Any] = list(run)
             match steps[0]:
                 case MoveLane():
                     for step in steps:
-                        done = broker.moves.lane(
-                            step.source, step.target, step.level, step.count, term=term, keeps_gpu=step.keeps_gpu
-                        )
-                        moved += done.moved
-                        foreign += done.left
-                        rejected += need_a_gpu(step, done.need_gpu)
+                        done += _move_lane(broker, step, term)
                 case MoveTask():
-                    chosen, there, refused = move_tasks(broker, steps, term)
-                    moved, already, rejected = moved + chosen, already + there, rejected + refused
+                    done += _move_tasks(broker, steps, term)
                 case TakeBack():
-                    back, buried, refused = take_back(_recovering(broker), steps, term)
-                    taken_back, quarantined, rejected = taken_back + back, quarantined + buried, rejected + refused
+                    done += _take_back(broker, steps, term)
                 case Resend():
-                    again, buried, refused = resend(_recovering(broker), steps, term)
-                    resent, quarantined, rejected = resent + again, quarantined + buried, rejected + refused
+                    done += _resend(broker, steps, term)
                 case unknown:
                     assert_never(unknown)
-    return Applied(
-        plan_id=plan.plan_id, moved=moved, already=already, taken_back=taken_back, resent=resent,
-        quarantined=quarantined, foreign=foreign, rejected=tuple(rejected),
+    return done
+
+
+def _move_lane(broker: Broker, step: MoveLane, term: str) -> Applied:
+    counts = broker.moves.lane(
+        step.source, step.target, step.level, step.count, term=term, keeps_gpu=step.keeps_gpu
     )  # fmt: skip
+    reason = f"{counts.need_gpu} in {step.source} need a GPU, and workers without one read {step.target}: they stay"
+    rejected = (Rejected(task_id="", reason=reason),) if counts.need_gpu else ()
+    return Applied(plan_id="", moved=counts.moved, foreign=counts.left, rejected=rejected)
 
 
-def _recovering(broker: Broker) -> RedisBroker:
-    """To take back and to send again is more than the port knows: owners, attempts, quarantine."""
-    if not isinstance(broker, RedisBroker):
-        raise TypeError(f"recovery needs the real broker, not {type(broker).__name__}")
-    return broker
-
-
-def move_tasks(broker: Broker, steps: Sequence[MoveTask], term: str) -> tuple[int, int, list[Rejected]]:
-    """How many were moved, how many were there already, and who was refused. Raises LeaseLost on a stale term."""
-    closed = unsafe(broker.observe()[0], broker.queues)
-    outcomes = list(zip(steps, broker.moves.tasks(steps, closed, term=term), strict=True))
-    there = _already(broker, [step for step, outcome in outcomes if outcome is MoveOutcome.GONE])
-    refused = [
-        Rejected(task_id=step.task_id, reason=_why(step, outcome))
+def _move_tasks(broker: Broker, steps: Sequence[MoveTask], term: str) -> Applied:
+    outcomes = list(zip(steps, broker.moves.tasks(steps, term=term), strict=True))
+    already = _already_moved(broker, [step for step, outcome in outcomes if outcome is MoveOutcome.GONE])
+    rejected = tuple(
+        Rejected(task_id=step.task_id, reason=_why_not_moved(step, outcome))
         for step, outcome in outcomes
-        if outcome is not MoveOutcome.MOVED and step.task_id not in there
-    ]
-    return sum(outcome is MoveOutcome.MOVED for _, outcome in outcomes), len(there), refused
+        if outcome is not MoveOutcome.MOVED and step.task_id not in already
+    )
+    moved = sum(outcome is MoveOutcome.MOVED for _, outcome in outcomes)
+    return Applied(plan_id="", moved=moved, already=len(already), rejected=rejected)
 
 
-def need_a_gpu(step: MoveLane, count: int) -> list[Rejected]:
-    """What stayed of a whole lane, if anything did."""
-    reason = f"{count} in {step.source} need a GPU, and workers without one read {step.target}: they stay"
-    return [Rejected(task_id="", reason=reason)] if count else []
-
-
-def _already(broker: Broker, gone: Sequence[MoveTask]) -> Collection[str]:
-    """Those that the ledger has where they should go to: the plan was applied before, wholly or in part."""
+def _already_moved(broker: Broker, gone: Sequence[MoveTask]) -> Collection[str]:
+    """Tasks that the ledger has at their target: the plan was applied before, in whole or in part."""
     records = broker.records([step.task_id for step in gone]) if gone else {}
     wanted = {step.task_id: {"state": "queued", "lane": step.target, "level": step.to_level} for step in gone}
     return {task for task, record in records.items() if wanted[task].items() <= record.items()}
 
 
-def _why(step: MoveTask, outcome: MoveOutcome) -> str:
+def _why_not_moved(step: MoveTask, outcome: MoveOutcome) -> str:
     match outcome:
         case MoveOutcome.FOREIGN:
             return f"its message in {step.source} is not of the expected form: it stays there"
@@ -89,58 +71,64 @@ def _why(step: MoveTask, outcome: MoveOutcome) -> str:
             return f"it is no longer in {step.source} at level {step.level}: taken, ended or moved meanwhile"
 
 
-_REFUSED = {
-    "gone": "nobody has it in hand any more: it has ended, or someone else took it back",
+_NOT_RECOVERED = {
+    "gone": "no worker holds it any more: it has ended, or was taken back meanwhile",
     "early": "it was acknowledged before it ran, so its message is gone; the ledger calls it failed",
     "foreign": "its message is not of Celery's form: left in `unacked`",
-    "changed": "it has ended meanwhile, or someone else sent it again",
+    "changed": "it has ended meanwhile, or was sent again by another process",
 }
 
 
-def take_back(broker: RedisBroker, steps: Sequence[TakeBack], term: str) -> tuple[int, int, list[Rejected]]:
-    """How many went back to a lane, how many were quarantined, and the rest."""
-    outcomes = broker.requeues.apply(map(_return, steps), term=term)
-    refused = [
-        Rejected(task_id=step.task_id, reason=_REFUSED[outcome])
-        for step, outcome in zip(steps, outcomes, strict=True)
-        if outcome in _REFUSED
-    ]
-    return outcomes.count("moved"), outcomes.count("quarantined"), refused
-
-
-def resend(broker: RedisBroker, steps: Sequence[Resend], term: str) -> tuple[int, int, list[Rejected]]:
-    """How many were sent again, how many were quarantined, and the rest."""
-    reasons = {step.task_id: step.reason for step in steps}
-    outcomes: list[str] = []
-    refused: list[Rejected] = []
-    for again in _agains(broker, reasons):
-        outcome = broker.lost.resend(again, broker.settings.policy.max_retries, term=term)
-        outcomes.append(outcome)
-        if outcome in _REFUSED:
-            refused.append(Rejected(task_id=again.task_id, reason=_REFUSED[outcome]))
-    return outcomes.count("resent"), outcomes.count("quarantined"), refused
-
-
-def _return(step: TakeBack) -> RequeueRequest:
-    return RequeueRequest(
-        step.tag, step.incarnation, step.task_id, step.target, step.level, step.reason, step.max_deaths,
-        step.untouched_since, step.eta,
+def _take_back(broker: Broker, steps: Sequence[TakeBack], term: str) -> Applied:
+    requests = [
+        RequeueRequest(
+            step.tag, step.incarnation, step.task_id, step.target, step.level, step.reason, step.max_deaths,
+            step.untouched_since, step.eta,
+        )
+        for step in steps
+    ]  # fmt: skip
+    outcomes = broker.requeues.apply(requests, term=term)
+    return Applied(
+        plan_id="", taken_back=outcomes.count("moved"), quarantined=outcomes.count("quarantined"),
+        rejected=_not_recovered((step.task_id for step in steps), outcomes),
     )  # fmt: skip
 
 
-def _agains(broker: RedisBroker, reasons: dict[str, str]) -> Iterator[ResendRequest]:
+def _resend(broker: Broker, steps: Sequence[Resend], term: str) -> Applied:
+    requests = list(_resend_requests(broker, steps))
+    max_losses = broker.settings.policy.max_retries
+    outcomes = [broker.lost.resend(request, max_losses, term=term) for request in requests]
+    return Applied(
+        plan_id="", resent=outcomes.count("resent"), quarantined=outcomes.count("quarantined"),
+        rejected=_not_recovered((request.task_id for request in requests), outcomes),
+    )  # fmt: skip
+
+
+def _not_recovered(task_ids: Iterable[str], outcomes: Iterable[str]) -> tuple[Rejected, ...]:
+    return tuple(
+        Rejected(task_id=task_id, reason=_NOT_RECOVERED[outcome])
+        for task_id, outcome in zip(task_ids, outcomes, strict=True)
+        if outcome in _NOT_RECOVERED
+    )
+
+
+def _resend_requests(broker: Broker, steps: Sequence[Resend]) -> Iterator[ResendRequest]:
     from morag_queue.broker.celery_message import MessageBuilder
 
-    wire = MessageBuilder()
-    for task_id, seen in broker.lost.records(list(reasons)).items():
-        entry = _entry(task_id, json.loads(seen))
-        text, record = wire.message(entry)
-        yield ResendRequest(task_id, seen, record, text, entry.lane, entry.level, reasons[task_id])
+    builder, by_id = MessageBuilder(), {step.task_id: step for step in steps}
+    for task_id, seen in broker.lost.records(list(by_id)).items():
+        step = by_id[task_id]
+        entry = _entry(task_id, json.loads(seen), queue_of(step.target))
+        text, record = builder.message(entry)
+        yield ResendRequest(task_id, seen, record, text, entry.lane, entry.level, step.reason)
 
 
-def _entry(task_id: str, record: dict[str, Any]) -> TaskQueueEntry:
-    """The entry as it was submitted; a lane of a worker gives way to the queue's, for that worker may be what died."""
-    queue = QueueType(record["queue"])
+def _entry(task_id: str, record: Mapping[str, Any], target: QueueType | None) -> TaskQueueEntry:
+    """The entry as it was submitted, but in the shared lane: the worker of its own lane may be the one that died.
+
+    `target` replaces its queue.
+    """
+    queue = target or QueueType(record["queue"])
     content_type = record.get("content_type")
     return TaskQueueEntry(
         task_id=task_id,

@@ -1,6 +1,11 @@
-"""cordon, uncordon: a worker out of service, and back. Both look at what is there, and say so the second time."""
+"""cordon, uncordon: take a worker out of service, and back.
+
+There is no plan: each is one write, and the broker compares the present state in the same step. A second run changes
+nothing and says so.
+"""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -15,7 +20,7 @@ from .names import resolve
 
 
 class CordonResult(Frozen):
-    """How a worker stands after the command; the first five fields are what scripts rely on."""
+    """The worker after the command; scripts rely on the first five fields."""
 
     worker: str
     state: WorkerStatus
@@ -29,19 +34,19 @@ class CordonResult(Frozen):
     deadline: float | None = None
     waiting_tasks: int = 0
     taken_back_tasks: int = 0
-    shut_down: bool | None = Field(None, description="whether its process has ended; None where nobody asked for it")
+    shut_down: bool | None = Field(None, description="whether its process has ended; None without --shutdown")
     dry_run: bool = False
-    steps: tuple[Step, ...] = Field((), description="of a dry run: which tasks would go where")
+    steps: tuple[Step, ...] = Field((), description="of a dry run: what would be moved where")
     warnings: tuple[str, ...] = ()
 
 
 def worker_named(snapshot: Snapshot, given: str) -> WorkerView:
-    """The registered worker of that name, or whose id begins so. Raises NotFound, UsageError."""
+    """The registered worker with this id or unique prefix. Raises NotFound, UsageError."""
     return snapshot.worker_by_id[resolve("worker", given, snapshot.worker_by_id)]
 
 
 def cordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
-    """It takes nothing from shared lanes any more and finishes what is in its own. Raises Refused."""
+    """Stop the worker from claiming from shared lanes; it finishes what is in its own. Raises Refused."""
     snapshot, _ = broker.observe()
     view = worker_named(snapshot, given)
     if view.cordon is not None and view.cordon.until is None:
@@ -53,14 +58,14 @@ def cordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_r
         return cordon_result(snapshot, view, changed=False)
     placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=snapshot.taken_at)
     if not dry_run:
-        # Over the circuit breaker's own as well: what a person says does not end by itself.
+        # A cordon of the circuit breaker is replaced: one that a person places does not end by itself.
         _put(broker, view.worker, placed, (None, WorkerStatus.CORDONED))
         note(broker, view, who, "cordon", reason, "cordoned")
     return cordon_result(snapshot, view, placed, dry_run=dry_run)
 
 
 def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
-    """Back into service, from whatever state. Raises Refused."""
+    """Put the worker back into service, from any state. Raises Refused."""
     snapshot, _ = broker.observe()
     view = worker_named(snapshot, given)
     before = view.cordon
@@ -68,10 +73,10 @@ def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry
         _put(broker, view.worker, None, (None, before.state))
         note(broker, view, who, "uncordon", reason, "in service")
         if before.state is not WorkerStatus.CORDONED and not view.info.claims:
-            broker.control.refresh_cordon([view.info.node])  # it has stopped to consume, and has to begin again
-    after = WorkerView(view.info, view.beat, None, view.totals, view.fenced)
-    word, _ = status_in(snapshot, after, broker.settings.policy)
-    return cordon_result(snapshot, after, changed=before is not None, state=word, dry_run=dry_run)
+            broker.control.refresh_cordon([view.info.node])  # it stopped consuming, and must start again
+    after = replace(view, cordon=None)
+    status, _ = status_in(snapshot, after, broker.settings.policy)
+    return cordon_result(snapshot, after, changed=before is not None, state=status, dry_run=dry_run)
 
 
 def cordon_result(
@@ -83,17 +88,17 @@ def cordon_result(
     state: WorkerStatus | None = None,
     dry_run: bool = False,
 ) -> CordonResult:
-    """The answer for a worker with this cordon (its present one, where none is given)."""
-    one = placed or view.cordon or Cordon(state=state or WorkerStatus.ONLINE)
+    """The answer for a worker with this cordon (by default its present one)."""
+    shown = placed or view.cordon or Cordon(state=state or WorkerStatus.ONLINE)
     return CordonResult(
-        worker=view.worker, state=one.state, running_tasks=len(snapshot.held_by_worker.get(view.worker, ())),
-        waiting_tasks=snapshot.waiting_count(view.worker), changed=changed, reason=one.reason, who=one.who, at=one.at,
-        deadline=one.deadline, dry_run=dry_run,
+        worker=view.worker, state=shown.state, running_tasks=len(snapshot.held_by_worker.get(view.worker, ())),
+        waiting_tasks=snapshot.waiting_count(view.worker), changed=changed, reason=shown.reason, who=shown.who,
+        at=shown.at, deadline=shown.deadline, dry_run=dry_run,
     )  # fmt: skip
 
 
 def note(broker: RedisBroker, view: WorkerView, who: str, verb: str, reason: str, state: str, **more: object) -> None:
-    """The journal's entry of a change to a worker's service."""
+    """Write the journal entry of a change to a worker's service."""
     with broker.translated():
         before = view.cordon.model_dump(mode="json") if view.cordon else None
         broker.journal.write(who, verb, view.worker, reason=reason, changes={"state": state, "before": before, **more})
@@ -102,4 +107,4 @@ def note(broker: RedisBroker, view: WorkerView, who: str, verb: str, reason: str
 def _put(broker: RedisBroker, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None]) -> None:
     with broker.translated():
         if not broker.cordons.put(worker, cordon, over):
-            raise Refused(f"{worker}: someone else has just changed its state; `morag-queue stats` shows it, try again")
+            raise Refused(f"{worker}: its state was changed at the same time; see `morag-queue stats` and try again")

@@ -1,4 +1,4 @@
-"""doctor: looks at the whole fleet, changes nothing."""
+"""doctor: inspect the whole fleet without changing it."""
 
 from importlib.metadata import version
 
@@ -9,14 +9,14 @@ from morag_queue.core.model import Frozen
 
 
 class Diagnosis(Frozen):
-    """What was found, the errors first."""
+    """The findings, errors first."""
 
     findings: tuple[Finding, ...]
 
     def has(self, severity: Severity) -> bool:
-        return any(one.severity is severity for one in self.findings)
+        return any(finding.severity is severity for finding in self.findings)
 
 
 def doctor(broker: RedisBroker) -> Diagnosis:
-    """Everything that is not as it should be. Raises BrokerUnreachable."""
+    """Diagnose the fleet. Raises BrokerUnreachable."""
     return Diagnosis(findings=diagnose(inspect(broker, version("morag-queue"))))

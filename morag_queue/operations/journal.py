@@ -1,4 +1,4 @@
-"""journal: the changes, the newest first, and one of them by its id."""
+"""journal: list changes, newest first, find one by its id, and undo it."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,25 +19,26 @@ from .pause import pause, resume
 from .task_editor import TaskEditor
 
 _SEARCHED = 10_000
+"""Entries searched for an id or a verb; the journal keeps about this many."""
 
 
 def latest(broker: Broker, limit: int, verb: str | None = None) -> list[JournalEntry]:
-    """The newest changes, those of one verb only if it is named."""
+    """The newest changes, optionally of one verb only."""
     with broker.translated():
         if verb is None:
             return broker.journal.latest(limit)
-        return [one for one in broker.journal.latest(_SEARCHED) if one.verb == verb][:limit]
+        return [found for found in broker.journal.latest(_SEARCHED) if found.verb == verb][:limit]
 
 
 def entry(broker: Broker, beginning: str) -> JournalEntry | None:
-    """The change of that id, or the only one whose id, or plan's id, begins so. Raises UsageError where several do."""
+    """The entry with this id, or with this unique prefix of its id or plan id. Raises UsageError if it is ambiguous."""
     with broker.translated():
         entries = broker.journal.latest(_SEARCHED)
-    found = [one for one in entries if one.entry_id == beginning] or [
-        one for one in entries if one.entry_id.startswith(beginning) or one.plan_id.startswith(beginning)
+    found = [known for known in entries if known.entry_id == beginning] or [
+        known for known in entries if known.entry_id.startswith(beginning) or known.plan_id.startswith(beginning)
     ]
     if len(found) > 1:
-        shown = ", ".join(one.entry_id for one in found[:10])
+        shown = ", ".join(known.entry_id for known in found[:10])
         raise UsageError(f"journal entry {beginning!r} is ambiguous: {shown}{' …' if len(found) > 10 else ''}")
     return found[0] if found else None
 
@@ -51,7 +52,7 @@ class UndoFailure(Frozen):
 
 
 class UndoResult(Frozen):
-    """`undone` counts what was taken back, `unchanged` what had been so already."""
+    """`undone` counts the changes that were reverted, `unchanged` those that had been reverted before."""
 
     entry_id: str
     verb: str
@@ -68,7 +69,7 @@ class UndoResult(Frozen):
 
 
 class Undo:
-    """Takes back one entry of the journal, in somebody's name."""
+    """Reverts one journal entry on behalf of `who`."""
 
     def __init__(
         self,
@@ -83,11 +84,11 @@ class Undo:
         self._who, self._reason, self._dry_run = who, reason, dry_run
 
     def __call__(self, entry: JournalEntry) -> UndoResult:
-        """Raises Refused for what cannot be taken back at all."""
+        """Revert the entry. Raises Refused for a change that cannot be undone at all."""
         match entry.verb:
             case "pause" | "resume":
-                turn = resume if entry.verb == "pause" else pause
-                changed = turn(self._broker, entry.subject, **self._by(entry)).changed
+                opposite = resume if entry.verb == "pause" else pause
+                changed = opposite(self._broker, entry.subject, **self._by(entry)).changed
                 return self._answer(entry, changed)
             case "cordon" | "uncordon" | "drain":
                 return self._worker(entry)
@@ -114,8 +115,8 @@ class Undo:
         state = before.get("state") if isinstance(before, dict) else None
         if state in (WorkerStatus.DRAINING, WorkerStatus.DRAINED) and entry.verb != "drain":
             raise Refused(f"{entry.subject} was {state} before: morag-queue drain {entry.subject} does that again")
-        turn = cordon_any if state == WorkerStatus.CORDONED and entry.verb == "uncordon" else uncordon_any
-        changed = turn(self._broker, entry.subject, **self._by(entry)).changed
+        opposite = cordon_any if state == WorkerStatus.CORDONED and entry.verb == "uncordon" else uncordon_any
+        changed = opposite(self._broker, entry.subject, **self._by(entry)).changed
         stays = [UndoFailure(subject=entry.subject, reason="tasks that were moved stay where they are")]
         return self._answer(entry, changed, *(stays if entry.changes.get("moved_tasks") else []))
 
@@ -127,9 +128,9 @@ class Undo:
         options = self._by(entry)
         editor = TaskEditor(self._broker, self._settings, _VERB, **options)
         report = editor.run(list(tasks), _each(tasks, rule))
-        not_undone = [UndoFailure(subject=one.task_id, reason=one.detail) for one in report.refused]
+        not_undone = [UndoFailure(subject=refused.task_id, reason=refused.detail) for refused in report.refused]
         if unnamed := entry.changes.get("unnamed"):
-            reason = "a change of so many is only counted, not named one by one"
+            reason = "the journal only counts them: a large change does not name every task"
             not_undone.append(UndoFailure(subject=f"{unnamed} more tasks", reason=reason))
         for source, level, target, count, *_ in entry.changes.get("lanes") or []:
             reason = f"{count} went to {target} as a whole, among others that wait there"
@@ -143,11 +144,11 @@ class Undo:
 
 
 def _not_kept(entry: JournalEntry) -> Refused:
-    return Refused(f"{entry.verb} of {entry.subject} cannot be taken back: how it was before is not kept")
+    return Refused(f"{entry.verb} of {entry.subject} cannot be undone: the journal does not keep the state before it")
 
 
 _NotedRule = Callable[[Any, EditContext, EditableTask], EditStep]
-"""A rule that also gets what the journal entry says of the task."""
+"""A rule that also receives what the journal entry says about the task."""
 
 
 def _each(tasks: Mapping[str, Any], rule: _NotedRule) -> Rule:
@@ -155,12 +156,12 @@ def _each(tasks: Mapping[str, Any], rule: _NotedRule) -> Rule:
 
 
 def _only(outcome: str, rule: Rule) -> _NotedRule:
-    def of_one(noted: Any, context: EditContext, editable: EditableTask) -> EditStep:
+    def noted_rule(noted: Any, context: EditContext, editable: EditableTask) -> EditStep:
         if not isinstance(noted, dict) or noted.get("outcome") != outcome:
-            return RefusedEdit(editable.task.task_id, "an order to a worker cannot be taken back")
+            return RefusedEdit(editable.task.task_id, "an order to a worker cannot be undone")
         return rule(context, editable)
 
-    return of_one
+    return noted_rule
 
 
 def _uncancelled(retry: Rule) -> Rule:
@@ -174,7 +175,7 @@ def _uncancelled(retry: Rule) -> Rule:
 
 
 def _unqueued(reason: str) -> Rule:
-    cancel = partial(edits.cancel, reason=reason or "its retry was taken back", terminate=False)
+    cancel = partial(edits.cancel, reason=reason or "its retry was undone", terminate=False)
 
     def decide(context: EditContext, editable: EditableTask) -> EditStep:
         task = editable.task
@@ -186,7 +187,7 @@ def _unqueued(reason: str) -> Rule:
 
 
 def _moved_back(noted: Any, context: EditContext, editable: EditableTask) -> EditStep:
-    """To where it was, if it still waits where the change has put it: someone else may have moved it since."""
+    """Move a task back to where it was, if it still waits where the change put it."""
     task = editable.task
     match noted:
         case [str() as lane, int() as level, str() as to_lane, int() as to_level, *_]:

@@ -1,8 +1,8 @@
-"""To lead the fleet while something is decided and done: one at a time, and fenced.
+"""Lead the fleet: one process at a time plans and applies, and the term of its lease fences its writes.
 
-The broker's clock alone says how long a lease lives. Its holder trusts it for less, counted by its own clock from
-before it asked: so it stops before another may begin. A holder that was paused cannot know for how long; its next write
-names a term that is no longer the lease's, and is refused.
+Only the broker's clock ends a lease. The holder trusts it for a shorter time, by its own clock from before it asked, so
+it stops before another may start. A holder that was paused cannot know for how long; its next write carries a term that
+is no longer the lease's, and is rejected.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,20 +15,20 @@ from morag_queue.core.model import Lease
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 
 LEASE_S = 15.0
-"""How long a lease lives: so long the fleet is without a leader when one dies."""
+"""Lifetime of a lease in seconds; also how long the fleet is without a leader after one dies."""
 
 
 _TRUSTED = 0.6
-
+"""Share of its lifetime for which the holder trusts its lease."""
 
 _RENEWED = 0.3
-
+"""Share of its lifetime after which a lease is renewed."""
 
 Clock = Callable[[], float]
 
 
 class Leader:
-    """A lease and how far it is trusted. Made by `lead`."""
+    """A lease, and whether it can still be trusted. Made by `lead`."""
 
     def __init__(self, broker: Broker, lease: Lease, asked_at: float, seconds: float, clock: Clock) -> None:
         self._broker, self._asked_at, self._seconds, self._clock = broker, asked_at, seconds, clock
@@ -36,16 +36,16 @@ class Leader:
 
     @property
     def term(self) -> str:
-        """What every write of this leader names."""
+        """The term that every write of this leader carries."""
         return str(self.lease.term)
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the lease is still surely the holder's, as far as its own clock can tell."""
+        """Whether the lease is certainly still held, by the holder's own clock."""
         return self._clock() - self._asked_at < _TRUSTED * self._seconds
 
     def keep(self) -> None:
-        """Renews the lease when a third of its life has passed. Raises LeaseLost when it has another holder."""
+        """Renew the lease once a third of its lifetime has passed. Raises LeaseLost if another process holds it."""
         asked_at = self._clock()
         if asked_at - self._asked_at < _RENEWED * self._seconds:
             return
@@ -56,7 +56,7 @@ class Leader:
         self.lease, self._asked_at = renewed, asked_at
 
     def step_down(self) -> bool:
-        """Gives the lease up, so that another need not wait for its end. False when it was lost before."""
+        """Give the lease up, so that the next leader need not wait. Returns False if it was lost before."""
         with self._broker.translated():
             return self._broker.leases.give_up(self.lease)
 
@@ -64,7 +64,7 @@ class Leader:
 def lead(
     broker: Broker, who: str, verb: str, *, holder: str = "", seconds: float = LEASE_S, clock: Clock = monotonic
 ) -> Leader:
-    """Takes the lease. Raises LeaseHeld, which says who has it."""
+    """Take the lease. Raises LeaseHeld, which names the holder."""
     name, asked_at = holder or str(uuid4()), clock()
     with broker.translated():
         lease = broker.leases.take(name, who, verb, seconds)
@@ -77,12 +77,12 @@ def lead(
 def leading(
     broker: Broker, who: str, verb: str, *, seconds: float = LEASE_S, clock: Clock = monotonic
 ) -> Iterator[Leader]:
-    """Leads for the time of the block. Raises LeaseHeld."""
+    """Lead for the duration of the block. Raises LeaseHeld."""
     leader = lead(broker, who, verb, seconds=seconds, clock=clock)
     try:
         yield leader
     finally:
-        with suppress(BrokerUnreachable):  # then it runs out by itself; what went wrong in the block is what counts
+        with suppress(BrokerUnreachable):  # the lease expires by itself; an error of the block matters more
             leader.step_down()
 
 

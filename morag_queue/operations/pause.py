@@ -1,4 +1,7 @@
-"""pause, resume: a queue hands out nothing for a while. What runs goes on, what is submitted waits."""
+"""pause, resume: stop a queue from handing out tasks, and let it again. Running tasks continue, submitted ones wait.
+
+There is no plan: each is one atomic write to the set of paused queues.
+"""
 
 from morag_queue.broker.connection import translated
 from morag_queue.broker.redis import RedisBroker
@@ -9,7 +12,7 @@ from .names import resolve_queue
 
 
 class PauseResult(Frozen):
-    """How a queue stands after the command. `warnings` say who does not look at a pause."""
+    """The queue after the command. `warnings` name the workers that ignore a pause."""
 
     queue: QueueType
     paused: bool
@@ -21,12 +24,12 @@ class PauseResult(Frozen):
 
 
 def pause(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> PauseResult:
-    """Raises NotFound, UsageError for an ambiguous name."""
+    """Pause a queue. Raises NotFound, and UsageError for an ambiguous name."""
     return _set(broker, given, True, who, reason, dry_run)
 
 
 def resume(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> PauseResult:
-    """Raises NotFound, UsageError for an ambiguous name."""
+    """Resume a queue. Raises NotFound, and UsageError for an ambiguous name."""
     return _set(broker, given, False, who, reason, dry_run)
 
 
@@ -42,14 +45,15 @@ def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, d
         if changed and not dry_run:
             verb = "pause" if paused else "resume"
             broker.journal.write(who, verb, queue.value, reason=reason, changes={"paused": paused})
-    stock = [view.worker for view in snapshot.workers if not view.info.claims and queue.value in view.info.queues]
-    warning = f"{', '.join(stock)} take messages in Celery's own way, which knows no pause: cordon or drain them"
+    readers = [view for view in snapshot.workers if queue.value in view.info.queues]
+    names = ", ".join(view.worker for view in readers if not view.info.claims)
+    warning = f"{names} take messages in Celery's own way, which knows no pause: cordon or drain them"
     return PauseResult(
         queue=queue,
         paused=paused,
         changed=changed,
         pending_tasks=snapshot.pending[queue],
-        processing_tasks=sum(queue_of(one.lane) is queue for one in snapshot.held),
+        processing_tasks=sum(queue_of(message.lane) is queue for message in snapshot.held),
         dry_run=dry_run,
-        warnings=(warning,) if stock and paused else (),
+        warnings=(warning,) if names and paused else (),
     )

@@ -1,4 +1,4 @@
-"""Plans as files: written by one run, applied by another, refused where they are not for this fleet or this version."""
+"""Plans as files: written by one run and applied by another; a plan of another fleet or version is refused."""
 
 import json
 import os
@@ -13,18 +13,18 @@ from morag_queue.errors import MoragQueueError, Refused
 
 
 def write(plan: Plan, path: Path) -> None:
-    """Writes the file whole or not at all: a run that is killed leaves no half of a plan."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write the file atomically: a run that is killed leaves no partial plan."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(plan.model_dump_json(indent=2) + "\n", "utf-8")
-        beside.replace(path)
+        temporary.write_text(plan.model_dump_json(indent=2) + "\n", "utf-8")
+        temporary.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise MoragQueueError(f"cannot write the plan to {path}: {error.strerror}") from error
 
 
 def read(path: Path, fleet: str, verb: str) -> Plan:
-    """The plan of a file. Raises Refused where it is none, or is not for this version, this verb or this fleet."""
+    """Read a plan. Raises Refused if the file is none, or is for another version, verb or fleet."""
     try:
         fields = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -35,7 +35,7 @@ def read(path: Path, fleet: str, verb: str) -> Plan:
     if found != PLAN_VERSION:
         raise Refused(
             f"{path} is a plan of version {found}, and this is version {PLAN_VERSION}: nothing was changed; "
-            f"write it anew with `morag-queue {verb} --plan FILE`"
+            f"write a new one with `morag-queue {verb} --plan FILE`"
         )
     try:
         plan = Plan.model_validate(fields)

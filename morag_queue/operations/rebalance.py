@@ -1,7 +1,7 @@
-"""rebalance: one turn of the balancing loop, once, under the lease. `watch` runs the same two functions over and over.
+"""rebalance: one turn of the balancing loop, under the lease. `watch` runs the same two functions again and again.
 
-plan_turn    observe → decide             reads only
-carry_out    apply → remember → journal   writes, fenced by the leader's term
+plan_turn    observe → plan            reads only
+apply_turn   apply → save → journal    writes, fenced by the leader's term
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 from morag_queue.broker.contract import Broker
-from morag_queue.core.balancing.rebalance import PlannedTurn, rebalance, window_seconds
+from morag_queue.core.balancing.rebalance import PlannedTurn, plan_rebalance, window_seconds
 from morag_queue.core.balancing.state import BalancerState, after_applying
 from morag_queue.core.explain.decisions import TaskDecision, decisions
-from morag_queue.core.lanes import queue_of, split
+from morag_queue.core.lanes import split
 from morag_queue.core.model import Frozen, QueueType
 from morag_queue.core.plan import Applied, Declined, MoveLane, MoveTask, Plan, Rejected, Step
-from morag_queue.core.policy import Queues
-from morag_queue.core.routing.lane_readers import is_unsafe
+from morag_queue.core.routing.gpu_safety import is_unsafe_lane
+from morag_queue.core.routing.lane_readers import LaneReaders, readers_in
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import Refused
 from morag_queue.settings import Settings
@@ -26,15 +26,14 @@ from .apply import apply
 from .leader import leading
 
 DEPTH = 8
-"""Entries of each end of a shared list that are looked at: what one turn can choose from."""
+"""Entries read from each end of a shared list: the candidates of one turn."""
 
-
-_NAMED = 200
+_NAMED_TASKS = 200
 """Task ids that a journal entry names at most."""
 
 
 class RebalanceResult(Frozen):
-    """What was decided and what became of it. `already` were where the plan wanted them: it had been applied before."""
+    """What was planned, and the counts of what was done. `already` counts tasks that were at their target before."""
 
     plan_id: str
     dry_run: bool
@@ -50,17 +49,18 @@ class RebalanceResult(Frozen):
 def plan_turn(
     broker: Broker,
     settings: Settings,
-    memory: BalancerState,
+    state: BalancerState,
     *,
+    snapshot: Snapshot | None = None,
     max_moves: int | None = None,
     only: QueueType | None = None,
 ) -> PlannedTurn:
-    """One picture, one plan. Costs by the fleet, not by the backlog."""
+    """Plan one turn on this snapshot, or on a new one. Costs by the size of the fleet, not of the backlog."""
     with broker.translated():
-        snapshot, _ = broker.observe(DEPTH)
+        snapshot = broker.observe(DEPTH)[0] if snapshot is None else snapshot
         windows = broker.windows(snapshot.taken_at, window_seconds(settings.policy))
-    return rebalance(
-        snapshot, memory, settings.policy, settings.queues, plan_id=str(uuid4()), windows=windows,
+    return plan_rebalance(
+        snapshot, settings.policy, settings.queues, state, plan_id=str(uuid4()), windows=windows,
         corrections=snapshot.corrections, max_moves=max_moves, only=only,
     )  # fmt: skip
 
@@ -68,25 +68,25 @@ def plan_turn(
 def apply_turn(
     broker: Broker, turn: PlannedTurn, settings: Settings, *, term: str, who: str, verb: str, reason: str = ""
 ) -> tuple[Applied, BalancerState]:
-    """Applies, remembers, and leaves a journal entry where something was changed. Raises LeaseLost on a stale term."""
+    """Apply the plan, save the state, and write the journal if anything moved. Raises LeaseLost on a stale term."""
     applied = apply(broker, turn.plan, term=term)
-    memory = after_applying(turn.memory, turn.plan, applied, turn.plan.taken_at, settings.policy.balancing)
+    state = after_applying(turn.state, turn.plan, applied, turn.plan.taken_at, settings.policy.balancing)
     with broker.translated():
         if applied.moved:
             broker.journal.write(
                 who, verb, "fleet", reason=reason, plan_id=turn.plan.plan_id, changes=changes(turn.plan, applied)
             )
-        broker.state_store.save(memory, term=term)
-    return applied, memory
+        broker.state_store.save(state, term=term)
+    return applied, state
 
 
 def changes(plan: Plan, applied: Applied) -> dict[str, Any]:
-    """What a journal entry keeps of a plan that was applied: counts, and of each task from where to where and why."""
-    refused = {one.task_id for one in applied.rejected}
+    """What the journal keeps of an applied plan: counts, and for each task source, target and reason."""
+    rejected = {refusal.task_id for refusal in applied.rejected}
     tasks = {
         step.task_id: [step.source, step.level, step.target, step.to_level, step.reason]
         for step in plan.steps
-        if isinstance(step, MoveTask) and step.task_id not in refused
+        if isinstance(step, MoveTask) and step.task_id not in rejected
     }
     lanes = [
         [step.source, step.level, step.target, step.count, step.reason]
@@ -95,19 +95,19 @@ def changes(plan: Plan, applied: Applied) -> dict[str, Any]:
     ]
     return {
         "moved": applied.moved, "already": applied.already, "rejected": len(applied.rejected),
-        "foreign": applied.foreign, "tasks": dict(list(tasks.items())[:_NAMED]), "lanes": lanes[:_NAMED],
+        "foreign": applied.foreign, "tasks": dict(list(tasks.items())[:_NAMED_TASKS]), "lanes": lanes[:_NAMED_TASKS],
     }  # fmt: skip
 
 
 def preview(
     broker: Broker, settings: Settings, *, max_moves: int | None = None, only: QueueType | None = None
 ) -> tuple[Plan, RebalanceResult]:
-    """The plan, and nothing done. Needs no lease."""
+    """Plan one turn without applying it. Needs no lease."""
     began = monotonic()
     with broker.translated():
-        memory = broker.state_store.load()
-    plan = plan_turn(broker, settings, memory, max_moves=max_moves, only=only).plan
-    return plan, _answer(plan, Applied(plan_id=plan.plan_id), began, dry_run=True)
+        state = broker.state_store.load()
+    plan = plan_turn(broker, settings, state, max_moves=max_moves, only=only).plan
+    return plan, _result(plan, Applied(plan_id=plan.plan_id), began, dry_run=True)
 
 
 def run_once(
@@ -119,50 +119,49 @@ def run_once(
     max_moves: int | None = None,
     only: QueueType | None = None,
 ) -> RebalanceResult:
-    """One turn. Raises LeaseHeld where someone leads."""
+    """Plan and apply one turn. Raises LeaseHeld while another process leads."""
 
-    def turn_of(memory: BalancerState) -> PlannedTurn:
-        return plan_turn(broker, settings, memory, max_moves=max_moves, only=only)
+    def planned(state: BalancerState) -> PlannedTurn:
+        return plan_turn(broker, settings, state, max_moves=max_moves, only=only)
 
-    return _under_lease(broker, settings, turn_of, who, reason)
+    return _under_lease(broker, settings, planned, who, reason)
 
 
 def run_plan(broker: Broker, settings: Settings, plan: Plan, *, who: str, reason: str = "") -> RebalanceResult:
-    """Applies a plan that was made before; what no longer fits is refused, message by message.
+    """Apply a plan that was made before; what no longer fits is rejected message by message.
 
-    Raises LeaseHeld; Refused where it moves to a worker that is not there.
+    Raises LeaseHeld, and Refused when the plan moves work to a worker that is not registered.
     """
     snapshot, _ = broker.observe()
-    steps = tuple(_checked(step, snapshot, broker.queues) for step in plan.steps)
+    readers = readers_in(snapshot, broker.queues)
+    steps = tuple(_checked(step, snapshot, readers) for step in plan.steps)
     checked = plan.model_copy(update={"steps": steps})
-    return _under_lease(broker, settings, lambda memory: PlannedTurn(checked, memory), who, reason)
+    return _under_lease(broker, settings, lambda state: PlannedTurn(checked, state), who, reason)
 
 
-def _checked(step: Step, snapshot: Snapshot, queues: Queues) -> Step:
-    """Whoever wrote the file: nothing that needs a GPU enters a lane that a worker without one reads."""
+def _checked(step: Step, snapshot: Snapshot, readers: LaneReaders) -> Step:
+    """Apply the GPU safety rule of the present fleet to a step of a file: its author may not have known the rule."""
     if not isinstance(step, MoveLane | MoveTask):
         return step
-    worker, queue = split(step.target)[1], queue_of(step.target)
+    worker = split(step.target)[1]
     if worker is not None and worker not in snapshot.worker_by_id:
         raise Refused(f"the plan moves to {step.target}, and there is no worker {worker}: nothing was changed")
-    if isinstance(step, MoveTask) or queue is None:
-        return step
-    return step.model_copy(update={"keeps_gpu": step.keeps_gpu or is_unsafe(snapshot, queue, queues)})
+    return step.model_copy(update={"keeps_gpu": is_unsafe_lane(step.target, readers.unsafe)})
 
 
 def _under_lease(
-    broker: Broker, settings: Settings, turn_of: Callable[[BalancerState], PlannedTurn], who: str, reason: str
+    broker: Broker, settings: Settings, planned: Callable[[BalancerState], PlannedTurn], who: str, reason: str
 ) -> RebalanceResult:
     began = monotonic()
     with leading(broker, who, "rebalance") as leader:
         with broker.translated():
-            memory = broker.state_store.load()
-        turn = turn_of(memory)
+            state = broker.state_store.load()
+        turn = planned(state)
         applied, _ = apply_turn(broker, turn, settings, term=leader.term, who=who, verb="rebalance", reason=reason)
-    return _answer(turn.plan, applied, began, dry_run=False)
+    return _result(turn.plan, applied, began, dry_run=False)
 
 
-def _answer(plan: Plan, applied: Applied, began: float, *, dry_run: bool) -> RebalanceResult:
+def _result(plan: Plan, applied: Applied, began: float, *, dry_run: bool) -> RebalanceResult:
     return RebalanceResult(
         plan_id=plan.plan_id, dry_run=dry_run, decisions=decisions(plan.steps), moved_tasks=applied.moved,
         already=applied.already, foreign=applied.foreign, rejected=applied.rejected, declined=plan.declined,

@@ -182,7 +182,7 @@ class Watch:
             trigger=trigger, dry_run=self._dry_run, pause=self._pause,
         )  # fmt: skip
         self.turns += 1
-        self._state = result.memory
+        self._state = result.state
         self._observer.after_turn(result.snapshot)
         breaker_seconds = self._broker.settings.policy.recovery.breaker_seconds
         report_turn(self._emit, result.report, flapping, breaker_seconds)

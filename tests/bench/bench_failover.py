@@ -1,6 +1,6 @@
-"""Time of a failover: planning for 1,000 workers, and its moves against a pipelined LMOVE loop.
+"""How long failover takes: planning on 1,000 workers, and its moves against a client's pipelined LMOVE loop.
 
-python -m tests.bench.bench_failover
+Run: python -m tests.bench.bench_failover
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.drain import plan_drain
 from morag_queue.core.recovery.failover import plan_failover
+from morag_queue.core.recovery.requeue import HeldTasks
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.core.fleets import fleet, held, queued, worker
@@ -24,27 +25,27 @@ SOURCE, TARGET = "cpu_standard.worker-1", "cpu_standard"
 
 
 def seconds(action: Callable[[], object]) -> float:
-    start = perf_counter()
+    began = perf_counter()
     action()
-    return perf_counter() - start
+    return perf_counter() - began
 
 
-def bench_planning() -> None:
+def planning() -> None:
     names = [f"worker-{n}" for n in range(WORKERS)]
     snapshot = fleet(
         *(worker(name) for name in names),
-        held=tuple(message for name in names for message in held(name)),
+        held=tuple(one for name in names for one in held(name)),
         lanes=tuple(queued(QueueType.CPU_STANDARD, 3, name) for name in names),
     )
-    one = seconds(lambda: plan_failover(snapshot, names[:1], Policy(), Queues(), plan_id="p", attempts={}))
-    many = seconds(lambda: plan_failover(snapshot, names[:100], Policy(), Queues(), plan_id="p", attempts={}))
-    drained = seconds(lambda: plan_drain(snapshot, names[0], Queues(), plan_id="p"))
+    one = seconds(lambda: plan_failover(snapshot, Policy(), Queues(), names[:1], HeldTasks(), plan_id="p"))
+    many = seconds(lambda: plan_failover(snapshot, Policy(), Queues(), names[:100], HeldTasks(), plan_id="p"))
+    drained = seconds(lambda: plan_drain(snapshot, Queues(), names[0], plan_id="p"))
     print(f"{WORKERS} workers: failover of 1 in {one * 1e3:.2f} ms, of 100 in {many * 1e3:.2f} ms; ", end="")
     print(f"a drain in {drained * 1e3:.2f} ms")
 
 
 def fill(client: redis.Redis, keys: Keys) -> None:
-    builder = MessageBuilder()
+    wire = MessageBuilder()
     pipe = client.pipeline(transaction=False)
     for n in range(MESSAGES):
         entry = TaskQueueEntry(
@@ -52,12 +53,12 @@ def fill(client: redis.Redis, keys: Keys) -> None:
             source="/data/report.txt", priority=QueuePriority.LOW, queue=QueueType.CPU_STANDARD, lane=SOURCE,
             level=LEVEL, enqueued_at=1.0, worker="worker-1",
         )  # fmt: skip
-        pipe.lpush(keys.list(SOURCE, LEVEL), builder.message(entry)[0])
+        pipe.lpush(keys.list(SOURCE, LEVEL), wire.message(entry)[0])
         if n % 1000 == 999:
             pipe.execute()
 
 
-def lmove_loop(client: redis.Redis, source: str, target: str) -> None:
+def plain_loop(client: redis.Redis, source: str, target: str) -> None:
     pipe = client.pipeline(transaction=False)
     for n in range(MESSAGES):
         pipe.lmove(source, target, "RIGHT", "LEFT")
@@ -65,16 +66,16 @@ def lmove_loop(client: redis.Redis, source: str, target: str) -> None:
             pipe.execute()
 
 
-def bench_moves() -> None:
+def moving() -> None:
     with Sandbox() as sandbox:
         server, keys = Server(sandbox), Keys()
         with redis.Redis.from_url(server.url) as client:
             fill(client, keys)
             ours = seconds(lambda: Moves(client, keys).lane(SOURCE, TARGET, LEVEL, MESSAGES, keeps_gpu=True))
-            loop = seconds(lambda: lmove_loop(client, keys.list(TARGET, LEVEL), "target"))
-    print(f"{MESSAGES} messages: {ours:.2f} s against {loop:.2f} s of a pipelined LMOVE loop, {ours / loop:.2f} x")
+            plain = seconds(lambda: plain_loop(client, keys.list(TARGET, LEVEL), "yard"))
+    print(f"{MESSAGES} messages: {ours:.2f} s against {plain:.2f} s of a pipelined LMOVE loop, {ours / plain:.2f} x")
 
 
 if __name__ == "__main__":
-    bench_planning()
-    bench_moves()
+    planning()
+    moving()

@@ -52,7 +52,7 @@ def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
             began = perf_counter()
             done = step(stage.broker, memory[backlog], PollEvidence(), term="", who="bench")
             took[backlog].append((perf_counter() - began) * 1000)
-            memory[backlog] = done.memory
+            memory[backlog] = done.state
     return {backlog: min(times) for backlog, times in took.items()}
 
 

@@ -1,4 +1,4 @@
-"""The broker in memory and the real one, side by side through whatever happens: each message is in one place."""
+"""The memory and the Redis broker side by side through random operations: each message is in one place."""
 
 import os
 
@@ -15,18 +15,26 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from morag_queue.core.model import QueueType, Requires
+from morag_queue.broker.recovery import RequeueRequest
+from morag_queue.core.model import Requires
 from morag_queue.errors import LeaseLost
 from tests.support.rigs import MemoryRig, RedisRig, Rig, move
 
 LANES = ["cpu_standard", "gpu_priority", "cpu_standard.w", "gpu_priority.g"]
 LEVELS = [0, 1, 4]
 lanes, levels = st.sampled_from(LANES), st.sampled_from(LEVELS)
-UNSAFE = frozenset({QueueType.CPU_STANDARD, QueueType.CPU_BATCH})
+
+
+def requeued(rig: Rig, task_id: str, lane: str, deaths: int | None, term: str) -> list[str]:
+    """Requeue a held task at its level."""
+    held = next(one for one in rig.broker.observe()[0].held if one.task_id == task_id)
+    request = RequeueRequest(held.tag, held.incarnation, task_id, lane, held.level, "test", deaths)
+    with rig.broker.translated():
+        return list(rig.broker.requeues.apply([request], term=term))
 
 
 class SideBySide(RuleBasedStateMachine):
-    """Does everything on both and compares the answers, then the places of all messages."""
+    """Runs every operation on both, compares the answers, then the places of all messages."""
 
     url = ""
 
@@ -44,7 +52,7 @@ class SideBySide(RuleBasedStateMachine):
             rig.join("g", "gpu", 2)
 
     def both(self, does):
-        """What both answer; a lost lease is an answer too."""
+        """The common answer of both; a lost lease counts as an answer."""
         answers = []
         for rig in self.rigs:
             try:
@@ -93,16 +101,23 @@ class SideBySide(RuleBasedStateMachine):
             )
 
     @precondition(lambda self: self.submitted)
-    @rule(data=st.data(), goal=lanes, to_level=levels, unsafe=st.booleans())
-    def move_tasks(self, data, goal, to_level, unsafe) -> None:
+    @rule(data=st.data(), goal=lanes, to_level=levels, keeps_gpu=st.booleans())
+    def move_tasks(self, data, goal, to_level, keeps_gpu) -> None:
         places = {one: place for place, ids in self.rigs[0].places().items() for one in ids}
         some = data.draw(st.lists(st.sampled_from(sorted(self.submitted)), max_size=4))
         steps = []
         for one in some:
-            lane, level = places.get(one, ("cpu_standard", 4))  # where it is, or where it is not
-            steps.append(move(one, lane, level, goal, to_level))
-        closed = UNSAFE if unsafe else frozenset()
-        self.both(lambda rig: rig.broker.moves.tasks(steps, closed, term=self.term))
+            lane, level = places.get(one, ("cpu_standard", 4))  # its place, or a place it is not in
+            steps.append(move(one, lane, level, goal, to_level, keeps_gpu=keeps_gpu))
+        self.both(lambda rig: rig.broker.moves.tasks(steps, term=self.term))
+
+    @rule(data=st.data(), goal=lanes, deaths=st.none() | st.integers(0, 2))
+    def requeue(self, data, goal, deaths) -> None:
+        held = sorted(one.task_id for one in self.rigs[0].broker.observe()[0].held)
+        if held:
+            task_id = data.draw(st.sampled_from(held))
+            if self.both(lambda rig: requeued(rig, task_id, goal, deaths, self.term)) == ["quarantined"]:
+                self.ended.add(task_id)
 
     @rule()
     def lead(self) -> None:
@@ -123,7 +138,7 @@ class SideBySide(RuleBasedStateMachine):
         assert sum(map(len, places.values())) - len(waiting) == self.foreign
 
     @invariant()
-    def the_pictures_agree(self) -> None:
+    def the_snapshots_agree(self) -> None:
         if not hasattr(self, "rigs"):
             return
         snapshots = [rig.broker.observe(depth=2)[0] for rig in self.rigs]

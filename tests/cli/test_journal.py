@@ -63,9 +63,9 @@ def test_undoing_a_pause_or_a_cordon_lifts_it(stage, fleet):
 def test_undo_refuses_a_change_that_cannot_be_undone(stage, fleet, fail):
     fail("f-1")
     fleet("dead", "drop", "f-1")
-    assert "cannot be taken back" in fleet("journal", "undo", last_entry_id(stage), status=5).err
+    assert "cannot be undone" in fleet("journal", "undo", last_entry_id(stage), status=5).err
     swept = stage.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
-    assert "how it was before is not kept" in fleet("journal", "undo", swept, status=5).err
+    assert "the journal does not keep the state before it" in fleet("journal", "undo", swept, status=5).err
     assert "no journal entry '17'" in fleet("journal", "undo", "17-99", status=8).err.replace("17-99", "17")
 
 

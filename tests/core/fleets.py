@@ -1,4 +1,4 @@
-"""Builders of small fleets for the tests of the core: `fleet(worker("gpu-1", "gpu"), held=held("gpu-1"))`."""
+"""Small fleets for the tests of the core: `fleet(worker("gpu-1", "gpu"), held=held("gpu-1"))`."""
 
 from typing import Any
 

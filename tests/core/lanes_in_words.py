@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from morag_queue.core.balancing.rebalance import PlannedTurn, rebalance
+from morag_queue.core.balancing.rebalance import PlannedTurn, plan_rebalance
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.lanes import lane
 from morag_queue.core.model import QueuePriority, QueueType, Requires
@@ -48,7 +48,7 @@ def waiting(
 def turn(
     snapshot: Snapshot, state: BalancerState | None = None, policy: Policy | None = None, **more: object
 ) -> PlannedTurn:
-    return rebalance(snapshot, state or BalancerState(), policy or Policy(), Queues(), plan_id="p", **more)  # type: ignore[arg-type]
+    return plan_rebalance(snapshot, policy or Policy(), Queues(), state or BalancerState(), plan_id="p", **more)  # type: ignore[arg-type]
 
 
 def moves(plan: Plan) -> list[str]:

@@ -1,4 +1,4 @@
-"""Before → after: the lanes of workers that are dead or being drained."""
+"""Before → after: the lanes of workers that are dead or draining."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.core.lanes_in_words import entry, moves, turn, waiting, why_not
 CPU, GPU = QueueType.CPU_STANDARD, QueueType.GPU_PRIORITY
 
 
-def test_a_dead_workers_lanes_become_everybodys_level_by_level():
+def test_a_dead_workers_lanes_move_to_the_shared_lanes_level_by_level():
     lanes = (queued(CPU, 100_000, "w", level=3), queued(CPU, 7, "w", level=6), queued(GPU, 2, "w", level=1))
     plan = turn(fleet(worker("w", "hybrid", beat_age=500), worker("other"), lanes=lanes)).plan
     assert moves(plan) == [
@@ -20,7 +20,7 @@ def test_a_dead_workers_lanes_become_everybodys_level_by_level():
     assert plan.steps[0].reason == "evacuation: w is offline (no beat for 8 min)"
 
 
-def test_a_draining_workers_lanes_become_everybodys():
+def test_a_draining_workers_lanes_move_to_the_shared_lanes():
     leaving = worker("w", cordon="draining", cordon_reason="new disk")
     plan = turn(fleet(leaving, worker("other"), lanes=(queued(CPU, 3, "w"),))).plan
     assert moves(plan) == ["3 cpu_standard.w/3 → cpu_standard/3"]
@@ -42,40 +42,40 @@ def test_a_worker_that_stays_keeps_its_lanes(staying):
     assert moves(turn(fleet(staying, lanes=(queued(CPU, 3, "w"),))).plan) == []
 
 
-def test_evacuations_are_no_part_of_the_budget():
+def test_evacuation_spends_nothing_of_the_budget():
     lanes = tuple(queued(CPU, 5, f"w{n}") for n in range(40))
     before = fleet(*(worker(f"w{n}", beat_age=500) for n in range(40)), lanes=lanes)
     assert len(turn(before, max_moves=0).plan.steps) == 40
 
 
-def test_what_needs_a_gpu_goes_from_a_cpu_lane_to_a_gpu_queue_and_the_rest_leaves_such_work_behind():
+def test_gpu_work_in_a_cpu_lane_goes_to_a_gpu_queue_task_by_task():
     forced = waiting(CPU, {3: [entry("film", "gpu"), entry("page")]}, "gpu-1")
     before = fleet(worker("gpu-1", "gpu", beat_age=500), worker("cpu-1"), lanes=(forced,))
     plan = turn(before).plan
     assert moves(plan) == ["film cpu_standard.gpu-1/3 → gpu_priority/3", "1 cpu_standard.gpu-1/3 → cpu_standard/3"]
-    assert [getattr(step, "keeps_gpu", None) for step in plan.steps] == [None, True]
+    assert [step.keeps_gpu for step in plan.steps] == [False, True]
 
 
-def test_a_gpu_queue_that_a_cpu_worker_reads_takes_nothing_that_needs_a_gpu():
+def test_gpu_work_avoids_a_gpu_queue_that_a_cpu_worker_reads():
     reader = worker("cpu-1", "cpu", queues=("gpu_priority", "cpu_standard"))
     lane = waiting(GPU, {3: [entry("film", "gpu")]}, "gpu-1")
     plan = turn(fleet(worker("gpu-1", "gpu", beat_age=500), reader, lanes=(lane,))).plan
     assert moves(plan) == ["film gpu_priority.gpu-1/3 → gpu_fallback/3"]
 
 
-def test_a_level_that_no_reader_polls_stays_and_is_told():
+def test_a_level_that_no_reader_polls_stays_and_is_declined():
     gone, reader = worker("w", beat_age=500), worker("r", priority_steps=(0, 3, 6, 9))
     plan = turn(fleet(gone, reader, lanes=(queued(CPU, 3, "w", level=4),))).plan
     assert moves(plan) == []
     assert "no reader of cpu_standard polls level 4" in why_not(plan, "cpu_standard.w")[0]
 
 
-def test_only_the_named_queue_is_touched():
+def test_only_the_named_queue_is_evacuated():
     lanes = (queued(CPU, 3, "w"), queued(GPU, 3, "w"))
     before = fleet(worker("w", "hybrid", beat_age=500), lanes=lanes)
     assert moves(turn(before, only=GPU).plan) == ["3 gpu_priority.w/3 → gpu_priority/3"]
 
 
-def test_a_balanced_fleet_gives_an_empty_plan():
+def test_a_balanced_fleet_plans_nothing():
     assert turn(usual_fleet()).plan.steps == ()
     assert turn(usual_fleet(lanes=(queued(CPU, 5), queued(GPU, 5)))).plan.steps == ()

@@ -21,7 +21,7 @@ def images(count: int, minutes: float = 1.0, **more):
     return [entry(f"i{n}", "gpu_preferred", minutes=minutes, queue=FALLBACK, **more) for n in range(count)]
 
 
-def test_the_newest_of_a_long_gpu_queue_go_to_the_idle_cpu_slots():
+def test_the_newest_entries_of_a_long_gpu_queue_spill_to_idle_cpu_slots():
     # 100 × 12 s on 2 slots are 10 min; a CPU needs 2 min for one
     plan = turn(small_fleet(waiting(FALLBACK, {4: images(100)}, depth=8)), FRESH, windows=WINDOWS).plan
     assert moves(plan) == [f"i{n} gpu_fallback/4 → cpu_standard/4" for n in (99, 98, 97, 96)]
@@ -30,13 +30,13 @@ def test_the_newest_of_a_long_gpu_queue_go_to_the_idle_cpu_slots():
     assert 0.7 < plan.steps[0].confidence < 1
 
 
-def test_nothing_is_spilled_where_the_gpu_is_as_fast_with_its_queue():
+def test_nothing_spills_when_the_gpu_ends_it_as_soon():
     plan = turn(small_fleet(waiting(FALLBACK, {4: images(3)})), FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
     assert why_not(plan, "i2") == ["spill: no gain: 1.3 min until it ends on a GPU, 2.0 min on a CPU"]
 
 
-def test_a_spill_has_to_win_by_a_quarter_of_the_time_on_a_cpu():
+def test_a_spill_must_gain_a_quarter_of_the_cpu_run_time():
     # 2.3 min against 2 × 1.25
     assert moves(turn(small_fleet(waiting(FALLBACK, {4: images(11)})), FRESH, windows=WINDOWS).plan) == []
 
@@ -50,35 +50,35 @@ def test_a_higher_priority_gains_more_and_goes_first():
     assert moves(plan)[0] == "high gpu_priority/2 → cpu_standard/2"
 
 
-def test_what_needs_a_gpu_is_never_spilled():
+def test_work_that_requires_a_gpu_never_spills():
     films = [entry(f"f{n}", "gpu", queue=PRIORITY) for n in range(100)]
     assert moves(turn(small_fleet(waiting(PRIORITY, {4: films})), FRESH, windows=WINDOWS).plan) == []
 
 
-def test_what_is_pinned_to_a_worker_that_is_not_there_keeps_nothing_from_being_spilled():
+def test_tasks_pinned_to_an_unregistered_worker_do_not_stop_spilling():
     lanes = (waiting(FALLBACK, {4: images(100)}), waiting(CPU, {4: [entry("c")]}, "gone"))
     assert moves(turn(small_fleet(*lanes), FRESH, windows=WINDOWS).plan)
 
 
-def test_nothing_is_spilled_while_cpu_work_waits():
+def test_nothing_spills_while_cpu_work_waits():
     lanes = (waiting(FALLBACK, {4: images(100)}), waiting(CPU, {4: [entry("c")]}))
     plan = turn(small_fleet(*lanes), FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
     assert why_not(plan, "cpu_standard") == ["spill: 1 tasks wait in the CPU lanes already"]
 
 
-def test_busy_cpu_slots_take_nothing():
+def test_nothing_spills_to_busy_cpu_slots():
     plan = turn(small_fleet(waiting(FALLBACK, {4: images(100)}), cpu_held=4), FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
     assert why_not(plan, "cpu_standard") == ["spill: 0 of 4 cpu slots are idle, 10% stay free"]
 
 
-def test_no_more_is_spilled_than_slots_are_idle():
+def test_no_more_entries_spill_than_slots_are_idle():
     plan = turn(small_fleet(waiting(FALLBACK, {4: images(100)}), cpu_held=3), FRESH, windows=WINDOWS).plan
     assert len(plan.steps) == 1
 
 
-def test_with_no_gpu_in_service_what_only_prefers_one_goes_to_the_cpus():
+def test_work_that_prefers_a_gpu_spills_when_no_gpu_is_in_service():
     gone = fleet(
         worker("gpu-1", "gpu", beat_age=500), worker("cpu-1"), lanes=(waiting(FALLBACK, {4: images(2, minutes=30)}),)
     )
@@ -88,12 +88,12 @@ def test_with_no_gpu_in_service_what_only_prefers_one_goes_to_the_cpus():
     ]
 
 
-def test_a_paused_cpu_queue_takes_nothing():
+def test_nothing_spills_to_a_paused_cpu_queue():
     before = small_fleet(waiting(FALLBACK, {4: images(100)}), paused=frozenset({CPU}))
     assert why_not(turn(before, FRESH, windows=WINDOWS).plan, "cpu_standard") == ["spill: cpu_standard is paused"]
 
 
-def test_a_level_that_cpu_workers_do_not_poll_becomes_one_that_they_do():
+def test_a_spilled_entry_gets_a_level_that_cpu_workers_poll():
     stepped = worker("cpu-1", "cpu", priority_steps=(0, 3, 6, 9))
     before = fleet(
         worker("gpu-1", "gpu"), stepped, held=held("gpu-1", FALLBACK, 2), lanes=(waiting(FALLBACK, {5: images(100)}),)
@@ -101,33 +101,33 @@ def test_a_level_that_cpu_workers_do_not_poll_becomes_one_that_they_do():
     assert moves(turn(before, FRESH, windows=WINDOWS).plan)[0] == "i99 gpu_fallback/5 → cpu_standard/3"
 
 
-def test_spilled_work_goes_back_when_the_gpus_are_free_again():
+def test_spilled_work_returns_when_the_gpus_are_free_again():
     before = small_fleet(waiting(CPU, {4: images(1, waited=5)}), cpu_held=4, gpu_held=0)
     plan = turn(before, FRESH, windows=WINDOWS).plan
     assert moves(plan) == ["i0 cpu_standard/4 → gpu_fallback/4"]
     assert plan.steps[0].reason == "return: 0.2 min until it ends on a GPU, 2.0 min on a CPU"
 
 
-def test_spilled_work_stays_for_two_ticks_at_least():
+def test_spilled_work_stays_for_at_least_two_ticks():
     marked = FRESH.model_copy(update={"moved": {"i0": MoveRecord(count=1, at=NOW - 59)}})
     before = small_fleet(waiting(CPU, {4: images(1, waited=50)}), cpu_held=4, gpu_held=0)
     assert moves(turn(before, marked, windows=WINDOWS).plan) == []
 
 
-def test_spilled_work_stays_where_the_gpu_would_win_too_little():
+def test_spilled_work_stays_when_the_gain_is_too_small():
     before = small_fleet(waiting(CPU, {4: images(1, waited=5)}), cpu_held=4, gpu_held=2)
     plan = turn(before, FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
     assert why_not(plan, "i0") == ["return: not much to win: 1.1 min until it ends on a GPU, 2.0 min on a CPU"]
 
 
-def test_work_that_was_submitted_to_the_cpu_queue_is_nobodys_to_return():
+def test_work_submitted_to_the_cpu_queue_is_not_returned():
     mine = entry("mine", "gpu_preferred", waited=5, queue=CPU)
     before = small_fleet(waiting(CPU, {4: [mine]}), cpu_held=4, gpu_held=0)
     assert moves(turn(before, FRESH, windows=WINDOWS).plan) == []
 
 
-def test_returning_work_queues_up_at_the_gpus_as_it_is_counted():
+def test_returned_work_counts_as_queued_at_the_gpus():
     # each that goes back makes the wait longer for the next: not all of them win
     before = small_fleet(waiting(CPU, {4: images(60, waited=5)}), cpu_held=4, gpu_held=0)
     after = turn(before, FRESH, windows=WINDOWS, max_moves=100)

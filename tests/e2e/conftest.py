@@ -73,9 +73,9 @@ class AgentFleet(Fleet):
 
     def until_empty(self, seconds: float = 20) -> None:
         """Until nothing is in any hand."""
-        until(lambda: self.in_hands() == (0, 0, 0), seconds, lambda: f"still in hand: {self.where()}")
+        until(lambda: self.in_flight() == (0, 0, 0), seconds, lambda: f"still in hand: {self.where()}")
 
-    def in_hands(self) -> tuple[int, int, int]:
+    def in_flight(self) -> tuple[int, int, int]:
         k = self.keys
         return self.redis.hlen(k.unacked), self.redis.zcard(k.unacked_index), self.redis.hlen(k.held)
 

@@ -48,7 +48,7 @@ def test_a_worker_comes_back_with_all_it_had(pool: str, fault: str, make_agents:
     fleet.until_started(running)
     waiting = [fleet.submit("t.add", 1, number) for number in range(6)]
     if pool != "solo":  # it takes no more while it works
-        until(lambda: fleet.in_hands()[0] == 3, 10, lambda: f"nothing was prefetched: {fleet.where()}")
+        until(lambda: fleet.in_flight()[0] == 3, 10, lambda: f"nothing was prefetched: {fleet.where()}")
 
     if fault == "blip":
         assert fleet.cut(WORKER) > 0
@@ -83,7 +83,7 @@ def test_a_fenced_worker_gives_up_what_it_has_and_comes_back_as_another(make_age
     running = fleet.submit("t.hold", str(fleet.gate()), level=0)
     fleet.until_started(running)
     waiting = fleet.submit("t.add", 1, 1)
-    until(lambda: fleet.in_hands()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.in_flight()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
 
     fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
     assert fleet.registry.take_back(WORKER, before) == 2
@@ -100,7 +100,7 @@ def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_
     running = fleet.submit("t.hold", str(fleet.gate()), level=0)
     fleet.until_started(running)
     waiting = fleet.submit("t.hold", str(fleet.gate("other")))
-    until(lambda: fleet.in_hands()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.in_flight()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
 
     fleet.kill(WORKER, signal.SIGSTOP)
     fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
@@ -111,7 +111,7 @@ def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_
     fleet.gate().touch()  # the zombie's process of the pool ends its task as soon as it wakes
     fleet.kill(WORKER, signal.SIGCONT)
     until(lambda: fleet.incarnation(WORKER) not in (zombie, "fenced"), 20, lambda: fleet.log(WORKER))
-    assert fleet.in_hands()[0] >= 1, "the new owner's record was destroyed"
+    assert fleet.in_flight()[0] >= 1, "the new owner's record was destroyed"
     fleet.gate("other").touch()
 
     nothing_is_lost(fleet, [running, waiting], may_run_twice={running})
@@ -124,9 +124,9 @@ def test_a_task_longer_than_the_visibility_timeout_starts_once(make_agents: Make
     for name, pool in ((WORKER, "prefork"), ("worker-cpu-2", "solo")):
         fleet.start_worker(name, options=("-P", pool))
     eta = fleet.send("cpu_standard", task="t.later", level=0, countdown=6)
-    until(lambda: fleet.in_hands()[0] == 1, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.in_flight()[0] == 1, 10, lambda: f"not in hand: {fleet.where()}")
     sent = [fleet.submit("t.hold", str(fleet.gate())) for _ in range(3)]
-    until(lambda: fleet.in_hands()[0] == 4, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.in_flight()[0] == 4, 10, lambda: f"not in hand: {fleet.where()}")
     taken = dict(fleet.redis.zrange(fleet.keys.unacked_index, 0, -1, withscores=True))
 
     def touched() -> float:
@@ -203,13 +203,13 @@ def test_a_cold_shutdown_puts_back_what_ran(make_agents: Make) -> None:
     process = fleet.start_worker(WORKER)
     sent = [fleet.submit("t.hold", str(fleet.gate())) for _ in range(2)]
     fleet.until_started(sent[0])
-    until(lambda: fleet.in_hands()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.in_flight()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
 
     process.send_signal(signal.SIGQUIT)
     process.wait(30)
     del fleet.workers[WORKER]
 
-    assert fleet.in_hands() == (0, 0, 0), fleet.where()
+    assert fleet.in_flight() == (0, 0, 0), fleet.where()
     fleet.start_worker("worker-cpu-2")
     fleet.gate().touch()
     nothing_is_lost(fleet, sent)

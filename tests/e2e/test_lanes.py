@@ -100,7 +100,7 @@ def test_cordoned_paused_and_back_an_idle_worker_hears_of_it(make_agents: Make) 
     fleet.redis.hdel(fleet.keys.cordons, WORKER)
     fleet.redis.srem(fleet.keys.paused, "cpu_batch")
     fleet.until_ran(kept)
-    until(lambda: fleet.in_hands() == (0, 0, 0), 10, lambda: str(fleet.where()))
+    until(lambda: fleet.in_flight() == (0, 0, 0), 10, lambda: str(fleet.where()))
 
 
 def test_a_beat_carries_the_workers_clock_and_its_record_whether_it_prefetches(make_agents: Make) -> None:

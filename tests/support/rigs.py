@@ -27,9 +27,10 @@ def outgoing(
     return OutgoingMessage(task_id, *_WIRE.message(entry), queue.value, lane, level, lane != queue.value)
 
 
-def move(task_id: str, source: str, level: int, target: str, to_level: int | None = None) -> MoveTask:
+def move(task_id: str, source: str, level: int, target: str, to_level: int | None = None, **fields: Any) -> MoveTask:
     to_level = level if to_level is None else to_level
-    return MoveTask(task_id=task_id, source=source, target=target, level=level, to_level=to_level, reason="test")
+    known = {"keeps_gpu": False, "reason": "test"} | fields
+    return MoveTask(task_id=task_id, source=source, target=target, level=level, to_level=to_level, **known)
 
 
 def info_of(name: str, capability: str = "cpu", slots: int = 1, run: int = 1) -> WorkerInfo:

@@ -1,8 +1,9 @@
-"""Verbs take the port: on a broker in memory they do what they do on a real one."""
+"""Operations take the broker contract: they work in memory as they do on Redis."""
 
-from morag_queue.core.model import QueueType
+from morag_queue.core.model import QueueType, Requires
+from morag_queue.core.plan import Plan
 from morag_queue.operations.journal import entry, latest
-from morag_queue.operations.rebalance import run_once
+from morag_queue.operations.rebalance import run_once, run_plan
 from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import Submitter
 from morag_queue.operations.submit_rows import Row
@@ -10,7 +11,7 @@ from morag_queue.settings import Settings
 from tests.support.rigs import MemoryRig
 
 
-def test_a_task_goes_all_the_way_in_memory():
+def test_a_task_is_submitted_balanced_and_completed_in_memory():
     rig, configured = MemoryRig(), Settings()
     rig.join("cpu-1", slots=2)
     rig.join("gone")
@@ -33,3 +34,15 @@ def test_a_task_goes_all_the_way_in_memory():
     rig.end("b", run_seconds=60)
     standard = next(one for one in stats(rig.broker, configured).queues if one.queue_type is QueueType.CPU_STANDARD)
     assert (standard.pending_tasks, standard.completed_tasks, standard.average_processing_time) == (0, 2, 1.0)
+
+
+def test_a_plan_of_an_older_version_follows_the_gpu_safety_rule_of_the_present_fleet():
+    rig = MemoryRig()
+    rig.join("gpu-1", "gpu")
+    rig.submit("film", "clip", lane="gpu_priority", requires=Requires.GPU)
+    step = {"kind": "move_task", "source": "gpu_priority", "level": 4, "to_level": 4, "reason": "by hand"}
+    steps = [step | {"task_id": "film", "target": "gpu_fallback"}, step | {"task_id": "clip", "target": "cpu_standard"}]
+    plan = Plan.model_validate({"plan_id": "p", "verb": "rebalance", "fleet": "", "taken_at": 0.0, "steps": steps})
+    done = run_plan(rig.broker, Settings(), plan, who="ann")
+    assert (done.moved_tasks, [rejected.task_id for rejected in done.rejected]) == (1, ["clip"])
+    assert rig.places() == {("gpu_fallback", 4): ["film"], ("gpu_priority", 4): ["clip"]}

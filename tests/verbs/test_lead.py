@@ -1,4 +1,4 @@
-"""To lead: trusted for less than the lease lives, fenced when it was lost, given back at the end."""
+"""Leading: the lease is trusted for less than its lifetime, fenced when lost, and given up at the end."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def rig():
 
 
 class OwnClock:
-    """The holder's clock, which need not agree with the server's."""
+    """The holder's clock; it may differ from the server's."""
 
     def __init__(self) -> None:
         self.seconds = 77.0
@@ -22,7 +22,7 @@ class OwnClock:
         return self.seconds
 
 
-def test_a_second_leader_is_refused_and_told_who_leads_and_since_when(rig):
+def test_a_second_leader_is_refused_with_the_name_of_the_first(rig):
     lead(rig.broker, "ann@a", "watch")
     rig.clock += 8
     with pytest.raises(
@@ -32,7 +32,7 @@ def test_a_second_leader_is_refused_and_told_who_leads_and_since_when(rig):
     assert error.value.exit_status is ExitStatus.LEASE_HELD
 
 
-def test_it_is_trusted_for_less_than_it_lives_by_the_holders_own_clock(rig):
+def test_a_lease_is_trusted_for_less_than_its_lifetime_by_the_holders_clock(rig):
     clock = OwnClock()
     leader = lead(rig.broker, "ann", "watch", seconds=10, clock=clock)
     clock.seconds += 5.9
@@ -42,7 +42,7 @@ def test_it_is_trusted_for_less_than_it_lives_by_the_holders_own_clock(rig):
     assert rig.broker.leases.current() is not None
 
 
-def test_time_that_the_answer_took_is_not_trusted(rig):
+def test_the_time_of_the_request_is_not_trusted(rig):
     clock = OwnClock()
     take = rig.broker.leases.take
 
@@ -54,7 +54,7 @@ def test_time_that_the_answer_took_is_not_trusted(rig):
     assert not lead(rig.broker, "ann", "watch", seconds=10, clock=clock).is_trusted
 
 
-def test_it_is_renewed_when_a_third_of_its_life_has_passed_and_not_before(rig):
+def test_a_lease_is_renewed_after_a_third_of_its_lifetime(rig):
     clock = OwnClock()
     leader = lead(rig.broker, "ann", "watch", seconds=10, clock=clock)
     until = leader.lease.until
@@ -67,7 +67,7 @@ def test_it_is_renewed_when_a_third_of_its_life_has_passed_and_not_before(rig):
     assert leader.is_trusted
 
 
-def test_a_leader_that_slept_past_its_lease_learns_it_and_has_changed_nothing(rig):
+def test_a_leader_that_slept_past_its_lease_changes_nothing(rig):
     clock = OwnClock()
     rig.submit("a")
     sleeper = lead(rig.broker, "ann", "watch", seconds=10, clock=clock)
@@ -83,7 +83,7 @@ def test_a_leader_that_slept_past_its_lease_learns_it_and_has_changed_nothing(ri
     assert rig.ids("cpu_standard", 4) == ["a"]
 
 
-def test_leaders_with_clocks_ten_minutes_apart_never_lead_at_once(rig):
+def test_leaders_with_clocks_ten_minutes_apart_never_lead_together(rig):
     early, late = OwnClock(), OwnClock()
     late.seconds += 600
     lead(rig.broker, "ann", "watch", seconds=10, clock=early)
@@ -93,7 +93,7 @@ def test_leaders_with_clocks_ten_minutes_apart_never_lead_at_once(rig):
     assert lead(rig.broker, "bob", "watch", seconds=10, clock=late).term == "2"
 
 
-def test_the_lease_is_given_back_whatever_happens_in_between(rig):
+def test_the_lease_is_given_up_even_after_an_error(rig):
     with pytest.raises(ZeroDivisionError), leading(rig.broker, "ann", "rebalance"):
         raise ZeroDivisionError
     assert rig.broker.leases.current() is None

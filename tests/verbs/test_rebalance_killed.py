@@ -14,11 +14,11 @@ from tests.support.stage import Stage
 
 
 class Killed(BaseException):
-    """The process is gone: nothing that runs after this gets to the server."""
+    """The process was killed: no later command reaches the server."""
 
 
 class Doomed(redis.Connection):
-    """Sends so many times, and then never again."""
+    """Sends a fixed number of times, then fails."""
 
     left = 0
 
@@ -30,7 +30,7 @@ class Doomed(redis.Connection):
 
 
 def stage_of(url: str) -> Stage:
-    """Nine tasks stranded on a dead worker, two more that starve, and a live worker."""
+    """Nine tasks in the lanes of a dead worker, two starving tasks, and a live worker."""
     stage = Stage(url)
     stage.client.flushall()
     stage.join("gone")
@@ -49,7 +49,7 @@ def places(stage: Stage) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("seconds_later", ["at once", "after the lease has run out"])
-def test_a_run_that_is_killed_anywhere_loses_and_doubles_nothing(valkey, seconds_later):
+def test_a_run_killed_at_any_point_loses_and_duplicates_nothing(valkey, seconds_later):
     for sent in count():
         stage = stage_of(valkey)
         Doomed.left = sent

@@ -1,4 +1,4 @@
-"""Whatever the fleet and its queues: nothing is lost or doubled, nothing is forbidden, and it comes to rest."""
+"""For any fleet and queues: nothing is lost, duplicated or misplaced, and balancing comes to rest."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,7 +37,7 @@ eagerly = settings(max_examples=60, deadline=None, suppress_health_check=list(He
 
 
 def staged(fleet) -> tuple[MemoryRig, Settings]:
-    """A fleet with its tasks queued as routing would, and some of them in hands."""
+    """A fleet with its tasks queued as by routing, some of them claimed."""
     workers, tasks, order = fleet
     rig = MemoryRig()
     for n, one in enumerate(tasks):
@@ -58,7 +58,7 @@ def staged(fleet) -> tuple[MemoryRig, Settings]:
         if one["state"] == "dead":
             rig.broker.beat(name, stopped=True)
         elif one["state"] in ("draining", "cordoned"):
-            rig.broker.cordons[name] = Cordon(state=WorkerStatus(one["state"]))
+            rig.broker.cordons.put(name, Cordon(state=WorkerStatus(one["state"])), (None,))
     return rig, Settings(policy=Policy(order=order))
 
 
@@ -80,7 +80,7 @@ def test_every_task_is_in_one_place_before_and_after(fleet):
 
 @given(fleets)
 @eagerly
-def test_what_is_not_chosen_keeps_its_order(fleet):
+def test_tasks_that_are_not_moved_keep_their_order(fleet):
     rig, configured = staged(fleet)
     before = rig.places()
     plan, _ = preview(rig.broker, configured)
@@ -95,7 +95,7 @@ def test_what_is_not_chosen_keeps_its_order(fleet):
 
 @given(fleets)
 @eagerly
-def test_nothing_that_needs_a_gpu_enters_a_lane_that_a_cpu_worker_reads(fleet):
+def test_gpu_work_never_enters_a_lane_that_a_cpu_worker_reads(fleet):
     rig, configured = staged(fleet)
     for _ in range(3):
         run_once(rig.broker, configured, who="ann")
@@ -118,7 +118,7 @@ def test_apply_then_plan_is_empty(fleet):
 @pytest.mark.slow
 @given(fleets)
 @eagerly
-def test_a_fleet_that_nothing_happens_in_moves_a_task_twice_at_most_and_only_for_its_waiting(fleet):
+def test_in_an_idle_fleet_a_task_is_moved_at_most_twice_and_only_for_its_wait(fleet):
     rig, configured = staged(fleet)
     moves: dict[str, int] = {}
     late: list[str] = []
@@ -138,7 +138,7 @@ def test_a_fleet_that_nothing_happens_in_moves_a_task_twice_at_most_and_only_for
 
 @given(fleets)
 @eagerly
-def test_levels_only_get_better_inside_a_lane(fleet):
+def test_moves_within_a_lane_only_improve_the_level(fleet):
     rig, configured = staged(fleet)
     plan, _ = preview(rig.broker, configured)
     for step in plan.steps:
@@ -149,7 +149,7 @@ def test_levels_only_get_better_inside_a_lane(fleet):
 
 @given(fleets, st.integers(0, 5))
 @eagerly
-def test_no_more_is_moved_than_the_budget_allows(fleet, most):
+def test_optional_moves_stay_within_the_budget(fleet, most):
     rig, configured = staged(fleet)
     plan, _ = preview(rig.broker, configured, max_moves=most)
     assert sum(step.rule != "evacuation" for step in plan.steps) <= most

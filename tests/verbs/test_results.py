@@ -89,7 +89,7 @@ def test_a_sweep_does_not_requeue_a_completed_task_after_an_interrupted_failover
     result(dead, "done")
     dead.client.hset(dead.keys.incarnations, WORKER, "fenced")  # as after an interrupted failover
     sweep = Sweep(dead.broker)
-    done = apply(dead.broker, sweep.turn(dead.broker.observe()[0]))
+    done = apply(dead.broker, sweep.plan(dead.broker.observe()[0]))
     assert done.taken_back == 1
     assert dead.ids("cpu_standard", 4) == ["not-done"]
     assert dead.broker.records(["done"])["done"]["state"] == "completed"

@@ -7,9 +7,9 @@ from morag_queue.core.model import QueuePriority
 from morag_queue.core.task import TaskFilter
 from morag_queue.errors import BrokerError
 from morag_queue.operations.complete import complete
-from morag_queue.operations.drain_checks import preflight
 from morag_queue.operations.task_editor import TaskEditor
 from morag_queue.operations.task_edits import cancel, prioritise, retry
+from morag_queue.operations.worker_tasks import running_tasks
 
 
 @pytest.fixture
@@ -52,10 +52,11 @@ def restarted(stage):
     return stage
 
 
-def test_drain_checks_accept_a_restarted_task_of_plain_celery(restarted):
+def test_a_restarted_task_of_plain_celery_has_no_expected_remaining_time(restarted):
     assert restarted.claim("cpu-1") == "foreign"
     snapshot, _ = restarted.broker.observe()
-    assert preflight(restarted.broker, snapshot, snapshot.worker_by_id["cpu-1"], deadline_seconds=60.0) == ()
+    running = list(running_tasks(restarted.broker, snapshot, snapshot.worker_by_id["cpu-1"]))
+    assert [(task.held.task_id, task.remaining_minutes) for task in running] == [("foreign", None)]
 
 
 def test_a_restarted_task_of_plain_celery_can_be_completed_by_a_service(restarted):

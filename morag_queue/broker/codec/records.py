@@ -256,7 +256,7 @@ def cordon_in_force(text: bytes | str | None, now: float) -> Cordon | None:
         cordon = Cordon.model_validate_json(text) if text else None
     except ValidationError:
         return None
-    return None if cordon is None or (cordon.until is not None and cordon.until <= now) else cordon
+    return cordon if cordon is not None and cordon.is_in_force(now) else None
 
 
 @dataclass(frozen=True, slots=True)

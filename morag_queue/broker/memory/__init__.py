@@ -1,9 +1,11 @@
-"""A fleet in memory, for tests and for runs against a clock of one's own. It passes the contract suite of the real one.
+"""A fleet in memory, for tests and simulations with a virtual clock. It passes the contract suite of the Redis broker.
 
-broker    the port, and the workers' side: register, beat, claim, settle
-lists     messages in their lanes, and how they are moved
-office    lease, memory of the loop, journal
-figures   what happened, by the minute
+broker    the contract, and the workers' side: register, beat, claim, settle
+lanes     messages in their lanes, and moves between them
+ledger    records of tasks
+recovery  requeues, resends, fences, cordons
+leader    lease, balancer state, journal
+counters  counts by the minute
 """
 
 from .broker import MemoryBroker

@@ -1,4 +1,4 @@
-"""The port over lists in memory, and the workers' side of it."""
+"""The broker contract on lists in memory, and the workers' side of it."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,31 +12,38 @@ from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.core import lanes
 from morag_queue.core.histogram import Window
 from morag_queue.core.levels import LEVELS
-from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, QueueType, WorkerInfo, WorkerStatus
+from morag_queue.core.model import Heartbeat, HeldMessage, QueueType, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
+from morag_queue.settings import Settings
 
 from .counters import MemoryCounters
 from .lanes import MemoryMoves, Message, MessageLists
 from .leader import MemoryJournal, MemoryLeases, MemoryStateStore
-
-RETENTION_S = 3600.0
+from .ledger import MemoryLedger
+from .recovery import Held, MemoryCordons, MemoryEvidence, MemoryLostTasks, MemoryRequeues
 
 
 class MemoryBroker:
-    """One fleet. `now` is its server's clock, seconds since the epoch."""
+    """One fleet. `now` is the clock of its server, seconds since the epoch."""
 
-    def __init__(self, *, fleet: str = "memory", queues: Queues | None = None, now: Callable[[], float] = time) -> None:
-        self._fleet, self._queues, self._now = fleet, queues or Queues(), now
-        self._lists, self._figures, self._tags = MessageLists(), MemoryCounters(), count()
-        self._records: dict[str, tuple[str, float | None]] = {}
-        self._held: dict[str, tuple[HeldMessage, Message]] = {}
+    def __init__(
+        self, *, fleet: str = "memory", settings: Settings | None = None, now: Callable[[], float] = time
+    ) -> None:
+        self._fleet, self.settings, self._now = fleet, settings or Settings(), now
+        self._lists, self._counters, self._tags = MessageLists(), MemoryCounters(), count()
+        self._held: Held = {}
         self._workers: dict[str, WorkerInfo] = {}
         self._beats: dict[str, Heartbeat] = {}
-        self.cordons: dict[str, Cordon] = {}
+        self._ledger = MemoryLedger(now, self.settings.ledger.retention_seconds)
         self.paused: set[QueueType] = set()
         self.leases = MemoryLeases(now)
-        self.moves = MemoryMoves(self._lists, self.leases.check, self._moved)
+        check = self.leases.check
+        self.moves = MemoryMoves(self._lists, check, self._moved)
+        self.evidence = MemoryEvidence(check)
+        self.cordons = MemoryCordons(now, check)
+        self.requeues = MemoryRequeues(self._lists, self._held, self._ledger, self.evidence, self._beats, check)
+        self.lost = MemoryLostTasks(self._lists, self._ledger, self.evidence, self.requeues, check)
         self.state_store = MemoryStateStore(self.leases)
         self.journal = MemoryJournal(now)
 
@@ -46,7 +53,7 @@ class MemoryBroker:
 
     @property
     def queues(self) -> Queues:
-        return self._queues
+        return self.settings.queues
 
     def translated(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -54,13 +61,16 @@ class MemoryBroker:
     def now(self) -> float:
         return self._now()
 
-    # -- the port
+    # -- the contract
 
     def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         views = tuple(
-            WorkerView(info, self._beats.get(name), self.cordons.get(name), self._figures.totals[name])
+            WorkerView(
+                info, self._beats.get(name), self.cordons.get(name), self._counters.totals[name],
+                fenced=self.evidence.is_fenced(name),
+            )
             for name, info in self._workers.items()
-        )
+        )  # fmt: skip
         lease = self.leases.current()
         snapshot = Snapshot(
             taken_at=self._now(),
@@ -71,32 +81,33 @@ class MemoryBroker:
             leader=lease,
             fleet=self._fleet,
         )
-        return snapshot, {queue: self._figures.totals[f"|{queue}"] for queue in QueueType}
+        return snapshot, {queue: self._counters.totals[f"|{queue}"] for queue in QueueType}
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        return self._figures.windows(now, seconds)
+        return self._counters.windows(now, seconds)
 
     def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
         return [self._submit(one) for one in messages]
 
     def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        return {one: json.loads(text) for one in task_ids if (text := self._record(one)) is not None}
+        return {task_id: json.loads(text) for task_id, text in self.lost.records(list(task_ids)).items()}
 
     # -- the workers' side
 
     def register(self, info: WorkerInfo) -> None:
-        """A worker takes its name, whoever had it."""
+        """Register a worker under its name, whether or not another one had it."""
         self._workers[info.worker] = info
+        self.evidence.register(info)
         self._beats.pop(info.worker, None)
 
     def beat(self, worker: str, **figures: Any) -> None:
-        """One heartbeat, now. `figures` are the fields of a Heartbeat."""
+        """Send one heartbeat, now. `figures` are the fields of a Heartbeat."""
         self._beats[worker] = Heartbeat(at=self._now(), **figures)
 
     def claim(self, worker: str) -> HeldMessage | None:
-        """The next message for a worker: level by level, its own lanes before the shared ones, the oldest first."""
+        """Claim the next message: level by level, the worker's own lanes before the shared ones, the oldest first."""
         info, cordon = self._workers[worker], self.cordons.get(worker)
-        if cordon is not None and cordon.state is not WorkerStatus.CORDONED:
+        if self.evidence.is_fenced(worker) or (cordon is not None and cordon.state is not WorkerStatus.CORDONED):
             return None
         own = [lanes.lane(queue, worker) for queue in info.queues]
         names = own if cordon is not None else own + list(info.queues)
@@ -107,50 +118,37 @@ class MemoryBroker:
         return None
 
     def settle(self, tag: str, *, good: bool = True, wait_seconds: float = 0.0, run_seconds: float = 0.0) -> bool:
-        """A held task has ended. False when the message is no longer in hands: then nothing is counted."""
+        """End a held task. Returns False, and counts nothing, when the message is no longer held."""
         if tag not in self._held:
             return False
         held, _ = self._held.pop(tag)
         now = self._now()
-        self._figures.ended(
+        self._counters.ended(
             lanes.queue_of(held.lane), held.worker, now, good=good, wait_seconds=wait_seconds, run_seconds=run_seconds
         )
-        text = self._record(held.task_id)
-        if text is not None:
-            ended = json.loads(text) | {"state": "completed" if good else "failed", "worker": held.worker}
-            self._records[held.task_id] = json.dumps(ended), now + RETENTION_S
+        self._ledger.end(held.task_id, state="completed" if good else "failed", worker=held.worker)
         return True
 
-    # -- for who looks on
+    # -- for tests and simulations
 
     def push(self, lane: str, level: int, raw: str) -> None:
-        """Puts any text in a list, as a foreign producer would."""
+        """Put any text in a list, as a foreign producer would."""
         self._lists.push(lane, level, Message(raw))
 
     def messages(self, lane: str, level: int) -> list[Any]:
-        """What waits in one list, decoded, the oldest first; a foreign text as it is."""
+        """The messages of one list, decoded, the oldest first; a foreign text as it is."""
         return [one.raw if one.content is None else one.content for one in reversed(self._lists.of(lane, level))]
 
     def _submit(self, one: OutgoingMessage) -> bool:
-        known = self._record(one.task_id)
-        if known is not None and self._records[one.task_id][1] is None:
-            return known == one.record
-        self._records[one.task_id] = one.record, None
+        if self._ledger.is_open(one.task_id):
+            return self._ledger.text(one.task_id) == one.record
+        self._ledger.write(one.task_id, one.record)
         self._lists.push(one.lane, one.level, Message(one.text))
-        self._figures.arrived(QueueType(one.queue), self._now())
+        self._counters.arrived(QueueType(one.queue), self._now())
         return True
 
-    def _record(self, task_id: str) -> str | None:
-        text, expires = self._records.get(task_id, (None, None))
-        if expires is not None and expires <= self._now():
-            del self._records[task_id]
-            return None
-        return text
-
     def _moved(self, task_id: str, lane: str, level: int) -> None:
-        text, expires = self._records.get(task_id, (None, None))
-        if text is not None and expires is None:
-            self._records[task_id] = json.dumps(json.loads(text) | {"lane": lane, "level": level}), None
+        self._ledger.update(task_id, lane=lane, level=level)
 
     def _take(self, lane: str, level: int) -> Message | None:
         waiting = self._lists.of(lane, level)

@@ -1,4 +1,4 @@
-"""What happened in each queue, by the minute, and what was ever finished."""
+"""Counts of each queue by the minute, and the totals of all finished tasks."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class MemoryCounters:
     def ended(
         self, queue: QueueType | None, worker: str, now: float, *, good: bool, wait_seconds: float, run_seconds: float
     ) -> None:
-        """A task of a queue (None: of none of ours) has ended on a worker."""
+        """Count a task that ended on a worker; `queue` is None for a lane that is not ours."""
         one = Totals(completed=int(good), failed=int(not good), run_seconds=run_seconds)
         for name in (worker, f"|{queue}"):
             known = self.totals[name]
@@ -41,7 +41,7 @@ class MemoryCounters:
             self._add(now, queue, merge([ran, waited]))
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """What happened in the last `seconds`, to a minute."""
+        """The counts of the last `seconds`, to a minute."""
         minutes = range(int(now - seconds) // 60 + 1, int(now) // 60 + 1)
         return {
             queue: replace(

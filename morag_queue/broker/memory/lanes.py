@@ -1,20 +1,20 @@
-"""Lists of messages in memory. They hold messages, not text: what Redis rewrites in a text, this changes in a message.
+"""Lists of messages in memory. They hold decoded messages: what Redis rewrites in a text, this changes in a field.
 
-As in kombu's lists, the oldest is on the right and a new one comes in on the left.
+As in kombu's lists, the oldest message is on the right and a new one is added on the left.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from morag_queue.broker.codec import Read, lane_entry, read_message
 from morag_queue.broker.contract import MoveCounts, MoveOutcome
 from morag_queue.core import lanes
-from morag_queue.core.model import QueueType, Requires
+from morag_queue.core.model import Requires
 from morag_queue.core.plan import MoveTask
 
 
 class Message:
-    """One message: what Celery wrote, decoded; or a foreign text, whose `content` is None and that nothing touches."""
+    """One message, decoded. A foreign text has `content` None and is never changed."""
 
     __slots__ = ("_read", "content", "raw")
 
@@ -34,8 +34,11 @@ class Message:
         entry = self.content["headers"].get("morag_queue") if self.content else None
         return isinstance(entry, dict) and entry.get("requires") == Requires.GPU
 
-    def address(self, lane: str, level: int | None = None) -> bool:
-        """Writes its new address, and its new priority; False, and nothing is changed, where it has no such fields."""
+    def address(self, lane: str, level: int | None = None, tag: str | None = None) -> bool:
+        """Write the new lane, and the new priority and delivery tag if given.
+
+        Returns False, and changes nothing, if the message lacks these fields.
+        """
         properties = self.content["properties"] if self.content else {}
         info, priority = properties.get("delivery_info"), properties.get("priority")
         if not isinstance(info, dict) or not isinstance(info.get("routing_key"), str):
@@ -44,18 +47,26 @@ class Message:
             if not isinstance(priority, int):
                 return False
             properties["priority"] = level
+        if tag is not None:
+            properties["delivery_tag"] = tag
         info["routing_key"] = lane
         return True
 
+    def delay_until(self, eta: str) -> None:
+        """Set the earliest start of a message that has none of its own."""
+        headers = self.content["headers"] if self.content else {}
+        if headers.get("eta") is None:
+            headers["eta"] = eta
+
     def head(self, level: int) -> Read:
-        """The entry, as the picture has it."""
+        """The entry as a snapshot shows it."""
         if self._read is None or self._read[0] != level:
             self._read = level, lane_entry(self.raw, level)
         return self._read[1]
 
 
 class MessageLists:
-    """All lists of a fleet, and the worker lanes that were ever used."""
+    """All lists of a fleet, and every worker lane that was ever used."""
 
     def __init__(self) -> None:
         self._lists: defaultdict[tuple[str, int], deque[Message]] = defaultdict(deque)
@@ -65,14 +76,22 @@ class MessageLists:
         return self._lists[lane, level]
 
     def push(self, lane: str, level: int, message: Message) -> None:
-        """Behind those that wait there."""
+        """Put it behind those that wait there."""
         self._lists[lane, level].appendleft(message)
+        self._register(lane)
+
+    def push_first(self, lane: str, level: int, message: Message) -> None:
+        """Put it in front of those that wait there."""
+        self._lists[lane, level].append(message)
+        self._register(lane)
+
+    def _register(self, lane: str) -> None:
         if lanes.split(lane)[1] is not None:
             self.worker_lanes[lane] = None
 
 
 class MemoryMoves:
-    """`check` raises LeaseLost on a stale term; `on_moved` hears where a task has gone."""
+    """`check` raises LeaseLost on a stale term; `on_moved` is called with the task id, its new lane and level."""
 
     def __init__(
         self, lists: MessageLists, check: Callable[[str], None], on_moved: Callable[[str, str, int], None]
@@ -101,18 +120,16 @@ class MemoryMoves:
         waiting.extend(reversed(kept))
         return MoveCounts(moved, left, need_gpu)
 
-    def tasks(
-        self, steps: Sequence[MoveTask], unsafe: Collection[QueueType] = (), *, term: str = ""
-    ) -> list[MoveOutcome]:
-        return [self._task(step, unsafe, term) for step in steps]
+    def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
+        return [self._task(step, term) for step in steps]
 
-    def _task(self, step: MoveTask, unsafe: Collection[QueueType], term: str) -> MoveOutcome:
+    def _task(self, step: MoveTask, term: str) -> MoveOutcome:
         self._check(term)
         waiting = self._lists.of(step.source, step.level)
         message = next((one for one in reversed(waiting) if one.task_id == step.task_id), None)
         if message is None:
             return MoveOutcome.GONE
-        if message.needs_gpu and lanes.queue_of(step.target) in unsafe:
+        if message.needs_gpu and step.keeps_gpu:
             return MoveOutcome.GPU
         if not message.address(step.target, step.to_level if step.to_level != step.level else None):
             return MoveOutcome.FOREIGN

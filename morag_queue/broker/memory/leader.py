@@ -1,4 +1,4 @@
-"""Lease, memory of the loop and journal of a fleet in memory."""
+"""Lease, balancer state and journal of a fleet in memory."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ class MemoryLeases:
         return self._lease
 
     def check(self, term: str) -> None:
-        """Raises LeaseLost where a term is named that is not the lease's."""
+        """Raise LeaseLost if a term is given and the lease has another one."""
         lease = self.current()
         if term and (lease is None or str(lease.term) != term):
             raise LeaseLost
@@ -60,14 +60,14 @@ class MemoryLeases:
 
 class MemoryStateStore:
     def __init__(self, leases: MemoryLeases) -> None:
-        self._leases, self._memory = leases, BalancerState()
+        self._leases, self._state = leases, BalancerState()
 
     def load(self) -> BalancerState:
-        return self._memory
+        return self._state
 
-    def save(self, memory: BalancerState, *, term: str = "") -> None:
+    def save(self, state: BalancerState, *, term: str = "") -> None:
         self._leases.check(term)
-        self._memory = memory
+        self._state = state
 
 
 class MemoryJournal:

@@ -1,4 +1,4 @@
-"""What the rules of balancing stand on: one snapshot, counted once, and what a rule answers."""
+"""The context of the balancing rules: one snapshot, counted once; and the result of a rule."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from morag_queue.core.levels import LEVELS, level
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires
 from morag_queue.core.plan import Declined, MoveTask, Step
 from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.routing.lane_readers import LaneReaders, readers_in
 from morag_queue.core.routing.score_table import Corrections, WorkClass
 from morag_queue.core.snapshot import LaneEntry, LaneView, Snapshot
 from morag_queue.core.stats import ASSUMED_RUN_S
@@ -20,11 +21,11 @@ from .capacity import FleetCapacity, fleet_capacity, pool_of
 from .state import BalancerState, Pool, advanced, resting
 
 NEVER_S = 30 * 86_400.0
-"""How long work waits for slots that are not there: longer than any estimate, and still a number to compare with."""
+"""Seconds that work waits for a pool without slots: longer than any estimate, and still comparable."""
 
 
 class Candidate(NamedTuple):
-    """A visible entry of a shared lane, where it lies, and how many seconds it runs on what suits it best."""
+    """A visible entry of a shared lane, its place, and the seconds it runs on the hardware that suits it best."""
 
     head: LaneEntry
     lane: LaneView
@@ -33,7 +34,7 @@ class Candidate(NamedTuple):
 
     @property
     def tie(self) -> tuple[int, float, str]:
-        """By level, enqueue time and id, where a rule has no preference."""
+        """Sort key where a rule has no preference: level, enqueue time and id."""
         return self.level, self.head.enqueued_at, self.head.task_id
 
     @property
@@ -43,7 +44,7 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """What a rule answers: steps, roads not taken, and the fields of the memory that it changes."""
+    """The steps and declined options of one rule, and the fields of the balancer state that it changes."""
 
     steps: tuple[Step, ...] = ()
     declined: tuple[Declined, ...] = ()
@@ -56,9 +57,9 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class RuleContext:
-    """Everything a rule may look at. `only` limits moves to one queue's lanes, `windows` are of the last ticks.
+    """Everything a rule may use. `only` limits moves to one queue's lanes; `windows` count the last ticks, by queue.
 
-    `before` is the memory as the last turn has left it, `memory` as it is now: with what was earned since.
+    `before` is the state that the last turn left, `state` adds what was earned since.
     """
 
     snapshot: Snapshot
@@ -78,17 +79,21 @@ class RuleContext:
         return fleet_capacity(self.snapshot, self.policy, self.queues, self.pace)
 
     @cached_property
-    def memory(self) -> BalancerState:
+    def readers(self) -> LaneReaders:
+        return readers_in(self.snapshot, self.queues)
+
+    @cached_property
+    def state(self) -> BalancerState:
         return advanced(self.before, self.now, self.capacity.slots, self.policy.balancing)
 
     @cached_property
     def shared(self) -> Mapping[QueueType, LaneView]:
-        """The shared lanes in which something waits."""
+        """The shared lanes with waiting work, by queue."""
         return {view.queue: view for view in self.snapshot.lanes if view.worker is None and view.length}
 
     @cached_property
     def queued(self) -> Mapping[Pool, tuple[float, ...]]:
-        """Seconds of work that wait for each pool, up to each level: how many wait, times the mean of the visible."""
+        """Seconds of work that wait for each pool, up to each level: count times the mean of the visible entries."""
         sums = {pool: [0.0] * len(LEVELS) for pool in Pool}
         for view in self.snapshot.lanes:
             pool = self.pools[view.queue]
@@ -102,19 +107,19 @@ class RuleContext:
         return {queue: pool_of(queue, self.queues) for queue in QueueType}
 
     def pace(self, queue: QueueType) -> float:
-        """How many seconds a task of a queue usually runs."""
+        """The usual run time of a queue's tasks in seconds."""
         window = self.windows.get(queue)
         return (window.mean_run_seconds if window else None) or ASSUMED_RUN_S
 
     def seconds(self, head: LaneEntry, pool: Pool) -> float:
-        """How long an entry runs in a pool; infinite where it cannot."""
+        """Seconds that an entry runs in a pool; infinite if it cannot run there."""
         return head.minutes * self._rates(head)[0 if pool is Pool.GPU else 1]
 
     def best_seconds(self, head: LaneEntry) -> float:
         return head.minutes * min(self._rates(head))
 
     def _rates(self, head: LaneEntry) -> tuple[float, float]:
-        """Seconds on a GPU and on a CPU for each minute at factor 1. Entries of a kind share them."""
+        """Seconds on a GPU and on a CPU for each minute at factor 1; cached for entries of one kind."""
         kind = head.requires, head.content_type
         rates = self._known_rates.get(kind)
         if rates is None:
@@ -129,11 +134,11 @@ class RuleContext:
 
     @cached_property
     def patience(self) -> Mapping[QueuePriority, float]:
-        """Seconds of waiting from which a task counts as starved."""
-        return {one: 60.0 * self.policy.balancing.max_wait_minutes.of(one) for one in QueuePriority}
+        """Seconds of waiting after which a task counts as starved, by priority."""
+        return {priority: 60.0 * self.policy.balancing.max_wait_minutes.of(priority) for priority in QueuePriority}
 
     def ahead(self, pool: Pool, at_level: int, gone: float = 0.0) -> float:
-        """Seconds until a new entry of this level would be begun in a pool, when `gone` seconds of work were away."""
+        """Seconds until a new entry of this level would start in a pool, if `gone` seconds of work were removed."""
         slots = self.capacity.slots[pool]
         if not slots:
             return NEVER_S
@@ -144,19 +149,20 @@ class RuleContext:
 
     @cached_property
     def lifted(self) -> Mapping[QueueType, int]:
-        """The level that an entry is brought forward to: the first that is polled after URGENT's own, if any is."""
+        """The level that a promoted entry gets, by queue: the first polled one behind URGENT's."""
         return {
-            queue: min((one for one in polled if one >= 1), default=0) for queue, polled in self.capacity.polled.items()
+            queue: min((level for level in polled if level >= 1), default=0)
+            for queue, polled in self.readers.polled.items()
         }
 
     def level(self, head: LaneEntry, queue: QueueType) -> int:
-        """The level that an entry would be given now."""
+        """The level that an entry would get if it were submitted now, its wait included."""
         waited = max(self.now - head.enqueued_at, 0.0) if head.enqueued_at else 0.0
         wanted = level(head.priority, self.best_seconds(head) / 60, self.policy.order, wait_s=waited)
-        return self.capacity.polled[queue][wanted]
+        return self.readers.polled[queue][wanted]
 
     def candidates(self, queues: Iterable[QueueType]) -> Iterator[Candidate]:
-        """The visible entries of shared lanes that are not paused, each once, by lane, level and age."""
+        """The visible entries of shared lanes that are not paused, each once, ordered by lane, level and age."""
         for queue in queues:
             yield from self._visible.get(queue, ())
 
@@ -172,7 +178,7 @@ class RuleContext:
     def _entries(self, view: LaneView) -> Iterator[Candidate]:
         for n in LEVELS:
             heads, tails = view.heads[n], view.tails[n]
-            if tails and view.lengths[n] < len(heads) + len(tails):  # a short list: some are at both ends
+            if tails and view.lengths[n] < len(heads) + len(tails):  # a short list: entries may be at both ends
                 seen = {head.task_id for head in heads}
                 tails = tuple(head for head in tails if head.task_id not in seen)
             for head in (*heads, *reversed(tails)):
@@ -182,10 +188,10 @@ class RuleContext:
         return tuple(queue for queue, its in self.pools.items() if its is pool)
 
     def resting(self, head: LaneEntry, chosen: Collection[str]) -> str:
-        """Why an entry is left alone; empty when it may be moved. `chosen` is who is moved already by this plan."""
+        """Why an entry may not be moved; empty when it may. `chosen` are the tasks that this plan moves already."""
         if head.task_id in chosen:
             return "this plan moves it already"
-        return resting(self.memory, head.task_id, self.now, self.policy.balancing)
+        return resting(self.state, head.task_id, self.now, self.policy.balancing)
 
     def _mean_seconds(self, view: LaneView, at_level: int, pool: Pool) -> float:
         seen = [self.seconds(head, pool) for head in (*view.heads[at_level], *view.tails[at_level])]

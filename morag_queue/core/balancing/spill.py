@@ -1,4 +1,4 @@
-"""Rules between the pools: work that prefers a GPU goes to idle CPUs when the GPUs have too much, and back again."""
+"""Rules between the pools: work that prefers a GPU spills to idle CPUs when the GPUs are overloaded, and returns."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _TARGET = QueueType.CPU_STANDARD
 
 @dataclass(frozen=True, slots=True)
 class SpillEstimate:
-    """One entry on a GPU or on a CPU. Seconds: `wait` until a GPU begins it, then the run on either."""
+    """One entry on a GPU or on a CPU, in seconds: the `wait` until a GPU starts it, and the run time on each."""
 
     wait: float
     on_gpu: float
@@ -27,7 +27,7 @@ class SpillEstimate:
 
     @property
     def by_gpu(self) -> float:
-        """When it would have ended on a GPU."""
+        """Seconds until it would end on a GPU."""
         return self.wait + self.on_gpu
 
     @property
@@ -36,10 +36,11 @@ class SpillEstimate:
 
 
 def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """Work that prefers a GPU goes to an idle CPU where it ends earlier, by a margin; the largest gain first.
+    """Move work that prefers a GPU to an idle CPU where it ends earlier by a margin; the largest gain first.
 
-    Of a level the newest goes first, for it waits longest from now on. A tenth of the cpu slots stays free, and nothing
-    is spilled while CPU work waits: that is what they are for. gain = w² (W + p_gpu − 1.25 p_cpu) / p_cpu.
+    Within a level the newest entry goes first, because it would wait longest from now on. A tenth of the cpu slots
+    stays free, and nothing spills while CPU work waits. gain = w² (W + p_gpu − 1.25 p_cpu) / p_cpu, where w
+    is the priority and W the wait.
     """
     rows = [list(row) for row in _rows(context)]
     if rows and (obstacle := _no_room(context)):
@@ -51,105 +52,105 @@ def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResu
     heap: list[tuple[float, tuple[int, float, str], int]] = []
 
     def offer(n: int) -> None:
-        """The newest entry of a row that may be moved; gains only fall while others are spilled."""
+        """Add the newest entry of a row that may be moved; its gain can only fall while others spill."""
         while rows[n]:
-            one = rows[n][0]
-            why = context.resting(one.head, chosen)
+            task = rows[n][0]
+            why = context.resting(task.head, chosen)
             if not why:
-                heappush(heap, (-_gain(context, one, gone)[0], one.tie, n))
+                heappush(heap, (-_gain(context, task, gone)[0], task.tie, n))
                 return
-            declined.append(Declined(subject=one.where, reason=f"spill: {why}"))
+            declined.append(Declined(subject=task.where, reason=f"spill: {why}"))
             rows[n].pop(0)
 
     for n in range(len(rows)):
         offer(n)
     while heap and free > len(steps) < limit:
         known, tie, n = heappop(heap)
-        one = rows[n][0]
-        gain, choice = _gain(context, one, gone)
+        task = rows[n][0]
+        gain, choice = _gain(context, task, gone)
         if gain <= 0:
-            declined.append(Declined(subject=one.where, reason=f"spill: no gain: {choice.words}"))
+            declined.append(Declined(subject=task.where, reason=f"spill: no gain: {choice.words}"))
         elif gain < -known:
             heappush(heap, (-gain, tie, n))
         else:
-            steps.append(_moved(context, one, _TARGET, SPILL, choice, choice.by_gpu - choice.on_cpu))
-            gone[one.level] += choice.on_gpu
+            steps.append(_moved(context, task, _TARGET, SPILL, choice, choice.by_gpu - choice.on_cpu))
+            gone[task.level] += choice.on_gpu
             rows[n].pop(0)
             offer(n)
     return RuleResult(tuple(steps), tuple(declined))
 
 
 def unspill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """What was spilled and still waits goes back as soon as the GPUs would end it in half the time.
+    """Move spilled work that still waits back as soon as the GPUs would end it in half the time.
 
-    What was spilled is known by its header: it was submitted to a GPU queue and lies in a CPU lane.
+    The header tells spilled work: it was submitted to a GPU queue and is in a CPU lane.
     """
     steps: list[MoveTask] = []
     declined: list[Declined] = []
     added = dict.fromkeys(LEVELS, 0.0)
-    for one in sorted(context.candidates([_TARGET]), key=lambda row: row.tie):
-        home = one.head.queue
-        if one.head.requires is not Requires.GPU_PREFERRED or home is None or context.pools[home] is not Pool.GPU:
+    for task in sorted(context.candidates([_TARGET]), key=lambda row: row.tie):
+        home = task.head.queue
+        if task.head.requires is not Requires.GPU_PREFERRED or home is None or context.pools[home] is not Pool.GPU:
             continue
-        choice = _choice(context, one, {level: -seconds for level, seconds in added.items()})
+        choice = _choice(context, task, {level: -seconds for level, seconds in added.items()})
         share = context.policy.balancing.return_below
-        if why := context.resting(one.head, chosen) or _too_early(context, one) or _closed(context, home):
-            declined.append(Declined(subject=one.where, reason=f"return: {why}"))
+        if why := context.resting(task.head, chosen) or _too_early(context, task) or _closed(context, home):
+            declined.append(Declined(subject=task.where, reason=f"return: {why}"))
         elif choice.by_gpu >= share * choice.on_cpu:
-            declined.append(Declined(subject=one.where, reason=f"return: not much to win: {choice.words}"))
+            declined.append(Declined(subject=task.where, reason=f"return: not much to win: {choice.words}"))
         elif len(steps) < limit:
-            added[one.level] += choice.on_gpu
-            steps.append(_moved(context, one, home, RETURN, choice, choice.on_cpu - choice.by_gpu))
+            added[task.level] += choice.on_gpu
+            steps.append(_moved(context, task, home, RETURN, choice, choice.on_cpu - choice.by_gpu))
     return RuleResult(tuple(steps), tuple(declined))
 
 
 def _rows(context: RuleContext) -> Iterator[list[Candidate]]:
-    """What may be spilled, lane by lane and level by level, the newest first."""
+    """The entries that may spill, one row per lane and level, the newest first."""
     rows: dict[tuple[str, int], list[Candidate]] = {}
-    for one in context.candidates(context.of_pool(Pool.GPU)):
-        if one.head.requires is Requires.GPU_PREFERRED:
-            rows.setdefault((one.lane.lane, one.level), []).append(one)
+    for task in context.candidates(context.of_pool(Pool.GPU)):
+        if task.head.requires is Requires.GPU_PREFERRED:
+            rows.setdefault((task.lane.lane, task.level), []).append(task)
     yield from (row[::-1] for row in rows.values())
 
 
 def _no_room(context: RuleContext) -> str:
-    """Why nothing can be spilled at all; empty when something can."""
-    census = context.capacity
+    """Why nothing can spill at all; empty when something can."""
+    capacity = context.capacity
     if _TARGET in context.snapshot.paused:
         return f"{_TARGET} is paused"
-    there = {None, *context.snapshot.worker_by_id}  # who is pinned to a worker that is not there would not be taken
+    registered = {None, *context.snapshot.worker_by_id}  # no worker claims what is pinned to an unknown task
     waiting = sum(
         view.length for queue in context.of_pool(Pool.CPU) for view in context.snapshot.lanes_by_queue[queue]
-        if view.worker in there
+        if view.worker in registered
     )  # fmt: skip
     if waiting:
         return f"{waiting} tasks wait in the CPU lanes already"
     share = context.policy.balancing.spill_idle_share
-    if census.spare_idle <= share * census.spare:
-        return f"{census.spare_idle} of {census.spare} cpu slots are idle, {share:.0%} stay free"
+    if capacity.spare_idle <= share * capacity.spare:
+        return f"{capacity.spare_idle} of {capacity.spare} cpu slots are idle, {share:.0%} stay free"
     return ""
 
 
-def _gain(context: RuleContext, one: Candidate, gone: dict[int, float]) -> tuple[float, SpillEstimate]:
-    choice = _choice(context, one, gone)
+def _gain(context: RuleContext, task: Candidate, gone: dict[int, float]) -> tuple[float, SpillEstimate]:
+    choice = _choice(context, task, gone)
     if choice.on_cpu <= 0:
         return 0.0, choice
     margin = 1 + context.policy.balancing.spill_margin
-    return int(one.head.priority) ** 2 * (choice.by_gpu - margin * choice.on_cpu) / choice.on_cpu, choice
+    return int(task.head.priority) ** 2 * (choice.by_gpu - margin * choice.on_cpu) / choice.on_cpu, choice
 
 
-def _choice(context: RuleContext, one: Candidate, gone: dict[int, float]) -> SpillEstimate:
-    """With `gone` seconds of GPU work away from each level; an entry is not ahead of itself."""
-    on_gpu = context.seconds(one.head, Pool.GPU)
-    own = on_gpu if context.pools[one.lane.queue] is Pool.GPU else 0.0
-    away = own + sum(gone[level] for level in LEVELS[: one.level + 1])
-    return SpillEstimate(context.ahead(Pool.GPU, one.level, away), on_gpu, context.seconds(one.head, Pool.CPU))
+def _choice(context: RuleContext, task: Candidate, gone: dict[int, float]) -> SpillEstimate:
+    """The estimate with `gone` seconds of GPU work removed from each level; an entry does not wait for itself."""
+    on_gpu = context.seconds(task.head, Pool.GPU)
+    own = on_gpu if context.pools[task.lane.queue] is Pool.GPU else 0.0
+    away = own + sum(gone[level] for level in LEVELS[: task.level + 1])
+    return SpillEstimate(context.ahead(Pool.GPU, task.level, away), on_gpu, context.seconds(task.head, Pool.CPU))
 
 
-def _too_early(context: RuleContext, one: Candidate) -> str:
+def _too_early(context: RuleContext, task: Candidate) -> str:
     balancing = context.policy.balancing
-    mark = context.memory.moved.get(one.head.task_id)
-    since = mark.at if mark else one.head.enqueued_at
+    mark = context.state.moved.get(task.head.task_id)
+    since = mark.at if mark else task.head.enqueued_at
     due = balancing.return_ticks * balancing.interval_seconds
     return f"it waits there for {context.now - since:.0f} s only" if 0 <= context.now - since < due else ""
 
@@ -159,12 +160,13 @@ def _closed(context: RuleContext, queue: QueueType) -> str:
 
 
 def _moved(
-    context: RuleContext, one: Candidate, queue: QueueType, rule: str, choice: SpillEstimate, saved: float
+    context: RuleContext, task: Candidate, queue: QueueType, rule: str, choice: SpillEstimate, saved: float
 ) -> MoveTask:
     longer = max(choice.by_gpu, choice.on_cpu)
     return MoveTask(
-        task_id=one.head.task_id, source=one.lane.lane, target=queue.value, level=one.level,
-        to_level=context.capacity.polled[queue][one.level], reason=f"{rule}: {choice.words}", rule=rule,
+        task_id=task.head.task_id, source=task.lane.lane, target=queue.value, level=task.level,
+        to_level=context.readers.polled[queue][task.level], reason=f"{rule}: {choice.words}", rule=rule,
+        keeps_gpu=queue in context.readers.unsafe,
         confidence=min(max(saved / longer, 0.0), 1.0) if longer else 0.0, estimated_improvement=saved / 60,
     )  # fmt: skip
 

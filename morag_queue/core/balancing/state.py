@@ -1,7 +1,7 @@
-"""What the balancing loop keeps between two turns, as a value: small, bounded, and written to the broker as JSON.
+"""The balancer's state between two turns: a small, bounded value that is stored on the broker as JSON.
 
-Without it every turn would be the first one: a task would go back and forth, a refused move would be tried again for
-ever, and what is allowed a tick would be allowed an event.
+Without it every turn would be the first one: a task would move back and forth, a rejected move would be tried again for
+ever, and the budget of a tick would become the budget of an event.
 """
 
 from collections.abc import Mapping
@@ -13,31 +13,33 @@ from morag_queue.core.plan import Applied, MoveTask, Plan
 from morag_queue.core.policy import BalancingPolicy
 
 REMEMBERED = 4096
-"""Moved tasks that are kept in mind, the latest ones. Forgetting one costs at most one move more."""
+"""Moved tasks that are remembered, the latest ones. A forgotten task may be moved once more."""
 
 
 Kept = TypeVar("Kept")
 
 
 class Pool(StrEnum):
-    """The slots that read a kind of queue: those with GPU work in it, or those with CPU work. A hybrid is in both."""
+    """The slots that serve one kind of queue: GPU work or CPU work. A hybrid worker is in both pools."""
 
     GPU = "gpu"
     CPU = "cpu"
 
 
 class MoveRecord(Frozen):
-    """A task that was moved: how often, and when last (seconds since the epoch)."""
+    """The moves of one task: their number, and the time of the last (seconds since the epoch)."""
 
     count: int
     at: float
 
 
 class BalancerState(Frozen):
-    """`at` is the last turn, `acted_at` the last that moved something, both in server time.
+    """Times are seconds since the epoch, by the server's clock.
 
-    `tick_…` counts what was done in the tick that began at `tick_at`. `tokens` are the slot-seconds that each pool may
-    still spend on what would starve. `moved` and `refused` are by task id.
+    at, acted_at     the last turn, and the last that moved something
+    tick_at, tick_…  the start of the present tick, and what was done in it
+    tokens           slot-seconds that each pool may still spend on work that would starve
+    moved, refused   by task id: its moves, and the time of its last rejected move
     """
 
     at: float | None = None
@@ -50,35 +52,35 @@ class BalancerState(Frozen):
     refused: Mapping[str, float] = {}
 
 
-def advanced(memory: BalancerState, now: float, slots: Mapping[Pool, int], balancing: BalancingPolicy) -> BalancerState:
-    """The memory at the begin of a turn: the tokens earned since the last one, and a new tick where one is due.
+def advanced(state: BalancerState, now: float, slots: Mapping[Pool, int], balancing: BalancingPolicy) -> BalancerState:
+    """The state at the start of a turn: with the tokens earned since the last one, and a new tick if one is due.
 
-    A fleet that was never watched has saved up all that it may.
+    A fleet that was never watched starts with the full amount of tokens.
     """
-    tick_is_over = memory.tick_at is None or not 0 <= now - memory.tick_at < balancing.interval_seconds
-    passed = balancing.starving_span_seconds if memory.at is None else max(now - memory.at, 0.0)
+    tick_is_over = state.tick_at is None or not 0 <= now - state.tick_at < balancing.interval_seconds
+    passed = balancing.starving_span_seconds if state.at is None else max(now - state.at, 0.0)
     earned = {
-        pool: min(memory.tokens.get(pool, 0.0) + rate * passed, rate * balancing.starving_span_seconds)
+        pool: min(state.tokens.get(pool, 0.0) + rate * passed, rate * balancing.starving_span_seconds)
         for pool, rate in ((pool, balancing.starving_share * slots.get(pool, 0)) for pool in Pool)
     }
     fresh = {"tick_at": now, "tick_moves": 0, "tick_long": {}} if tick_is_over else {}
-    return memory.model_copy(update={"at": now, "tokens": earned, **fresh})
+    return state.model_copy(update={"at": now, "tokens": earned, **fresh})
 
 
-def settling(memory: BalancerState, now: float, balancing: BalancingPolicy) -> float:
-    """Seconds until the loop moves something of its own will again; 0 when it may."""
-    if memory.acted_at is None:
+def settling(state: BalancerState, now: float, balancing: BalancingPolicy) -> float:
+    """Seconds until optional moves are allowed again; 0 when they are."""
+    if state.acted_at is None:
         return 0.0
-    since = now - memory.acted_at
+    since = now - state.acted_at
     return max(balancing.settle_seconds - since, 0.0) if since >= 0 else 0.0
 
 
-def resting(memory: BalancerState, task_id: str, now: float, balancing: BalancingPolicy) -> str:
-    """Why this task is left alone now, in words; empty when it may be moved."""
-    refused = memory.refused.get(task_id)
+def resting(state: BalancerState, task_id: str, now: float, balancing: BalancingPolicy) -> str:
+    """Why this task may not be moved now, in words; empty when it may."""
+    refused = state.refused.get(task_id)
     if refused is not None and 0 <= now - refused < balancing.refused_seconds:
         return f"its last move was refused {now - refused:.0f} s ago"
-    mark = memory.moved.get(task_id)
+    mark = state.moved.get(task_id)
     if mark is None:
         return ""
     if mark.count >= balancing.moves_per_task:
@@ -87,22 +89,22 @@ def resting(memory: BalancerState, task_id: str, now: float, balancing: Balancin
 
 
 def after_applying(
-    memory: BalancerState, plan: Plan, applied: Applied, now: float, balancing: BalancingPolicy
+    state: BalancerState, plan: Plan, applied: Applied, now: float, balancing: BalancingPolicy
 ) -> BalancerState:
-    """The memory after a plan was carried out: who was moved, who was refused; what is long past is forgotten.
+    """The state after a plan was applied: with its moves and rejections, and without outdated ones.
 
-    `memory` is the one that came with the plan.
+    `state` is the one that came with the plan.
     """
-    refused = {one.task_id for one in applied.rejected if one.task_id}
+    refused = {refusal.task_id for refusal in applied.rejected if refusal.task_id}
     chosen = [step for step in plan.steps if isinstance(step, MoveTask)]
-    moved = dict(memory.moved)
+    moved = dict(state.moved)
     for step in chosen:
         if step.task_id not in refused:
             known = moved.pop(step.task_id, None)  # the latest are last
             moved[step.task_id] = MoveRecord(count=(known.count if known else 0) + 1, at=now)
-    fresh = {task: at for task, at in memory.refused.items() if 0 <= now - at < balancing.refused_seconds}
+    fresh = {task: at for task, at in state.refused.items() if 0 <= now - at < balancing.refused_seconds}
     fresh |= {step.task_id: now for step in chosen if step.task_id in refused}
-    return memory.model_copy(update={"moved": _latest(moved), "refused": _latest(fresh)})
+    return state.model_copy(update={"moved": _latest(moved), "refused": _latest(fresh)})
 
 
 def _latest(known: Mapping[str, Kept]) -> Mapping[str, Kept]:

@@ -7,7 +7,7 @@ from morag_queue.core.model import QueuePriority, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import LaneView, Snapshot, WorkerView
 from morag_queue.core.words import count_of, is_are, some, span
-from morag_queue.core.worker_status import SERVING, in_hands, status_in
+from morag_queue.core.worker_status import SERVING, in_flight, status_in
 
 from .finding import Code, Finding, error, warning
 
@@ -71,7 +71,7 @@ def _stalled(snapshot: Snapshot, policy: Policy, statuses: dict[str, WorkerStatu
     """Workers that send heartbeats and hold nothing, while work that they could take is waiting."""
     grace = policy.suspect_after_seconds
     for view in snapshot.workers:
-        if statuses[view.worker] is not WorkerStatus.ONLINE or in_hands(view, snapshot.held_count(view)):
+        if statuses[view.worker] is not WorkerStatus.ONLINE or in_flight(view, snapshot.held_count(view)):
             continue
         if view.beat is None or view.beat.active or snapshot.taken_at - view.info.started_at < grace:
             continue

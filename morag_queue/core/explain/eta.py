@@ -16,7 +16,7 @@ from morag_queue.core.model import Frozen, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Snapshot, Totals, WorkerView
 from morag_queue.core.stats import ASSUMED_RUN_S
-from morag_queue.core.worker_status import SERVING, in_hands, status_in
+from morag_queue.core.worker_status import SERVING, in_flight, status_in
 
 _STEPS = 50_000
 _DEVIATIONS = 2.0  # half width of the interval in standard deviations: about 95 % of a normal distribution
@@ -154,7 +154,7 @@ def _busy_seconds(snapshot: Snapshot, view: WorkerView, runs: Mapping[QueueType,
         is_running = ends[soonest] == 0.0
         elapsed = snapshot.taken_at - message.claimed_at
         ends[soonest] += max(mean - elapsed, mean / 5) if is_running else mean
-    unrecorded = in_hands(view, len(held)) - len(held)  # reported by a worker without the claim script
+    unrecorded = in_flight(view, len(held)) - len(held)  # reported by a worker without the claim script
     for _ in range(min(unrecorded, slots)):
         ends[ends.index(min(ends))] += longest_mean
     return [seconds for seconds in ends if seconds > 0.0]

@@ -16,7 +16,7 @@ from morag_queue.core.routing.score_table import ScoreTable, WorkClass
 from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.core.task import Task
 from morag_queue.core.words import count_of, is_are, span
-from morag_queue.core.worker_status import in_hands, status_in
+from morag_queue.core.worker_status import in_flight, status_in
 
 from .eta import ExpectedStart, RunTime, expected_start, reading_order
 
@@ -152,7 +152,7 @@ def _in_own_lane(score: Score, snapshot: Snapshot) -> Score:
     if score.verdict not in (Feasibility.CORDONED, *_READY):
         return score
     view = snapshot.worker_by_id[score.worker]
-    full = in_hands(view, snapshot.held_count(view)) >= max(view.info.slots, 1)
+    full = in_flight(view, snapshot.held_count(view)) >= max(view.info.slots, 1)
     return score.model_copy(update={"verdict": Feasibility.FULL if full else Feasibility.FIT})
 
 

@@ -1,93 +1,69 @@
-"""Taking a worker out of service: what goes where, and what stands against it."""
+"""Plan a drain: what moves where, and the blockers that stop it before anything changes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from morag_queue.core.lanes import lane, split
 from morag_queue.core.model import HeldMessage, QueueType, WorkerStatus
-from morag_queue.core.plan import Blocker, MoveLane, Plan, TakeBack
+from morag_queue.core.plan import Blocker, Plan, plan_of
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.routing.lane_readers import is_unsafe
+from morag_queue.core.routing.lane_readers import readers_in
 from morag_queue.core.snapshot import Snapshot, WorkerView
+from morag_queue.core.words import count_of, is_are
 from morag_queue.core.worker_status import SERVING, status_in
 
-_NAMED_AT_MOST = 3
+from .empty_lanes import empty_lanes
+from .requeue import HeldTasks, requeue_held
+
+_NAMED_TASKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class RunningTask:
-    """One task in the worker's hands and how long it is expected to take still; None where nobody knows."""
+    """A task that the worker holds, and the minutes it is expected to run on; None when there is no estimate."""
 
     held: HeldMessage
-    minutes_left: float | None
+    remaining_minutes: float | None
 
 
-def plan_drain(snapshot: Snapshot, worker: str, queues: Queues, *, plan_id: str) -> Plan:
-    """All that waits in the worker's own lanes, to the shared lanes: levels and order are kept."""
-    steps = own_lanes(snapshot, worker, queues, f"{worker} is being drained")
-    return Plan(plan_id=plan_id, verb="drain", fleet=snapshot.fleet, taken_at=snapshot.taken_at, steps=tuple(steps))
+@dataclass(frozen=True, slots=True)
+class DrainCheck:
+    """What the blockers are found in.
 
-
-def plan_force(snapshot: Snapshot, worker: str, *, plan_id: str) -> Plan:
-    """What it has in its hands, begun or not, back to the shared lanes. What runs there runs again: at least once."""
-    held = sorted(snapshot.held_by_worker.get(worker, ()), key=lambda one: one.claimed_at)[::-1]
-    steps = tuple(
-        TakeBack(
-            task_id=one.task_id, tag=one.tag, worker=worker, incarnation=one.incarnation,
-            target=split(one.lane)[0], level=one.level, reason=f"{worker} is drained by force",
-        )
-        for one in held
-    )  # fmt: skip
-    return Plan(plan_id=plan_id, verb="drain", fleet=snapshot.fleet, taken_at=snapshot.taken_at, steps=steps)
-
-
-def own_lanes(
-    snapshot: Snapshot,
-    worker: str,
-    queues: Queues,
-    reason: str,
-    targets: Mapping[QueueType, QueueType] = {},
-) -> Iterator[MoveLane]:
-    """A worker's lanes to the shared lanes of their queues, or of those that `targets` names instead.
-
-    A pin that was forced may have put work that needs a GPU in a lane of a CPU queue: that stays, a worker without a
-    GPU would take it from the shared lane.
+    `pinned` counts the tasks in the worker's lanes that a person pinned to it; `deadline_seconds` is None for a drain
+    that waits without limit.
     """
-    for view in snapshot.lanes_by_worker.get(worker, ()):
-        target = targets.get(view.queue, view.queue)
-        for level, length in enumerate(view.lengths):
-            if length:
-                yield MoveLane(
-                    source=view.lane, target=lane(target), level=level, count=length, reason=reason,
-                    keeps_gpu=is_unsafe(snapshot, target, queues),
-                )  # fmt: skip
+
+    snapshot: Snapshot
+    worker: WorkerView
+    policy: Policy
+    running: Sequence[RunningTask] = ()
+    pinned: int = 0
+    deadline_seconds: float | None = None
 
 
-def drain_blockers(
-    snapshot: Snapshot,
-    view: WorkerView,
-    policy: Policy,
-    *,
-    running: tuple[RunningTask, ...],
-    pinned: int,
-    deadline_seconds: float | None,
-) -> tuple[Blocker, ...]:
-    """All that stands against draining this worker now; nothing is touched while there is any that is not overridden.
+def plan_drain(snapshot: Snapshot, queues: Queues, worker: str, *, plan_id: str) -> Plan:
+    """Move what waits in the worker's lanes to the shared lanes."""
+    steps = empty_lanes(snapshot, worker, readers_in(snapshot, queues), f"{worker} is being drained")
+    return plan_of("drain", snapshot, steps, plan_id=plan_id)
 
-    `pinned` is how many tasks in its lanes a person gave to this very worker. `deadline_seconds` is None where the
-    drain may take as long as it takes.
-    """
-    found = [
-        _last_of_its_kind(snapshot, view, policy),
-        _pinned(view.worker, pinned),
-        _past_the_deadline(view.worker, running, deadline_seconds),
-        _dead_hands(snapshot, view, policy),
-    ]
-    return tuple(one for one in found if one is not None)
+
+def plan_forced_requeue(
+    snapshot: Snapshot, queues: Queues, worker: str, held_tasks: HeldTasks, *, plan_id: str
+) -> Plan:
+    """Requeue what the worker holds. Tasks that it has started may run twice."""
+    held = snapshot.held_by_worker.get(worker, ())
+    steps = requeue_held(held, held_tasks, readers_in(snapshot, queues), f"{worker} is drained by force")
+    return plan_of("drain", snapshot, steps, plan_id=plan_id)
+
+
+def drain_blockers(check: DrainCheck) -> tuple[Blocker, ...]:
+    """Every reason not to drain the worker now, overridden or not."""
+    found = (filter_blockers(check) for filter_blockers in _FILTERS)
+    return tuple(blocker for blocker in found if blocker is not None)
 
 
 def unserved(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[QueueType, ...]:
-    """The queues that nobody serves when this worker is gone."""
+    """The queues that no other worker serves."""
     others = [
         other
         for other in snapshot.workers
@@ -97,69 +73,68 @@ def unserved(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[Queu
     return tuple(queue for queue in QueueType if queue.value in view.info.queues and queue.value not in served)
 
 
-def _last_of_its_kind(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Blocker | None:
-    waiting = {queue: snapshot.pending[queue] for queue in unserved(snapshot, view, policy) if snapshot.pending[queue]}
+def _last_worker(check: DrainCheck) -> Blocker | None:
+    pending = check.snapshot.pending
+    alone = unserved(check.snapshot, check.worker, check.policy)
+    waiting = ", ".join(f"{pending[queue]} in {queue}" for queue in alone if pending[queue])
     if not waiting:
         return None
-    told = ", ".join(f"{count} in {queue}" for queue, count in waiting.items())
     return Blocker(
         kind="last_worker",
-        subject=view.worker,
-        reason=f"it is the last worker in service for work that waits ({told})",
+        subject=check.worker.worker,
+        reason=f"it is the last worker in service for work that waits ({waiting})",
         remedy="start another worker that serves it",
         overridden_by="--allow-last",
     )
 
 
-def _pinned(worker: str, pinned: int) -> Blocker | None:
-    if not pinned:
+def _pinned_tasks(check: DrainCheck) -> Blocker | None:
+    if not check.pinned:
         return None
     return Blocker(
         kind="pinned",
-        subject=worker,
-        reason=f"{_tasks(pinned)} in its lanes {_are(pinned)} pinned to it",
+        subject=check.worker.worker,
+        reason=f"{count_of(check.pinned, 'task')} in its lanes {is_are(check.pinned)} pinned to it",
         remedy="let them run first (`morag-queue cordon` takes nothing new), or let them go to any worker",
         overridden_by="--allow-pinned",
     )
 
 
-def _past_the_deadline(worker: str, running: tuple[RunningTask, ...], deadline_seconds: float | None) -> Blocker | None:
-    if deadline_seconds is None:
+def _past_deadline(check: DrainCheck) -> Blocker | None:
+    deadline = check.deadline_seconds
+    if deadline is None:
         return None
-    late = [one for one in running if one.minutes_left is not None and one.minutes_left * 60 > deadline_seconds]
+    late = [(task, task.remaining_minutes) for task in check.running if task.remaining_minutes is not None]
+    late = [(task, minutes) for task, minutes in late if minutes * 60 > deadline]
     if not late:
         return None
-    longest = max(one.minutes_left or 0.0 for one in late)
-    names = ", ".join(one.held.task_id for one in late[:_NAMED_AT_MOST])
-    more = f" and {len(late) - _NAMED_AT_MOST} more" if len(late) > _NAMED_AT_MOST else ""
+    longest = max(minutes for _, minutes in late)
+    names = ", ".join(task.held.task_id for task, _ in late[:_NAMED_TASKS])
+    more = f" and {len(late) - _NAMED_TASKS} more" if len(late) > _NAMED_TASKS else ""
     return Blocker(
         kind="past_deadline",
-        subject=worker,
-        reason=f"{_tasks(len(late))} ({names}{more}) {_are(len(late))} expected to run {longest:.0f} min still, "
-        f"and the deadline is {deadline_seconds / 60:.3g} min",
+        subject=check.worker.worker,
+        reason=f"{count_of(len(late), 'task')} ({names}{more}) {is_are(len(late))} expected to run for another "
+        f"{longest:.0f} min, and the deadline is {deadline / 60:.3g} min",
         remedy="give a longer --deadline",
         overridden_by="--no-deadline",
     )
 
 
-def _dead_hands(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Blocker | None:
-    count = len(snapshot.held_by_worker.get(view.worker, ()))
-    word, reason = status_in(snapshot, view, policy)
-    gone = word is WorkerStatus.OFFLINE or view.fenced or (view.beat is not None and view.beat.stopped)
+def _dead_holder(check: DrainCheck) -> Blocker | None:
+    view = check.worker
+    count = len(check.snapshot.held_by_worker.get(view.worker, ()))
+    status, reason = status_in(check.snapshot, view, check.policy)
+    gone = status is WorkerStatus.OFFLINE or view.fenced or (view.beat is not None and view.beat.stopped)
     if not gone or not count:
         return None
     return Blocker(
         kind="offline",
         subject=view.worker,
-        reason=f"it holds {_tasks(count)} and does not end them: {reason}",
+        reason=f"it holds {count_of(count, 'task')} and will not finish them: {reason}",
         remedy=f"take them back with `morag-queue failover {view.worker}`",
         overridden_by="--force",
     )
 
 
-def _tasks(count: int) -> str:
-    return f"{count} task" if count == 1 else f"{count} tasks"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+_FILTERS = (_last_worker, _pinned_tasks, _past_deadline, _dead_holder)

@@ -1,101 +1,93 @@
-"""Proving that a worker is dead, and what is done with what it leaves behind.
+"""Plan a failover: requeue what dead workers hold, and empty their lanes."""
 
-Proof, not guesswork: a broker lists the connections of a killed process no more within milliseconds, while a stopped or
-a busy one stays in the list however long it is silent. So absence proves, and silence does not.
-"""
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
-from collections.abc import Iterable, Iterator, Mapping
-
-from morag_queue.core.failure import RetryDecision, delay_seconds, eta, retry_decision
-from morag_queue.core.lanes import lane, queue_of
-from morag_queue.core.model import HeldMessage, QueueType
-from morag_queue.core.plan import Declined, Plan, Step, TakeBack
+from morag_queue.core.model import Capability, QueueType
+from morag_queue.core.plan import Declined, Plan, Step, plan_of
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.routing.lane_readers import fallbacks
+from morag_queue.core.routing.lane_readers import LaneReaders, fallbacks, readers_in
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.worker_status import SERVING, status_in
 
-from .drain import own_lanes
+from .empty_lanes import empty_lanes
+from .requeue import HeldTasks, after_death, requeue_held
 
 
 def plan_failover(
     snapshot: Snapshot,
-    workers: Iterable[str],
     policy: Policy,
     queues: Queues,
+    workers: Iterable[str],
+    held_tasks: HeldTasks,
     *,
     plan_id: str,
-    attempts: Mapping[str, int],
     why: str = "it is dead",
 ) -> Plan:
-    """What these workers held goes back first in line, what waits in their lanes behind what waits for everybody.
+    """Requeue what these workers hold, first in line, and move what waits in their lanes behind the shared work.
 
-    `attempts` is how often each task in their hands was taken back before, by task id. They are dead or fenced: to find
-    that out, and to make it so, is the caller's part.
+    The caller has proved that they are dead, or fenced them.
     """
     gone = set(workers)
-    steps: list[Step] = []
-    targets, declined = _targets(snapshot, gone, policy, queues)
+    readers = readers_in(snapshot, queues)
+    targets, unserved = _targets(snapshot, gone, policy, queues, readers)
+    steps: list[Step | Declined] = []
     for worker in sorted(gone):
+        reason = f"{worker}: {why}"
         held = snapshot.held_by_worker.get(worker, ())
-        steps += take_backs(held, snapshot.taken_at, policy, attempts, targets, f"{worker}: {why}")
-        steps += own_lanes(snapshot, worker, queues, f"{worker}: {why}", targets)
-    return Plan(
-        plan_id=plan_id, verb="failover", fleet=snapshot.fleet, taken_at=snapshot.taken_at, steps=tuple(steps),
-        declined=declined,
-    )  # fmt: skip
+        requeues = requeue_held(held, held_tasks, readers, reason, targets=targets)
+        steps += [*after_death(requeues, held_tasks, snapshot.taken_at, policy)]
+        steps += [*empty_lanes(snapshot, worker, readers, reason, targets=targets)]
+    return plan_of("failover", snapshot, (*unserved, *steps), plan_id=plan_id)
 
 
-def take_backs(
-    held: Iterable[HeldMessage],
-    now: float,
-    policy: Policy,
-    attempts: Mapping[str, int],
-    targets: Mapping[QueueType, QueueType],
-    reason: str,
-) -> Iterator[TakeBack]:
-    """Each goes before what waits, so the one that was taken first comes last here, and is the first again."""
-    for one in sorted(held, key=lambda one: one.claimed_at)[::-1]:  # a tie is in the order of taking
-        before = attempts.get(one.task_id, 0)
-        queue = queue_of(one.lane)
-        delayed = retry_decision(before, policy.max_retries) is RetryDecision.RETRY_WITH_DELAY
-        yield TakeBack(
-            task_id=one.task_id,
-            tag=one.tag,
-            worker=one.worker,
-            incarnation=one.incarnation,
-            target=lane(targets.get(queue, queue)) if queue else one.lane,
-            level=one.level,
-            reason=reason,
-            max_deaths=policy.max_retries,
-            eta=eta(now + delay_seconds(before, policy.recovery)) if delayed else "",
-        )
+def without_workers(snapshot: Snapshot, workers: Collection[str]) -> Snapshot:
+    """The snapshot without what these workers hold and what waits in their lanes.
+
+    After a failover the rest of the turn is planned on this, instead of reading the fleet again. What the failover
+    moved shows in the shared lanes at the next turn.
+    """
+    gone = set(workers)
+    if not gone:
+        return snapshot
+    return replace(
+        snapshot,
+        held=tuple(message for message in snapshot.held if message.worker not in gone),
+        lanes=tuple(view for view in snapshot.lanes if view.worker not in gone),
+    )
+
+
+def without_tasks(snapshot: Snapshot, task_ids: Collection[str]) -> Snapshot:
+    """The snapshot without held messages of these tasks."""
+    if not task_ids:
+        return snapshot
+    return replace(snapshot, held=tuple(message for message in snapshot.held if message.task_id not in task_ids))
 
 
 def _targets(
-    snapshot: Snapshot, gone: set[str], policy: Policy, queues: Queues
-) -> tuple[Mapping[QueueType, QueueType], tuple[Declined, ...]]:
-    """Where the work of each queue goes: where it is, or to the fallback that is served when nobody serves that.
+    snapshot: Snapshot, gone: set[str], policy: Policy, queues: Queues, readers: LaneReaders
+) -> tuple[Mapping[QueueType, QueueType], list[Declined]]:
+    """Where the work of each queue goes instead when no worker in service reads the queue any more.
 
-    Of a message in bulk it is not known what it needs: work of a GPU queue goes to queues with a GPU only.
+    A lane moves in bulk, and its messages may require a GPU: work of a GPU queue falls back to safe queues only.
     """
 
     def is_served(queue: QueueType) -> bool:
-        readers = (view for view in snapshot.workers if queue.value in view.info.queues and view.worker not in gone)
-        return any(status_in(snapshot, view, policy)[0] in SERVING for view in readers)
+        views = (view for view in snapshot.workers if queue.value in view.info.queues and view.worker not in gone)
+        return any(status_in(snapshot, view, policy)[0] in SERVING for view in views)
 
     targets: dict[QueueType, QueueType] = {}
     declined: list[Declined] = []
     for queue in {view.queue for worker in gone for view in snapshot.lanes_by_worker.get(worker, ()) if view.length}:
-        needs_gpu = _is_gpu_only(queue, queues)
-        chain = [one for one in fallbacks(queue, queues) if not needs_gpu or _is_gpu_only(one, queues)]
-        target = next((one for one in chain if is_served(one)), None)
+        has_gpu_work = Capability.CPU not in queues.of(queue).served_by
+        chain = (
+            fallback
+            for fallback in fallbacks(queue, queues)
+            if fallback is queue or not has_gpu_work or fallback not in readers.unsafe
+        )
+        target = next((fallback for fallback in chain if is_served(fallback)), None)
         if target is None:
-            declined.append(Declined(subject=queue, reason="nobody serves it any more: its work waits"))
+            declined.append(Declined(subject=queue, reason="no worker serves it any more: its work waits"))
         elif target is not queue:
             targets[queue] = target
-    return targets, tuple(declined)
-
-
-def _is_gpu_only(queue: QueueType, queues: Queues) -> bool:
-    return all(capability.has_gpu for capability in queues.of(queue).served_by)
+    return targets, declined

@@ -9,7 +9,7 @@ from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import Capability, ContentType, Frozen, QueueType, Requires, WorkerStatus
 from morag_queue.core.policy import Binding, Policy, Queues
 from morag_queue.core.snapshot import Snapshot, WorkerView
-from morag_queue.core.worker_status import in_hands, status_in
+from morag_queue.core.worker_status import in_flight, status_in
 
 
 class Feasibility(StrEnum):
@@ -118,7 +118,7 @@ def _worker_load(snapshot: Snapshot, view: WorkerView, policy: Policy) -> Worker
         priority_steps=info.priority_steps,
         status=status,
         reason=reason,
-        load=in_hands(view, snapshot.held_count(view)) + snapshot.waiting_count(info.worker),
+        load=in_flight(view, snapshot.held_count(view)) + snapshot.waiting_count(info.worker),
         assigned=assigned,
     )
 

@@ -1,0 +1,91 @@
+"""Prove that workers are dead: read their connections, and ask those that are not proved dead for an answer."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.recovery.liveness import Liveness, LivenessEvidence, LivenessVerdict, assess_liveness
+from morag_queue.core.snapshot import Snapshot, WorkerView
+
+_RECONNECT_SECONDS = 0.1
+"""A live worker whose connections were cut opens new ones within this time (measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverTarget:
+    """A worker and the verdict on it.
+
+    `incarnation` is the run that was judged: empty for a name that never registered, "fenced" for a fenced worker. A
+    verdict that is not certain may only reflect a lost connection.
+    """
+
+    verdict: LivenessVerdict
+    client_name: str
+    incarnation: str
+    is_certain: bool
+
+    @property
+    def worker(self) -> str:
+        return self.verdict.worker
+
+    @property
+    def is_dead(self) -> bool:
+        return self.verdict.liveness is Liveness.DEAD
+
+
+class LivenessCheck:
+    """Judges workers. `pause` waits the given seconds."""
+
+    def __init__(self, broker: RedisBroker, pause: Callable[[float], None]) -> None:
+        self._broker, self._pause = broker, pause
+
+    def judge(self, snapshot: Snapshot, names: Iterable[str]) -> list[FailoverTarget]:
+        """Judge by connections. A verdict that is not certain is checked again after a worker could reconnect."""
+        workers = list(names)
+        targets = self._once(snapshot, workers)
+        if any(target.is_dead and not target.is_certain for target in targets):
+            self._pause(_RECONNECT_SECONDS)
+            targets = self._once(snapshot, workers)
+        return targets
+
+    def ask(self, snapshot: Snapshot, targets: list[FailoverTarget]) -> list[FailoverTarget]:
+        """Ask the workers that are not proved dead for an answer on the control channel."""
+        silent = [target.worker for target in targets if not target.is_dead]
+        if not silent:
+            return targets
+        nodes = [view.info.node for worker in silent if (view := snapshot.worker_by_id.get(worker))]
+        # Without a list of nodes every worker is asked, and the wait for answers takes a whole second.
+        answers = self._broker.control.ping(nodes if len(nodes) == len(silent) else None)
+        answered = {node.partition("@")[0] for node in answers}
+        judged = {target.worker: target for target in self._once(snapshot, silent, answered)}
+        return [judged.get(target.worker, target) for target in targets]
+
+    def _once(
+        self, snapshot: Snapshot, workers: Sequence[str], answered: Collection[str] | None = None
+    ) -> list[FailoverTarget]:
+        with self._broker.translated():
+            connections = self._broker.evidence.connected().names if workers else {}
+        return [self._judged(snapshot, worker, connections, answered) for worker in workers]
+
+    def _judged(
+        self, snapshot: Snapshot, worker: str, connections: Mapping[str, int], answered: Collection[str] | None
+    ) -> FailoverTarget:
+        view = snapshot.worker_by_id.get(worker)
+        client_name = view.info.client_name if view else ""
+        evidence = LivenessEvidence(
+            connections=connections.get(client_name, 0),
+            answered=None if answered is None else worker in answered,
+            process_is_gone=view is not None and self._broker.evidence.process_is_gone(view.info.host, view.info.pid),
+        )
+        return FailoverTarget(
+            verdict=assess_liveness(worker, view, evidence, snapshot.taken_at),
+            client_name=client_name,
+            incarnation="" if view is None else "fenced" if view.fenced else view.info.incarnation,
+            is_certain=evidence.process_is_gone or _is_silent(view, snapshot.taken_at),
+        )
+
+
+def _is_silent(view: WorkerView | None, now: float) -> bool:
+    if view is None or view.fenced or view.beat is None or view.beat.stopped:
+        return True
+    return now - view.beat.at > 2 * view.info.beat_seconds
