@@ -127,7 +127,7 @@ class ClaimChannelMixin:
         self._tag = uuid()
         # No health check here: its PING would swallow an invalidation.
         question = self._question(queues)
-        connection.send_packed_command([question.asked(self._tag, is_loaded=self._loaded)], check_health=False)
+        connection.send_packed_command([question.packed(self._tag, is_loaded=self._loaded)], check_health=False)
 
     def _question(self, queues: tuple[str, ...]) -> ClaimRequest:
         me = self.morag_queue

@@ -68,7 +68,13 @@ _CALL = re.compile(r"redis\.p?call\('([A-Z]+)'")
 def used_by_scripts() -> set[str]:
     """Every command that a script of ours calls."""
     folder = files(__package__).joinpath("lua")
-    return {name for one in folder.iterdir() if one.name.endswith(".lua") for name in _CALL.findall(one.read_text())}
+    texts = [
+        file.read_text("utf-8")
+        for part in (folder, folder.joinpath("lib"))
+        for file in part.iterdir()
+        if file.is_file()
+    ]
+    return {name for text in texts for name in _CALL.findall(text)}
 
 
 def permissions(client: Redis, keys: Keys) -> Permissions:

@@ -6,17 +6,19 @@ kept alive; and no answer means nothing at all.
 
 import json
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from redis import Redis
 
 from morag_queue.core.doctor.facts import AgentlessWorker
 from morag_queue.settings import Settings
 
-from . import scripts
 from .celery_control import ANSWER_SECONDS, CeleryControl
+from .client_list import client_list
 from .keys import Keys
+from .scripts import Call, Script
 
 VISIBILITY_S = 3600.0
 """kombu's default visibility timeout."""
@@ -25,12 +27,20 @@ VISIBILITY_S = 3600.0
 _A_CALL = 500
 
 
+@dataclass(frozen=True)
+class TouchCall(Call):
+    SCRIPT: ClassVar = "touch"
+    KEYS: ClassVar = ("unacked", "unacked_index")
+
+    tags: Sequence[str]
+
+
 class AgentlessWorkers:
     """Of one fleet. Each question waits for its answers, a second at most."""
 
     def __init__(self, client: Redis, keys: Keys, control: CeleryControl) -> None:
         self._client, self._keys, self._control = client, keys, control
-        self._touch = scripts.script(client, "touch")
+        self._touch = Script(client, keys, TouchCall)
 
     def nodes(self, registered: Collection[str]) -> list[str]:
         """Node names that answer and are not `registered` with an agent."""
@@ -59,14 +69,13 @@ class AgentlessWorkers:
         """The ids of what they have, and how many of them did not answer and may have anything."""
         nodes = self.nodes(registered)
         ids = self.in_hand(nodes) if nodes else set()
-        return ids, max(listening(self._client.client_list()) - len(nodes), 0)
+        return ids, max(client_list(self._client).agentless_listeners - len(nodes), 0)
 
     def keep_alive(self, task_ids: Collection[str]) -> int:
         """Touches the messages of these tasks; how many. What a worker with the agent has, it touches itself."""
         tags = [tag for tag, task_id in self._taken() if task_id in task_ids]
-        keys = [self._keys.unacked, self._keys.unacked_index]
         parts = (tags[start : start + _A_CALL] for start in range(0, len(tags), _A_CALL))
-        return sum(int(self._touch(keys=keys, args=part)) for part in parts)
+        return sum(int(self._touch(TouchCall(part))) for part in parts)
 
     def enable_events(self, nodes: Iterable[str]) -> None:
         """Tells them to send task events, as with -E."""
@@ -99,11 +108,6 @@ _CONF = (
     "worker_disable_prefetch",
     "broker_transport_options",
 )
-
-
-def listening(clients: Sequence[Mapping[str, Any]]) -> int:
-    """How many connections listen on the control channel, those of our agents not counted."""
-    return sum(one.get("psub", "0") != "0" and not str(one.get("name", "")).startswith("mq.") for one in clients)
 
 
 def agentless_workers(

@@ -1,22 +1,22 @@
-"""The dead: tasks that are not run again unasked. Failed for good, or taken back from dead workers too often.
+"""Dead letters: tasks that do not run again by themselves, because they failed or their workers died over them.
 
-The latest 10,000 are kept, see grave.lua; a person decides what becomes of them.
+The latest 10,000 are kept, see dead_letter.lua; a person decides what happens to them.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from redis import Redis
 
-from . import scripts
 from .keys import Keys
+from .scripts import Call, Key, Script
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One task in `dead`; `text` is the grave as it was read, `fields` what `keys.py` says is in it."""
+    """One task in `dead`: its `text` as it was read, and its `fields` (see `Keys.dead`)."""
 
     task_id: str
     text: bytes
@@ -24,6 +24,7 @@ class DeadLetter:
 
     @property
     def at(self) -> float:
+        """When it died, seconds since the epoch; 0 where it does not say."""
         at = self.fields.get("at")
         return float(at) if isinstance(at, int | float) else 0.0
 
@@ -33,18 +34,49 @@ class DeadLetter:
         return message if isinstance(message, str) else None
 
 
-class DeadLetters:
-    """The graves of one fleet."""
+@dataclass(frozen=True)
+class ReviveCall(Call):
+    SCRIPT: ClassVar = "revive"
+    KEYS: ClassVar = ("dead", "graves", "attempts", "lanes")
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float = 3600) -> None:
+    list: Key
+    task: Key
+    task_id: str
+    seen: bytes
+    message: str
+    record: str
+    deaths: int
+    story: str
+    worker_lane: str
+
+
+@dataclass(frozen=True)
+class DroppedLetter:
+    task: Key
+    id: str
+
+
+@dataclass(frozen=True)
+class DropDeadCall(Call):
+    SCRIPT: ClassVar = "drop_dead"
+    KEYS: ClassVar = ("dead", "graves")
+
+    retention: int
+    letters: Sequence[DroppedLetter]
+
+
+class DeadLetters:
+    """The dead letters of one fleet."""
+
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._revive = scripts.script(client, "revive")
-        self._drop = scripts.script(client, "drop")
+        self._revive = Script(client, keys, ReviveCall)
+        self._drop = Script(client, keys, DropDeadCall)
 
     def all(self) -> Iterator[DeadLetter]:
-        """Every grave, the latest first."""
+        """All dead letters, the latest first."""
         found = [_dead_letter(name, text) for name, text in self._client.hscan_iter(self._keys.dead, count=1000)]
-        yield from sorted(found, key=lambda one: (-one.at, one.task_id))
+        yield from sorted(found, key=lambda letter: (-letter.at, letter.task_id))
 
     def get(self, task_id: str) -> DeadLetter | None:
         text: Any = self._client.hget(self._keys.dead, task_id)
@@ -61,17 +93,21 @@ class DeadLetters:
         is_worker_lane: bool,
         story: Sequence[Any],
     ) -> bool:
-        """Queues it again; `story` is what its attempts go on from. False when somebody else has been here first."""
-        k = self._keys
-        keys = [k.dead, k.graves, k.attempts, k.list(lane, level), k.task(grave.task_id), k.lanes]
-        told = json.dumps(list(story)) if story else ""
-        to = lane if is_worker_lane else ""
-        return bool(self._revive(keys=keys, args=[grave.task_id, grave.text, text, record, len(story), told, to]))
+        """Queue it again with `text` as its message. False when it has left `dead` or changed since it was read.
+
+        `story` is the list of earlier deaths that its attempts keep.
+        """
+        call = ReviveCall(
+            list=self._keys.list(lane, level), task=self._keys.task(grave.task_id), task_id=grave.task_id,
+            seen=grave.text, message=text, record=record, deaths=len(story),
+            story=json.dumps(list(story)) if story else "", worker_lane=lane if is_worker_lane else "",
+        )  # fmt: skip
+        return bool(self._revive(call))
 
     def drop(self, task_ids: Sequence[str]) -> int:
-        """Forgets them; how many there were. The ledger forgets them too, after the retention time."""
-        keys = [self._keys.dead, self._keys.graves, *map(self._keys.task, task_ids)]
-        return int(self._drop(keys=keys, args=[self._retention, *task_ids]))
+        """Drop dead letters. Return how many there were. The ledger drops them too, after the retention time."""
+        letters = [DroppedLetter(self._keys.task(task_id), task_id) for task_id in task_ids]
+        return int(self._drop(DropDeadCall(self._retention, letters)))
 
 
 def _dead_letter(name: bytes, text: bytes) -> DeadLetter:

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import redis
 from redis import Redis
@@ -24,13 +25,14 @@ from morag_queue.core.model import QueueType
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError
 
-from . import scripts
 from .acl import permissions
-from .agentless import agentless_workers, listening
+from .agentless import agentless_workers
+from .client_list import OURS, ClientList, client_list
 from .codec import HEADER, decoded, waiting_task
 from .connection import translated
 from .keys import Keys
 from .redis import RedisBroker
+from .scripts import Call, Script
 
 RUNS_SECONDS = 24 * 3600.0
 """How far back the longest measured run is looked for."""
@@ -59,10 +61,10 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
         info = read("INFO", lambda: client.info("everything"), None)
         offset = read("the server's clock", lambda: _clock_offset(client), 0.0)
         space = read("keys", lambda: keyspace(client, keys), Keyspace())
-        clients: list[Mapping[str, Any]] = read("CLIENT LIST", client.client_list, [])  # type: ignore[arg-type]
+        clients = read("CLIENT LIST", lambda: client_list(client), ClientList())
         snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
         nodes = frozenset(view.info.node or f"{view.worker}@{view.info.host}" for view in snapshot.workers)
-        expected = listening(clients)
+        expected = clients.agentless_listeners
         answered: list[AgentlessWorker] = read(
             "workers without the agent", lambda: list(agentless_workers(client, settings, expected, nodes)), []
         )
@@ -93,11 +95,11 @@ def _longest_run(broker: RedisBroker, now: float) -> float:
     return max((seconds_of(max(one.runs)) for one in windows if one.runs), default=0.0)
 
 
-def _agents(clients: Iterable[Mapping[str, Any]]) -> Iterator[AgentConnection]:
-    """One of each agent's connections; those of this command have shorter names."""
-    found = {str(one.get("name", "")): int(one.get("db", 0)) for one in clients}
+def _agents(clients: ClientList) -> Iterator[AgentConnection]:
+    """One connection of each agent; the names of commands are shorter."""
+    found = {connection.name: connection.database for connection in clients.named()}
     yield from (
-        AgentConnection(name, db) for name, db in found.items() if name.startswith("mq.") and name.count(".") >= 4
+        AgentConnection(name, db) for name, db in found.items() if name.startswith(OURS) and name.count(".") >= 4
     )
 
 
@@ -180,15 +182,26 @@ def families(keys: Keys) -> tuple[str, ...]:
     return tuple(maker(0).rpartition(":")[0] + ":" for maker in makers)
 
 
+@dataclass(frozen=True)
+class ScanKeysCall(Call):
+    SCRIPT: ClassVar = "scan_keys"
+
+    cursor: bytes
+    count: int
+    prefix: str
+    families: str
+    lanes: Sequence[str]
+
+
 def keyspace(client: Redis, keys: Keys) -> Keyspace:
     """Our keys and those that begin like our lanes."""
-    look = scripts.script(client, "keys")
+    scan = Script(client, keys, ScanKeysCall)
     known, own = families(keys), f"{keys.prefix}{keys.namespace}:"
     beginnings = [keys.prefix + queue.value for queue in QueueType]
     found: list[RedisKey] = []
     cursor, seen = b"0", 0
     while seen < LOOKED_AT:
-        cursor, flat = look(args=[cursor, _STRETCH, own, len(known), *known, *beginnings])
+        cursor, flat = scan(ScanKeysCall(cursor, _STRETCH, own, json.dumps(known), beginnings))
         found += (RedisKey(_text(name), _text(kind)) for name, kind in zip(flat[::2], flat[1::2], strict=True))
         seen += _STRETCH
         if cursor == b"0":

@@ -8,11 +8,6 @@ from dataclasses import dataclass
 
 KOMBU_SEP = "\x06\x16"
 
-MINUTE_TTL = 25 * 3600
-"""Seconds that a minute's figures are kept: a day, and an hour of grace."""
-HOUR_TTL = 32 * 86400
-"""Seconds that an hour's figures are kept: a month."""
-
 
 @dataclass(frozen=True, slots=True)
 class Keys:

@@ -1,6 +1,6 @@
 """complete: a service says that a task has ended. What a worker with the agent has is left to that worker to say."""
 
-from morag_queue.broker.celery_events import ExternalCompletion, ExternalCompletions
+from morag_queue.broker.ledger import ExternalCompletion, ExternalCompletions
 from morag_queue.broker.redis import RedisBroker
 
 

@@ -86,7 +86,7 @@ class Sweep:
         if not found:
             self._passed = 0
             return [], []
-        steps, declined = orphans(snapshot, found, before, self.broker.evidence.connected().strangers)
+        steps, declined = orphans(snapshot, found, before, self.broker.evidence.connected().agentless_connections)
         # What stays is passed over next time: others may be behind it.
         self._passed = self._passed + len(found) - len(steps) if len(found) == _UNTOUCHED_A_TURN else 0
         return [*steps], declined
@@ -130,9 +130,9 @@ class Sweep:
 
     def _absent(self, wanted: list[OpenTask], lists: list[tuple[str, int, int]]) -> set[str]:
         """Those that are in no hand and no lane. Hands first and last: what is taken meanwhile is in one of the two."""
-        ids = {one.task_id for one in wanted} - self.broker.lost.in_hands()
+        ids = {one.task_id for one in wanted} - self.broker.lost.unacked_ids()
         ids -= self.broker.lost.present(ids, lists) if ids else set()
-        return ids - self.broker.lost.in_hands() if ids else set()
+        return ids - self.broker.lost.unacked_ids() if ids else set()
 
     def _sure(self, missing: list[OpenTask], snapshot: Snapshot) -> tuple[list[Resend], list[Declined]]:
         """Without those of which a result says that they have run, and those that a worker without the agent runs.
@@ -148,7 +148,7 @@ class Sweep:
             if task_id in records and not self.dry_run:
                 lost.close(task_id, records[task_id], state)
         left = [one for one in missing if one.task_id in records and one.task_id not in ended]
-        if not left or not self.broker.evidence.connected().strangers:
+        if not left or not self.broker.evidence.connected().agentless_connections:
             return resends(left), []
         if lost.keeps_results():
             stock = AgentlessWorkers(self.broker.client, self.broker.keys, self.broker.control)

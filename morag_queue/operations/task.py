@@ -159,10 +159,10 @@ class TaskExplainer:
 def not_seen(broker: RedisBroker) -> str:
     """What nobody can tell of workers without the agent; '' where there are none."""
     with broker.translated():
-        strangers = broker.evidence.connected().strangers
-    if not strangers:
+        agentless = broker.evidence.connected().agentless_connections
+    if not agentless:
         return ""
-    return f"{strangers} connections are of workers without the agent, and what these have in hand is not seen"
+    return f"{agentless} connections are of workers without the agent, and what these have in hand is not seen"
 
 
 _REVOKED = "; it was cancelled: its worker was told to drop it"

@@ -54,7 +54,6 @@ def _waiting(look: TaskExplainer, found: TaskHit, reason: str) -> Step:
         "task": task.task,
         "lane": task.lane,
         "level": task.level,
-        "ended_at": round(look.snapshot.taken_at, 3),
         "error": reason,
         "entry": entry or {"message": found.raw},
     }

@@ -297,7 +297,7 @@ class Watch:
     def _care_for_stock(self) -> None:
         """Workers without the agent are looked after by threads, from the first time that some are seen."""
         with self._broker.translated():
-            strangers = self._broker.evidence.connected().strangers
+            strangers = self._broker.evidence.connected().agentless_connections
         if strangers and self._stock is None:
             self._stock = AgentlessCare(self._broker, self._tell, lambda: self._leader is not None)
             self._stock.begin()

@@ -10,10 +10,16 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from morag_queue.broker import scripts
+from morag_queue.agent.claim_request import ClaimCall, ClaimLane, claim_call
 from morag_queue.broker.keys import KOMBU_SEP, Keys
+from morag_queue.broker.scripts import Script
 
-LANES = (("cpu_standard.w1", "cpu_standard", "1"), ("cpu_standard", "cpu_standard", ""), ("cpu_batch", "cpu_batch", ""))
+OWN, SHARED, BATCH = (
+    ClaimLane("cpu_standard.w1", "cpu_standard", is_own=True),
+    ClaimLane("cpu_standard", "cpu_standard", is_own=False),
+    ClaimLane("cpu_batch", "cpu_batch", is_own=False),
+)
+LANES = (OWN, SHARED, BATCH)
 LAYOUTS = {"default": Keys(), "prefix and separator": Keys("fleet", "app-7:", "::")}
 
 
@@ -80,12 +86,8 @@ class Bench:
     def claim(self, worker: str = "w1", incarnation: str = "run-1", lanes: Any = LANES) -> Taken | None:
         self._tags += 1
         tag = f"new-tag-{self._tags}"
-        k = self.keys
-        fixed = [k.unacked, k.unacked_index, k.held, k.cordons, k.paused, k.incarnations]
-        lists = [k.list(name, level) for level in range(10) for name, _, _ in lanes]
-        words = [word for lane in lanes for word in lane]
-        arguments = [worker, incarnation, tag, len(lanes), *words, *range(10)]
-        answer = scripts.script(self.client, "claim")(keys=fixed + lists, args=arguments)
+        call = claim_call(worker, incarnation, lanes, range(10), self.keys, tag)
+        answer = Script(self.client, self.keys, ClaimCall)(call)
         return Taken(answer[0].decode(), answer[1], tag) if answer else None
 
     def claimed_ids(self, **how: Any) -> list[str]:

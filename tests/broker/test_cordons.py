@@ -8,7 +8,7 @@ from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.broker.workers import Cordons, Registry
 from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.model import Capability, Cordon, WorkerInfo, WorkerStatus
-from tests.broker.conftest import Bench
+from tests.broker.conftest import SHARED, Bench
 
 CORDONED, DRAINING, DRAINED = WorkerStatus.CORDONED, WorkerStatus.DRAINING, WorkerStatus.DRAINED
 
@@ -90,9 +90,9 @@ class Ender:
 
     def ends(self, worker: str, outcome: str, blame: Blame = Blame.UNCLEAR) -> None:
         self.bench.send()
-        taken = self.bench.claim(worker=worker, lanes=(("cpu_standard", "cpu_standard", ""),))
+        taken = self.bench.claim(worker=worker, lanes=(SHARED,))
         if taken is None:  # it is held back: what it ends now it had before
-            taken = self.bench.claim(worker="other", lanes=(("cpu_standard", "cpu_standard", ""),))
+            taken = self.bench.claim(worker="other", lanes=(SHARED,))
         assert self.ledger.settle(
             TaskEnd(taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, {"state": outcome}, blame)
         )

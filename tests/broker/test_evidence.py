@@ -38,15 +38,15 @@ def test_connections_are_counted_by_name_and_killed_by_name(bench: Bench, eviden
 
 
 def test_who_waits_for_messages_without_our_name_is_a_stranger(bench: Bench, evidence: ClientConnections):
-    assert evidence.connected().strangers == 0
+    assert evidence.connected().agentless_connections == 0
     with redis.Redis.from_url(bench.client_url) as listener, listener.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
-        assert evidence.connected().strangers == 1
+        assert evidence.connected().agentless_connections == 1
     with redis.Redis.from_url(bench.client_url, client_name="mq.w") as ours, ours.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
-        assert evidence.connected().strangers == 0
+        assert evidence.connected().agentless_connections == 0
 
 
 def test_a_fenced_name_is_refused_to_the_old_run_and_given_to_a_new_one(bench: Bench, evidence: ClientConnections):

@@ -84,7 +84,7 @@ def test_in_hands_are_those_with_a_holder_and_those_without(bench: Bench, lost: 
     _, second = bench.claim(), bench.claim()
     bench.client.hdel(bench.keys.held, second.tag)
     bench.client.hset(bench.keys.unacked, "x", "not a message")
-    assert lost.in_hands() == set(sent)
+    assert lost.unacked_ids() == set(sent)
 
 
 def again(seen: str) -> ResendRequest:

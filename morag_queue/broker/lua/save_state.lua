@@ -1,0 +1,14 @@
+--#include args lease
+-- Save the state of the balancing loop; a superseded leader saves nothing.
+--
+-- memory  string, JSON
+-- term    the term of the caller's lease, or ''
+-- Errors: STALE when the lease has another term.
+
+local key = named(KEYS, 'memory', 'lease')
+local arg = named(ARGV, 'state', 'term')
+
+local refusal = stale(key.lease, arg.term)
+if refusal then return refusal end
+redis.call('SET', key.memory, arg.state)
+return 1
