@@ -2,8 +2,6 @@
 
 from celery import Celery
 
-from morag_queue.broker import acl as acl
-from morag_queue.broker.acl import ARGUMENTS, used_by_scripts
 from morag_queue.broker.inspection import families, named
 from morag_queue.broker.keys import Keys
 from morag_queue.core.doctor import Code, Severity
@@ -13,18 +11,6 @@ def test_every_key_that_we_name_says_its_type():
     members = {getattr(Keys(), name) for name, member in vars(Keys).items() if isinstance(member, property)}
     assert named(Keys()).keys() == members, "its description in Keys should begin with hash:, set:, string:, list: …"
     assert {"mq:task:", "mq:minute:", "mq:hour:"} <= set(families(Keys()))
-
-
-def test_every_command_of_the_scripts_can_be_tried():
-    assert used_by_scripts() - ARGUMENTS.keys() == set()
-
-
-def test_every_command_is_tried_with_arguments_that_the_server_takes(client):
-    tried = [["MULTI"], *(acl._command(name, "k") for name in ARGUMENTS)]
-    connection = client.connection_pool.get_connection()
-    assert {reply for command in tried if (reply := acl._reply(connection, command))} == set()
-    connection.disconnect()
-    assert client.dbsize() == 0
 
 
 def test_a_fleet_that_works_leaves_no_key_that_the_doctor_does_not_know(examine, register, queue):
