@@ -1,7 +1,7 @@
 """The Lua scripts and their calls.
 
-Each script in `lua/` names its keys and arguments at its top (`named`, `records`). Its call is a dataclass with the
-same names in the same order; a test compares the two. Fragments that scripts share are in `lua/lib/`.
+Each script in `lua/` names its keys and arguments at its top (`key`, `arg`). Its call is a dataclass with the same
+names in the same order; a test compares the two. Fragments that scripts share are in `lua/lib/`.
 """
 
 from collections.abc import Sequence

@@ -8,13 +8,13 @@
 -- 'draining' (it is to claim nothing, and to give back what it has not begun).
 -- A tag that was acknowledged meanwhile stays gone: XX touches only existing members.
 
-local key = named(KEYS, 'beats', 'incarnations', 'workers', 'unacked_index', 'cordons')
-local arg = named(ARGV, 'worker', 'incarnation', 'figures', 'tags...')
+local key = {beats = KEYS[1], incarnations = KEYS[2], workers = KEYS[3], unacked_index = KEYS[4], cordons = KEYS[5]}
+local arg = {worker = ARGV[1], incarnation = ARGV[2], figures = ARGV[3], tags = rest(ARGV, 4)}
 
 local acting = redis.call('HGET', key.incarnations, arg.worker)
 if acting and acting ~= arg.incarnation then return 'fenced' end
 if redis.call('HEXISTS', key.workers, arg.worker) == 0 then return 'unknown' end
-local now = clock()
+local now = string.format('%.6f', clock())
 -- Deleted first: a server out of memory lets a script continue whose first write frees some. Otherwise workers that
 -- cannot write their heartbeat would look dead.
 redis.call('HDEL', key.beats, arg.worker)

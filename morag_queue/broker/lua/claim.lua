@@ -1,4 +1,4 @@
---#include args clock cordon message
+--#include args clock cordon message records
 -- Claim the next message for one worker and record the holder, in one step.
 --
 -- kombu pops first and writes `unacked` second: a worker killed in between has destroyed the message. An empty claim only
@@ -16,9 +16,11 @@
 -- Errors: FENCED when another incarnation acts under this worker's name.
 -- Invariant: a message is in a lane, or in unacked with a holder; never in neither.
 
-local key = named(KEYS, 'unacked', 'unacked_index', 'held', 'cordons', 'paused', 'incarnations', 'lists...')
-local arg = named(ARGV, 'tag', 'worker', 'incarnation', 'levels', 'lanes...')
-local lanes = records({}, {}, arg.lanes, {'name', 'queue', 'is_own'})
+local key = {
+    unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], cordons = KEYS[4], paused = KEYS[5],
+    incarnations = KEYS[6], lists = rest(KEYS, 7),
+}
+local arg = {tag = ARGV[1], worker = ARGV[2], incarnation = ARGV[3], levels = ARGV[4], lanes = rest(ARGV, 5)}
 
 local DEEPEST = 1000  -- messages of a list that are tried; those that are not Celery's stay where they are
 
@@ -58,10 +60,10 @@ local function claim(list, lane, level)
     redis.call('HDEL', key.held, arg.tag)
     local message, id = take(list)
     if not message then return end
-    local seconds, now = clock()
+    local now = clock()
     local ms = string.format('%.0f', math.floor(now * 1000))
     redis.call('HSET', key.unacked, arg.tag, '[' .. message .. ', "", ' .. quoted(lane) .. ']')
-    redis.call('ZADD', key.unacked_index, seconds, arg.tag)
+    redis.call('ZADD', key.unacked_index, string.format('%.6f', now), arg.tag)
     local holder = {arg.worker, arg.incarnation, id, lane, level, tonumber(ms)}
     redis.call('HSET', key.held, arg.tag, cjson.encode(holder))
     return {lane, message, ms}
@@ -75,6 +77,7 @@ local cordon = cordon_state(key.cordons, arg.worker)
 if cordon ~= '' and cordon ~= 'cordoned' then return end
 -- One command for all lists: many idle workers claim at every push.
 if redis.call('EXISTS', unpack(key.lists)) == 0 then return end
+local lanes = records({}, {}, arg.lanes, {'name', 'queue', 'is_own'})  -- not before: an idle worker's claim ends above
 local paused = {}
 for _, queue in ipairs(redis.call('SMEMBERS', key.paused)) do paused[queue] = true end
 

@@ -8,8 +8,8 @@
 -- Returns 1; 0 when the present state is none of these: then nothing was changed.
 -- Errors: STALE when the lease has another term.
 
-local key = named(KEYS, 'cordons', 'lease')
-local arg = named(ARGV, 'worker', 'record', 'term', 'over...')
+local key = {cordons = KEYS[1], lease = KEYS[2]}
+local arg = {worker = ARGV[1], record = ARGV[2], term = ARGV[3], over = rest(ARGV, 4)}
 
 local refusal = stale(key.lease, arg.term)
 if refusal then return refusal end

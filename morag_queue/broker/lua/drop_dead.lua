@@ -1,4 +1,4 @@
---#include args json
+--#include args json records
 -- Drop dead letters.
 --
 -- dead, graves  see keys.py
@@ -6,8 +6,8 @@
 -- letters       task: the ledger key;  id: the task id
 -- Returns the number of dead letters dropped.
 
-local key = named(KEYS, 'dead', 'graves', 'letters...')
-local arg = named(ARGV, 'retention', 'letters...')
+local key = {dead = KEYS[1], graves = KEYS[2], letters = rest(KEYS, 3)}
+local arg = {retention = ARGV[1], letters = rest(ARGV, 2)}
 local letters = records(key.letters, {'task'}, arg.letters, {'id'})
 
 local dropped = 0

@@ -1,4 +1,4 @@
---#include args clock end_task
+--#include args clock end_task json records
 -- Edit chosen waiting messages of one list: cancel them, or move them to another list in a new form.
 --
 -- Each is edited only if its text is still what the caller read. The caller makes the new text; the ledger record changes
@@ -13,14 +13,17 @@
 -- Returns 1 for each edit that was made, 0 for each message that was no longer there: then nothing of it was changed.
 -- Invariant: a message is in exactly one list, or cancelled with a record that says so.
 
-local key = named(KEYS, 'lanes', 'totals', 'minutes', 'hours', 'figures', 'attempts', 'dead', 'graves', 'source', 'edits...')
-local arg = named(ARGV, 'retention', 'edits...')
+local key = {
+    lanes = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
+    dead = KEYS[7], graves = KEYS[8], source = KEYS[9], edits = rest(KEYS, 10),
+}
+local arg = {retention = ARGV[1], edits = rest(ARGV, 2)}
 local edits = records(key.edits, {'target', 'task'}, arg.edits,
     {'task_id', 'depth', 'raw', 'text', 'record', 'queue', 'worker_lane'})
 
 local REMOVED = '\0morag-queue: taken out'
 local shift, taken, answer = 0, 0, {}
-local _, now = clock()
+local now = clock()
 
 -- Marked here and removed at the end, so that the depths of the others stay valid.
 local function take_out(depth, text)
@@ -56,7 +59,7 @@ for _, edit in ipairs(edits) do
     redis.call('LLEN', edit.target)
     if edit.worker_lane ~= '' then redis.call('SCARD', key.lanes) end
 end
-if cancels then check_counters(key, now) end
+if cancels then check_end(key, now) end
 
 for i, edit in ipairs(edits) do
     answer[i] = 0

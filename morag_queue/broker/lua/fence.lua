@@ -1,4 +1,4 @@
---#include args lease
+--#include lease
 -- Take a worker's name from the incarnation that acts under it: its next claim and its next beat are refused, and it gives
 -- up the messages it holds.
 --
@@ -8,8 +8,8 @@
 -- Returns '' when the worker is fenced; else the incarnation that acts under its name now: then nothing was changed.
 -- Errors: STALE when the lease has another term.
 
-local key = named(KEYS, 'incarnations', 'lease')
-local arg = named(ARGV, 'worker', 'incarnation', 'term')
+local key = {incarnations = KEYS[1], lease = KEYS[2]}
+local arg = {worker = ARGV[1], incarnation = ARGV[2], term = ARGV[3]}
 
 local refusal = stale(key.lease, arg.term)
 if refusal then return refusal end

@@ -6,8 +6,8 @@
 -- Returns for each open task {index of its key, enqueued at (text), queue, level}.
 -- The record is searched as text, for it holds a task's arguments. The fields needed here come before these.
 
-local key = named(KEYS, 'tasks...')
-local arg = named(ARGV, 'before')
+local key = {tasks = rest(KEYS, 1)}
+local arg = {before = ARGV[1]}
 
 local answer, before = {}, tonumber(arg.before)
 for i, task in ipairs(key.tasks) do

@@ -5,8 +5,8 @@
 -- Returns the ids that occur there as the value of some "id": a header of the same name can make a task look present,
 -- never absent.
 
-local key = named(KEYS, 'list')
-local arg = named(ARGV, 'first', 'last', 'ids...')
+local key = {list = KEYS[1]}
+local arg = {first = ARGV[1], last = ARGV[2], ids = rest(ARGV, 3)}
 
 local wanted, found = {}, {}
 for _, id in ipairs(arg.ids) do wanted[id] = true end

@@ -1,4 +1,4 @@
---#include args message
+--#include message
 -- Find tasks in a part of one list by their id or a prefix of it. Reads only.
 --
 -- needle    the id or prefix as it is written in JSON;  id  the same, as it is
@@ -8,8 +8,8 @@
 --
 -- A caller reads from the deepest index to -1: messages that are taken or pushed meanwhile cannot be skipped.
 
-local key = named(KEYS, 'list')
-local arg = named(ARGV, 'needle', 'id', 'is_whole', 'first', 'last', 'limit')
+local key = {list = KEYS[1]}
+local arg = {needle = ARGV[1], id = ARGV[2], is_whole = ARGV[3], first = ARGV[4], last = ARGV[5], limit = ARGV[6]}
 local limit = tonumber(arg.limit)
 
 -- Plain text first: a message is decoded only where the text is the beginning of an "id".

@@ -1,4 +1,4 @@
---#include args lease
+--#include args lease records
 -- Write the corrections, and subtract the sums they were learned from; what was added meanwhile stays for the next call.
 --
 -- surprises, corrections  see keys.py (corrections: JSON)
@@ -6,8 +6,8 @@
 -- sums  field; runs; log_error: their sum
 -- Errors: STALE when the lease has another term.
 
-local key = named(KEYS, 'surprises', 'corrections', 'lease')
-local arg = named(ARGV, 'text', 'term', 'sums...')
+local key = {surprises = KEYS[1], corrections = KEYS[2], lease = KEYS[3]}
+local arg = {text = ARGV[1], term = ARGV[2], sums = rest(ARGV, 3)}
 local sums = records({}, {}, arg.sums, {'field', 'runs', 'log_error'})
 
 local refusal = stale(key.lease, arg.term)

@@ -1,4 +1,4 @@
---#include args clock
+--#include clock
 -- Take, renew or give up the lease: one leader per fleet, by the server's clock alone. Each lease that is taken gets a new
 -- term; every write of a leader names its term, so a leader that slept past its lease changes nothing when it wakes.
 --
@@ -9,8 +9,8 @@
 -- Returns take: the lease in force now, the holder's or another's;  renew: the lease, or nil when it is lost;
 --         give_up: 1, or 0 when it was lost.
 
-local key = named(KEYS, 'lease', 'terms', 'watched')
-local arg = named(ARGV, 'action', 'holder', 'term', 'ttl_ms', 'who', 'verb')
+local key = {lease = KEYS[1], terms = KEYS[2], watched = KEYS[3]}
+local arg = {action = ARGV[1], holder = ARGV[2], term = ARGV[3], ttl_ms = ARGV[4], who = ARGV[5], verb = ARGV[6]}
 
 local text = redis.call('GET', key.lease)
 local lease = text and cjson.decode(text)
@@ -19,7 +19,7 @@ local is_own = lease and lease.holder == arg.holder and (arg.action == 'take' or
 if arg.action == 'give_up' then return is_own and redis.call('DEL', key.lease) or 0 end
 if arg.action == 'renew' and not is_own then return nil end
 if arg.action == 'take' and lease and not is_own then return text end
-local _, now = clock()
+local now = clock()
 if not is_own then
     lease = {holder = arg.holder, term = redis.call('INCR', key.terms), who = arg.who, verb = arg.verb, since = now}
 end

@@ -1,4 +1,4 @@
---#include args lease message
+--#include lease message
 -- Move messages from one lane to another, at one level, oldest first, to the end of the waiting messages.
 --
 -- Each gets its new address. Payloads never travel through a client.
@@ -13,8 +13,10 @@
 -- Errors: STALE when the lease has another term.
 -- Invariant: every message is in exactly one of the two lists, before and after, also when the script is refused whole.
 
-local key = named(KEYS, 'lease', 'lanes', 'source', 'target')
-local arg = named(ARGV, 'from_lane', 'to_lane', 'count', 'skip', 'keeps_gpu', 'term')
+local key = {lease = KEYS[1], lanes = KEYS[2], source = KEYS[3], target = KEYS[4]}
+local arg = {
+    from_lane = ARGV[1], to_lane = ARGV[2], count = ARGV[3], skip = ARGV[4], keeps_gpu = ARGV[5], term = ARGV[6],
+}
 local count, skip, keeps_gpu = tonumber(arg.count), tonumber(arg.skip), arg.keeps_gpu == '1'
 
 local refusal = stale(key.lease, arg.term)

@@ -1,4 +1,4 @@
---#include args lease message
+--#include lease message
 -- Move one chosen message to another lane, another level, or both; to the end of the waiting messages.
 --
 -- Its text gets the new address and, where the level changes, the new priority: kombu's restore uses these. The priority
@@ -16,8 +16,11 @@
 -- Errors: STALE when the lease has another term.
 -- Invariant: the message is in exactly one of the two lists, before and after, also when the script is refused whole.
 
-local key = named(KEYS, 'lease', 'lanes', 'source', 'target', 'task')
-local arg = named(ARGV, 'task_id', 'needle', 'lane', 'level', 'to_level', 'keeps_gpu', 'depth', 'exact', 'term')
+local key = {lease = KEYS[1], lanes = KEYS[2], source = KEYS[3], target = KEYS[4], task = KEYS[5]}
+local arg = {
+    task_id = ARGV[1], needle = ARGV[2], lane = ARGV[3], level = ARGV[4], to_level = ARGV[5], keeps_gpu = ARGV[6],
+    depth = ARGV[7], exact = ARGV[8], term = ARGV[9],
+}
 local depth = tonumber(arg.depth)
 
 local refusal = stale(key.lease, arg.term)

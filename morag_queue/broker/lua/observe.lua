@@ -8,9 +8,11 @@
 --          {lane, {lengths}, {ends}}…}
 -- An end is {oldest…, newest…}, both towards the middle, no message twice. Bodies are left out: a payload may be large.
 
-local key = named(KEYS, 'workers', 'beats', 'cordons', 'incarnations', 'held', 'paused', 'totals', 'lease', 'corrections',
-    'lanes')
-local arg = named(ARGV, 'prefix', 'sep', 'depth', 'shared_lanes...')
+local key = {
+    workers = KEYS[1], beats = KEYS[2], cordons = KEYS[3], incarnations = KEYS[4], held = KEYS[5], paused = KEYS[6],
+    totals = KEYS[7], lease = KEYS[8], corrections = KEYS[9], lanes = KEYS[10],
+}
+local arg = {prefix = ARGV[1], sep = ARGV[2], depth = ARGV[3], shared_lanes = rest(ARGV, 4)}
 
 local LEVELS, depth = 9, tonumber(arg.depth)
 local time = redis.call('TIME')

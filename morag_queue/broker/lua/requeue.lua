@@ -1,4 +1,4 @@
---#include args clock end_task lease message
+--#include clock end_task ended_record lease message unacked
 -- Take one message back from a worker (it is dead, fenced, or gives it back) and put it first in a lane.
 --
 -- It gets a new delivery tag: a late ack, reject, requeue or close of the old owner, under the old tag, finds nothing.
@@ -18,10 +18,16 @@
 -- Errors: STALE when the lease has another term.
 -- Invariant: the message is in exactly one of unacked, the list, and dead.
 
-local key = named(KEYS, 'unacked', 'unacked_index', 'held', 'revoked', 'lease', 'totals', 'minutes', 'hours', 'figures',
-    'attempts', 'dead', 'graves', 'list', 'task')
-local arg = named(ARGV, 'tag', 'incarnation', 'new_tag', 'lane', 'level', 'queue', 'max_deaths', 'why', 'untouched_since',
-    'eta', 'retention', 'term')
+local key = {
+    unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], revoked = KEYS[4], lease = KEYS[5], totals = KEYS[6],
+    minutes = KEYS[7], hours = KEYS[8], figures = KEYS[9], attempts = KEYS[10], dead = KEYS[11], graves = KEYS[12],
+    list = KEYS[13], task = KEYS[14],
+}
+local arg = {
+    tag = ARGV[1], incarnation = ARGV[2], new_tag = ARGV[3], lane = ARGV[4], level = ARGV[5], queue = ARGV[6],
+    max_deaths = ARGV[7], why = ARGV[8], untouched_since = ARGV[9], eta = ARGV[10], retention = ARGV[11],
+    term = ARGV[12],
+}
 
 local refusal = stale(key.lease, arg.term)
 if refusal then return refusal end
@@ -33,7 +39,7 @@ if arg.untouched_since ~= '' then
     if touched and tonumber(touched) >= tonumber(arg.untouched_since) then return 'gone' end
 end
 
-local _, now = clock()
+local now = clock()
 local worker = owner and owner[1] or ''
 
 local function release()
@@ -52,7 +58,7 @@ end
 local record = redis.call('HGET', key.unacked, arg.tag)
 if not record and not owner then return 'gone' end
 if not record or redis.call('ZSCORE', key.revoked, arg.tag) then
-    check_counters(key, now)
+    check_end(key, now)
     redis.call('ZREM', key.revoked, arg.tag)
     release()
     local outcome = record and 'cancelled' or 'failed'
@@ -79,7 +85,7 @@ if id ~= '' and arg.max_deaths ~= '' then
     story[#story + 1] = {math.floor(now), worker, arg.why}
 end
 if story and #story > tonumber(arg.max_deaths) then
-    check_counters(key, now)
+    check_end(key, now)
     local entry = redis.call('GET', key.task)
     local is_open = entry and field(entry, 'state') == 'queued'
     finish(id, 'quarantined', 'its workers died over it ' .. #story .. ' times', {

@@ -1,4 +1,4 @@
---#include args clock end_task lease
+--#include clock end_task json lease
 -- Queue a task again that the ledger has open and that is nowhere on the broker.
 --
 -- list      where the message goes, first;  task  its ledger key
@@ -9,19 +9,24 @@
 -- ended, or was sent again): then nothing was changed.
 -- Errors: STALE when the lease has another term.
 
-local key = named(KEYS, 'lease', 'totals', 'minutes', 'hours', 'figures', 'attempts', 'dead', 'graves', 'list', 'task')
-local arg = named(ARGV, 'task_id', 'seen', 'record', 'message', 'lane', 'level', 'queue', 'max_losses', 'why', 'retention',
-    'term')
+local key = {
+    lease = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
+    dead = KEYS[7], graves = KEYS[8], list = KEYS[9], task = KEYS[10],
+}
+local arg = {
+    task_id = ARGV[1], seen = ARGV[2], record = ARGV[3], message = ARGV[4], lane = ARGV[5], level = ARGV[6],
+    queue = ARGV[7], max_losses = ARGV[8], why = ARGV[9], retention = ARGV[10], term = ARGV[11],
+}
 
 local refusal = stale(key.lease, arg.term)
 if refusal then return refusal end
 if redis.call('GET', key.task) ~= arg.seen then return 'changed' end
-local _, now = clock()
+local now = clock()
 local known = redis.call('HGET', key.attempts, 'story|' .. arg.task_id)
 local story = known and cjson.decode(known) or {}
 story[#story + 1] = {math.floor(now), '', arg.why}
 if #story > tonumber(arg.max_losses) then
-    check_counters(key, now)
+    check_end(key, now)
     end_task(key, {
         id = arg.task_id, key = key.task, outcome = 'quarantined', worker = '', queue = arg.queue, at = now,
         error = 'it was lost ' .. #story .. ' times', wait_ms = '', run_ms = '', lane = arg.lane,

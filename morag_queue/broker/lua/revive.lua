@@ -1,4 +1,3 @@
---#include args
 -- Take a task out of `dead` and queue it again, in one step.
 --
 -- list   where it goes;  task  its ledger key;  lanes  set of the worker lanes that were ever used
@@ -9,8 +8,11 @@
 -- Returns 1, or 0 when it is no longer in `dead` as it was read: then nothing was changed.
 -- Invariant: the message is in dead or in a list, in exactly one of them.
 
-local key = named(KEYS, 'dead', 'graves', 'attempts', 'lanes', 'list', 'task')
-local arg = named(ARGV, 'task_id', 'seen', 'message', 'record', 'deaths', 'story', 'worker_lane')
+local key = {dead = KEYS[1], graves = KEYS[2], attempts = KEYS[3], lanes = KEYS[4], list = KEYS[5], task = KEYS[6]}
+local arg = {
+    task_id = ARGV[1], seen = ARGV[2], message = ARGV[3], record = ARGV[4], deaths = ARGV[5], story = ARGV[6],
+    worker_lane = ARGV[7],
+}
 
 if redis.call('HGET', key.dead, arg.task_id) ~= arg.seen then return 0 end
 -- A key of another type fails here, before the first write.

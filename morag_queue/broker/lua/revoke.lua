@@ -1,12 +1,12 @@
---#include args clock
+--#include clock
 -- Mark a held message as cancelled, by the server's clock, and drop old marks.
 --
 -- revoked  zset of tags, see keys.py
 
-local key = named(KEYS, 'revoked')
-local arg = named(ARGV, 'tag', 'keep_seconds')
+local key = {revoked = KEYS[1]}
+local arg = {tag = ARGV[1], keep_seconds = ARGV[2]}
 
-local seconds, now = clock()
+local now = clock()
 redis.call('ZREMRANGEBYSCORE', key.revoked, '-inf', now - arg.keep_seconds)
-redis.call('ZADD', key.revoked, seconds, arg.tag)
+redis.call('ZADD', key.revoked, string.format('%.6f', now), arg.tag)
 return 1

@@ -8,7 +8,7 @@
 -- lanes      the shared lanes, with their prefix
 -- Returns {next cursor ('0' at the end), {name, type, name, type…}}
 
-local arg = named(ARGV, 'cursor', 'count', 'prefix', 'families', 'lanes...')
+local arg = {cursor = ARGV[1], count = ARGV[2], prefix = ARGV[3], families = ARGV[4], lanes = rest(ARGV, 5)}
 local families = cjson.decode(arg.families)
 
 local function begins_with_one_of(key, prefixes)

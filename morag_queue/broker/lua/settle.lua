@@ -1,4 +1,4 @@
---#include args clock cordon end_task message
+--#include args clock cordon end_task json unacked
 -- Settle one message: remove it from the worker, close its ledger entry and count it; all or nothing.
 --
 -- The ledger and the broker cannot disagree: with two steps, a worker killed between them would leave a finished task
@@ -16,11 +16,18 @@
 -- queues     all queues
 -- Returns 1; 0 when the message is no longer this worker's: then nothing was changed.
 
-local key = named(KEYS, 'unacked', 'unacked_index', 'held', 'totals', 'minutes', 'hours', 'figures', 'attempts', 'dead',
-    'graves', 'cordons', 'journal', 'surprises', 'workers', 'task')
-local arg = named(ARGV, 'tag', 'outcome', 'task_id', 'worker', 'queue', 'record', 'error', 'retention',
-    'wait_ms', 'wait_bucket', 'run_ms', 'run_bucket', 'blame', 'breaker_failures', 'breaker_seconds', 'journal_length',
-    'work', 'log_error_on_cpu', 'log_error_on_gpu', 'queues...')
+local key = {
+    unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], totals = KEYS[4], minutes = KEYS[5], hours = KEYS[6],
+    figures = KEYS[7], attempts = KEYS[8], dead = KEYS[9], graves = KEYS[10], cordons = KEYS[11], journal = KEYS[12],
+    surprises = KEYS[13], workers = KEYS[14], task = KEYS[15],
+}
+local arg = {
+    tag = ARGV[1], outcome = ARGV[2], task_id = ARGV[3], worker = ARGV[4], queue = ARGV[5], record = ARGV[6],
+    error = ARGV[7], retention = ARGV[8], wait_ms = ARGV[9], wait_bucket = ARGV[10], run_ms = ARGV[11],
+    run_bucket = ARGV[12], blame = ARGV[13], breaker_failures = ARGV[14], breaker_seconds = ARGV[15],
+    journal_length = ARGV[16], work = ARGV[17], log_error_on_cpu = ARGV[18], log_error_on_gpu = ARGV[19],
+    queues = rest(ARGV, 20),
+}
 local outcome, worker = arg.outcome, arg.worker
 local is_failure = outcome == 'failed'
 
@@ -69,10 +76,12 @@ end
 
 -- These change nothing, but fail where a key has another type: before the first write, not after. A server out of memory
 -- lets a script continue whose first write frees some.
-local _, now = clock()
-for _, name in ipairs({'held', 'totals', 'figures', 'attempts', 'dead'}) do redis.call('HDEL', key[name], '') end
+local now = clock()
+name_counters(key, now)
+for _, name in ipairs({'held', 'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do
+    redis.call('HDEL', key[name], '')
+end
 for _, name in ipairs({'unacked_index', 'graves'}) do redis.call('ZREM', key[name], '') end
-for _, counters in ipairs({minute_key(key, now), hour_key(key, now)}) do redis.call('HDEL', counters, '') end
 local unacked, held
 if is_failure then
     redis.call('HDEL', key.cordons, '')

@@ -1,4 +1,4 @@
---#include args clock counters
+--#include args clock counters records
 -- Queue messages: each message and its ledger entry together, or neither; an id that is still open is refused.
 --
 -- lanes     set of the worker lanes that were ever used
@@ -8,16 +8,16 @@
 -- Returns for each message 1 (queued) or 0 (that id is still open: nothing was changed). A message that this very call
 -- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended since.
 
-local key = named(KEYS, 'lanes', 'minutes', 'hours', 'messages...')
-local arg = named(ARGV, 'messages...')
+local key = {lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], messages = rest(KEYS, 4)}
+local arg = {messages = rest(ARGV, 1)}
 local messages = records(key.messages, {'task', 'list'}, arg.messages, {'message', 'entry', 'queue', 'worker_lane'})
 
-local _, now = clock()
-local minute, hour = minute_key(key, now), hour_key(key, now)
+local now = clock()
+name_counters(key, now)
 -- A key of another type fails here, before the first message is queued.
 redis.call('SCARD', key.lanes)
-redis.call('HLEN', minute)
-redis.call('HLEN', hour)
+redis.call('HLEN', key.minute)
+redis.call('HLEN', key.hour)
 for i, message in ipairs(messages) do
     if i == 1 or message.list ~= messages[i - 1].list then redis.call('LLEN', message.list) end
 end
@@ -39,10 +39,8 @@ for i, message in ipairs(messages) do
     end
     answer[i] = (is_new or is_ours) and 1 or 0
 end
-for queue, count in pairs(queued) do
-    redis.call('HINCRBY', minute, queue .. '|arrived', count)
-    redis.call('HINCRBY', hour, queue .. '|arrived', count)
+for queue, number in pairs(queued) do
+    count(key.minute, queue .. '|arrived', number, MINUTE_TTL)
+    count(key.hour, queue .. '|arrived', number, HOUR_TTL)
 end
-redis.call('EXPIRE', minute, MINUTE_TTL)
-redis.call('EXPIRE', hour, HOUR_TTL)
 return answer

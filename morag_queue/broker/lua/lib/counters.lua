@@ -1,19 +1,19 @@
 -- Counters by minute, by hour and of all time.
---
--- key.minutes and key.hours are prefixes: the number of the minute or hour by the server's clock completes them.
 
 local MINUTE_TTL, HOUR_TTL = 25 * 3600, 32 * 86400  -- a day and an hour of grace; a month
 
-local function minute_key(key, now)
-    return key.minutes .. math.floor(now / 60)
+-- Sets key.minute and key.hour: key.minutes and key.hours are prefixes, completed by the number of the minute or hour.
+local function name_counters(key, now)
+    key.minute, key.hour = key.minutes .. math.floor(now / 60), key.hours .. math.floor(now / 3600)
 end
 
-local function hour_key(key, now)
-    return key.hours .. math.floor(now / 3600)
+-- Adds to one field. A first count may be the key's first: it gets its expiry.
+local function count(counters, field, number, ttl)
+    local is_first = redis.call('HINCRBY', counters, field, number) == tonumber(number)
+    if is_first and ttl then redis.call('EXPIRE', counters, ttl) end
 end
 
-local function add_end(counters, task)
-    redis.call('HINCRBY', counters, task.queue .. '|' .. task.outcome, 1)
+local function count_times(counters, task)
     if task.wait_ms ~= '' then
         redis.call('HINCRBY', counters, task.queue .. '|wait_ms', task.wait_ms)
         redis.call('HINCRBY', counters, task.queue .. '|wait|' .. task.wait_bucket, 1)
@@ -26,17 +26,18 @@ end
 
 -- Counts one end. `task`: outcome, worker, queue, wait_ms, wait_bucket, run_ms, run_bucket; '' = not known. Without a
 -- queue of ours it counts for the worker only.
-local function count_end(key, task, now)
+local function count_end(key, task)
     if task.worker ~= '' then
         redis.call('HINCRBY', key.totals, task.outcome .. '|' .. task.worker, 1)
         if task.run_ms ~= '' then redis.call('HINCRBY', key.totals, 'run_ms|' .. task.worker, task.run_ms) end
     end
     if task.queue == '' then return end
     redis.call('HINCRBY', key.totals, task.outcome .. '||' .. task.queue, 1)
-    local minute, hour = minute_key(key, now), hour_key(key, now)
-    add_end(minute, task)
-    redis.call('EXPIRE', minute, MINUTE_TTL)
-    add_end(hour, task)
-    redis.call('EXPIRE', hour, HOUR_TTL)
-    add_end(key.figures, task)
+    local ended = task.queue .. '|' .. task.outcome
+    count(key.minute, ended, 1, MINUTE_TTL)
+    count(key.hour, ended, 1, HOUR_TTL)
+    count(key.figures, ended, 1)
+    count_times(key.minute, task)
+    count_times(key.hour, task)
+    count_times(key.figures, task)
 end

@@ -1,30 +1,14 @@
---#include json counters dead_letter
+--#include counters dead_letter
 -- The bookkeeping of a task's end. Every script that ends a task uses it: settle, complete_external, edit_lane, requeue
 -- and resend.
 --
 -- `key` has: totals, minutes, hours, figures, attempts, dead, graves.
 
--- Fails where one of the keys has another type. To be called before the first write.
-local function check_counters(key, now)
-    for _, name in ipairs({'totals', 'figures', 'attempts', 'dead'}) do redis.call('HLEN', key[name]) end
-    redis.call('HLEN', minute_key(key, now))
-    redis.call('HLEN', hour_key(key, now))
+-- Fails where one of the keys has another type. To be called before the first write, and before `end_task`.
+local function check_end(key, now)
+    name_counters(key, now)
+    for _, name in ipairs({'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do redis.call('HLEN', key[name]) end
     redis.call('ZCARD', key.graves)
-end
-
--- The record of an ended task (JSON): the plain fields of its open entry, how it ended, and the entry itself.
-local function ended_record(entry, task, now)
-    local ok, fields = pcall(cjson.decode, entry)
-    local ended = {}
-    for name, value in pairs(ok and type(fields) == 'table' and fields or {}) do
-        if type(value) == 'string' or type(value) == 'number' then ended[name] = value end
-    end
-    ended.state, ended.worker, ended.error = nil, task.worker, task.error
-    ended.started_at, ended.wait_seconds, ended.run_seconds = cjson.null, cjson.null, cjson.null
-    if task.wait_ms ~= '' then ended.wait_seconds = task.wait_ms / 1000 end
-    if task.run_ms ~= '' then ended.run_seconds = task.run_ms / 1000 end
-    ended.ended_at = math.floor(now * 1000) / 1000
-    return appended(prepended(cjson.encode(ended), 'state', quoted(task.outcome)), 'entry', entry)
 end
 
 -- Ends one task. `task` has the fields of `count_end`, and
@@ -49,5 +33,5 @@ local function end_task(key, task, retention)
     elseif redis.call('HDEL', key.dead, task.id) == 1 then
         redis.call('ZREM', key.graves, task.id)
     end
-    count_end(key, task, task.at)
+    count_end(key, task)
 end
