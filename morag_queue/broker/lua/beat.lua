@@ -1,11 +1,11 @@
 --#include args clock cordon
--- Record one heartbeat by the server's clock, keep the held messages from expiring, and report the worker's orders.
+-- Record one heartbeat by the server's clock, keep the held messages from expiring, and answer whether the worker may go on.
 --
 -- beats    hash worker -> JSON
 -- workers, incarnations, cordons, unacked_index   as in claim.lua
 -- figures  a JSON object;  tags  delivery tags that the worker holds
--- Returns 'ok', 'fenced' (another incarnation acts under its name), 'unknown' (the registry was lost: register again) or
--- 'draining' (it is to claim nothing, and to give back what it has not begun).
+-- Returns 'ok', 'fenced' (another incarnation acts under its name), 'unknown' (the registry was lost: register again)
+-- or 'draining' (it is to claim nothing, and to give back what it has not begun).
 -- A tag that was acknowledged meanwhile stays gone: XX touches only existing members.
 
 local key = {beats = KEYS[1], incarnations = KEYS[2], workers = KEYS[3], unacked_index = KEYS[4], cordons = KEYS[5]}

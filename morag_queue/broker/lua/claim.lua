@@ -1,8 +1,8 @@
 --#include args clock cordon message records
 -- Claim the next message for one worker and record the holder, in one step.
 --
--- kombu pops first and writes `unacked` second: a worker killed in between has destroyed the message. An empty claim only
--- reads, so on a connection with CLIENT TRACKING ON it arms every key it read.
+-- kombu pops first and writes `unacked` second: a worker killed in between has destroyed the message. An empty claim
+-- only reads, so on a connection with CLIENT TRACKING ON it arms every key it read.
 --
 -- unacked, unacked_index  kombu's: hash tag -> [message, exchange, routing key]; zset tag -> seconds
 -- held          hash tag -> [worker, incarnation, task id, lane, level, claimed at ms]

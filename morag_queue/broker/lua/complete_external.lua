@@ -19,7 +19,8 @@ if redis.call('GET', key.task) ~= arg.seen then return 0 end
 local now = clock()
 check_end(key, now)
 local task = {
-    id = arg.task_id, key = key.task, outcome = arg.outcome, worker = arg.worker, queue = arg.queue, error = '', at = now,
+    id = arg.task_id, key = key.task, at = now, error = '',
+    outcome = arg.outcome, worker = arg.worker, queue = arg.queue,
     wait_ms = arg.wait_ms, wait_bucket = arg.wait_bucket, run_ms = arg.run_ms, run_bucket = arg.run_bucket,
     entry = arg.seen, lane = field(arg.seen, 'lane'), level = tonumber((field(arg.seen, 'level'))),
 }

@@ -1,8 +1,8 @@
 --#include args clock end_task json records
 -- Edit chosen waiting messages of one list: cancel them, or move them to another list in a new form.
 --
--- Each is edited only if its text is still what the caller read. The caller makes the new text; the ledger record changes
--- in the same step.
+-- Each is edited only if its text is still what the caller read. The caller makes the new text; the ledger record
+-- changes in the same step.
 --
 -- source     the list the messages are in
 -- lanes      set of the worker lanes that were ever used

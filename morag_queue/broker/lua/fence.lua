@@ -1,6 +1,6 @@
 --#include lease
--- Take a worker's name from the incarnation that acts under it: its next claim and its next beat are refused, and it gives
--- up the messages it holds.
+-- Take a worker's name from the incarnation that acts under it: its next claim and its next beat are refused, and it
+-- gives up the messages it holds.
 --
 -- incarnations  hash worker -> the one incarnation that may act under its name
 -- incarnation   the one that the caller read, '' = none

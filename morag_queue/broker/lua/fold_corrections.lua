@@ -1,5 +1,6 @@
 --#include args lease records
--- Write the corrections, and subtract the sums they were learned from; what was added meanwhile stays for the next call.
+-- Write the corrections, and subtract the sums they were learned from; what was added meanwhile stays for the next
+-- call.
 --
 -- surprises, corrections  see keys.py (corrections: JSON)
 -- term  the term of the caller's lease, or ''

@@ -1,6 +1,7 @@
 --#include clock
--- Take, renew or give up the lease: one leader per fleet, by the server's clock alone. Each lease that is taken gets a new
--- term; every write of a leader names its term, so a leader that slept past its lease changes nothing when it wakes.
+-- Take, renew or give up the lease: one leader per fleet, by the server's clock alone. Each lease that is taken gets a
+-- new term; every write of a leader names its term, so a leader that slept past its lease changes nothing when it
+-- wakes.
 --
 -- lease    string, JSON {"holder", "term", "who", "verb", "since", "until"}; it expires with the lease
 -- terms    string, the last term; it never expires, or a term could be given twice

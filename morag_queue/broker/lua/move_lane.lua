@@ -22,7 +22,8 @@ local count, skip, keeps_gpu = tonumber(arg.count), tonumber(arg.skip), arg.keep
 local refusal = stale(key.lease, arg.term)
 if refusal then return refusal end
 
--- Nearly every message names its lane near its end, as kombu writes it: found there as plain text, it costs a microsecond.
+-- Nearly every message names its lane near its end, as kombu writes it: found there as plain text, it costs a
+-- microsecond.
 local TAIL = 400
 local old, new = '"routing_key": ' .. quoted(arg.from_lane), '"routing_key": ' .. quoted(arg.to_lane)
 local function moved_text(raw)

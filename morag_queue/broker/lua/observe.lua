@@ -1,12 +1,13 @@
 --#include args
--- Read one snapshot of the fleet: workers, the length of each lane by level, and the ends of each list; never the backlog.
+-- Read one snapshot of the fleet: workers, the length of each lane by level, and the ends of each list; never the
+-- backlog.
 --
 -- prefix, sep   lists are named prefix .. lane [.. sep .. level]
 -- depth         messages to read at each end of a shared list; of a worker's, only the oldest is read
 -- shared_lanes  their names; those of workers come from `lanes`
 -- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, totals, lease, corrections,
 --          {lane, {lengths}, {ends}}…}
--- An end is {oldest…, newest…}, both towards the middle, no message twice. Bodies are left out: a payload may be large.
+-- An end is {oldest…, newest…}, both towards the middle, no message twice. Bodies are left out, as they may be large.
 
 local key = {
     workers = KEYS[1], beats = KEYS[2], cordons = KEYS[3], incarnations = KEYS[4], held = KEYS[5], paused = KEYS[6],
@@ -29,7 +30,7 @@ local BODY = '{"body": "'
 local function without_body(raw)
     if raw:sub(1, #BODY) ~= BODY then return raw end
     local last = raw:find('"', #BODY + 1, true)
-    if not last or raw:byte(last - 1) == 92 then return raw end  -- an escaped quote: not base64, so not Celery's default
+    if not last or raw:byte(last - 1) == 92 then return raw end  -- an escaped quote: the body is not base64
     return BODY .. raw:sub(last)
 end
 

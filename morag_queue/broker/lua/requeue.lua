@@ -13,8 +13,8 @@
 -- eta        '' or an eta for a message that has none
 -- term       the term of the caller's lease, or ''
 -- Returns 'moved'; 'gone' when that incarnation no longer holds it; 'early' when it was acknowledged before it ran (the
--- message is gone, the task has failed); 'foreign' when the text is not of the expected form (it stays); 'cancelled' when
--- it had been revoked; 'quarantined' when too many owners died over it.
+-- message is gone, the task has failed); 'foreign' when the text is not of the expected form (it stays); 'cancelled'
+-- when it had been revoked; 'quarantined' when too many owners died over it.
 -- Errors: STALE when the lease has another term.
 -- Invariant: the message is in exactly one of unacked, the list, and dead.
 
@@ -49,8 +49,10 @@ local function release()
 end
 
 local function finish(id, outcome, reason, more)
-    local task = {id = id, key = key.task, outcome = outcome, worker = worker, queue = arg.queue, error = reason, at = now,
-                  wait_ms = '', run_ms = '', lane = arg.lane, level = tonumber(arg.level)}
+    local task = {
+        id = id, key = key.task, at = now, outcome = outcome, worker = worker, queue = arg.queue, error = reason,
+        wait_ms = '', run_ms = '', lane = arg.lane, level = tonumber(arg.level),
+    }
     for name, value in pairs(more) do task[name] = value end
     end_task(key, task, arg.retention)
 end

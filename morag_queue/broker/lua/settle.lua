@@ -1,5 +1,5 @@
 --#include args clock cordon end_task json unacked
--- Settle one message: remove it from the worker, close its ledger entry and count it; all or nothing.
+-- Settle one message: remove it from `unacked`, close its ledger entry and count it; all or nothing.
 --
 -- The ledger and the broker cannot disagree: with two steps, a worker killed between them would leave a finished task
 -- that looks lost and is sent again.
@@ -8,7 +8,7 @@
 -- surprises  hash, see keys.py
 -- outcome    accepted (early acknowledgement: runs on, unprotected) | retry | completed | failed | cancelled
 -- queue      '' = none of ours
--- record     the ended record (JSON), kept for `retention` seconds; it gets "ended_at", and what the ledger had as "entry"
+-- record     the ended record (JSON), kept for `retention` seconds; "ended_at" and the open "entry" are added to it
 -- wait_ms, run_ms, their buckets   '' = not known
 -- blame      what a failure says about its worker: none | unclear | worker
 -- breaker_failures, breaker_seconds  failures in a row that open the worker's circuit breaker, and for how long
@@ -42,8 +42,8 @@ local function open_breaker(failures, now)
     redis.pcall('XADD', key.journal, 'MAXLEN', '~', arg.journal_length, '*', 'entry', cjson.encode(entry))
 end
 
--- Failures count until the worker completes a task. A task may cause its own error: then the breaker opens only if other
--- workers have completed tasks of that queue since this worker began to fail.
+-- Failures count until the worker completes a task. A task may cause its own error: then the breaker opens only if
+-- other workers have completed tasks of that queue since this worker began to fail.
 local function count_streak(now)
     local streak = 'streak|' .. worker
     if outcome == 'completed' then
@@ -74,8 +74,8 @@ local function learn()
     redis.call('HINCRBYFLOAT', key.surprises, prefix .. 'x', log_error)
 end
 
--- These change nothing, but fail where a key has another type: before the first write, not after. A server out of memory
--- lets a script continue whose first write frees some.
+-- These change nothing, but fail where a key has another type: before the first write, not after. A server out of
+-- memory lets a script continue whose first write frees some.
 local now = clock()
 name_counters(key, now)
 for _, name in ipairs({'held', 'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do
@@ -104,7 +104,8 @@ end
 local holder = held and cjson.decode(held) or {}
 -- A failed task keeps its message, so that it can run again; one acknowledged before it ran keeps its ledger entry.
 end_task(key, {
-    id = arg.task_id, key = key.task, outcome = outcome, worker = worker, queue = arg.queue, error = arg.error, at = now,
+    id = arg.task_id, key = key.task, at = now, error = arg.error,
+    outcome = outcome, worker = worker, queue = arg.queue,
     wait_ms = arg.wait_ms, wait_bucket = arg.wait_bucket, run_ms = arg.run_ms, run_bucket = arg.run_bucket,
     record = record, entry = entry, message = unacked and unwrapped(unacked), lane = holder[4], level = holder[5],
 }, arg.retention)

@@ -6,7 +6,8 @@
 --           message; entry: the ledger entry (JSON, differs for each attempt at submitting); queue
 --           worker_lane: the lane, where it is a worker's, else ''
 -- Returns for each message 1 (queued) or 0 (that id is still open: nothing was changed). A message that this very call
--- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended since.
+-- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended
+-- since.
 
 local key = {lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], messages = rest(KEYS, 4)}
 local arg = {messages = rest(ARGV, 1)}

@@ -7,7 +7,9 @@
 -- Fails where one of the keys has another type. To be called before the first write, and before `end_task`.
 local function check_end(key, now)
     name_counters(key, now)
-    for _, name in ipairs({'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do redis.call('HLEN', key[name]) end
+    for _, name in ipairs({'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do
+        redis.call('HLEN', key[name])
+    end
     redis.call('ZCARD', key.graves)
 end
 
