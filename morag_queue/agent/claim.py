@@ -235,7 +235,7 @@ class ClaimChannelMixin:
         return bytes_to_str(lane), message, int(ms) / 1000
 
     def _refused(self, error: ResponseError) -> None:
-        """Handle an error; no message was taken. Raises where a new connection helps; otherwise it claims again later."""
+        """Handle an error; nothing was taken. Raises where a new connection helps; otherwise it claims again later."""
         if str(error).startswith("FENCED"):
             self.morag_queue.registered = False
             raise FencedError(f"{error}; giving up the messages it holds") from error
@@ -281,7 +281,7 @@ class ClaimChannelMixin:
         self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
 
     def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
-        """Requeue messages first in the lanes they came from (or the `shared` ones); the last of `claims` becomes the first."""
+        """Requeue messages first in their lanes (or the `shared` ones); the last claim becomes the first."""
         me = self.morag_queue
         requests = [
             RequeueRequest(
