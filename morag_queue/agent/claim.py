@@ -210,7 +210,7 @@ class ClaimChannelMixin:
             loop.call_later(seconds, tick)
 
     @property
-    def hears_only(self) -> bool:
+    def expects_no_reply(self) -> bool:
         """Whether no answer is due, so that only an invalidation can arrive."""
         return not self._popping and not self._in_poll
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from time import time
 from typing import Any
 
-from kombu.transport import redis as stock
+from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
@@ -91,28 +91,28 @@ def _is_lost(claim: Claim) -> bool:
     return claim.outcome is not None and kind_of(claim.outcome.error) is FailureKind.WORKER_OFFLINE
 
 
-class ClaimQoS(stock.QoS):
+class ClaimQoS(kombu_redis.QoS):
     """kombu's bookkeeping of unacknowledged messages, with their holders and outcomes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._identity: Identity = self.channel.morag_queue
-        self._hands = self._identity.hands
+        self._claims = self._identity.hands
 
     # -- called by the claim and by requests
 
     def claimed(self, claim: Claim) -> None:
         """Add a message that the claim script has recorded."""
-        self._hands[claim.tag] = claim
+        self._claims[claim.tag] = claim
 
     def runs(self, tag: str, running: bool) -> None:
         """Note that a pool process runs it, or was stopped because the connection was lost."""
-        if (claim := self._hands.get(tag)) is not None:
+        if (claim := self._claims.get(tag)) is not None:
             claim.running = running
 
     def ends(self, tag: str, outcome: TaskOutcome) -> None:
         """Note how the task ended; the acknowledgement that follows writes it."""
-        if (claim := self._hands.get(tag)) is not None:
+        if (claim := self._claims.get(tag)) is not None:
             claim.outcome = outcome
 
     def finish(self, tag: str) -> None:
@@ -120,7 +120,7 @@ class ClaimQoS(stock.QoS):
 
         Any other task is acknowledged or rejected by Celery a moment later, which writes its end.
         """
-        claim = self._hands.get(tag)
+        claim = self._claims.get(tag)
         if claim is not None and claim.accepted and claim.outcome is not None:
             try:
                 self.settle(claim)
@@ -130,17 +130,17 @@ class ClaimQoS(stock.QoS):
     # -- called by Celery and kombu
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        if delivery_tag not in self._hands:
+        if delivery_tag not in self._claims:
             # kombu took it by BRPOP (`agent.claim = false`): its holder is recorded afterwards
             super().append(message, delivery_tag)
             claim = claim_of(message._raw, message.delivery_info["routing_key"], time())
-            self._hands[delivery_tag] = claim
+            self._claims[delivery_tag] = claim
             self.channel.hold(claim)
             return
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        claim = self._hands.get(delivery_tag)
+        claim = self._claims.get(delivery_tag)
         if claim is None:
             super().ack(delivery_tag)
             return
@@ -155,9 +155,9 @@ class ClaimQoS(stock.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        claim = self._hands.get(delivery_tag)
+        claim = self._claims.get(delivery_tag)
         if claim is not None and requeue and _is_lost(claim):
-            self._hands.pop(delivery_tag)
+            self._claims.pop(delivery_tag)
             self.channel.give_back([claim], max_deaths=self._identity.max_retries)
             virtual.QoS.ack(self, delivery_tag)
             return
@@ -179,7 +179,7 @@ class ClaimQoS(stock.QoS):
         """Requeue messages that were not begun to the shared lanes, in the order in which they were taken."""
         given = set(tags)
         claims = [
-            self._hands.pop(tag) for tag in list(self._hands) if tag in given
+            self._claims.pop(tag) for tag in list(self._claims) if tag in given
         ]  # in the order in which they were taken
         self.channel.give_back(claims[::-1], shared=True)
         for claim in claims:
@@ -191,7 +191,7 @@ class ClaimQoS(stock.QoS):
         assert claim.outcome is not None, claim.tag
         claim.unwritten = True
         self.channel.settle(claim, claim.outcome)
-        self._hands.pop(claim.tag, None)
+        self._claims.pop(claim.tag, None)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Restore prefetched messages at the end of a channel, in the order in which they were taken.
@@ -199,12 +199,12 @@ class ClaimQoS(stock.QoS):
         Tasks that run stay with this worker, and tasks that have ended must not run again.
         """
         for tag in reversed(list(self._delivered)):
-            claim = self._hands.get(tag)
+            claim = self._claims.get(tag)
             if claim is None or not (claim.running or claim.outcome):
                 self.restore_by_tag(tag, client)
         self._delivered.clear()
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
         """As kombu's, and drop the record of the holder. The pipeline adds the key prefix."""
-        self._hands.pop(delivery_tag, None)
+        self._claims.pop(delivery_tag, None)
         return super()._remove_from_indices(delivery_tag, pipe).hdel(f"{self._identity.namespace}:held", delivery_tag)

@@ -84,7 +84,7 @@ class DeadLetters:
 
     def revive(
         self,
-        grave: DeadLetter,
+        letter: DeadLetter,
         text: str,
         record: str,
         lane: str,
@@ -98,8 +98,8 @@ class DeadLetters:
         `story` is the list of earlier deaths that its attempts keep.
         """
         call = ReviveCall(
-            list=self._keys.list(lane, level), task=self._keys.task(grave.task_id), task_id=grave.task_id,
-            seen=grave.text, message=text, record=record, deaths=len(story),
+            list=self._keys.list(lane, level), task=self._keys.task(letter.task_id), task_id=letter.task_id,
+            seen=letter.text, message=text, record=record, deaths=len(story),
             story=json.dumps(list(story)) if story else "", worker_lane=lane if is_worker_lane else "",
         )  # fmt: skip
         return bool(self._revive(call))

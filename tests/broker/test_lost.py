@@ -115,8 +115,8 @@ def test_a_task_that_is_lost_too_often_is_quarantined(bench: Bench, lost: LostWo
     bench.client.delete(bench.keys.list("cpu_standard", 4))
     assert lost.resend(again(record(bench, "t")), 3) == "quarantined"
     assert bench.waiting() == []
-    grave = json.loads(bench.client.hget(bench.keys.dead, "t"))
-    assert (len(grave["story"]), grave["message"]) == (4, '{"headers": {}}')
+    letter = json.loads(bench.client.hget(bench.keys.dead, "t"))
+    assert (len(letter["story"]), letter["message"]) == (4, '{"headers": {}}')
     assert json.loads(bench.client.get(bench.keys.task("t")))["state"] == "quarantined"
 
 

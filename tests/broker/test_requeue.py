@@ -104,10 +104,10 @@ def test_a_task_is_quarantined_with_its_story_after_too_many_deaths(bench: Bench
         assert requeues.apply([back(taken, max_deaths=2, why=f"death {death}")]) == [
             "moved" if death < 3 else "quarantined"
         ]
-    grave = json.loads(bench.client.hget(bench.keys.dead, task_id))
-    assert [(worker, why) for _, worker, why in grave["story"]] == [("w1", f"death {n}") for n in (1, 2, 3)]
-    assert (grave["lane"], grave["level"], grave["state"]) == ("cpu_standard", 4, "quarantined")
-    assert json.loads(grave["message"])["body"] == taken.message["body"]
+    letter = json.loads(bench.client.hget(bench.keys.dead, task_id))
+    assert [(worker, why) for _, worker, why in letter["story"]] == [("w1", f"death {n}") for n in (1, 2, 3)]
+    assert (letter["lane"], letter["level"], letter["state"]) == ("cpu_standard", 4, "quarantined")
+    assert json.loads(letter["message"])["body"] == taken.message["body"]
     assert bench.client.get(key) == b'{"state": "quarantined"}'
     assert bench.client.hlen(bench.keys.attempts) == 0
     assert bench.waiting() == []
