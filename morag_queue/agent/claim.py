@@ -202,10 +202,7 @@ class ClaimChannelMixin:
         """Claim again after that time, or when an earlier wait ends."""
         ask_at = monotonic() + seconds
         self._ask_at = min(self._ask_at, ask_at) if self._waiting else ask_at
-        self._waiting, self._brpop_sent_at = (
-            True,
-            None,
-        )  # no reply is due, so kombu's health check must not wait for one
+        self._waiting, self._brpop_sent_at = True, None  # no reply is due: kombu's health check must not wait for one
         if seconds < TICK_SECONDS and (loop := get_event_loop()) is not None:
             loop.call_later(seconds, tick)
 

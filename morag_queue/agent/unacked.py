@@ -178,9 +178,7 @@ class ClaimQoS(kombu_redis.QoS):
     def give_back(self, tags: Iterable[str]) -> int:
         """Requeue messages that were not begun to the shared lanes, in the order in which they were taken."""
         given = set(tags)
-        claims = [
-            self._claims.pop(tag) for tag in list(self._claims) if tag in given
-        ]  # in the order in which they were taken
+        claims = [self._claims.pop(tag) for tag in list(self._claims) if tag in given]
         self.channel.give_back(claims[::-1], shared=True)
         for claim in claims:
             virtual.QoS.ack(self, claim.tag)

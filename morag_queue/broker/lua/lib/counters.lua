@@ -7,9 +7,9 @@ local function name_counters(key, now)
     key.minute, key.hour = key.minutes .. math.floor(now / 60), key.hours .. math.floor(now / 3600)
 end
 
--- Adds to one field. A first count may be the key's first: it gets its expiry.
-local function count(counters, field, number, ttl)
-    local is_first = redis.call('HINCRBY', counters, field, number) == tonumber(number)
+-- Adds to one counter. A first count may be the key's first: it gets its expiry.
+local function count(counters, name, number, ttl)
+    local is_first = redis.call('HINCRBY', counters, name, number) == tonumber(number)
     if is_first and ttl then redis.call('EXPIRE', counters, ttl) end
 end
 
