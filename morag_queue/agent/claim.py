@@ -1,14 +1,14 @@
-"""A kombu transport for Redis that takes a message and writes who has it in one step, see `broker/lua/claim.lua`.
+"""A kombu channel for Redis that takes a message and records its holder in one step, see `broker/lua/claim.lua`.
 
-kombu waits with BRPOP and writes `unacked` afterwards: a worker killed in between has destroyed the message. Here a
-channel asks with the claim script. An empty claim only reads; on a RESP3 connection with CLIENT TRACKING ON that arms
-the keys it read, and the next push to any of them (or a change to this worker's cordon) brings one invalidation, upon
-which the channel asks again. Nothing is popped while it waits, so there is nothing to lose.
+kombu waits with BRPOP and writes `unacked` afterwards: a worker killed in between has destroyed the message. This
+channel sends the claim script instead. An empty claim only reads; on a RESP3 connection with CLIENT TRACKING ON it arms
+the keys it read. The next push to any of them, or a change of this worker's cordon, sends one invalidation, and the
+channel claims again. Nothing is popped while it waits, so nothing can be lost.
 
-A channel is in one of three states: idle (`_in_poll` is None), asking (`_in_poll` is its connection) or waiting
-(`_in_poll` is its connection and `_waiting` is true: no request is out, the socket wakes us).
+A channel is idle (`_in_poll` is None), claiming (`_in_poll` is its connection) or waiting (`_in_poll` is its connection
+and `_waiting` is true: no request is pending, an invalidation wakes the channel).
 
-It overrides private methods of kombu's, which `transport.missing_attributes` verifies.
+It overrides private methods of kombu, which `transport.missing_attributes` verifies.
 """
 
 import logging
@@ -38,57 +38,61 @@ from .unacked import ClaimQoS, claim_of, ending, readable
 logger = logging.getLogger("morag_queue.agent")
 
 RECHECK_SECONDS = 5.0
-"""How often a waiting channel asks anyway: covers an invalidation that was lost on the way."""
+"""A waiting channel claims again after this time, in case an invalidation was lost."""
+
 POLL_SECONDS = 0.1
 """The same where the server refuses CLIENT TRACKING (a proxy, an ACL)."""
 
 SPREAD_SECONDS = 0.01
-"""At most so long a worker waits after it was woken, if others were faster the last times."""
+"""Upper limit of the random delay after a wake-up."""
 
 _WAKE = object()
 
 
 class FencedError(redis.ConnectionError):
-    """Someone took this worker's name. It is a connection error to Celery: all that was in hand is given up."""
+    """Another incarnation acts under this worker's name.
+
+    Celery treats it as a connection error, and so gives up the messages that this worker holds.
+    """
 
 
 TICK_SECONDS = 1.0
-"""How often the event loop turns at least."""
+"""Longest pause of the event loop."""
 
 
 def tick() -> None:
-    """Nothing to do: that the loop turns is enough."""
+    """Do nothing; the event loop only has to wake up."""
 
 
 class ClaimChannelMixin:
-    """What the claim changes in kombu's channel; see the module."""
+    """Claims instead of BRPOP, for a channel of kombu."""
 
     QoS = ClaimQoS
     morag_queue: Identity
     _waiting = False
     _ask_at = 0.0
     _spread_seconds = 0.0
-    _popping = False  # the question that is out is kombu's BRPOP
-    _tracking: Any = None  # the socket on which tracking was asked for
+    _popping = False  # the pending request is kombu's BRPOP
+    _tracking: Any = None  # the socket on which tracking was requested
     _recheck_seconds = RECHECK_SECONDS
     _in_poll: Any
     _brpop_sent_at: Any
     _loaded = False
     _tag = ""
     _refusal = ""
-    _made: ClaimRequest
-    _made_for: Any = None
+    _request: ClaimRequest
+    _request_of: Any = None  # the queues and the incarnation of that request
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Made now, for they also serve after the channel is closed, to tasks that outlive it.
+        # Created now: tasks that outlive the channel use them after it is closed.
         self._lasting_client = self._create_client()  # type: ignore[attr-defined]
         client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
         me = self.morag_queue
         self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
-        self._takebacks = Requeues(client, self._keys, me.retention_seconds)
-        # Consumers of replies to remote control, which acknowledge nothing: kombu's own way is right there. A worker
-        # has one at its start, on the channel of its tasks, while it greets the others.
+        self._requeues = Requeues(client, self._keys, me.retention_seconds)
+        # Consumers of replies to remote control, which acknowledge nothing: they use kombu's BRPOP. A worker has one on
+        # the channel of its tasks while it starts and greets the others.
         self._of_replies: set[str] = set()
 
     @contextmanager
@@ -98,7 +102,7 @@ class ClaimChannelMixin:
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
         if asynchronous:
-            # The pure parser, also where hiredis is installed: only it hands invalidations over one by one.
+            # Also where hiredis is installed: only the pure parser delivers invalidations one by one.
             params.update(protocol=3, parser_class=_RESP3Parser)
         return params
 
@@ -111,7 +115,7 @@ class ClaimChannelMixin:
         self._of_replies.discard(consumer_tag)
         return super()._basic_cancel(consumer_tag)  # type: ignore[misc]
 
-    # -- asking
+    # -- claiming
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._popping = not self.morag_queue.claims or bool(self._of_replies)
@@ -125,17 +129,16 @@ class ClaimChannelMixin:
         self._track(connection)
         self._in_poll, self._waiting, self._brpop_sent_at = connection, False, monotonic()
         self._tag = uuid()
-        # No health check here: its PING would swallow an invalidation.
-        question = self._question(queues)
-        connection.send_packed_command([question.asked(self._tag, is_loaded=self._loaded)], check_health=False)
+        request = self._claim_request(queues)
+        # Without a health check: the reader of its PING would swallow an invalidation.
+        connection.send_packed_command([request.packed(self._tag, is_loaded=self._loaded)], check_health=False)
 
-    def _question(self, queues: tuple[str, ...]) -> ClaimRequest:
+    def _claim_request(self, queues: tuple[str, ...]) -> ClaimRequest:
         me = self.morag_queue
-        made_for = (queues, me.incarnation)
-        if self._made_for != made_for:
-            self._made_for = made_for
-            self._made = ClaimRequest(me.worker, me.incarnation, queues, self.priority_steps, self._keys)  # type: ignore[attr-defined]
-        return self._made
+        if self._request_of != (queues, me.incarnation):
+            self._request_of = (queues, me.incarnation)
+            self._request = ClaimRequest(me.worker, me.incarnation, queues, self.priority_steps, self._keys)  # type: ignore[attr-defined]
+        return self._request
 
     def _track(self, connection: Any) -> None:
         if connection._sock is None:
@@ -151,7 +154,7 @@ class ClaimChannelMixin:
             self._recheck_seconds = POLL_SECONDS
         self._tracking = connection._sock
 
-    # -- hearing
+    # -- answers and invalidations
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._popping:
@@ -169,7 +172,7 @@ class ClaimChannelMixin:
             connection.disconnect()
             raise
         if reply is None:
-            # A push that came between the look and this line is behind the reply in the buffer, not in the socket.
+            # An invalidation sent right after the reply is already in the buffer, so the socket would not wake us.
             if connection.can_read(timeout=0):
                 connection.read_response(push_request=True)
                 self._idle()
@@ -182,12 +185,13 @@ class ClaimChannelMixin:
         return True
 
     def _wake(self) -> None:
-        """Something was pushed. A worker that is often too late is one of many: a push would wake them all at once.
+        """Claim again after a push.
 
-        The server would be busy with their questions, and the one that gets the message be served among them.
+        Avoid a thundering herd: if recent claims came back empty, wait a random delay first. Otherwise each push would
+        make all idle workers claim at once, and the one that gets the message would wait among them.
         """
         if not self._waiting:
-            return  # its hands are full
+            return  # the worker has prefetched all that it may
         if self._spread_seconds:
             self._wait(uniform(0, self._spread_seconds))
         else:
@@ -195,16 +199,16 @@ class ClaimChannelMixin:
         self._spread_seconds = min(2 * self._spread_seconds or SPREAD_SECONDS / 8, SPREAD_SECONDS)
 
     def _wait(self, seconds: float) -> None:
-        """Asks again after so long, if not before."""
+        """Claim again after that time, or when an earlier wait ends."""
         ask_at = monotonic() + seconds
         self._ask_at = min(self._ask_at, ask_at) if self._waiting else ask_at
-        self._waiting, self._brpop_sent_at = True, None  # nothing is overdue: kombu's health check has nothing to find
+        self._waiting, self._brpop_sent_at = True, None  # no reply is due: kombu's health check must not wait for one
         if seconds < TICK_SECONDS and (loop := get_event_loop()) is not None:
             loop.call_later(seconds, tick)
 
     @property
-    def hears_only(self) -> bool:
-        """Whether no answer is due: all that can come is word of a push."""
+    def expects_no_reply(self) -> bool:
+        """Whether no answer is due, so that only an invalidation can arrive."""
         return not self._popping and not self._in_poll
 
     def _idle(self) -> None:
@@ -228,20 +232,20 @@ class ClaimChannelMixin:
         return bytes_to_str(lane), message, int(ms) / 1000
 
     def _refused(self, error: ResponseError) -> None:
-        """Nothing was taken. What a new connection can mend is raised; for the rest it asks again later."""
+        """Handle an error; nothing was taken. Raises where a new connection helps; otherwise it claims again later."""
         if str(error).startswith("FENCED"):
             self.morag_queue.registered = False
-            raise FencedError(f"{error}; giving up what it had in hand") from error
+            raise FencedError(f"{error}; giving up the messages it holds") from error
         if isinstance(error, ReadOnlyError):
             raise error
         if str(error) != self._refusal:
             self._refusal = str(error)
-            logger.error("the broker refuses to hand out work: %s; asking again every few seconds", error)
+            logger.error("the broker refuses the claim: %s; trying again every few seconds", error)
 
     def _hand_over(self, lane: str, text: bytes, claimed_at: float) -> None:
         message = readable(text, self.decode_body)  # type: ignore[attr-defined]
         if message is None:
-            # Its owner is written, so it is lost to nobody: whoever takes this worker's place puts it back.
+            # Its holder is recorded, so this worker's successor will requeue it.
             self._lasting_client.zrem(self.unacked_index_key, self._tag)  # type: ignore[attr-defined]
             logger.error("a message in %s cannot be read and stays in `unacked` as %s: %.200r", lane, self._tag, text)
             return
@@ -252,31 +256,31 @@ class ClaimChannelMixin:
             except (*self.connection_errors, MemoryError):  # type: ignore[attr-defined]
                 raise
             except Exception:
-                # It would end this worker, be given back, and end the next one.
+                # Raised, it would end this worker, be redelivered, and end the next one.
                 logger.exception("a message in %s cannot be handled and is rejected", lane)
                 self.qos.reject(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
-        else:  # cancelled while the claim was on its way: back to where it was, at the head
+        else:  # the consumer was cancelled during the claim: back to the head of its lane
             self.qos.restore_by_tag(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
 
-    # -- owning and ending
+    # -- holding and ending
 
     @property
     def _keys(self) -> Keys:
         return Keys(self.morag_queue.namespace, self.global_keyprefix, self.sep)  # type: ignore[attr-defined]
 
     def hold(self, claim: Claim) -> None:
-        """Writes the owner of a message that kombu's own path has taken."""
+        """Record the holder of a message that kombu has taken by BRPOP."""
         me = self.morag_queue
         self._ledger.hold(claim.held(me.worker, me.incarnation))
 
     def settle(self, claim: Claim, outcome: TaskOutcome) -> None:
-        """Writes the end of a task, together with its acknowledgement."""
+        """Write the end of a task together with its acknowledgement."""
         self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
 
     def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
-        """Puts messages first in the lanes they came from (or the `shared` ones), the last of these foremost."""
+        """Requeue messages first in their lanes (or the `shared` ones); the last claim becomes the first."""
         me = self.morag_queue
-        returns = [
+        requests = [
             RequeueRequest(
                 claim.tag, me.incarnation, claim.task_id,
                 lanes.split(claim.lane)[0] if shared or me.draining else claim.lane, claim.level,
@@ -284,12 +288,12 @@ class ClaimChannelMixin:
             )
             for claim in claims
         ]  # fmt: skip
-        for claim, outcome in zip(claims, self._takebacks.apply(returns), strict=True):
+        for claim, outcome in zip(claims, self._requeues.apply(requests), strict=True):
             if outcome == "quarantined":
                 logger.error("%s is quarantined: too many processes died over it", claim.task_id)
 
     def ask_again(self, now: float) -> None:
-        """Ends a wait that lasts for long, so that the next poll asks."""
+        """End an overdue wait, so that the next poll claims."""
         if self._waiting and now >= self._ask_at and self.qos.can_consume():  # type: ignore[attr-defined]
             self._idle()
 
@@ -299,6 +303,6 @@ class ClaimChannelMixin:
         super()._on_connection_disconnect(connection)  # type: ignore[misc]
 
     def close(self) -> None:
-        if self._waiting:  # kombu reads an outstanding reply before it closes; here none will come
+        if self._waiting:  # kombu reads a pending reply before it closes; none will come
             self._idle()
         super().close()  # type: ignore[misc]

@@ -31,7 +31,7 @@ class _Poller(kombu_redis.MultiChannelPoller):
 
     def on_readable(self, fileno: int) -> Any:
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
-        if channel is not None and kind == "BRPOP" and channel.hears_only:
+        if channel is not None and kind == "BRPOP" and channel.expects_no_reply:
             # A worker at its prefetch limit still receives invalidations; kombu would take one for a closed connection.
             return channel._brpop_read()
         return super().on_readable(fileno)

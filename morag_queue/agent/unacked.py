@@ -1,10 +1,10 @@
-"""What a worker has in its hands: kombu's QoS, with an owner beside each message and an ending that cannot tear.
+"""The unacknowledged messages of a worker: kombu's QoS, with a holder for each message and an atomic end.
 
-The claim has already written `unacked`, so taking a message over needs no round trip. An acknowledgement is one script
-that also closes the ledger and counts (`broker/lua/settle.lua`).
+The claim has already written `unacked`, so a claimed message needs no further round trip. An acknowledgement is one
+script that also closes the ledger entry and counts the end (`broker/lua/settle.lua`).
 
-kombu has one QoS a channel, and a reconnect makes a new channel. What a pool process is running does not stop for that:
-it stays in hand (`Identity.in_flight`), and its end is written down whichever channel it came by.
+kombu has one QoS per channel, and a reconnect makes a new channel. Tasks that a pool process runs continue meanwhile:
+their claims stay in `Identity.in_flight`, and their ends are written through whatever channel exists then.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from time import time
 from typing import Any
 
-from kombu.transport import redis as stock
+from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
@@ -28,7 +28,7 @@ logger = logging.getLogger("morag_queue.agent")
 
 
 ACCEPTED = TaskOutcome("accepted")
-"""Early acknowledgement: the message is given up, the task goes on without protection."""
+"""Early acknowledgement: the message is gone, the task runs on without protection."""
 
 
 _UNREAD = TaskOutcome("failed", error="acknowledged before it ran: the worker could not read it")
@@ -38,17 +38,17 @@ _REJECTED = TaskOutcome("failed", error="rejected by the worker")
 
 
 def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, Any] | None:
-    """A message that kombu can read; None for another, which would end the worker: the script's JSON is a lax one."""
+    """The message; None where kombu cannot read it, which would end the worker: the script's parser accepts more."""
     try:
         message: dict[str, Any] = loads(bytes_to_str(text))
         decode_body(message["body"], message["properties"].get("body_encoding"))
-    except Exception:  # noqa: BLE001 - whatever a stranger's message may raise
+    except Exception:  # noqa: BLE001 - a foreign message may raise anything
         return None
     return message if isinstance(message["headers"], dict) else None
 
 
 def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
-    """What is to be remembered of a message that was taken."""
+    """The claim of a message that was taken."""
     headers, priority = message["headers"], message["properties"].get("priority")
     entry = headers.get(HEADER)
     return Claim(
@@ -63,7 +63,7 @@ def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
 
 
 def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
-    """What the ledger keeps of a task that has ended, and what its end adds to the figures."""
+    """The end of a task, as the ledger records and counts it."""
     enqueued_at = claim.entry.get("enqueued_at")
     ran = outcome.run_seconds is not None
     started_at = claim.claimed_at + outcome.held_seconds
@@ -87,67 +87,67 @@ def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
 
 
 def _is_lost(claim: Claim) -> bool:
-    """Whether a process of the pool died over it."""
+    """Whether a pool process died over it."""
     return claim.outcome is not None and kind_of(claim.outcome.error) is FailureKind.WORKER_OFFLINE
 
 
-class ClaimQoS(stock.QoS):
-    """kombu's bookkeeping of unacknowledged messages, plus who owns them and how they ended."""
+class ClaimQoS(kombu_redis.QoS):
+    """kombu's bookkeeping of unacknowledged messages, with their holders and outcomes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._identity: Identity = self.channel.morag_queue
-        self._hands = self._identity.in_flight
+        self._claims = self._identity.in_flight
 
-    # -- what the claim and the requests say
+    # -- called by the claim and by requests
 
     def claimed(self, claim: Claim) -> None:
-        """The claim script has written this message's records."""
-        self._hands[claim.tag] = claim
+        """Add a message that the claim script has recorded."""
+        self._claims[claim.tag] = claim
 
     def runs(self, tag: str, running: bool) -> None:
-        """A pool process has begun with it; or has been told to stop, because the connection was lost."""
-        if (claim := self._hands.get(tag)) is not None:
+        """Note that a pool process runs it, or was stopped because the connection was lost."""
+        if (claim := self._claims.get(tag)) is not None:
             claim.running = running
 
     def ends(self, tag: str, outcome: TaskOutcome) -> None:
-        """How the task ended; the acknowledgement that follows writes it down."""
-        if (claim := self._hands.get(tag)) is not None:
+        """Note how the task ended; the acknowledgement that follows writes it."""
+        if (claim := self._claims.get(tag)) is not None:
             claim.outcome = outcome
 
     def finish(self, tag: str) -> None:
-        """Writes down the end of a task whose message was acknowledged before it ran.
+        """Write the end of a task whose message was acknowledged before it ran.
 
-        Nothing to do for any other: Celery acknowledges or rejects it a moment later, and that writes it.
+        Any other task is acknowledged or rejected by Celery a moment later, which writes its end.
         """
-        claim = self._hands.get(tag)
+        claim = self._claims.get(tag)
         if claim is not None and claim.accepted and claim.outcome is not None:
             try:
                 self.settle(claim)
             except self.channel.connection_errors as error:
-                logger.warning("the end of %s could not be written down yet: %s", claim.task_id, error)
+                logger.warning("the end of %s could not be written yet: %s", claim.task_id, error)
 
-    # -- what Celery and kombu ask
+    # -- called by Celery and kombu
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        if delivery_tag not in self._hands:
-            # kombu's own way (`agent.claim = false`): the owner is written a moment later
+        if delivery_tag not in self._claims:
+            # kombu took it by BRPOP (`agent.claim = false`): its holder is recorded afterwards
             super().append(message, delivery_tag)
             claim = claim_of(message._raw, message.delivery_info["routing_key"], time())
-            self._hands[delivery_tag] = claim
+            self._claims[delivery_tag] = claim
             self.channel.hold(claim)
             return
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        claim = self._hands.get(delivery_tag)
+        claim = self._claims.get(delivery_tag)
         if claim is None:
             super().ack(delivery_tag)
             return
         if claim.outcome is None and claim.running:
             self.channel.settle(claim, ACCEPTED)
             claim.accepted = True
-            self.finish(delivery_tag)  # in a pool of threads it may have ended meanwhile
+            self.finish(delivery_tag)  # in a thread pool it may have ended meanwhile
         else:
             claim.outcome = claim.outcome or _UNREAD
             self._end(claim)
@@ -155,9 +155,9 @@ class ClaimQoS(stock.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        claim = self._hands.get(delivery_tag)
+        claim = self._claims.get(delivery_tag)
         if claim is not None and requeue and _is_lost(claim):
-            self._hands.pop(delivery_tag)
+            self._claims.pop(delivery_tag)
             self.channel.give_back([claim], max_deaths=self._identity.max_retries)
             virtual.QoS.ack(self, delivery_tag)
             return
@@ -172,37 +172,37 @@ class ClaimQoS(stock.QoS):
     def _end(self, claim: Claim) -> None:
         try:
             self.settle(claim)
-        finally:  # also where it is to be written later: the place in the hands is free
+        finally:  # also where the end is written later: the prefetch slot is free
             virtual.QoS.ack(self, claim.tag)
 
     def give_back(self, tags: Iterable[str]) -> int:
-        """Gives back what was not begun to the shared lanes, the first that was taken as the first again."""
+        """Requeue messages that were not begun to the shared lanes, in the order in which they were taken."""
         given = set(tags)
-        claims = [self._hands.pop(tag) for tag in list(self._hands) if tag in given]  # in the order in which they came
+        claims = [self._claims.pop(tag) for tag in list(self._claims) if tag in given]
         self.channel.give_back(claims[::-1], shared=True)
         for claim in claims:
             virtual.QoS.ack(self, claim.tag)
         return len(claims)
 
     def settle(self, claim: Claim) -> None:
-        """Writes down how it ended. Where that fails it stays in hand, to be written at a beat or at the reconnect."""
+        """Write how the task ended. On an error the claim is kept, to be written at a heartbeat or a reconnect."""
         assert claim.outcome is not None, claim.tag
         claim.unwritten = True
         self.channel.settle(claim, claim.outcome)
-        self._hands.pop(claim.tag, None)
+        self._claims.pop(claim.tag, None)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Gives back what waits in hand, at the end of a channel: the first that was taken is again the first.
+        """Restore prefetched messages at the end of a channel, in the order in which they were taken.
 
-        What runs is still in this worker's hands, and what has ended must not run again.
+        Tasks that run stay with this worker, and tasks that have ended must not run again.
         """
         for tag in reversed(list(self._delivered)):
-            claim = self._hands.get(tag)
+            claim = self._claims.get(tag)
             if claim is None or not (claim.running or claim.outcome):
                 self.restore_by_tag(tag, client)
         self._delivered.clear()
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
-        """As kombu's, and nobody holds it any more. The pipeline adds the key prefix itself."""
-        self._hands.pop(delivery_tag, None)
+        """As kombu's, and drop the record of the holder. The pipeline adds the key prefix."""
+        self._claims.pop(delivery_tag, None)
         return super()._remove_from_indices(delivery_tag, pipe).hdel(f"{self._identity.namespace}:held", delivery_tag)

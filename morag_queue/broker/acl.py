@@ -1,12 +1,10 @@
-"""What the login of the URL may do, tried without doing it.
+"""Check what the login of the URL may do, without doing it.
 
-A server checks rights when a command enters a transaction; DISCARD then forgets all of them. That works on every
-version, asks for no right of its own but MULTI, and changes nothing.
+A server checks rights when a command enters a transaction; DISCARD then drops all of them. This works on every version,
+requires no right but MULTI, and changes nothing.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from importlib.resources import files
+from collections.abc import Sequence
 
 import redis
 from redis import Redis
@@ -17,77 +15,58 @@ from morag_queue.core.model import QueueType
 from .keys import Keys
 
 _TRIED_WITH = {
-    "": "TIME INFO PING CLIENT_LIST",
-    "K": "DEL EXISTS GET GETDEL HGETALL HKEYS HLEN INCR LLEN LPOP MGET PERSIST PTTL RPOP SCARD SMEMBERS TTL TYPE UNLINK"
-    " XLEN ZCARD ZPOPMIN",
+    "": "CLIENT_LIST INFO PING TIME",
+    "K": "DEL EXISTS GET HGETALL HKEYS HLEN INCR LLEN LPOP MGET RPOP SCARD SMEMBERS TTL TYPE ZCARD ZPOPMIN",
     "K f": "HDEL HEXISTS HGET HMGET",
     "K f v": "HSET HSETNX",
     "K f 1": "HINCRBY HINCRBYFLOAT",
-    "K v": "LPOS LPUSH MSET RPUSH SADD SET SISMEMBER SREM ZREM ZSCORE",
+    "K v": "LPOS LPUSH RPUSH SADD SET SREM ZREM ZSCORE",
     "K 0": "HSCAN LINDEX",
-    "K 1": "BRPOP EXPIRE INCRBY PEXPIRE",
-    "K 0 0": "LRANGE LTRIM ZRANGE",
+    "K 1": "BRPOP EXPIRE PEXPIRE",
+    "K 0 0": "LRANGE LTRIM",
     "K 0 v": "LSET",
-    "K 0 1": "ZCOUNT ZRANGEBYSCORE ZREMRANGEBYSCORE ZREVRANGEBYSCORE",
-    "K 1 v": "LREM SETEX ZADD ZINCRBY",
-    "K K": "RENAME",
-    "K K LEFT LEFT": "LMOVE",
-    "K BEFORE a b": "LINSERT",
+    "K 0 1": "ZRANGEBYSCORE ZREMRANGEBYSCORE ZREVRANGEBYSCORE",
+    "K 1 v": "LREM ZADD",
     "K * f v": "XADD",
-    "K 0-1": "XDEL",
     "K - +": "XRANGE",
     "K + -": "XREVRANGE",
-    "K MAXLEN 1": "XTRIM",
-    "0": "SCAN",
+    "0": "SCAN SCRIPT_EXISTS",
     "0 0": "EVAL EVALSHA",
     "0-": "SCRIPT_LOAD",
     "3": "HELLO",
     "mq": "CLIENT_SETNAME",
     "OFF": "CLIENT_TRACKING",
     "ID 0": "CLIENT_KILL",
-    "C": "PSUBSCRIBE",
+    "C": "PSUBSCRIBE PUNSUBSCRIBE",
     "C m": "PUBLISH",
 }
 
-
 ARGUMENTS = {name.replace("_", " "): words for words, names in _TRIED_WITH.items() for name in names.split()}
-"""What each command is tried with; K stands for a key, C for the channel of remote control."""
+"""Every command that the scripts, this package, redis-py and kombu send, and arguments to try it with.
 
-
-_ALWAYS = (
-    *("BRPOP", "CLIENT KILL", "CLIENT LIST", "CLIENT SETNAME", "CLIENT TRACKING", "EVAL", "EVALSHA", "HELLO", "HSCAN"),
-    *("INFO", "LRANGE", "MGET", "PING", "PSUBSCRIBE", "PUBLISH", "SCAN", "SCRIPT LOAD", "XADD", "XREVRANGE"),
-    "ZREVRANGEBYSCORE",
-)
-"""What is used from here, by the agent and by kombu, besides the commands of the scripts."""
-
-
-_CALL = re.compile(r"redis\.p?call\('([A-Z]+)'")
-
-
-def used_by_scripts() -> set[str]:
-    """Every command that a script of ours calls."""
-    folder = files(__package__).joinpath("lua")
-    return {name for one in folder.iterdir() if one.name.endswith(".lua") for name in _CALL.findall(one.read_text())}
+K stands for a key, C for the channel of remote control. A test compares the list with the code.
+"""
 
 
 def permissions(client: Redis, keys: Keys) -> Permissions:
-    """What is missing, of the commands and of the keys."""
+    """The commands and keys that are refused."""
     own = f"{keys.prefix}{keys.namespace}:"
-    wanted = sorted((used_by_scripts() | set(_ALWAYS)) & ARGUMENTS.keys())
     touched = [f"{own}workers", keys.unacked, keys.unacked_index, *(keys.list(queue, 0) for queue in QueueType)]
+    names = sorted(ARGUMENTS)
     connection = client.connection_pool.get_connection()
     try:
         user = _user(connection)
-        refused = dict(zip(wanted, _tried(connection, [_command(name, touched[0]) for name in wanted]), strict=True))
-        commands = [name for name, why in refused.items() if _is_command(why)]
-        # A key is refused whatever the command, so one that is granted tells.
+        refusals = _tried(connection, [_command(name, touched[0]) for name in names])
+        if refusals is None:
+            return Permissions(user, ("multi",), (), f"{own}*")
+        commands = [name for name, why in zip(names, refusals, strict=True) if _is_command(why)]
+        # A key is refused whatever the command, so one granted command is enough.
         probe = next((name for name in ("LLEN", "TYPE", "TTL", "GET") if name not in commands), None)
-        answers = _tried(connection, [[probe, key] for key in touched]) if probe else []
+        answers = _tried(connection, [[probe, key] for key in touched]) if probe else None
     finally:
         connection.disconnect()
         client.connection_pool.release(connection)
-    missing = [key for key, why in zip(touched, answers, strict=False) if why and not _is_command(why)]
+    missing = [key for key, why in zip(touched, answers or (), strict=False) if why and not _is_command(why)]
     shown = [f"{own}*" if key.startswith(own) else f"{key}*" for key in missing]
     return Permissions(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*")
 
@@ -97,10 +76,15 @@ def _command(name: str, key: str) -> list[str]:
     return [*name.split(), *(arguments.get(word, word) for word in ARGUMENTS[name].split())]
 
 
-def _tried(connection: "redis.Connection", commands: Sequence[Sequence[str]]) -> Iterator[str]:
-    """For each command why it was refused; empty where it was not."""
-    replies = [_reply(connection, command) for command in (["MULTI"], *commands, ["DISCARD"])]
-    return iter([reply if "NOPERM" in reply else "" for reply in replies[1:-1]])
+def _tried(connection: "redis.Connection", commands: Sequence[Sequence[str]]) -> list[str] | None:
+    """For each command the reason of its refusal, "" where it was granted.
+
+    None where the login may not open a transaction: outside of one, the commands would be executed.
+    """
+    if _reply(connection, ["MULTI"]):
+        return None
+    replies = [_reply(connection, command) for command in (*commands, ["DISCARD"])]
+    return [reply if "NOPERM" in reply else "" for reply in replies[:-1]]
 
 
 def _reply(connection: "redis.Connection", command: Sequence[str]) -> str:
@@ -108,7 +92,7 @@ def _reply(connection: "redis.Connection", command: Sequence[str]) -> str:
     try:
         connection.read_response()
     except redis.ResponseError as error:
-        # redis-py takes the code off the errors that it knows
+        # redis-py removes the code of the errors that it knows.
         return f"NOPERM {error}" if isinstance(error, redis.exceptions.NoPermissionError) else str(error)
     return ""
 

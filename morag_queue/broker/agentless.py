@@ -3,17 +3,19 @@
 Their answers are incomplete: a task that waits for its rate limit is in none of them, so its message is not kept alive.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from redis import Redis
 
 from morag_queue.core.doctor.facts import AgentlessWorker
 
-from . import scripts
 from .celery_control import CeleryControl
+from .client_list import client_list
 from .codec import unacked_task_id
 from .keys import Keys
+from .scripts import Call, Script
 
 VISIBILITY_S = 3600.0
 """kombu's default visibility timeout in seconds."""
@@ -30,12 +32,20 @@ _SAFETY_SETTINGS = (
 )
 
 
+@dataclass(frozen=True)
+class TouchCall(Call):
+    SCRIPT: ClassVar = "touch"
+    KEYS: ClassVar = ("unacked", "unacked_index")
+
+    tags: Sequence[str]
+
+
 class AgentlessWorkers:
     """The workers of one fleet that run without the agent. `registered` are the node names of those with the agent."""
 
     def __init__(self, client: Redis, keys: Keys, control: CeleryControl) -> None:
         self._client, self._keys, self._control = client, keys, control
-        self._touch = scripts.script(client, "touch")
+        self._touch = Script(client, keys, TouchCall)
 
     def nodes(self, registered: Collection[str]) -> list[str]:
         """The node names that answer a ping."""
@@ -71,7 +81,7 @@ class AgentlessWorkers:
         """The ids of all reported tasks, and the number of workers that did not answer and may hold any task."""
         nodes = self.nodes(registered)
         task_ids = self.in_flight(nodes) if nodes else set()
-        return task_ids, max(count_agentless(self._client.client_list()) - len(nodes), 0)
+        return task_ids, max(client_list(self._client).agentless_listeners - len(nodes), 0)
 
     def keep_alive(self, task_ids: Collection[str]) -> int:
         """Restart the visibility timeout of the messages of these tasks; return how many there were.
@@ -79,9 +89,8 @@ class AgentlessWorkers:
         Skips messages with an owner record: workers with the agent keep their own messages alive.
         """
         tags = [tag for tag, task_id in self._unowned_messages() if task_id in task_ids]
-        keys = [self._keys.unacked, self._keys.unacked_index]
         batches = (tags[start : start + _BATCH] for start in range(0, len(tags), _BATCH))
-        return sum(int(self._touch(keys=keys, args=batch)) for batch in batches)
+        return sum(int(self._touch(TouchCall(batch))) for batch in batches)
 
     def enable_events(self, nodes: Collection[str]) -> None:
         """Make these nodes send task events."""
@@ -99,10 +108,3 @@ class AgentlessWorkers:
         for tag, record in self._client.hscan_iter(self._keys.unacked, count=_BATCH):
             if tag not in owned and (task_id := unacked_task_id(record)) is not None:
                 yield tag.decode(), task_id
-
-
-def count_agentless(clients: Sequence[Mapping[str, Any]]) -> int:
-    """How many connections in CLIENT LIST subscribe to the control channel and are not of an agent ("mq.…")."""
-    return sum(
-        client.get("psub", "0") != "0" and not str(client.get("name", "")).startswith("mq.") for client in clients
-    )

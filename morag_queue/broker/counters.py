@@ -1,18 +1,18 @@
-"""Figures of all time, which only grow: what metrics are made of."""
+"""Counters of all time, which only grow (the source of the metrics), and corrections of the estimates."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis import Redis
 
 from morag_queue.core.estimate import Correction, learn_many
 from morag_queue.core.model import ContentType, QueueType, Requires
 
-from . import scripts
 from .connection import fenced
 from .keys import Keys
+from .scripts import Call, Script
 
 if TYPE_CHECKING:
     from morag_queue.core.routing.score_table import Corrections
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounters:
-    """Of one queue: how many ended in each way, and histograms by `core.figures.bucket`, with their sums in seconds."""
+    """Of one queue: ended tasks by outcome, and histograms by `core.histogram.bucket` with their sums in seconds."""
 
     ended: Mapping[str, int] = field(default_factory=dict)
     waits: Mapping[int, int] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class QueueCounters:
 
 @dataclass(frozen=True, slots=True)
 class FleetCounters:
-    """`unowned` are messages in `unacked` that no worker with the agent has; `dead` are tasks not run again unasked."""
+    """`unowned`: unacked messages that no worker with the agent holds. `dead`: dead letters."""
 
     queues: Mapping[QueueType, QueueCounters]
     unowned: int
@@ -39,7 +39,7 @@ class FleetCounters:
 
 
 def fleet_counters(client: Redis, keys: Keys) -> FleetCounters:
-    """In one round trip; costs by the number of histogram buckets, not of tasks."""
+    """Read all counters in one round trip. The cost grows with the number of histogram buckets, not of tasks."""
     pipe = client.pipeline(transaction=False)
     pipe.hgetall(keys.figures)
     pipe.hlen(keys.unacked)
@@ -62,57 +62,79 @@ def _by_queue(figures: Mapping[bytes, bytes]) -> Mapping[QueueType, QueueCounter
         else:
             found[queue]["ended"][figure] = int(count)
     return {
-        queue: QueueCounters(one["ended"], one["wait"], one["run"], one.get("wait_ms", 0.0), one.get("run_ms", 0.0))
+        queue: QueueCounters(
+            counts["ended"], counts["wait"], counts["run"], counts.get("wait_ms", 0.0), counts.get("run_ms", 0.0)
+        )
         for queue in QueueType
-        for one in [found[queue.value]]
+        for counts in [found[queue.value]]
     }
 
 
+@dataclass(frozen=True)
+class LearnedSum:
+    """Runs of one kind of work and worker that were learned from, and the sum of their log errors."""
+
+    field: str
+    runs: int
+    log_error: float
+
+
+@dataclass(frozen=True)
+class FoldCorrectionsCall(Call):
+    SCRIPT: ClassVar = "fold_corrections"
+    KEYS: ClassVar = ("surprises", "corrections", "lease")
+
+    text: str
+    term: str
+    sums: Sequence[LearnedSum]
+
+
 class CorrectionStore:
-    """Corrections of one fleet."""
+    """Corrections of the estimates on one fleet."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._script = scripts.script(client, "learn")
+        self._script = Script(client, keys, FoldCorrectionsCall)
 
     def fold(self, *, term: str = "") -> tuple[int, int]:
-        """Learns from what has been measured since the last time: how many runs, and of how many kinds of work.
+        """Learn from the runs that ended since the last call. Return the numbers of runs and of kinds of work.
 
-        What ends meanwhile is learned from the next time. Raises LeaseLost on a stale term.
+        Runs that end meanwhile count at the next call. Raises LeaseLost on a stale term.
         """
         found: Any = self._client.hgetall(self._keys.surprises)
         sums = {name.decode(): float(value) for name, value in found.items()}
         known = dict(corrections(self._client.get(self._keys.corrections) or b""))
-        runs, kinds, taken = 0, 0, list[str | int]()
+        learned: list[LearnedSum] = []
         for name, count in sums.items():
             field, _, figure = name.rpartition("|")
             kind = _kind(field)
             if figure != "n" or not count or kind is None:
                 continue
-            surprise = sums.get(f"{field}|x", 0.0)
-            known[kind] = learn_many(known.get(kind, Correction()), int(count), surprise)
-            runs, kinds = runs + int(count), kinds + 1
-            taken += (field, int(count), repr(surprise))
-        if runs:
-            keys = [self._keys.surprises, self._keys.corrections, self._keys.lease]
+            log_error = sums.get(f"{field}|x", 0.0)
+            known[kind] = learn_many(known.get(kind, Correction()), int(count), log_error)
+            learned.append(LearnedSum(field, int(count), log_error))
+        if learned:
             with fenced():
-                self._script(keys=keys, args=[_text(known), term, *taken])
-        return runs, kinds
+                self._script(FoldCorrectionsCall(_text(known), term, learned))
+        return sum(part.runs for part in learned), len(learned)
 
 
 def corrections(text: bytes | str) -> "Corrections":
-    """As `fold` has written them; of another version's nothing, as if nothing had been learned."""
+    """Read the corrections that `fold` wrote; none where the text is another version's."""
     try:
         fields = json.loads(text) if text else {}
         read = {_kind(field): Correction(n=n, m=m) for field, (n, m) in fields.items()}
     except (ValueError, TypeError, AttributeError):
         return {}
-    return {kind: one for kind, one in read.items() if kind is not None}
+    return {kind: correction for kind, correction in read.items() if kind is not None}
 
 
 def _text(known: "Corrections") -> str:
     return json.dumps(
-        {f"{kind}|{needs}|{int(on_gpu)}": [one.n, round(one.m, 6)] for (kind, needs, on_gpu), one in known.items()}
+        {
+            f"{kind}|{needs}|{int(on_gpu)}": [correction.n, round(correction.m, 6)]
+            for (kind, needs, on_gpu), correction in known.items()
+        }
     )
 
 

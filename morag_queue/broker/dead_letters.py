@@ -1,32 +1,64 @@
-"""The dead: tasks that are not run again unasked. Failed for good, or taken back from dead workers too often.
+"""Dead letters: tasks that do not run again by themselves, because they failed or their workers died over them.
 
-The latest 10,000 are kept, see grave.lua; a person decides what becomes of them.
+The latest 10,000 are kept, see dead_letter.lua; a person decides what happens to them.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from redis import Redis
 
-from . import scripts
 from .codec import DeadLetter, read_dead_letter
 from .keys import Keys
+from .scripts import Call, Key, Script
+
+
+@dataclass(frozen=True)
+class ReviveCall(Call):
+    SCRIPT: ClassVar = "revive"
+    KEYS: ClassVar = ("dead", "graves", "attempts", "lanes")
+
+    list: Key
+    task: Key
+    task_id: str
+    seen: bytes
+    message: str
+    record: str
+    deaths: int
+    story: str
+    worker_lane: str
+
+
+@dataclass(frozen=True)
+class DroppedLetter:
+    task: Key
+    id: str
+
+
+@dataclass(frozen=True)
+class DropDeadCall(Call):
+    SCRIPT: ClassVar = "drop_dead"
+    KEYS: ClassVar = ("dead", "graves")
+
+    retention: int
+    letters: Sequence[DroppedLetter]
 
 
 class DeadLetters:
-    """The graves of one fleet."""
+    """The dead letters of one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float = 3600) -> None:
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._revive = scripts.script(client, "revive")
-        self._drop = scripts.script(client, "drop")
+        self._revive = Script(client, keys, ReviveCall)
+        self._drop = Script(client, keys, DropDeadCall)
 
     def all(self) -> Iterator[DeadLetter]:
-        """Every grave, the latest first."""
+        """All dead letters, the latest first."""
         rows = self._client.hscan_iter(self._keys.dead, count=1000)
         found = [read_dead_letter(task_id.decode(), text) for task_id, text in rows]
-        yield from sorted(found, key=lambda one: (-one.at, one.task_id))
+        yield from sorted(found, key=lambda letter: (-letter.at, letter.task_id))
 
     def get(self, task_id: str) -> DeadLetter | None:
         text: Any = self._client.hget(self._keys.dead, task_id)
@@ -34,7 +66,7 @@ class DeadLetters:
 
     def revive(
         self,
-        grave: DeadLetter,
+        letter: DeadLetter,
         text: str,
         record: str,
         lane: str,
@@ -43,14 +75,18 @@ class DeadLetters:
         is_worker_lane: bool,
         story: Sequence[Any],
     ) -> bool:
-        """Queues it again; `story` is what its attempts go on from. False when somebody else has been here first."""
-        k = self._keys
-        keys = [k.dead, k.graves, k.attempts, k.list(lane, level), k.task(grave.task_id), k.lanes]
-        told = json.dumps(list(story)) if story else ""
-        to = lane if is_worker_lane else ""
-        return bool(self._revive(keys=keys, args=[grave.task_id, grave.text, text, record, len(story), told, to]))
+        """Queue it again with `text` as its message. False when it has left `dead` or changed since it was read.
+
+        `story` is the list of earlier deaths that its attempts keep.
+        """
+        call = ReviveCall(
+            list=self._keys.list(lane, level), task=self._keys.task(letter.task_id), task_id=letter.task_id,
+            seen=letter.text, message=text, record=record, deaths=len(story),
+            story=json.dumps(list(story)) if story else "", worker_lane=lane if is_worker_lane else "",
+        )  # fmt: skip
+        return bool(self._revive(call))
 
     def drop(self, task_ids: Sequence[str]) -> int:
-        """Forgets them; how many there were. The ledger forgets them too, after the retention time."""
-        keys = [self._keys.dead, self._keys.graves, *map(self._keys.task, task_ids)]
-        return int(self._drop(keys=keys, args=[self._retention, *task_ids]))
+        """Drop dead letters. Return how many there were. The ledger drops them too, after the retention time."""
+        letters = [DroppedLetter(self._keys.task(task_id), task_id) for task_id in task_ids]
+        return int(self._drop(DropDeadCall(self._retention, letters)))

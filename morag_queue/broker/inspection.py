@@ -1,9 +1,11 @@
 """Gather the facts that `doctor` judges. Each is read separately, so that a failed read costs only that fact."""
 
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import redis
 from redis import Redis
@@ -23,13 +25,14 @@ from morag_queue.core.model import QueueType
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError
 
-from . import scripts
 from .acl import permissions
-from .agentless import AgentlessWorkers, count_agentless
+from .agentless import AgentlessWorkers
+from .client_list import OURS, ClientList, client_list
 from .codec import HEADER, read_message, read_unacked, waiting_task
 from .connection import translated
 from .keys import Keys
 from .redis import RedisBroker
+from .scripts import Call, Script
 
 RUNS_SECONDS = 24 * 3600.0
 """The period searched for the longest measured run."""
@@ -57,13 +60,13 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
         info = read("INFO", lambda: client.info("everything"), None)
         offset = read("the server's clock", lambda: _clock_offset(client), 0.0)
         space = read("keys", lambda: keyspace(client, keys), Keyspace())
-        clients: list[Mapping[str, Any]] = read("CLIENT LIST", client.client_list, [])  # type: ignore[arg-type]
+        clients = read("CLIENT LIST", lambda: client_list(client), ClientList())
         snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
         nodes = frozenset(view.info.node or f"{view.worker}@{view.info.host}" for view in snapshot.workers)
-        agentless_count = count_agentless(clients)
         agentless = AgentlessWorkers(client, keys, broker.control)
+        expected = clients.agentless_listeners
         answered: tuple[AgentlessWorker, ...] = read(
-            "workers without the agent", lambda: agentless.describe(nodes, agentless_count), ()
+            "workers without the agent", lambda: agentless.describe(nodes, expected), ()
         )
         messages: list[MessageSample] = read("messages", lambda: list(samples(client, keys, snapshot)), [])
         return Facts(
@@ -77,7 +80,7 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
             keyspace=space,
             samples=tuple(messages),
             agentless_workers=answered,
-            silent=max(agentless_count - len(answered), 0),
+            silent=max(expected - len(answered), 0),
             connections=tuple(_agents(clients)),
             unowned=read("unacked", lambda: _unowned(client, keys), 0),
             longest_run_s=read("figures", lambda: _longest_run(broker, snapshot.taken_at), 0.0),
@@ -92,12 +95,12 @@ def _longest_run(broker: RedisBroker, now: float) -> float:
     return max((seconds_of(max(window.runs)) for window in windows if window.runs), default=0.0)
 
 
-def _agents(clients: Iterable[Mapping[str, Any]]) -> Iterator[AgentConnection]:
-    """One connection of each agent. The connections of commands have names with fewer parts."""
-    databases = {str(client.get("name", "")): int(client.get("db", 0)) for client in clients}
-    for name, database in databases.items():
-        if name.startswith("mq.") and name.count(".") >= 4:
-            yield AgentConnection(name, database)
+def _agents(clients: ClientList) -> Iterator[AgentConnection]:
+    """One connection of each agent; the names of commands are shorter."""
+    found = {connection.name: connection.database for connection in clients.named()}
+    yield from (
+        AgentConnection(name, db) for name, db in found.items() if name.startswith(OURS) and name.count(".") >= 4
+    )
 
 
 def _unowned(client: redis.Redis, keys: Keys) -> int:
@@ -174,15 +177,26 @@ def key_families(keys: Keys) -> tuple[str, ...]:
     return tuple(maker(0).rpartition(":")[0] + ":" for maker in makers)
 
 
+@dataclass(frozen=True)
+class ScanKeysCall(Call):
+    SCRIPT: ClassVar = "scan_keys"
+
+    cursor: bytes
+    count: int
+    prefix: str
+    families: str
+    lanes: Sequence[str]
+
+
 def keyspace(client: Redis, keys: Keys) -> Keyspace:
     """Our keys, and the keys whose names start like our lanes."""
-    scan = scripts.script(client, "keys")
+    scan = Script(client, keys, ScanKeysCall)
     families, own = key_families(keys), f"{keys.prefix}{keys.namespace}:"
     lane_prefixes = [keys.prefix + queue.value for queue in QueueType]
     found: list[RedisKey] = []
     cursor, scanned = b"0", 0
     while scanned < MAX_KEYS:
-        cursor, flat = scan(args=[cursor, _SCAN_COUNT, own, len(families), *families, *lane_prefixes])
+        cursor, flat = scan(ScanKeysCall(cursor, _SCAN_COUNT, own, json.dumps(families), lane_prefixes))
         found += (RedisKey(_text(name), _text(kind)) for name, kind in zip(flat[::2], flat[1::2], strict=True))
         scanned += _SCAN_COUNT
         if cursor == b"0":

@@ -1,4 +1,4 @@
-"""The journal: who changed what, when and why. Capped; a change is never kept waiting for it."""
+"""The journal of changes: author, time, reason and content. A capped stream."""
 
 import json
 from collections.abc import Mapping
@@ -12,13 +12,14 @@ from .contract import JournalEntry
 from .keys import Keys
 
 LENGTH = 10_000
-"""Entries kept, about: Redis trims a stream by whole nodes."""
-_LOOKED_AT = 1000
-"""Entries a call, where the whole journal is searched."""
+"""Entries kept, approximately: Redis trims a stream by whole nodes."""
+
+_WINDOW = 1000
+"""Entries per call when the whole journal is searched."""
 
 
 class Journal:
-    """A capped stream in Redis."""
+    """The journal of one fleet."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._key = client, keys.journal
@@ -26,7 +27,7 @@ class Journal:
     def write(
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
     ) -> str:
-        """Appends one entry and gives its id."""
+        """Append one entry and return its id."""
         fields = {"who": who, "verb": verb, "subject": subject, "reason": reason, "plan_id": plan_id}
         text = json.dumps({**fields, "changes": dict(changes)})
         entry_id: Any = self._client.xadd(self._key, {"entry": text}, maxlen=LENGTH, approximate=True)
@@ -35,23 +36,23 @@ class Journal:
     def latest(self, limit: int) -> list[JournalEntry]:
         """The newest entries, newest first."""
         found: Any = self._client.xrevrange(self._key, count=limit)
-        return [_entry(*one) for one in found]
+        return [_entry(*entry) for entry in found]
 
     def about(self, word: str, limit: int = 100) -> list[JournalEntry]:
-        """The newest entries whose text holds that word as a whole JSON string (a task's id, say), newest first."""
+        """The newest entries that contain the word as a whole JSON string (a task id, for example), newest first."""
         wanted = json.dumps(word).encode()
         entries: list[JournalEntry] = []
         newest: str = "+"
         while len(entries) < limit:
-            found: Any = self._client.xrevrange(self._key, newest, count=_LOOKED_AT)
-            entries += (_entry(*one) for one in found if wanted in one[1][b"entry"])
-            if len(found) < _LOOKED_AT:
+            found: Any = self._client.xrevrange(self._key, newest, count=_WINDOW)
+            entries += (_entry(*entry) for entry in found if wanted in entry[1][b"entry"])
+            if len(found) < _WINDOW:
                 break
             newest = "(" + found[-1][0].decode()
         return entries[:limit]
 
     def get(self, entry_id: str) -> JournalEntry | None:
-        """One entry; None where there is none of that id (or no longer)."""
+        """One entry; None for an unknown id, or one that has been trimmed."""
         found: Any = self._client.xrange(self._key, entry_id, entry_id)
         return _entry(*found[0]) if found else None
 
@@ -63,7 +64,7 @@ def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry:
 
 
 def _in_words(name: str, value: Any) -> Any:
-    """Times of a cordon as ISO 8601: what an entry says has no types by which a view would know them."""
+    """The value with times of a cordon as ISO 8601: entries have no types by which a view could recognise them."""
     if isinstance(value, dict) and name == "before":
         return {key: _in_words(key, item) for key, item in value.items()}
     return eta(value) if name in _TIMES and isinstance(value, int | float) else value

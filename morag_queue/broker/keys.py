@@ -1,4 +1,4 @@
-"""Every key in Redis that we touch, in one place.
+"""Names of every Redis key that we use.
 
 Ours live under `<global_keyprefix><namespace>:`; kombu's (`unacked`, `unacked_index` and the lanes) under its own
 `global_keyprefix` alone. A lane is kombu's list of that name for level 0, and `<lane><sep><level>` for the others.
@@ -7,11 +7,6 @@ Ours live under `<global_keyprefix><namespace>:`; kombu's (`unacked`, `unacked_i
 from dataclasses import dataclass
 
 KOMBU_SEP = "\x06\x16"
-
-MINUTE_TTL = 25 * 3600
-"""Seconds that a minute's figures are kept: a day, and an hour of grace."""
-HOUR_TTL = 32 * 86400
-"""Seconds that an hour's figures are kept: a month."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +34,7 @@ class Keys:
 
     @property
     def workers(self) -> str:
-        """hash: worker -> what it said of itself at registration (JSON)"""
+        """hash: worker -> its registration (JSON)"""
         return self._own("workers")
 
     @property
@@ -49,17 +44,17 @@ class Keys:
 
     @property
     def cordons(self) -> str:
-        """hash: worker -> how and why it is out of service (JSON)"""
+        """hash: worker -> its cordon: state, author, reason, end (JSON)"""
         return self._own("cordons")
 
     @property
     def incarnations(self) -> str:
-        """hash: worker -> the one incarnation that may act in its name"""
+        """hash: worker -> the one incarnation that may act under its name"""
         return self._own("incarnations")
 
     @property
     def held(self) -> str:
-        """hash: delivery tag -> who holds the message (JSON), see claim.lua"""
+        """hash: delivery tag -> the holder of the message (JSON), see claim.lua"""
         return self._own("held")
 
     @property
@@ -74,47 +69,48 @@ class Keys:
 
     @property
     def paused(self) -> str:
-        """set: queues that hand out nothing"""
+        """set: queues from which nothing is claimed"""
         return self._own("paused")
 
     @property
     def totals(self) -> str:
-        """hash: `<outcome>|<worker>`, `run_ms|<worker>`, `<outcome>||<queue>` -> count since ever"""
+        """hash: `<outcome>|<worker>`, `run_ms|<worker>`, `<outcome>||<queue>` -> count of all time"""
         return self._own("totals")
 
     @property
     def figures(self) -> str:
-        """hash: as `minute`, of all time: histograms that only grow"""
+        """hash: as `minute`, of all time"""
         return self._own("figures")
 
     @property
     def surprises(self) -> str:
-        """hash: `<content type>|<requires>|<1 on a GPU, else 0>|n` -> runs not yet learned from, `…|x` -> their sum"""
+        """hash: `<content type>|<requires>|<1 on a GPU, else 0>|n` -> runs not yet learned from; `…|x` -> the sum
+        of their log errors"""
         return self._own("surprises")
 
     @property
     def corrections(self) -> str:
-        """string: what was learned of run times (JSON): `<content type>|<requires>|<0 or 1>` -> [runs, m]"""
+        """string: corrections of estimated run times (JSON): `<content type>|<requires>|<0 or 1>` -> [runs, m]"""
         return self._own("corrections")
 
     @property
     def lease(self) -> str:
-        """string: who leads (JSON)"""
+        """string: the leader's lease (JSON)"""
         return self._own("lease")
 
     @property
     def terms(self) -> str:
-        """string: the last term of a lease; never given twice, so it never expires"""
+        """string: the last term of a lease; it never expires, so that no term is given twice"""
         return self._own("terms")
 
     @property
     def watched(self) -> str:
-        """string: who ran `watch` last; it expires a day after that one last led"""
+        """string: the user who ran `watch` last; it expires a day after that `watch` last led"""
         return self._own("watched")
 
     @property
     def memory(self) -> str:
-        """string: what the balancing loop keeps between two turns (JSON)"""
+        """string: state of the balancing loop between two turns (JSON)"""
         return self._own("memory")
 
     @property
@@ -124,18 +120,18 @@ class Keys:
 
     @property
     def dead(self) -> str:
-        """hash: task id -> a task that is not run again unasked (JSON): `message` (as it was in its lane), `lane`,
-        `level`, `state`, `at`, `reason`, and `story`: `[[at, worker, why]…]`"""
+        """hash: task id -> dead letter (JSON): `message` (as it was in its lane) or `entry` (the ledger's, as text),
+        `lane`, `level`, `state`, `at`, `reason`, and `story`: `[[at, worker, why]…]`"""
         return self._own("dead")
 
     @property
     def revoked(self) -> str:
-        """zset: delivery tag -> when it was cancelled in a worker's hands (seconds): nobody else is to get it"""
+        """zset: delivery tag -> when it was cancelled while a worker held it (seconds); it must not be redelivered"""
         return self._own("revoked")
 
     @property
     def graves(self) -> str:
-        """zset: task id -> since when it is in `dead` (seconds): there are so many at most, the oldest goes"""
+        """zset: task id -> since when it is in `dead` (seconds); at capacity the oldest is dropped"""
         return self._own("graves")
 
     def task(self, task_id: str) -> str:
@@ -143,7 +139,7 @@ class Keys:
         return self._own(f"task:{task_id}")
 
     def result(self, task_id: str) -> str:
-        """string: what Celery's Redis backend keeps of a task, where the results are in the broker's database"""
+        """string: the result of a task by Celery's Redis backend, where it uses the broker's database"""
         return f"{self.prefix}celery-task-meta-{task_id}"
 
     def minute(self, at: float) -> str:

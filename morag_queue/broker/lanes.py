@@ -1,65 +1,100 @@
-"""Messages from lane to lane, inside Redis: no payload travels through the client."""
+"""Moves and edits of messages in lanes, inside Redis: no payload travels through the client."""
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from redis import Redis
 
 from morag_queue.core.plan import MoveTask
 
-from . import scripts
 from .connection import fenced
 from .contract import MoveCounts, MoveOutcome
-from .keys import HOUR_TTL, MINUTE_TTL, Keys
+from .keys import Keys
 from .lane_search import LaneSearch
+from .ledger import END_KEYS
+from .scripts import Call, Key, Script
 
 MOVE_CHUNK = 250
-"""Messages a call: about 1 ms of the server's time, so that a worker's claim is never kept waiting for long."""
-
+"""Messages per call: about 1 ms of the server's time, so that a claim never waits long."""
 
 _PIPELINED = 16
-"""Calls on their way at once: the server is never idle between two of them."""
-
+"""Calls in flight at once: the server is never idle between two of them."""
 
 _NEAR = 64
-"""Messages of each end of a list that are looked at for a chosen one; a plan's own were at an end when it was made."""
+"""Messages searched at each end of a list for a chosen one; those of a plan were at an end when it was made."""
+
+
+@dataclass(frozen=True)
+class MoveLaneCall(Call):
+    SCRIPT: ClassVar = "move_lane"
+    KEYS: ClassVar = ("lease", "lanes")
+
+    source: Key
+    target: Key
+    from_lane: str
+    to_lane: str
+    count: int
+    skip: int
+    keeps_gpu: bool
+    term: str
+
+
+@dataclass(frozen=True)
+class MoveTaskCall(Call):
+    SCRIPT: ClassVar = "move_task"
+    KEYS: ClassVar = ("lease", "lanes")
+
+    source: Key
+    target: Key
+    task: Key
+    task_id: str
+    needle: str
+    lane: str
+    level: int
+    to_level: int
+    keeps_gpu: bool
+    depth: int
+    exact: str | bytes
+    term: str
 
 
 class Moves:
-    """Moves on one fleet."""
+    """Moves messages from lane to lane on one fleet."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._move = scripts.script(client, "move")
-        self._move_task = scripts.script(client, "move_task")
+        self._move_lane = Script(client, keys, MoveLaneCall)
+        self._move_task = Script(client, keys, MoveTaskCall)
         self._search = LaneSearch(client, keys)
 
     def lane(
         self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
     ) -> MoveCounts:
-        """Moves up to `count` of the oldest messages of one lane at one level; order and level are kept.
+        """Move up to `count` of the oldest messages of one lane at one level; order and level are kept.
 
-        Safe to run again after it was cut off anywhere. What arrives in the lane meanwhile stays there. `keeps_gpu`
-        leaves behind what needs a GPU. Raises LeaseLost on a stale term.
+        Safe to repeat after an interruption. Messages that arrive in the lane meanwhile stay there. `keeps_gpu` leaves
+        messages that need a GPU. Raises LeaseLost on a stale term.
         """
-        keys = [self._keys.list(source, level), self._keys.list(target, level), self._keys.lease, self._keys.lanes]
-        moved = left = need_gpu = 0  # what is left stays at the end where the oldest are: the next burst passes it over
+        from_list, to_list = self._keys.list(source, level), self._keys.list(target, level)
+        moved = left = need_gpu = 0  # what is left stays at the end where the oldest are: the next burst skips it
         while moved + left < count:
             calls = min(-(-(count - moved - left) // MOVE_CHUNK), _PIPELINED if left == 0 else 1)
             pipe = self._client.pipeline(transaction=False)
-            asked = 0
+            requested = 0
             for _ in range(calls):
-                size = min(MOVE_CHUNK, count - moved - left - asked)
-                self._move(keys=keys, args=[size, source, target, left, term, int(keeps_gpu)], client=pipe)
-                asked += size
+                size = min(MOVE_CHUNK, count - moved - left - requested)
+                self._move_lane(
+                    MoveLaneCall(from_list, to_list, source, target, size, skip=left, keeps_gpu=keeps_gpu, term=term),
+                    pipe,
+                )
+                requested += size
             with fenced():
                 answers = pipe.execute()
             moved += sum(answer[0] for answer in answers)
-            # Each call of a burst meets again what the ones before it have left: who met the most has met all of it.
+            # Each call of a burst meets again what earlier calls have left: the highest count covers all of it.
             _, met, met_gpu = max(answers, key=lambda answer: answer[1])
             left, need_gpu = left + met, need_gpu + met_gpu
             if sum(answer[0] + answer[1] for answer in answers) == 0:
@@ -67,7 +102,7 @@ class Moves:
         return MoveCounts(moved, left - need_gpu, need_gpu)
 
     def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:
-        """Moves chosen messages, each in one atomic step and in this order; safe to run again.
+        """Move chosen messages, each in one atomic step and in this order; safe to repeat.
 
         Raises LeaseLost on a stale term.
         """
@@ -76,7 +111,7 @@ class Moves:
             burst = steps[start : start + MOVE_CHUNK]
             pipe = self._client.pipeline(transaction=False)
             for step in burst:
-                self._one(step, term, "", pipe)
+                self._move_task(self._call(step, term), pipe)
             with fenced():
                 answers: list[bytes] = pipe.execute()
                 outcomes += (
@@ -86,35 +121,32 @@ class Moves:
         return outcomes
 
     def _deep(self, step: MoveTask, term: str) -> MoveOutcome:
-        """Looks for it in the middle of its list, a window at a time."""
+        """Search the middle of its list, a window at a time, and move it."""
         length = self._client.llen(self._keys.list(step.source, step.level))
         found = self._search.by_beginning(step.task_id, [(step.source, step.level, length)], whole=True, limit=1)
         if not found:
             return MoveOutcome.GONE
-        answer: bytes = self._one(step, term, found[0].raw, None)
+        answer: bytes = self._move_task(self._call(step, term, exact=found[0].raw))
         return MoveOutcome(answer.decode())
 
-    def _one(self, step: MoveTask, term: str, text: str | bytes, client: Any) -> Any:
-        k = self._keys
-        keys = [
-            k.list(step.source, step.level), k.list(step.target, step.to_level), k.lease, k.task(step.task_id), k.lanes,
-        ]  # fmt: skip
-        arguments: list[str | int | bytes] = [
-            step.task_id, json.dumps(step.task_id), step.target, step.level, step.to_level,
-            int(step.keeps_gpu), term, _NEAR, text,
-        ]  # fmt: skip
-        return self._move_task(keys=keys, args=arguments, client=client)
+    def _call(self, step: MoveTask, term: str, *, exact: str | bytes = "") -> MoveTaskCall:
+        return MoveTaskCall(
+            source=self._keys.list(step.source, step.level), target=self._keys.list(step.target, step.to_level),
+            task=self._keys.task(step.task_id), task_id=step.task_id, needle=json.dumps(step.task_id), lane=step.target,
+            level=step.level, to_level=step.to_level, keeps_gpu=step.keeps_gpu, depth=_NEAR, exact=exact, term=term,
+        )  # fmt: skip
 
 
 EDIT_CHUNK = 20
-"""Tasks a call. Redis goes through the list to take them out: from the middle of 200,000, that takes 10 to 30 ms."""
+"""Tasks per call. Redis walks the list to remove them: from the middle of 200,000, that takes 10 to 30 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneEdit:
-    """One message, as it was read (`raw`, at `depth` of its list, 1 is the next), and what becomes of it.
+    """One message as it was read (`raw`, at `depth` of its list, 1 is the next), and its new place and text.
 
-    `text` None is cancelled. `record` is the ledger's new one (JSON), '' leaves it as it is.
+    A `text` of None cancels the task. `record` is the new ledger record (JSON), "" leaves it as it is; of a cancelled
+    task it is the ended record, to which the server adds "ended_at".
     """
 
     task_id: str
@@ -130,38 +162,61 @@ class LaneEdit:
     to_worker_lane: bool = False
 
 
+@dataclass(frozen=True)
+class EditedMessage:
+    """One edit of a call; `worker_lane` is the lane it goes to where that is a worker's, else ''."""
+
+    target: Key
+    task: Key
+    task_id: str
+    depth: int
+    raw: bytes | str
+    text: str | None
+    record: str
+    queue: str
+    worker_lane: str
+
+
+@dataclass(frozen=True)
+class EditLaneCall(Call):
+    SCRIPT: ClassVar = "edit_lane"
+    KEYS: ClassVar = ("lanes", *END_KEYS)
+
+    source: Key
+    retention: int
+    edits: Sequence[EditedMessage]
+
+
 class LaneEdits:
-    """Changes on one fleet."""
+    """Edits waiting messages of one fleet."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
-        self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._script = scripts.script(client, "steer")
+        self._keys, self._retention = keys, max(1, int(retention_seconds))
+        self._script = Script(client, keys, EditLaneCall)
 
-    def apply(self, changes: Sequence[LaneEdit]) -> list[bool]:
-        """What was changed, in the order given; False for one that was no longer where it had been read."""
+    def apply(self, edits: Sequence[LaneEdit]) -> list[bool]:
+        """Make the edits. In the order given, False for each message that was no longer where it had been read."""
         by_list: dict[str, list[int]] = defaultdict(list)
-        for n, change in enumerate(changes):
-            by_list[self._keys.list(change.lane, change.level)].append(n)
-        done = [False] * len(changes)
+        for n, edit in enumerate(edits):
+            by_list[self._keys.list(edit.lane, edit.level)].append(n)
+        done = [False] * len(edits)
         for key, numbers in by_list.items():
-            # The next to run first, so that their order is kept where they go; the others move up meanwhile.
-            numbers.sort(key=lambda n: changes[n].depth)
-            gone = 0
+            # The next to run first, so that they keep their order in the target; the others move up meanwhile.
+            numbers.sort(key=lambda n: edits[n].depth)
+            removed = 0
             for start in range(0, len(numbers), EDIT_CHUNK):
                 part = numbers[start : start + EDIT_CHUNK]
-                answers = self._call(key, [changes[n] for n in part], gone)
-                gone += sum(answers)
+                call = EditLaneCall(key, self._retention, [self._edited(edits[n], key, removed) for n in part])
+                answers: list[int] = self._script(call)
+                removed += sum(answers)
                 for n, answer in zip(part, answers, strict=True):
                     done[n] = bool(answer)
         return done
 
-    def _call(self, key: str, changes: Sequence[LaneEdit], gone: int) -> list[int]:
-        k, now = self._keys, time.time()
-        keys = [key, k.lanes, k.totals, k.minute(now), k.hour(now)]
-        arguments: list[str | bytes | int] = [self._retention, MINUTE_TTL, HOUR_TTL]
-        for one in changes:
-            keys += (key if one.text is None else k.list(one.to_lane, one.to_level), k.task(one.task_id))
-            lane = one.to_lane if one.to_worker_lane else ""
-            arguments += (max(one.depth - gone, 1), one.raw, one.text or "", one.record, one.queue, lane)
-        answer: list[int] = self._script(keys=keys, args=arguments)
-        return answer
+    def _edited(self, edit: LaneEdit, key: str, removed: int) -> EditedMessage:
+        return EditedMessage(
+            target=key if edit.text is None else self._keys.list(edit.to_lane, edit.to_level),
+            task=self._keys.task(edit.task_id), task_id=edit.task_id, depth=max(edit.depth - removed, 1), raw=edit.raw,
+            text=edit.text, record=edit.record, queue=edit.queue,
+            worker_lane=edit.to_lane if edit.to_worker_lane else "",
+        )  # fmt: skip

@@ -1,6 +1,7 @@
-"""The lease in Redis, see `lua/lease.lua`."""
+"""The lease of a fleet's leader, and the state that it keeps between turns."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from redis import Redis
@@ -8,57 +9,79 @@ from redis import Redis
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import Lease
 
-from . import scripts
 from .connection import fenced
 from .keys import Keys
+from .scripts import Call, Script
+
+
+@dataclass(frozen=True)
+class HoldLeaseCall(Call):
+    """`action`: take, renew or give_up."""
+
+    SCRIPT: ClassVar = "hold_lease"
+    KEYS: ClassVar = ("lease", "terms", "watched")
+
+    action: str
+    holder: str
+    term: int | None = None
+    ttl_ms: int = 1
+    who: str = ""
+    verb: str = ""
 
 
 class Leases:
-    """Who leads one fleet."""
+    """One lease per fleet, by the server's clock."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._script = scripts.script(client, "lease")
+        self._script = Script(client, keys, HoldLeaseCall)
 
     def take(self, holder: str, who: str, verb: str, seconds: float) -> Lease:
-        """The lease that stands after the call: the caller's, with a new term, or that of who has it.
-
-        Whoever has it already and takes it again renews it.
-        """
-        return Lease.model_validate_json(self._call("take", holder, "", seconds, who, verb))
+        """Take the lease, or renew it where the caller holds it. Return the lease in force, which may be another's."""
+        call = HoldLeaseCall("take", holder, ttl_ms=_milliseconds(seconds), who=who, verb=verb)
+        return Lease.model_validate_json(self._script(call))
 
     def renew(self, lease: Lease, seconds: float) -> Lease | None:
-        """The same lease for `seconds` from now; None when it is no longer the caller's."""
-        text = self._call("renew", lease.holder, lease.term, seconds)
+        """The same lease for `seconds` from now; None when the caller no longer holds it."""
+        text = self._script(HoldLeaseCall("renew", lease.holder, lease.term, _milliseconds(seconds)))
         return None if text is None else Lease.model_validate_json(text)
 
     def give_up(self, lease: Lease) -> bool:
-        """False when it was no longer the caller's."""
-        return bool(self._call("give_up", lease.holder, lease.term))
+        """False when the caller no longer held it."""
+        return bool(self._script(HoldLeaseCall("give_up", lease.holder, lease.term)))
 
     def current(self) -> Lease | None:
-        """Who leads now."""
+        """The lease in force; None without a leader."""
         text: Any = self._client.get(self._keys.lease)
         return None if text is None else Lease.model_validate_json(text)
 
     def was_led(self) -> bool:
-        """Whether a `watch` has led within the last day: then somebody counts on it."""
+        """Whether a `watch` has led within the last day: then the fleet is expected to have a leader."""
         return bool(self._client.exists(self._keys.watched))
 
-    def _call(
-        self, does: str, holder: str, term: int | str, seconds: float = 0.0, who: str = "", verb: str = ""
-    ) -> Any:
-        arguments = [does, holder, term, max(1, round(seconds * 1000)), who, verb]
-        return self._script(keys=[self._keys.lease, self._keys.terms, self._keys.watched], args=arguments)
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+@dataclass(frozen=True)
+class SaveStateCall(Call):
+    SCRIPT: ClassVar = "save_state"
+    KEYS: ClassVar = ("memory", "lease")
+
+    state: str
+    term: str
 
 
 class StateStore:
+    """The balancing loop's state between two turns."""
+
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._script = scripts.script(client, "remember")
+        self._script = Script(client, keys, SaveStateCall)
 
     def load(self) -> BalancerState:
-        """What the last turn has left. Another version's, which cannot be read, is as if nothing was remembered."""
+        """The state that the last turn saved; an empty one where there is none, or another version's."""
         text: Any = self._client.get(self._keys.memory)
         try:
             return BalancerState() if text is None else BalancerState.model_validate_json(text)
@@ -66,5 +89,6 @@ class StateStore:
             return BalancerState()
 
     def save(self, state: BalancerState, *, term: str = "") -> None:
+        """Raises LeaseLost on a stale term."""
         with fenced():
-            self._script(keys=[self._keys.memory, self._keys.lease], args=[state.model_dump_json(), term])
+            self._script(SaveStateCall(state.model_dump_json(), term))

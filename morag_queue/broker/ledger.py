@@ -1,14 +1,13 @@
-"""The ledger: every task from submit until it ends, and the figures that its end adds to.
+"""The ledger: every task from submit to its end, and the counters that its end adds to.
 
-An open task has a record without an expiry; the record of an ended one is kept for the retention time and then dropped
-by Redis itself. Nothing here ever scans.
+The record of an open task does not expire. The record of an ended one is kept for the retention time, then Redis drops
+it. Nothing here scans.
 """
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from redis import Redis
 
@@ -17,14 +16,17 @@ from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.histogram import bucket
 from morag_queue.core.model import Capability, ContentType, HeldMessage, QueueType, Requires
 
-from . import scripts
 from .codec import read_record, write_held
 from .contract import OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
-from .keys import HOUR_TTL, MINUTE_TTL, Keys
+from .keys import Keys
+from .scripts import Call, Key, Script
 
 BATCH = 250
-"""Messages a call of the submit script: about 1 ms of the server's time."""
+"""Messages per call of the submit script: about 1 ms of the server's time."""
+
+END_KEYS = ("totals", "minutes", "hours", "figures", "attempts", "dead", "graves")
+"""The keys that the end of a task changes besides its ledger entry, see `lua/lib/end_task.lua`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,83 @@ class TaskEnd:
     blame: Blame = Blame.NONE
 
 
+@dataclass(frozen=True)
+class SubmittedMessage:
+    """One message of a submit call; `worker_lane` is its lane where that is a worker's, else ''."""
+
+    task: Key
+    list: Key
+    message: str
+    entry: str
+    queue: str
+    worker_lane: str
+
+
+@dataclass(frozen=True)
+class SubmitCall(Call):
+    SCRIPT: ClassVar = "submit"
+    KEYS: ClassVar = ("lanes", "minutes", "hours")
+
+    messages: Sequence[SubmittedMessage]
+
+
+@dataclass(frozen=True)
+class SettleCall(Call):
+    SCRIPT: ClassVar = "settle"
+    KEYS: ClassVar = ("unacked", "unacked_index", "held", *END_KEYS, "cordons", "journal", "surprises", "workers")
+
+    task: Key
+    tag: str
+    outcome: str
+    task_id: str
+    worker: str
+    queue: str
+    record: str
+    error: str
+    retention: int
+    wait_ms: int | None
+    wait_bucket: int | None
+    run_ms: int | None
+    run_bucket: int | None
+    blame: Blame
+    breaker_failures: int
+    breaker_seconds: float
+    journal_length: int
+    work: str
+    log_error_on_cpu: float | None
+    log_error_on_gpu: float | None
+    queues: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalCompletion:
+    """How a task ended on a worker without the agent, as far as it is known. Times in seconds."""
+
+    task_id: str
+    outcome: str
+    worker: str = ""
+    wait_seconds: float | None = None
+    run_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class CompleteExternalCall(Call):
+    SCRIPT: ClassVar = "complete_external"
+    KEYS: ClassVar = END_KEYS
+
+    task: Key
+    task_id: str
+    seen: str
+    outcome: str
+    worker: str
+    queue: str
+    retention: int
+    wait_ms: int | None
+    wait_bucket: int | None
+    run_ms: int | None
+    run_bucket: int | None
+
+
 class Ledger:
     """Opens and closes tasks, atomically with their messages."""
 
@@ -50,41 +129,44 @@ class Ledger:
     ) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._recovery = recovery or RecoveryPolicy()
-        self._submit = scripts.script(client, "submit")
-        self._settle = scripts.script(client, "settle")
+        self._submit = Script(client, keys, SubmitCall)
+        self._settle = Script(client, keys, SettleCall)
 
     def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queues up to `BATCH` messages in one step. False for an id that is still open: that one was not queued."""
-        now = time.time()
-        keys = [self._keys.lanes, self._keys.minute(now), self._keys.hour(now)]
-        arguments: list[str | int] = [MINUTE_TTL, HOUR_TTL]
-        for message in messages:
-            keys += (self._keys.task(message.task_id), self._keys.list(message.lane, message.level))
-            arguments += (message.text, message.record, message.queue, message.lane if message.is_worker_lane else "")
-        return [bool(answer) for answer in self._submit(keys=keys, args=arguments)]
+        """Queue up to `BATCH` messages in one step. False for an id that is still open: its message was not queued."""
+        call = SubmitCall(
+            [
+                SubmittedMessage(
+                    task=self._keys.task(message.task_id), list=self._keys.list(message.lane, message.level),
+                    message=message.text, entry=message.record, queue=message.queue,
+                    worker_lane=message.lane if message.is_worker_lane else "",
+                )
+                for message in messages
+            ]
+        )  # fmt: skip
+        return [bool(answer) for answer in self._submit(call)]
 
-    def settle(self, ending: TaskEnd) -> bool:
-        """Ends one task. False when the message was taken from this worker meanwhile: then nothing is counted."""
-        now, k = time.time(), self._keys
-        record = json.dumps({**ending.record, "ended_at": round(now, 3)})
-        keys = [
-            k.unacked, k.unacked_index, k.held, k.task(ending.task_id), k.totals, k.minute(now), k.hour(now),
-            k.attempts, k.cordons, k.journal, k.dead, k.graves, k.figures, k.surprises, k.workers,
-        ]  # fmt: skip
-        arguments = [
-            ending.tag, ending.outcome, ending.worker, ending.queue, record, self._retention,
-            *_timed(ending.wait_seconds), *_timed(ending.run_seconds), MINUTE_TTL, HOUR_TTL, ending.task_id,
-            ending.blame, self._recovery.breaker_failures, self._recovery.breaker_seconds, JOURNAL_LENGTH,
-            *_lesson(ending), *QueueType,
-        ]  # fmt: skip
-        return bool(self._settle(keys=keys, args=arguments))
+    def settle(self, end: TaskEnd) -> bool:
+        """End one task. False when the message was taken from this worker meanwhile: then nothing is counted."""
+        wait_ms, wait_bucket = _milliseconds_and_bucket(end.wait_seconds)
+        run_ms, run_bucket = _milliseconds_and_bucket(end.run_seconds)
+        work, on_cpu, on_gpu = _log_errors(end)
+        call = SettleCall(
+            task=self._keys.task(end.task_id), tag=end.tag, outcome=end.outcome, task_id=end.task_id, worker=end.worker,
+            queue=end.queue, record=json.dumps(end.record), error=str(end.record.get("error") or ""),
+            retention=self._retention, wait_ms=wait_ms, wait_bucket=wait_bucket, run_ms=run_ms, run_bucket=run_bucket,
+            blame=end.blame, breaker_failures=self._recovery.breaker_failures,
+            breaker_seconds=self._recovery.breaker_seconds, journal_length=JOURNAL_LENGTH, work=work,
+            log_error_on_cpu=on_cpu, log_error_on_gpu=on_gpu, queues=tuple(QueueType),
+        )  # fmt: skip
+        return bool(self._settle(call))
 
     def hold(self, held: HeldMessage) -> None:
-        """Writes who has a message that was not taken by the claim script."""
+        """Record the holder of a message that was not taken by the claim script."""
         self._client.hset(self._keys.held, held.tag, write_held(held))
 
     def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The records of those tasks that are known: open ones, and ended ones within the retention time."""
+        """Records by task id: of open tasks, and of ended ones within the retention time."""
         ids = list(task_ids)
         if not ids:
             return {}
@@ -93,25 +175,47 @@ class Ledger:
         return {task_id: dict(one.fields) for task_id, one in zip(ids, records, strict=True) if one is not None}
 
 
-def _lesson(ending: TaskEnd) -> tuple[str, str, str]:
-    """What a run teaches of, and how much it surprised if it was on a CPU, and if on a GPU; '' where nothing.
+class ExternalCompletions:
+    """Closes ledger entries of tasks that ran on workers without the agent."""
 
-    The script knows which kind of worker it was. What the headers say may be anybody's: only known words count.
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+        self._keys, self._retention = keys, max(1, int(retention_seconds))
+        self._script = Script(client, keys, CompleteExternalCall)
+
+    def end(self, completion: ExternalCompletion, seen: str) -> bool:
+        """End an open entry that was read as `seen`. False where it has changed since, or is not open."""
+        record = json.loads(seen)
+        if record.get("state") != "queued":
+            return False
+        wait_ms, wait_bucket = _milliseconds_and_bucket(completion.wait_seconds)
+        run_ms, run_bucket = _milliseconds_and_bucket(completion.run_seconds)
+        call = CompleteExternalCall(
+            task=self._keys.task(completion.task_id), task_id=completion.task_id, seen=seen, outcome=completion.outcome,
+            worker=completion.worker, queue=record["queue"], retention=self._retention, wait_ms=wait_ms,
+            wait_bucket=wait_bucket, run_ms=run_ms, run_bucket=run_bucket,
+        )  # fmt: skip
+        return bool(self._script(call))
+
+
+def _milliseconds_and_bucket(seconds: float | None) -> tuple[int | None, int | None]:
+    """A duration as the scripts count it: milliseconds, and the bucket of the histogram."""
+    return (None, None) if seconds is None else (round(seconds * 1000), bucket(seconds))
+
+
+def _log_errors(end: TaskEnd) -> tuple[str, float | None, float | None]:
+    """`<content type>|<requires>`, and the estimate's log error for a CPU and for a GPU worker; "" to learn nothing.
+
+    The script reads which kind of worker it was. Headers may hold anything: only known words count.
     """
-    kind, needs, minutes = (ending.record.get(name) for name in ("content_type", "requires", "estimated_minutes"))
-    if ending.run_seconds is None or kind not in _CONTENT_TYPES or needs not in _REQUIRES:
-        return "", "", ""
+    kind, needs, minutes = (end.record.get(name) for name in ("content_type", "requires", "estimated_minutes"))
+    if end.run_seconds is None or kind not in _CONTENT_TYPES or needs not in _REQUIRES:
+        return "", None, None
     predicted = float(minutes) if isinstance(minutes, int | float) else 0.0
-    measured = ending.run_seconds / 60
+    measured = end.run_seconds / 60
     on_cpu = log_error(measured, estimate(predicted, _REQUIRES[needs], Capability.CPU))
     on_gpu = log_error(measured, estimate(predicted, _REQUIRES[needs], Capability.GPU))
-    return f"{kind}|{needs}", "" if on_cpu is None else repr(on_cpu), "" if on_gpu is None else repr(on_gpu)
+    return f"{kind}|{needs}", on_cpu, on_gpu
 
 
-_CONTENT_TYPES = {one.value for one in ContentType}
-_REQUIRES = {one.value: one for one in Requires}
-
-
-def _timed(seconds: float | None) -> tuple[int | str, int | str]:
-    """Milliseconds and histogram bucket, as the settle script takes them."""
-    return ("", "") if seconds is None else (round(seconds * 1000), bucket(seconds))
+_CONTENT_TYPES = {content_type.value for content_type in ContentType}
+_REQUIRES = {requires.value: requires for requires in Requires}

@@ -11,10 +11,10 @@ from morag_queue.core.fleet_poll import FleetPoll, LastBeat
 from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import QueueType
 
+from .client_list import OURS, parsed, request
 from .codec import cordon_in_force
 from .keys import Keys
 
-_NAME = re.compile(rb" name=(mq\.\S+)")
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
 
@@ -28,8 +28,7 @@ class FleetPoller:
         """Poll now. Raises redis-py's errors. If the ACL forbids CLIENT LIST or INFO, their data is missing."""
         k = self._keys
         pipe = self._client.pipeline(transaction=False)
-        # As two words, which redis-py does not parse: it would turn each of thousands of lines into a dictionary.
-        pipe.execute_command("CLIENT", "LIST")
+        request(pipe)
         pipe.execute_command("INFO", "server", NEVER_DECODE=True)
         pipe.time()
         for key in (k.incarnations, k.beats, k.cordons):
@@ -63,8 +62,7 @@ def _names(answer: Any) -> frozenset[str] | None:
         return None
     if isinstance(answer, Exception):
         raise answer
-    text = answer if isinstance(answer, bytes) else str(answer).encode()
-    return frozenset(name.decode() for name in _NAME.findall(text))
+    return frozenset(name for name in parsed(answer).names if name.startswith(OURS))
 
 
 def _uptime(answer: Any) -> float:

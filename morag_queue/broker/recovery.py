@@ -1,46 +1,44 @@
-"""Finding what nobody has: messages taken and in no hand, tasks of the ledger that are nowhere on the broker.
+"""Find lost work: unacked messages without an owner, and open ledger entries without a message; send it again.
 
-Everything here is bounded a call and can be gone on with in the next turn; nothing is changed but by `resend` and
-`close`, which look again at what they change.
+Every call is bounded and can be continued in the next turn. Only `resend` and `close` change anything, and both check
+again what they change.
 """
 
 import json
-import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 from uuid import uuid4
 
 from redis import Redis
 
+from morag_queue.core.lanes import queue_of
 from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
 
-from . import scripts
 from .codec import read_held, read_result, unacked_task_id
 from .keys import Keys
+from .ledger import END_KEYS, ExternalCompletion, ExternalCompletions
+from .scripts import Call, Key, Script
 
 WINDOW = 1000
-"""Messages looked at a call, 1 ms or 2 of the server's time."""
-
+"""Messages per call: 1 to 2 ms of the server's time."""
 
 _KEYS_A_CALL = 250
 
-
 _SEARCH_BURST = 16
-
+"""Calls in flight at once."""
 
 _ENDED = {"SUCCESS": "completed", "FAILURE": "failed", "REVOKED": "cancelled"}
-
+"""States of Celery's results that end a task, and ours."""
 
 _PAGES = 10
-
 
 _PAGE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ResendRequest:
-    """A task to be sent again: the record that was looked at, the new one, the message and its place."""
+    """A task to send again: the record as it was read (`seen`), the new one, the message and its place."""
 
     task_id: str
     seen: str
@@ -51,67 +49,118 @@ class ResendRequest:
     why: str
 
 
+@dataclass(frozen=True)
+class FindUntouchedCall(Call):
+    SCRIPT: ClassVar = "find_untouched"
+    KEYS: ClassVar = ("unacked", "unacked_index", "held")
+
+    before: float
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class FindOpenCall(Call):
+    SCRIPT: ClassVar = "find_open"
+
+    before: float
+    tasks: Sequence[Key]
+
+
+@dataclass(frozen=True)
+class FindPresentCall(Call):
+    SCRIPT: ClassVar = "find_present"
+
+    list: Key
+    first: int
+    last: int
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ResendCall(Call):
+    SCRIPT: ClassVar = "resend"
+    KEYS: ClassVar = ("lease", *END_KEYS)
+
+    list: Key
+    task: Key
+    task_id: str
+    seen: str
+    record: str
+    message: str
+    lane: str
+    level: int
+    queue: str
+    max_losses: int
+    why: str
+    retention: int
+    term: str
+
+
 class LostWork:
-    """Searches on one fleet."""
+    """Searches one fleet for lost work."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._orphans, self._opened, self._present, self._resend, self._close = (
-            scripts.script(client, name) for name in ("orphans", "opened", "present", "resend", "close")
-        )
+        self._find_untouched = Script(client, keys, FindUntouchedCall)
+        self._find_open = Script(client, keys, FindOpenCall)
+        self._find_present = Script(client, keys, FindPresentCall)
+        self._resend = Script(client, keys, ResendCall)
+        self._completions = ExternalCompletions(client, keys, retention_seconds)
 
     def untouched(self, before: float, passed: int, limit: int) -> list[StaleMessage]:
-        """Up to `limit` messages that were not touched since `before` (server's clock), the longest untouched first."""
-        k = self._keys
-        found = self._orphans(keys=[k.unacked, k.unacked_index, k.held], args=[repr(before), passed, limit])
-        return [_untouched(*row) for row in found]
+        """Up to `limit` messages not touched since `before` (server's clock), the longest untouched first.
+
+        `passed` skips that number of them.
+        """
+        return [_untouched(*row) for row in self._find_untouched(FindUntouchedCall(before, passed, limit))]
 
     def open_tasks(self, cursor: int, before: float) -> tuple[int, list[OpenTask]]:
-        """One step through the ledger: the next cursor (0 at the end), and open tasks queued before that time."""
+        """One step through the ledger: the next cursor (0 at the end), and the open tasks enqueued before that time."""
         prefix = self._keys.task("")
         answer: Any = self._client.scan(cursor, match=_literal(prefix) + "*", count=WINDOW, _type="string")
         following, names = answer
-        opened: list[OpenTask] = []
+        found: list[OpenTask] = []
         for start in range(0, len(names), _KEYS_A_CALL):
             chunk = names[start : start + _KEYS_A_CALL]
-            for place, at, queue, level in self._opened(keys=chunk, args=[repr(before)]):
+            for place, at, queue, level in self._find_open(FindOpenCall(before, chunk)):
                 task_id = chunk[place - 1].decode().removeprefix(prefix)
-                opened.append(OpenTask(task_id, float(at), queue.decode(), int(level)))
-        return int(following), opened
+                found.append(OpenTask(task_id, float(at), queue.decode(), int(level)))
+        return int(following), found
 
     def present(self, task_ids: Collection[str], lists: Iterable[tuple[str, int, int]]) -> set[str]:
-        """Which of them have a message in the lists, given as (lane, level, length); looked through from end to end.
+        """The tasks that have a message in the lists, given as (lane, level, length).
 
-        Each list is looked at from its newest to its oldest message, so that what is taken or pushed meanwhile does not
-        slip past: taking is from the end that is read last.
+        Each list is searched from its newest to its oldest message. Messages are taken from the end that is read last,
+        so one that is taken or pushed meanwhile cannot be missed.
         """
         words = {json.dumps(task_id)[1:-1]: task_id for task_id in task_ids}
         found: set[str] = set()
         for lane, level, length in lists:
+            key = self._keys.list(lane, level)
             starts = range(-length, 0, WINDOW)
             for first in range(0, len(starts), _SEARCH_BURST):
                 pipe = self._client.pipeline(transaction=False)
                 for start in starts[first : first + _SEARCH_BURST]:
-                    args: list[str | int] = [start, min(start + WINDOW - 1, -1), *words]
-                    self._present(keys=[self._keys.list(lane, level)], args=args, client=pipe)
+                    self._find_present(FindPresentCall(key, start, min(start + WINDOW - 1, -1), tuple(words)), pipe)
                 found |= {words[word.decode()] for answer in pipe.execute() for word in answer}
         return found
 
-    def in_flight(self) -> set[str]:
-        """The ids of all tasks that any worker has, by the records of holders and by the messages themselves."""
+    def unacked_ids(self) -> set[str]:
+        """The ids of all tasks taken by any worker, from the records of holders and from the messages themselves."""
         held = self._client.hscan_iter(self._keys.held, count=WINDOW)
-        ids = {one.task_id for tag, record in held if (one := read_held(tag, record)) is not None}
+        ids = {message.task_id for tag, record in held if (message := read_held(tag, record)) is not None}
         unacked = self._client.hscan_iter(self._keys.unacked, count=_KEYS_A_CALL)
         return ids | {task_id for _, text in unacked if (task_id := unacked_task_id(text)) is not None}
 
     def records(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """The ledger's records as they are stored, of those that have one."""
-        found: Any = self._client.mget([self._keys.task(one) for one in task_ids]) if task_ids else []
+        """The ledger's records as they are stored, by task id; tasks without one are left out."""
+        found: Any = self._client.mget([self._keys.task(task_id) for task_id in task_ids]) if task_ids else []
         return {task_id: text.decode() for task_id, text in zip(task_ids, found, strict=True) if text}
 
     def results(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """How these ended (completed, failed, cancelled), by Celery's results in this database."""
-        found: Any = self._client.mget([self._keys.result(one) for one in task_ids]) if task_ids else []
+        """How tasks ended (completed, failed, cancelled), by Celery's results in this database."""
+        found: Any = self._client.mget([self._keys.result(task_id) for task_id in task_ids]) if task_ids else []
         ended: dict[str, str] = {}
         for task_id, text in zip(task_ids, found, strict=True):
             result = read_result(text)
@@ -120,7 +169,7 @@ class LostWork:
         return ended
 
     def keeps_results(self) -> bool:
-        """Whether any result is found in this database; of a very large one only a part is looked at."""
+        """Whether this database holds any result of Celery; of a very large one only a part is searched."""
         cursor, pattern = 0, _literal(self._keys.result("")) + "*"
         for _ in range(_PAGES):
             answer: Any = self._client.scan(cursor, match=pattern, count=_PAGE)
@@ -130,21 +179,22 @@ class LostWork:
         return False
 
     def resend(self, again: ResendRequest, max_losses: int, *, term: str = "") -> str:
-        """Queues it first in its lane: 'resent', 'quarantined' or 'changed', see resend.lua."""
-        k = self._keys
-        keys = [k.task(again.task_id), k.list(again.lane, again.level), k.attempts, k.dead, k.lease, k.graves]
-        args: list[str | int] = [
-            again.seen, again.record, again.text, again.task_id, max_losses, again.why, again.lane, again.level, term,
-            self._retention,
-        ]  # fmt: skip
-        answer: bytes = self._resend(keys=keys, args=args)
+        """Queue the task first in its lane. Return 'resent', 'quarantined' or 'changed', see resend.lua.
+
+        Raises ResponseError on a stale term.
+        """
+        call = ResendCall(
+            list=self._keys.list(again.lane, again.level), task=self._keys.task(again.task_id), task_id=again.task_id,
+            seen=again.seen, record=again.record, message=again.text, lane=again.lane, level=again.level,
+            queue=queue_of(again.lane) or "", max_losses=max_losses, why=again.why, retention=self._retention,
+            term=term,
+        )  # fmt: skip
+        answer: bytes = self._resend(call)
         return answer.decode()
 
     def close(self, task_id: str, seen: str, state: str) -> bool:
-        """Ends an entry as its result says. False where the record is another one meanwhile."""
-        record = json.loads(seen) | {"state": state}
-        args: list[str | int] = [seen, json.dumps(record), state, record["queue"], self._retention]
-        return bool(self._close(keys=[self._keys.task(task_id), self._keys.totals], args=args))
+        """End an open entry as its result says. False where the record has changed since it was read as `seen`."""
+        return self._completions.end(ExternalCompletion(task_id, state), seen)
 
 
 def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> StaleMessage:
@@ -154,27 +204,26 @@ def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: in
 
 
 def _literal(text: str) -> str:
-    """For a pattern of SCAN: nothing in it stands for anything else."""
+    """Escape the text for a pattern of SCAN."""
     return "".join(f"\\{sign}" if sign in "*?[]\\" else sign for sign in text)
 
 
 Outcome: TypeAlias = Literal["moved", "gone", "early", "foreign", "quarantined", "cancelled"]
-
+"""The result of a requeue, see requeue.lua."""
 
 REVOKED_S = 3 * 3600
-"""How long a cancelled tag is remembered: as long as a worker of Celery's remembers what was revoked."""
-
+"""How long a cancelled tag is kept, in seconds: as long as a Celery worker keeps revoked ids."""
 
 _REQUEUE_BURST = 250
-"""Calls on their way at once."""
+"""Calls in flight at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequeueRequest:
-    """One message to be put first in `lane`. `incarnation` is who is believed to hold it, '' for nobody.
+    """One message to requeue, first in `lane`. `incarnation` is its supposed holder, "" for none.
 
-    `max_deaths`: how many owners may die over the task before it is quarantined; None when this is none. With
-    `untouched_since` (seconds, server's clock) it stays where it is if a worker has touched it since. `eta` is written
+    `max_deaths`: deaths of owners after which the task is quarantined; None where this is no death. With
+    `untouched_since` (seconds, server's clock) the message stays if a worker has touched it since. `eta` is written
     into a message that has none.
     """
 
@@ -189,42 +238,68 @@ class RequeueRequest:
     eta: str = ""
 
 
+@dataclass(frozen=True)
+class RequeueCall(Call):
+    SCRIPT: ClassVar = "requeue"
+    KEYS: ClassVar = ("unacked", "unacked_index", "held", "revoked", "lease", *END_KEYS)
+
+    list: Key
+    task: Key
+    tag: str
+    incarnation: str
+    new_tag: str
+    lane: str
+    level: int
+    queue: str
+    max_deaths: int | None
+    why: str
+    untouched_since: float | None
+    eta: str
+    retention: int
+    term: str
+
+
+@dataclass(frozen=True)
+class RevokeCall(Call):
+    """`keep_seconds`: older tags are dropped."""
+
+    SCRIPT: ClassVar = "revoke"
+    KEYS: ClassVar = ("revoked",)
+
+    tag: str
+    keep_seconds: int
+
+
 class Requeues:
-    """Returns on one fleet; each is one atomic step, and safe to try again."""
+    """Takes messages back from workers of one fleet; each in one atomic step that is safe to repeat."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._script = scripts.script(client, "takeback")
+        self._requeue = Script(client, keys, RequeueCall)
+        self._revoke = Script(client, keys, RevokeCall)
 
-    def apply(self, returns: Iterable[RequeueRequest], *, term: str = "") -> list[Outcome]:
-        """What became of each, in order; each goes before what waits in its lane. ResponseError: a stale term."""
-        wanted: Sequence[RequeueRequest] = list(returns)
+    def apply(self, requests: Iterable[RequeueRequest], *, term: str = "") -> list[Outcome]:
+        """Requeue messages, each before those that wait in its lane. Return the outcomes in order.
+
+        Raises ResponseError on a stale term.
+        """
+        wanted = list(requests)
         outcomes: list[Outcome] = []
         for start in range(0, len(wanted), _REQUEUE_BURST):
             pipe = self._client.pipeline(transaction=False)
-            for one in wanted[start : start + _REQUEUE_BURST]:
-                self._script(keys=self._names(one), args=self._arguments(one, term), client=pipe)
+            for request in wanted[start : start + _REQUEUE_BURST]:
+                self._requeue(self._call(request, term), pipe)
             outcomes += (answer.decode() for answer in pipe.execute())
         return outcomes
 
     def revoke(self, tag: str) -> None:
-        """Whoever takes it back ends it as cancelled, instead of giving it to somebody else."""
-        now = time.time()
-        pipe = self._client.pipeline(transaction=False)
-        pipe.zremrangebyscore(self._keys.revoked, "-inf", now - REVOKED_S)
-        pipe.zadd(self._keys.revoked, {tag: now})
-        pipe.execute()
+        """Mark a held message as cancelled: when it is requeued, its task ends as cancelled instead."""
+        self._revoke(RevokeCall(tag, REVOKED_S))
 
-    def _names(self, one: RequeueRequest) -> list[str]:
-        k = self._keys
-        return [
-            k.unacked, k.unacked_index, k.held, k.attempts, k.list(one.lane, one.level), k.task(one.task_id), k.dead,
-            k.lease, k.graves, k.revoked,
-        ]  # fmt: skip
-
-    def _arguments(self, one: RequeueRequest, term: str) -> list[str | int]:
-        return [
-            one.tag, one.incarnation, str(uuid4()), one.lane, one.level,
-            "" if one.max_deaths is None else one.max_deaths, one.why,
-            "" if one.untouched_since is None else repr(one.untouched_since), one.eta, self._retention, term,
-        ]  # fmt: skip
+    def _call(self, request: RequeueRequest, term: str) -> RequeueCall:
+        return RequeueCall(
+            list=self._keys.list(request.lane, request.level), task=self._keys.task(request.task_id), tag=request.tag,
+            incarnation=request.incarnation, new_tag=str(uuid4()), lane=request.lane, level=request.level,
+            queue=queue_of(request.lane) or "", max_deaths=request.max_deaths, why=request.why,
+            untouched_since=request.untouched_since, eta=request.eta, retention=self._retention, term=term,
+        )  # fmt: skip

@@ -14,9 +14,10 @@ from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
-from . import scripts, snapshot
+from . import snapshot
 from .connection import connect, translated
 from .keys import Keys
+from .scripts import Script
 
 if TYPE_CHECKING:
     from .celery_control import CeleryControl
@@ -87,7 +88,7 @@ class RedisBroker:
     def dead(self) -> "DeadLetters":
         from .dead_letters import DeadLetters
 
-        return DeadLetters(self.client, self.keys)
+        return DeadLetters(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def requeues(self) -> "Requeues":
@@ -139,7 +140,7 @@ class RedisBroker:
 
     @cached_property
     def _observe(self) -> Any:
-        return scripts.script(self.client, "observe")
+        return Script(self.client, self.keys, snapshot.ObserveCall)
 
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""
@@ -151,12 +152,9 @@ class RedisBroker:
 
         `depth` is the number of entries read from each end of each shared list.
         """
-        k = self.keys
-        keys = [
-            k.workers, k.beats, k.cordons, k.incarnations, k.held, k.lanes, k.paused, k.totals, k.lease, k.corrections,
-        ]  # fmt: skip
+        call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, depth, tuple(QueueType))
         with translated(self.settings.redis_url):
-            answer = self._observe(keys=keys, args=[k.prefix, k.sep, depth, *QueueType])
+            answer = self._observe(call)
         return snapshot.decode_snapshot(answer, self.fleet, depth)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:

@@ -1,31 +1,115 @@
-"""The Lua scripts: each file in `lua/` says in its head which keys it takes, what it returns and what it keeps true."""
+"""The Lua scripts and their calls.
 
+Each script in `lua/` names its keys and arguments at its top (`key`, `arg`). Its call is a dataclass with the same
+names in the same order; a test compares the two. Fragments that scripts share are in `lua/lib/`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from redis import Redis
-from redis.commands.core import Script
+
+from .keys import Keys
 
 _INCLUDE = "--#include "
+
+Key = Annotated[str, "key"]
+"""The type of a field that is passed in KEYS."""
+
+Word = str | bytes
+
+
+class Call:
+    """One call of a script; subclasses are frozen dataclasses.
+
+    `KEYS` are names of `Keys` that come first; then come the fields of type `Key` as keys, and the others as arguments.
+    A field of a sequence takes all remaining keys or arguments, or both where its items are dataclasses; it comes last.
+    """
+
+    SCRIPT: ClassVar[str]
+    KEYS: ClassVar[tuple[str, ...]] = ()
+
+    def words(self, keys: Keys) -> tuple[list[Word], list[Word]]:
+        """The keys and the arguments, in the order of the script."""
+        found: tuple[list[Word], list[Word]] = ([_named_key(keys, name) for name in self.KEYS], [])
+        _add(self, found)
+        return found
+
+
+C = TypeVar("C", bound=Call)
+
+
+class Script(Generic[C]):
+    """A script on one fleet. It is loaded again after SCRIPT FLUSH or a restart of the server."""
+
+    def __init__(self, client: Redis, keys: Keys, call: type[C]) -> None:
+        self._keys, self._script = keys, client.register_script(source(call.SCRIPT))
+
+    def __call__(self, call: C, pipe: Any = None) -> Any:
+        """The answer; of a call that is added to a pipeline, the pipeline."""
+        keys, args = call.words(self._keys)
+        return self._script(keys=keys, args=args, client=pipe)
 
 
 @cache
 def source(name: str) -> str:
-    """The text of `lua/<name>.lua`, with what its first line includes put before it."""
-    text = files(__package__).joinpath("lua", f"{name}.lua").read_text("utf-8")
-    first, _, rest = text.partition("\n")
-    if not first.startswith(_INCLUDE):
-        return text
-    return "".join(map(source, first.removeprefix(_INCLUDE).split())) + rest
+    """The text of `lua/<name>.lua`, with the fragments that it includes put before it."""
+    return "".join(_parts(f"{name}.lua").values())
 
 
 @cache
 def sha(name: str) -> str:
-    """What EVALSHA calls it by."""
+    """The digest that EVALSHA takes."""
     return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
-def script(client: Redis, name: str) -> Script:
-    """A callable `script(keys=…, args=…)`; it reloads itself after SCRIPT FLUSH or a restart of the server."""
-    return client.register_script(source(name))
+def _parts(path: str) -> dict[str, str]:
+    """By file, in order; each fragment once."""
+    text = files(__package__).joinpath("lua", path).read_text("utf-8")
+    first, _, rest = text.partition("\n")
+    if not first.startswith(_INCLUDE):
+        return {path: text}
+    included: dict[str, str] = {}
+    for name in first.removeprefix(_INCLUDE).split():
+        included |= _parts(f"lib/{name}.lua")
+    return {**included, path: rest}
+
+
+def _named_key(keys: Keys, name: str) -> str:
+    """Also of the families `minutes` and `hours`: the prefix, which the script completes by the server's clock."""
+    if name in ("minutes", "hours"):
+        return str(getattr(keys, name.removesuffix("s"))(0)).removesuffix("0")
+    return str(getattr(keys, name))
+
+
+def item_type(annotation: Any) -> Any:
+    """The type of a sequence's items; None for another type."""
+    return get_args(annotation)[0] if get_origin(annotation) is Sequence else None
+
+
+def _add(record: Any, found: tuple[list[Word], list[Word]]) -> None:
+    keys, args = found
+    for field in fields(record):
+        value, item = getattr(record, field.name), item_type(field.type)
+        if item is None:
+            (keys if field.type == Key else args).append(_word(value))
+        elif is_dataclass(item):
+            for one in value:
+                _add(one, found)
+        else:
+            (keys if item == Key else args).extend(map(_word, value))
+
+
+def _word(value: Any) -> Word:
+    """A value as the scripts read it: None is '', a boolean '1' or '0', a float is exact."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    return value if isinstance(value, bytes) else str(value)

@@ -1,7 +1,8 @@
-"""The answer of `observe.lua` as a Snapshot. Nothing here talks to Redis."""
+"""Decode the answer of `observe.lua` into a Snapshot. Nothing here talks to Redis."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from morag_queue.core import lanes
 from morag_queue.core.model import Heartbeat, Lease, QueueType, WorkerInfo
@@ -9,13 +10,27 @@ from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot,
 
 from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_held
 from .counters import corrections
+from .scripts import Call
 
 FENCED = b"fenced"
-"""In the place of an incarnation: nobody may act in that name, see fence.lua."""
+"""In the place of an incarnation: no process may act under that name, see fence.lua."""
+
+
+@dataclass(frozen=True)
+class ObserveCall(Call):
+    SCRIPT: ClassVar = "observe"
+    KEYS: ClassVar = (
+        *("workers", "beats", "cordons", "incarnations", "held", "paused", "totals", "lease", "corrections", "lanes"),
+    )
+
+    prefix: str
+    sep: str
+    depth: int
+    shared_lanes: Sequence[str]
 
 
 def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-    """The picture, and what was ever finished in each queue. `depth` is what the script was asked for."""
+    """The snapshot, and the totals of each queue. `depth` is the one of the call."""
     seconds, micros, workers, beats, cordons, incarnations, held, paused, totals, *more = answer
     lease, learned, *found = more
     counts = {field.decode(): int(count) for field, count in _pairs(totals)}
@@ -32,8 +47,8 @@ def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[
     snapshot = Snapshot(
         taken_at=int(seconds) + int(micros) / 1e6,
         workers=views,
-        lanes=tuple(view for one in found if (view := _lane(one, depth)) is not None),
-        held=tuple(one for tag, record in _pairs(held) if (one := read_held(tag, record)) is not None),
+        lanes=tuple(view for lane in found if (view := _lane(lane, depth)) is not None),
+        held=tuple(message for tag, record in _pairs(held) if (message := read_held(tag, record)) is not None),
         paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
         leader=Lease.model_validate_json(lease) if lease else None,
         corrections=corrections(learned) if learned else {},
@@ -64,23 +79,25 @@ def _lane(answer: Sequence[Any], depth: int) -> LaneView | None:
     worker = lanes.split(lane)[1]
     read = [[lane_entry(raw, level) for raw in end] for level, end in enumerate(ends)]
     oldest = [end[0] if end else None for end in read]
-    seen = depth if worker is None else 1  # of a worker's lane the oldest alone
+    seen = depth if worker is None else 1  # of a worker's lane, only the oldest is read
     return LaneView(
         lane=lane,
         queue=queue,
         worker=worker,
         lengths=tuple(lengths),
-        oldest_enqueued_at=tuple(one.enqueued_at or None if isinstance(one, LaneEntry) else None for one in oldest),
-        foreign=sum(one is FOREIGN for end in read for one in end),
+        oldest_enqueued_at=tuple(
+            entry.enqueued_at or None if isinstance(entry, LaneEntry) else None for entry in oldest
+        ),
+        foreign=sum(entry is FOREIGN for end in read for entry in end),
         heads=tuple(_entries(end[:seen]) for end in read) if any(read) else NO_ENTRIES,
         tails=tuple(_entries(_newest(end, depth)) for end in read) if any(read) and worker is None else NO_ENTRIES,
     )
 
 
 def _newest(end: list[Read], depth: int) -> list[Read]:
-    """An end is the oldest and then the newest; where these are less than `depth`, the list goes on with the others."""
+    """Newest first. An end is the oldest and then the newest entries; a short list has fewer newest than `depth`."""
     return [*end[depth:], *reversed(end[:depth])][:depth]
 
 
 def _entries(end: list[Read]) -> tuple[LaneEntry, ...]:
-    return tuple(one for one in end if isinstance(one, LaneEntry))
+    return tuple(entry for entry in end if isinstance(entry, LaneEntry))

@@ -1,34 +1,56 @@
-"""The registry: who works in which name, their heartbeats, and the proof that one is dead."""
+"""Workers with the agent: registration, heartbeats, cordons, and the evidence that one is dead."""
 
 import json
 import os
-import re
 import socket
-from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from redis import Redis
 
 from morag_queue.core import lanes
 from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 
-from . import scripts
+from .client_list import ClientList, client_list
 from .codec import read_held
 from .connection import fenced
 from .keys import Keys
 from .ledger import Ledger
 from .recovery import RequeueRequest, Requeues
 from .results import Results
+from .scripts import Call, Script
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
+"""The answer to a heartbeat, see beat.lua."""
+
+
+@dataclass(frozen=True)
+class RegisterCall(Call):
+    SCRIPT: ClassVar = "register"
+    KEYS: ClassVar = ("workers", "incarnations", "beats")
+
+    worker: str
+    incarnation: str
+    record: str
+    replaces: str
+
+
+@dataclass(frozen=True)
+class BeatCall(Call):
+    SCRIPT: ClassVar = "beat"
+    KEYS: ClassVar = ("beats", "incarnations", "workers", "unacked_index", "cordons")
+
+    worker: str
+    incarnation: str
+    figures: str
+    tags: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """Who acts in a worker's name at present."""
+    """The incarnation that acts under a worker's name at present."""
 
     incarnation: str
     info: WorkerInfo | None
@@ -36,14 +58,14 @@ class Predecessor:
 
 
 class Registry:
-    """Names, heartbeats and hands, for the agent and for failover."""
+    """Names, heartbeats and held messages, for the agent and for failover."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys = client, keys
-        self._register = scripts.script(client, "register")
-        self._beat = scripts.script(client, "beat")
+        self._register = Script(client, keys, RegisterCall)
+        self._beat = Script(client, keys, BeatCall)
         self._results = Results(client, keys, Ledger(client, keys, retention_seconds))
-        self._takebacks = Requeues(client, keys, retention_seconds)
+        self._requeues = Requeues(client, keys, retention_seconds)
 
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""
@@ -51,7 +73,7 @@ class Registry:
         return float(seconds) + float(micros) / 1e6
 
     def acting(self, worker: str) -> Predecessor | None:
-        """Who acts in this name; None for nobody."""
+        """The incarnation that acts under this name; None without one."""
         pipe = self._client.pipeline(transaction=False)
         for key in (self._keys.incarnations, self._keys.workers, self._keys.beats):
             pipe.hget(key, worker)
@@ -65,52 +87,47 @@ class Registry:
         )
 
     def register(self, info: WorkerInfo, replaces: str = "") -> str:
-        """Takes the name. Returns '' or the incarnation, not `replaces`, that holds it."""
-        keys = [self._keys.workers, self._keys.incarnations, self._keys.beats]
-        answer: bytes = self._register(
-            keys=keys, args=[info.worker, info.incarnation, info.model_dump_json(), replaces]
-        )
+        """Register under the name. Return "" on success, else the incarnation (not `replaces`) that holds it."""
+        answer: bytes = self._register(RegisterCall(info.worker, info.incarnation, info.model_dump_json(), replaces))
         return answer.decode()
 
     def beat(self, worker: str, incarnation: str, figures: dict[str, Any], tags: list[str]) -> Pulse:
-        """One heartbeat; keeps the messages of those tags from being handed out again."""
-        k = self._keys
-        keys = [k.beats, k.incarnations, k.workers, k.unacked_index, k.cordons]
-        answer: bytes = self._beat(keys=keys, args=[worker, incarnation, json.dumps(figures), *tags])
+        """Send one heartbeat; it keeps the messages of those tags from being redelivered."""
+        answer: bytes = self._beat(BeatCall(worker, incarnation, json.dumps(figures), tags))
         return answer.decode()  # type: ignore[return-value]
 
     def is_connected(self, client_name: str) -> bool:
-        """Whether any connection bears that name. Absence proves death within milliseconds; presence proves nothing."""
-        return any(one["name"] == client_name for one in self._client.client_list())
+        """Whether any connection has that name. Absence proves death within milliseconds; presence proves nothing."""
+        return client_list(self._client).names[client_name] > 0
 
     def take_back(
         self, worker: str, incarnation: str, *, keep: Container[str] = (), max_deaths: int | None = None
     ) -> int:
-        """Puts what an incarnation held first in the lanes it came from, but for the tags to `keep`.
+        """Requeue the messages that an incarnation held, except the tags to `keep`, first in the lanes they came from.
 
-        Where the worker takes nothing any more, it goes to the shared lanes. `max_deaths` as of `RequeueRequest`: None
-        where the worker did not die over it; where it did, what had succeeded is ended instead.
-        Returns the number of messages.
+        Where the worker is out of service, they go to the shared lanes. `max_deaths` as of `RequeueRequest`: None where
+        the worker did not die over them; where it did, tasks that had succeeded are ended instead. Returns the number
+        of messages requeued.
         """
-        held = [one for one in self._held(worker, incarnation) if one.tag not in keep]
+        held = [message for message in self._held(worker, incarnation) if message.tag not in keep]
         if max_deaths is not None:
             done = set(self._results.finish(held))
-            held = [one for one in held if one.task_id not in done]
+            held = [message for message in held if message.task_id not in done]
         if not held:
             return 0
         out_of_service = self._client.hexists(self._keys.cordons, worker)
-        # Each goes before what waits: the one that was taken first goes last, and is the first again.
-        returns = [
+        # Each goes before those that wait: the first that was taken is requeued last, and is the first again.
+        requests = [
             RequeueRequest(
-                one.tag, incarnation, one.task_id, lanes.split(one.lane)[0] if out_of_service else one.lane, one.level,
+                message.tag, incarnation, message.task_id,
+                lanes.split(message.lane)[0] if out_of_service else message.lane, message.level,
                 why=f"{worker} ({incarnation}) ended", max_deaths=max_deaths,
             )
-            for one in sorted(held, key=attrgetter("claimed_at"))[::-1]
+            for message in sorted(held, key=attrgetter("claimed_at"))[::-1]
         ]  # fmt: skip
-        return sum(outcome == "moved" for outcome in self._takebacks.apply(returns))
+        return sum(outcome == "moved" for outcome in self._requeues.apply(requests))
 
     def _held(self, worker: str, incarnation: str) -> list[HeldMessage]:
-        """What an incarnation has in its hands."""
         return [
             held
             for tag, record in self._client.hscan_iter(self._keys.held, count=1000)
@@ -118,71 +135,63 @@ class Registry:
         ]
 
 
+@dataclass(frozen=True)
+class CordonCall(Call):
+    SCRIPT: ClassVar = "cordon"
+    KEYS: ClassVar = ("cordons", "lease")
+
+    worker: str
+    record: str
+    term: str
+    over: Sequence[str]
+
+
 class Cordons:
-    """Each change looks at what is there and writes in one step: two operators may act at once."""
+    """Cordons of one fleet. Each change checks the present state and writes in one step, for two operators at once."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._script = scripts.script(client, "cordon")
+        self._script = Script(client, keys, CordonCall)
 
     def get(self, worker: str) -> Cordon | None:
-        """The cordon of a worker; None where it is in service."""
+        """The cordon of a worker; None while it is in service."""
         text = self._client.hget(self._keys.cordons, worker)
         return Cordon.model_validate_json(text) if text else None
 
     def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
-        """Writes a cordon (None lifts it) where the present state is one of `over`; None there is "in service".
+        """Write a cordon (None lifts it) if the present state is one of `over`, where None means in service.
 
         Raises LeaseLost on a stale term.
         """
         states = [state.value if state else "" for state in over]
-        text = cordon.model_dump_json() if cordon else ""
+        record = cordon.model_dump_json() if cordon else ""
         with fenced():
-            return bool(self._script(keys=[self._keys.cordons, self._keys.lease], args=[worker, text, term, *states]))
+            return bool(self._script(CordonCall(worker, record, term, states)))
 
 
-OURS = "mq."
-"""How the CLIENT LIST names of our commands and of workers with the agent begin."""
+@dataclass(frozen=True)
+class FenceCall(Call):
+    SCRIPT: ClassVar = "fence"
+    KEYS: ClassVar = ("incarnations", "lease")
 
-
-_NAME = re.compile(rb" name=(\S+)")
-
-
-# Where a Celery worker waits for messages or for remote control.
-_CONSUMES = re.compile(rb" (?:p?sub=[1-9]|cmd=(?:brpop|p?subscribe)\b)")
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectedClients:
-    """`names`: how many connections bear each name. `strangers`: those that look like workers without the agent."""
-
-    names: Counter[str]
-    strangers: int
+    worker: str
+    incarnation: str
+    term: str
 
 
 class ClientConnections:
-    """Connections of one server."""
+    """Evidence of death: connections, processes, and the means to end both."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._fence = scripts.script(client, "fence")
+        self._fence = Script(client, keys, FenceCall)
 
-    def connected(self) -> ConnectedClients:
-        """Who is connected now. A killed process is out of the list within milliseconds, a stopped one stays in it."""
-        # Not through redis-py's parser, which makes a mapping of thirty fields of each of maybe 60,000 lines.
-        listed: bytes = self._client.execute_command("CLIENT", "LIST")
-        lines = listed.splitlines()
-        names = [match[1].decode() if (match := _NAME.search(line)) else "" for line in lines]
-        return ConnectedClients(
-            names=Counter(name for name in names if name),
-            strangers=sum(
-                not name.startswith(OURS) and _CONSUMES.search(line) is not None
-                for name, line in zip(names, lines, strict=True)
-            ),
-        )
+    def connected(self) -> ClientList:
+        """The connections of the server now."""
+        return client_list(self._client)
 
     def process_is_gone(self, host: str, pid: int) -> bool:
-        """Whether a process of this machine has ended; False where it is on another one, or not known."""
+        """Whether a process of this machine has ended; False where it runs on another one, or is not known."""
         if host != socket.gethostname() or pid <= 0:
             return False
         try:
@@ -190,27 +199,26 @@ class ClientConnections:
         except ProcessLookupError:
             return True
         except OSError:
-            return False  # someone else's: it is there
+            return False  # another user's process: it exists
         return False
 
     def kill(self, client_name: str) -> int:
-        """Closes every connection of that name. Returns how many there were."""
+        """Close every connection of that name. Return their number."""
         if not client_name:
-            return 0  # all that have no name would go
-        ids = [one["id"] for one in self._client.client_list() if one["name"] == client_name]
+            return 0  # CLIENT LIST gives unnamed connections the name ""
+        ids = [found.connection_id for found in client_list(self._client).named() if found.name == client_name]
         pipe = self._client.pipeline(transaction=False)
         for number in ids:
-            pipe.client_kill_filter(_id=number)
+            pipe.client_kill_filter(_id=str(number))
         return sum(map(int, pipe.execute()))
 
     def fence(self, worker: str, incarnation: str, *, term: str = "") -> str:
-        """Lets nobody act in that name until someone registers anew. Returns '' or who acts in it meanwhile."""
-        keys = [self._keys.incarnations, self._keys.lease]
-        answer: bytes = self._fence(keys=keys, args=[worker, incarnation, term])
+        """Fence the worker until it registers again. Return "" on success, else the incarnation that acts now."""
+        answer: bytes = self._fence(FenceCall(worker, incarnation, term))
         return answer.decode()
 
     def attempts(self, task_ids: Iterable[str]) -> dict[str, int]:
-        """How many workers have died over each of these tasks; the others are not in the answer."""
+        """Number of workers that died over each of these tasks; tasks without a death are left out."""
         ids = list(task_ids)
         found = self._client.hmget(self._keys.attempts, ids) if ids else []
-        return {one: int(count) for one, count in zip(ids, found, strict=True) if count}
+        return {task_id: int(count) for task_id, count in zip(ids, found, strict=True) if count}

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from redis import Redis
 
+from morag_queue.broker.client_list import client_list
 from morag_queue.broker.keys import Keys
 
 
@@ -75,7 +76,7 @@ def stuck_tags(client: Redis, keys: Keys) -> list[str]:
     client_names = {
         worker: json.loads(record)["client_name"] for worker, record in client.hgetall(keys.workers).items()
     }
-    connected = {str(connection["name"]) for connection in client.client_list()}
+    connected = client_list(client).names
 
     def is_alive(worker: str, incarnation: str) -> bool:
         return acting.get(worker) == incarnation and client_names.get(worker) in connected

@@ -1,6 +1,6 @@
 """complete: a service reports that a task has ended. A worker with the agent reports the end of its tasks itself."""
 
-from morag_queue.broker.celery_events import ExternalCompletion, ExternalCompletions
+from morag_queue.broker.ledger import ExternalCompletion, ExternalCompletions
 from morag_queue.broker.redis import RedisBroker
 
 

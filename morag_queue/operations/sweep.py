@@ -81,7 +81,7 @@ class Sweep:
             finished=() if self.dry_run else set(broker.results.finish(held)),
             stale=stale,
             stale_before=before,
-            agentless=broker.evidence.connected().strangers if stale else 0,
+            agentless=broker.evidence.connected().agentless_connections if stale else 0,
             lost=lost,
             declined=undecided,
         )
@@ -125,9 +125,9 @@ class Sweep:
 
     def _absent(self, wanted: list[OpenTask], lists: list[tuple[str, int, int]]) -> set[str]:
         """Ids that are neither held nor in a lane. Held messages are read first and last, to catch claims meanwhile."""
-        ids = {task.task_id for task in wanted} - self.broker.lost.in_flight()
+        ids = {task.task_id for task in wanted} - self.broker.lost.unacked_ids()
         ids -= self.broker.lost.present(ids, lists) if ids else set()
-        return ids - self.broker.lost.in_flight() if ids else set()
+        return ids - self.broker.lost.unacked_ids() if ids else set()
 
     def _certainly_lost(self, missing: list[OpenTask], snapshot: Snapshot) -> tuple[list[OpenTask], list[Declined]]:
         """Leave out tasks that have a result, and tasks that a worker without the agent may be running.
@@ -143,7 +143,7 @@ class Sweep:
             if task_id in records and not self.dry_run:
                 lost.close(task_id, records[task_id], state)
         remaining = [task for task in missing if task.task_id in records and task.task_id not in ended]
-        if not remaining or not self.broker.evidence.connected().strangers:
+        if not remaining or not self.broker.evidence.connected().agentless_connections:
             return remaining, []
         if lost.keeps_results():
             workers = AgentlessWorkers(self.broker.client, self.broker.keys, self.broker.control)

@@ -173,10 +173,10 @@ class TaskExplainer:
 def unseen_tasks(broker: RedisBroker) -> str:
     """Warn that workers without the agent hold tasks that are not visible; "" where there are none."""
     with broker.translated():
-        strangers = broker.evidence.connected().strangers
-    if not strangers:
+        agentless = broker.evidence.connected().agentless_connections
+    if not agentless:
         return ""
-    return f"{strangers} connections belong to workers without the agent, whose running tasks are not visible"
+    return f"{agentless} connections belong to workers without the agent, whose running tasks are not visible"
 
 
 _REVOKED = "; it was cancelled: its worker was asked to drop it"

@@ -214,7 +214,7 @@ class Watch:
     def _support_agentless(self) -> None:
         """Start supporting workers without the agent once some are connected."""
         with self._broker.translated():
-            agentless = self._broker.evidence.connected().strangers
+            agentless = self._broker.evidence.connected().agentless_connections
         if agentless and self._agentless is None:
             self._agentless = AgentlessSupport(self._broker, self._emit, lambda: self._leader is not None)
             self._agentless.start()

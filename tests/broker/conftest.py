@@ -1,4 +1,4 @@
-"""Every contract test runs on two layouts: kombu's default keys, and a prefix with another separator."""
+"""Fixtures of the script tests. Each test runs on kombu's default keys, and on a prefix with another separator."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,10 +10,16 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from morag_queue.broker import scripts
+from morag_queue.agent.claim_request import ClaimCall, ClaimLane, claim_call
 from morag_queue.broker.keys import KOMBU_SEP, Keys
+from morag_queue.broker.scripts import Script
 
-LANES = (("cpu_standard.w1", "cpu_standard", "1"), ("cpu_standard", "cpu_standard", ""), ("cpu_batch", "cpu_batch", ""))
+OWN, SHARED, BATCH = (
+    ClaimLane("cpu_standard.w1", "cpu_standard", is_own=True),
+    ClaimLane("cpu_standard", "cpu_standard", is_own=False),
+    ClaimLane("cpu_batch", "cpu_batch", is_own=False),
+)
+LANES = (OWN, SHARED, BATCH)
 LAYOUTS = {"default": Keys(), "prefix and separator": Keys("fleet", "app-7:", "::")}
 
 
@@ -24,7 +30,7 @@ def keys(request: pytest.FixtureRequest) -> Keys:
 
 @pytest.fixture
 def options(keys: Keys) -> dict[str, Any]:
-    """What an app says in `broker_transport_options` to have this layout."""
+    """The `broker_transport_options` of an app with this layout."""
     options: dict[str, Any] = {"priority_steps": list(range(10))}
     if keys.prefix:
         options["global_keyprefix"] = keys.prefix
@@ -43,7 +49,7 @@ def app(valkey: str, options: dict[str, Any]) -> Iterator[Celery]:
 
 @dataclass(frozen=True)
 class Taken:
-    """One message as the claim handed it out."""
+    """One claimed message."""
 
     lane: str
     text: bytes
@@ -60,7 +66,7 @@ class Taken:
 
 
 class Bench:
-    """The scripts with nothing between, and what they left behind."""
+    """Calls scripts directly, and reads what they wrote."""
 
     def __init__(self, client: redis.Redis, keys: Keys, app: Celery, options: dict[str, Any]) -> None:
         self.client, self.keys, self.app, self._options = client, keys, app, options
@@ -80,16 +86,12 @@ class Bench:
     def claim(self, worker: str = "w1", incarnation: str = "run-1", lanes: Any = LANES) -> Taken | None:
         self._tags += 1
         tag = f"new-tag-{self._tags}"
-        k = self.keys
-        fixed = [k.unacked, k.unacked_index, k.held, k.cordons, k.paused, k.incarnations]
-        lists = [k.list(name, level) for level in range(10) for name, _, _ in lanes]
-        words = [word for lane in lanes for word in lane]
-        arguments = [worker, incarnation, tag, len(lanes), *words, *range(10)]
-        answer = scripts.script(self.client, "claim")(keys=fixed + lists, args=arguments)
+        call = claim_call(worker, incarnation, lanes, range(10), self.keys, tag)
+        answer = Script(self.client, self.keys, ClaimCall)(call)
         return Taken(answer[0].decode(), answer[1], tag) if answer else None
 
     def claimed_ids(self, **how: Any) -> list[str]:
-        """All that can be claimed, in that order."""
+        """The ids of all claimable tasks, in order."""
         taken = []
         while (one := self.claim(**how)) is not None:
             taken.append(one.task_id)
@@ -104,11 +106,11 @@ class Bench:
         return found
 
     def everything(self) -> dict[bytes, bytes]:
-        """All keys and their dumped values, to show that nothing has changed."""
+        """All keys with their dumped values, to compare states of the database."""
         return {key: self.client.dump(key) for key in self.client.scan_iter()}
 
     def restore(self, tag: str) -> None:
-        """What stock kombu does to a message that no one has acknowledged."""
+        """Restores an unacknowledged message as kombu does."""
         with (
             Connection(self.client_url, transport_options=self._options) as connection,
             connection.channel() as channel,
@@ -130,7 +132,7 @@ MakeFull = Callable[[], None]
 
 @pytest.fixture
 def out_of_memory(client: redis.Redis) -> Iterator[MakeFull]:
-    """Makes the server refuse whatever needs memory, until the end of the test."""
+    """Makes the server refuse commands that need memory, until the end of the test."""
 
     def fill() -> None:
         client.config_set("maxmemory-policy", "noeviction")
@@ -142,6 +144,6 @@ def out_of_memory(client: redis.Redis) -> Iterator[MakeFull]:
 
 @pytest.fixture
 def read_only(client: redis.Redis) -> Iterator[MakeFull]:
-    """Makes the server a replica (of a primary that is not there), until the end of the test."""
+    """Makes the server a replica of an unreachable primary, until the end of the test."""
     yield lambda: client.replicaof("127.0.0.1", "1")
     client.replicaof("no", "one")

@@ -1,4 +1,4 @@
-"""claim.lua: what it takes, in which order, what it leaves, and what it writes."""
+"""claim.lua: the order of claims, the messages it skips, and the records it writes."""
 
 import json
 from typing import Any
@@ -36,27 +36,27 @@ def the(taken: Any) -> Any:
 # -- order
 
 
-def test_a_higher_level_goes_before_every_lane(bench: Bench) -> None:
+def test_a_more_urgent_level_is_claimed_before_any_lane_of_the_next(bench: Bench) -> None:
     low = bench.send("cpu_standard.w1", 8)
     high = bench.send("cpu_batch", 1)
 
     assert bench.claimed_ids() == [high, low]
 
 
-def test_at_one_level_the_own_lane_goes_first_and_the_oldest_of_a_lane(bench: Bench) -> None:
+def test_at_one_level_own_lanes_come_first_and_the_oldest_message_of_each(bench: Bench) -> None:
     batch, shared, shared_too = bench.send("cpu_batch", 4), bench.send(level=4), bench.send(level=4)
     own = bench.send("cpu_standard.w1", 4)
 
     assert bench.claimed_ids() == [own, shared, shared_too, batch]
 
 
-def test_every_level_is_read_lowest_number_first(bench: Bench) -> None:
+def test_levels_are_claimed_from_the_lowest_number_up(bench: Bench) -> None:
     sent = {level: bench.send(level=level) for level in (3, 0, 9, 5, 1, 7, 2, 8, 4, 6)}
 
     assert bench.claimed_ids() == [sent[level] for level in range(10)]
 
 
-def test_nothing_to_take_changes_nothing(bench: Bench, client: redis.Redis) -> None:
+def test_an_empty_claim_writes_nothing(bench: Bench, client: redis.Redis) -> None:
     client.config_resetstat()
 
     assert bench.claim() is None
@@ -66,11 +66,11 @@ def test_nothing_to_take_changes_nothing(bench: Bench, client: redis.Redis) -> N
     assert bench.everything() == {}
 
 
-# -- who may take
+# -- cordons, pauses and fences
 
 
 @pytest.mark.parametrize("state", ["draining", "drained", "anything else"])
-def test_a_worker_that_is_drained_takes_nothing_at_all(state: str, bench: Bench, client: redis.Redis) -> None:
+def test_a_draining_or_drained_worker_claims_nothing(state: str, bench: Bench, client: redis.Redis) -> None:
     sent = [bench.send("cpu_standard.w1"), bench.send()]
     client.hset(bench.keys.cordons, "w1", json.dumps({"state": state}))
 
@@ -78,7 +78,7 @@ def test_a_worker_that_is_drained_takes_nothing_at_all(state: str, bench: Bench,
     assert bench.claimed_ids(worker="w2", incarnation="other") == sent
 
 
-def test_a_cordoned_worker_takes_its_own_only(bench: Bench, client: redis.Redis) -> None:
+def test_a_cordoned_worker_claims_from_its_own_lanes_only(bench: Bench, client: redis.Redis) -> None:
     own, shared = bench.send("cpu_standard.w1", 9), bench.send(level=0)
     client.hset(bench.keys.cordons, "w1", json.dumps({"state": "cordoned"}))
 
@@ -87,7 +87,7 @@ def test_a_cordoned_worker_takes_its_own_only(bench: Bench, client: redis.Redis)
     assert bench.claimed_ids() == [shared]
 
 
-def test_a_paused_queue_hands_out_nothing_neither_shared_nor_own(bench: Bench, client: redis.Redis) -> None:
+def test_nothing_is_claimed_from_shared_or_own_lanes_of_a_paused_queue(bench: Bench, client: redis.Redis) -> None:
     for lane in ("cpu_standard.w1", "cpu_standard"):
         bench.send(lane, 0)
     batch = bench.send("cpu_batch", 9)
@@ -96,7 +96,7 @@ def test_a_paused_queue_hands_out_nothing_neither_shared_nor_own(bench: Bench, c
     assert bench.claimed_ids() == [batch]
 
 
-def test_a_fenced_worker_gets_an_error_and_takes_nothing(bench: Bench, client: redis.Redis) -> None:
+def test_a_fenced_worker_gets_an_error_and_claims_nothing(bench: Bench, client: redis.Redis) -> None:
     sent = bench.send()
     client.hset(bench.keys.incarnations, "w1", "run-2")
 
@@ -106,10 +106,10 @@ def test_a_fenced_worker_gets_an_error_and_takes_nothing(bench: Bench, client: r
     assert bench.claimed_ids(incarnation="run-2") == [sent]
 
 
-# -- what it writes
+# -- records
 
 
-def test_it_writes_the_message_its_time_and_its_owner_together(bench: Bench, client: redis.Redis) -> None:
+def test_a_claim_records_the_message_its_time_and_its_holder(bench: Bench, client: redis.Redis) -> None:
     sent = bench.send("cpu_batch", 6)
 
     taken = the(bench.claim())
@@ -125,7 +125,7 @@ def test_it_writes_the_message_its_time_and_its_owner_together(bench: Bench, cli
     assert ms / 1000 == pytest.approx(seconds, abs=5)
 
 
-def test_the_message_is_the_same_text_but_for_its_new_tag(bench: Bench) -> None:
+def test_only_the_delivery_tag_of_the_text_changes(bench: Bench) -> None:
     bench.send(args=("/a/é-日本-\U0001f600.pdf", {}, []), kwargs={"b": {}, "a": [], "c": 'q"u\\o/te', "d": 1e300})
     before = bench.waiting()[0]
     old = json.loads(before)["properties"]["delivery_tag"]
@@ -147,7 +147,7 @@ def test_the_message_is_the_same_text_but_for_its_new_tag(bench: Bench) -> None:
     ],
     ids=str,
 )
-def test_words_in_headers_and_arguments_are_not_taken_for_the_tag(hostile: dict[str, Any], bench: Bench) -> None:
+def test_a_delivery_tag_in_headers_or_arguments_is_left_alone(hostile: dict[str, Any], bench: Bench) -> None:
     bench.send(**hostile)
     before = json.loads(bench.waiting()[0])
 
@@ -159,7 +159,7 @@ def test_words_in_headers_and_arguments_are_not_taken_for_the_tag(hostile: dict[
 
 @pytest.mark.parametrize("compression", [None, "gzip", "bzip2"])
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
-def test_stock_kombu_restores_what_was_claimed_and_celery_can_read_it(
+def test_kombu_restores_a_claimed_message_and_celery_reads_it(
     serializer: str, compression: str | None, bench: Bench
 ) -> None:
     arguments = ("/ü/日本/\x00\x1f", {}, [], None)
@@ -180,11 +180,11 @@ def test_stock_kombu_restores_what_was_claimed_and_celery_can_read_it(
     assert (list(args), kwargs) == (list(arguments), {"a": []})
 
 
-# -- what it looks past
+# -- skipped messages
 
 
 @pytest.mark.parametrize("raw", NOT_CELERYS.values(), ids=NOT_CELERYS)
-def test_what_is_not_celerys_stays_where_it_is_and_is_looked_past(raw: str | bytes, bench: Bench) -> None:
+def test_a_message_that_is_not_celerys_is_skipped_and_stays(raw: str | bytes, bench: Bench) -> None:
     bench.put(raw)
     sent = bench.send()
     bench.put(raw)
@@ -194,7 +194,7 @@ def test_what_is_not_celerys_stays_where_it_is_and_is_looked_past(raw: str | byt
     assert bench.waiting() == [kept, kept]
 
 
-def test_it_looks_past_a_thousand_foreign_messages_and_keeps_their_order(bench: Bench) -> None:
+def test_a_thousand_foreign_messages_are_skipped_and_keep_their_order(bench: Bench) -> None:
     foreign = [f"foreign {number}" for number in range(950)]
     for raw in foreign:
         bench.put(raw)
@@ -204,7 +204,7 @@ def test_it_looks_past_a_thousand_foreign_messages_and_keeps_their_order(bench: 
     assert bench.waiting() == [raw.encode() for raw in foreign]
 
 
-def test_a_lane_full_of_foreign_messages_does_not_keep_the_others_waiting(bench: Bench) -> None:
+def test_a_lane_full_of_foreign_messages_does_not_block_other_lanes(bench: Bench) -> None:
     for number in range(1200):
         bench.put(f"foreign {number}", level=0)
     sent = bench.send("cpu_batch", 9)
@@ -212,7 +212,7 @@ def test_a_lane_full_of_foreign_messages_does_not_keep_the_others_waiting(bench:
     assert bench.claimed_ids() == [sent]
 
 
-def test_a_key_of_another_type_is_looked_past(bench: Bench, client: redis.Redis) -> None:
+def test_a_lane_of_another_type_is_skipped(bench: Bench, client: redis.Redis) -> None:
     client.set(bench.keys.list("cpu_standard", 0), "no list")
     client.sadd(bench.keys.list("cpu_standard.w1", 1), "no list")
     sent = bench.send(level=2)
@@ -221,7 +221,7 @@ def test_a_key_of_another_type_is_looked_past(bench: Bench, client: redis.Redis)
 
 
 @pytest.mark.parametrize("which", ["unacked", "unacked_index", "held"])
-def test_where_its_records_cannot_be_written_a_message_is_not_taken(which: str, bench: Bench) -> None:
+def test_a_message_is_not_taken_when_its_records_cannot_be_written(which: str, bench: Bench) -> None:
     bench.send()
     bench.client.set(getattr(bench.keys, which), "another type")
     before = bench.everything()
@@ -232,10 +232,10 @@ def test_where_its_records_cannot_be_written_a_message_is_not_taken(which: str, 
     assert bench.everything() == before
 
 
-# -- a server that refuses
+# -- refusals of the server
 
 
-def test_out_of_memory_a_claim_is_done_whole(bench: Bench, out_of_memory: MakeFull) -> None:
+def test_a_claim_completes_on_a_server_out_of_memory(bench: Bench, out_of_memory: MakeFull) -> None:
     sent = bench.send()
     out_of_memory()
 
@@ -246,7 +246,7 @@ def test_out_of_memory_a_claim_is_done_whole(bench: Bench, out_of_memory: MakeFu
     assert bench.held(taken.tag) is not None
 
 
-def test_a_replica_refuses_a_claim_whole(bench: Bench, read_only: MakeFull) -> None:
+def test_a_read_only_replica_refuses_a_claim_whole(bench: Bench, read_only: MakeFull) -> None:
     bench.send()
     before = bench.everything()
     read_only()

@@ -1,4 +1,4 @@
-"""Whatever lies in a lane: it stays there, or it is taken whole, with its owner and its tag."""
+"""A damaged message stays in its lane, or is claimed whole with its holder and new tag."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ edits = st.lists(
 
 @given(changes=edits)
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_message_is_left_or_taken_whole(changes: list[tuple[int, int, bytes]], bench: Bench) -> None:
+def test_a_damaged_message_is_left_or_claimed_whole(changes: list[tuple[int, int, bytes]], bench: Bench) -> None:
     raw = MESSAGE
     for place, cut, piece in changes:
         raw = raw[:place] + piece + raw[place + cut :]
@@ -39,7 +39,7 @@ def test_a_damaged_message_is_left_or_taken_whole(changes: list[tuple[int, int, 
         assert bench.client.hlen(bench.keys.unacked) == 0
         return
     message = readable(taken.text, lambda body, _: body)
-    if message is None:  # the worker will leave it alone: nothing is lost, and a successor can put it back
+    if message is None:  # the worker skips it; its holder is recorded, so a successor can requeue it
         assert bench.held(taken.tag) is not None
         return
     assert message["properties"]["delivery_tag"] == taken.tag

@@ -1,4 +1,4 @@
-"""Cordons: written over what is there, looked at by claim and beat; and the circuit breaker, which writes one."""
+"""Cordons as claims and heartbeats see them, and the circuit breaker that writes them."""
 
 import json
 
@@ -8,7 +8,7 @@ from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.broker.workers import Cordons, Registry
 from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.model import Capability, Cordon, WorkerInfo, WorkerStatus
-from tests.broker.conftest import Bench
+from tests.broker.conftest import SHARED, Bench
 
 CORDONED, DRAINING, DRAINED = WorkerStatus.CORDONED, WorkerStatus.DRAINING, WorkerStatus.DRAINED
 
@@ -30,21 +30,21 @@ def registry(bench: Bench) -> Registry:
     return registry
 
 
-def test_of_two_drains_at_once_one_begins(cordons: Cordons):
+def test_only_one_of_two_concurrent_drains_begins(cordons: Cordons):
     first, second = (Cordon(state=DRAINING, who=who) for who in ("ann", "bob"))
     assert cordons.put("w1", first, (None, CORDONED))
     assert not cordons.put("w1", second, (None, CORDONED))
     assert cordons.get("w1") == first
 
 
-def test_a_drain_that_was_lifted_meanwhile_does_not_become_drained(cordons: Cordons):
+def test_a_lifted_drain_does_not_become_drained(cordons: Cordons):
     cordons.put("w1", Cordon(state=DRAINING), (None,))
     assert cordons.put("w1", None, (DRAINING,))
     assert not cordons.put("w1", Cordon(state=DRAINED), (DRAINING,))
     assert cordons.get("w1") is None
 
 
-def test_a_cordoned_worker_takes_from_its_own_lanes_only_and_a_drained_one_nothing(bench: Bench, cordons: Cordons):
+def test_a_cordoned_worker_claims_from_its_own_lanes_and_a_drained_one_nothing(bench: Bench, cordons: Cordons):
     bench.send(lane="cpu_standard")
     bench.send(lane="cpu_standard.w1")
     cordons.put("w1", Cordon(state=CORDONED), (None,))
@@ -54,10 +54,10 @@ def test_a_cordoned_worker_takes_from_its_own_lanes_only_and_a_drained_one_nothi
         bench.send(lane="cpu_standard.w1")
         cordons.put("w1", Cordon(state=state), (CORDONED, DRAINING))
         assert bench.claim() is None
-    assert bench.claim(worker="w2") is not None, "another worker is not concerned"
+    assert bench.claim(worker="w2") is not None, "another worker is not cordoned"
 
 
-def test_a_cordon_that_is_over_holds_nothing_back(bench: Bench, cordons: Cordons):
+def test_an_expired_cordon_has_no_effect(bench: Bench, cordons: Cordons):
     bench.send()
     now = bench.client.time()[0]
     cordons.put("w1", Cordon(state=CORDONED, until=now + 100.0), (None,))
@@ -65,10 +65,10 @@ def test_a_cordon_that_is_over_holds_nothing_back(bench: Bench, cordons: Cordons
     assert not cordons.put("w1", Cordon(state=DRAINING), (None,))
     cordons.put("w1", Cordon(state=CORDONED, until=now - 1.0), (CORDONED,))
     assert bench.claim() is not None
-    assert cordons.put("w1", Cordon(state=DRAINING), (None,)), "over it one writes as over none"
+    assert cordons.put("w1", Cordon(state=DRAINING), (None,)), "an expired cordon counts as none"
 
 
-def test_a_beat_brings_the_news_of_a_drain(registry: Registry, cordons: Cordons):
+def test_a_heartbeat_is_answered_with_draining_during_a_drain(registry: Registry, cordons: Cordons):
     assert registry.beat("w1", "run-1", {}, []) == "ok"
     cordons.put("w1", Cordon(state=CORDONED), (None,))
     assert registry.beat("w1", "run-1", {}, []) == "ok"
@@ -83,16 +83,16 @@ def test_a_beat_brings_the_news_of_a_drain(registry: Registry, cordons: Cordons)
 
 
 class Ender:
-    """Workers that end tasks, one after another."""
+    """Ends one task after another on workers."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.ledger = bench, Ledger(bench.client, bench.keys, 60, RecoveryPolicy(breaker_failures=3))
 
     def ends(self, worker: str, outcome: str, blame: Blame = Blame.UNCLEAR) -> None:
         self.bench.send()
-        taken = self.bench.claim(worker=worker, lanes=(("cpu_standard", "cpu_standard", ""),))
-        if taken is None:  # it is held back: what it ends now it had before
-            taken = self.bench.claim(worker="other", lanes=(("cpu_standard", "cpu_standard", ""),))
+        taken = self.bench.claim(worker=worker, lanes=(SHARED,))
+        if taken is None:  # it is cordoned: a task that it took before
+            taken = self.bench.claim(worker="other", lanes=(SHARED,))
         assert self.ledger.settle(
             TaskEnd(taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, {"state": outcome}, blame)
         )
@@ -103,7 +103,7 @@ def ender(bench: Bench) -> Ender:
     return Ender(bench)
 
 
-def test_a_worker_that_fails_while_others_do_well_is_kept_from_work_for_a_while(ender: Ender, cordons: Cordons):
+def test_a_worker_that_fails_while_others_succeed_is_cordoned_for_a_while(ender: Ender, cordons: Cordons):
     for _ in range(2):
         ender.ends("w1", "failed")
         ender.ends("w2", "completed")
@@ -116,14 +116,14 @@ def test_a_worker_that_fails_while_others_do_well_is_kept_from_work_for_a_while(
     assert json.loads(entry[b"entry"])["subject"] == "w1"
 
 
-def test_a_batch_of_broken_files_takes_nobody_out_of_service(ender: Ender, cordons: Cordons):
+def test_a_batch_of_broken_files_cordons_no_worker(ender: Ender, cordons: Cordons):
     for _ in range(10):
         ender.ends("w1", "failed")
         ender.ends("w2", "failed")
     assert (cordons.get("w1"), cordons.get("w2")) == (None, None)
 
 
-def test_a_full_disk_needs_no_comparison_and_a_lost_network_does_not_count(ender: Ender, cordons: Cordons):
+def test_a_full_disk_opens_the_breaker_alone_and_a_lost_network_never_does(ender: Ender, cordons: Cordons):
     for _ in range(3):
         ender.ends("w1", "failed", Blame.WORKER)
         ender.ends("w2", "failed", Blame.NONE)
@@ -131,7 +131,7 @@ def test_a_full_disk_needs_no_comparison_and_a_lost_network_does_not_count(ender
     assert cordons.get("w2") is None
 
 
-def test_one_success_begins_the_count_anew(ender: Ender, cordons: Cordons):
+def test_a_success_resets_the_failure_count(ender: Ender, cordons: Cordons):
     for outcome in ("failed", "failed", "completed", "failed", "failed"):
         ender.ends("w1", outcome)
         ender.ends("w2", "completed")
@@ -139,7 +139,7 @@ def test_one_success_begins_the_count_anew(ender: Ender, cordons: Cordons):
     assert ender.bench.client.hget(ender.bench.keys.totals, "streak|w1") == b"2"
 
 
-def test_the_first_failure_after_it_has_closed_opens_it_again(ender: Ender, cordons: Cordons):
+def test_the_first_failure_after_the_breaker_closed_opens_it_again(ender: Ender, cordons: Cordons):
     for _ in range(3):
         ender.ends("w1", "failed", Blame.WORKER)
     cordons.put("w1", cordons.get("w1").model_copy(update={"until": 1.0}), (CORDONED,))
@@ -147,7 +147,7 @@ def test_the_first_failure_after_it_has_closed_opens_it_again(ender: Ender, cord
     assert cordons.get("w1").until > 1.0
 
 
-def test_it_never_writes_over_what_a_person_said(ender: Ender, cordons: Cordons):
+def test_the_breaker_never_overwrites_a_cordon_of_a_person(ender: Ender, cordons: Cordons):
     placed = Cordon(state=CORDONED, who="ann")
     cordons.put("w1", placed, (None,))
     for _ in range(4):

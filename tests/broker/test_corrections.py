@@ -1,4 +1,4 @@
-"""Run times teach: summed up as tasks end, folded in by whoever leads, and used where tasks are routed."""
+"""Corrections: summed up as tasks end, folded in by the leader, and used for routing."""
 
 from math import exp, log
 
@@ -22,7 +22,7 @@ def learning(stage):
 
 
 def run(stage, worker, task_id, run_seconds, outcome="completed", **fields):
-    """One task of ten minutes at factor 1, ended on that worker after so many seconds."""
+    """Runs one task with an estimate of ten minutes on that worker; it takes `run_seconds`."""
     stage.submit(task_id, **{**AUDIO, "estimated_duration": 10.0, **fields})
     assert stage.claim(worker) == task_id
     stage.end(task_id, outcome, run_seconds=run_seconds)
@@ -32,14 +32,14 @@ def learned(stage):
     return dict(stage.broker.observe()[0].corrections)
 
 
-def test_what_runs_as_long_as_predicted_teaches_no_correction(stage, learning):
+def test_a_run_as_long_as_predicted_changes_no_correction(stage, learning):
     stage.join("worker-gpu-1", "gpu")
     run(stage, "worker-gpu-1", "a", run_seconds=120.0)
     assert learning.fold() == (1, 1)
     assert learned(stage)[ON_GPU].m == pytest.approx(0.0, abs=1e-6)
 
 
-def test_each_kind_of_worker_is_learned_of_by_its_own(stage, learning):
+def test_cpu_and_gpu_workers_have_corrections_of_their_own(stage, learning):
     stage.join("worker-gpu-1", "gpu")
     run(stage, "worker-gpu-1", "a", run_seconds=240.0)
     stage.join("worker-cpu-1", "cpu", queues=("gpu_fallback",))
@@ -51,7 +51,7 @@ def test_each_kind_of_worker_is_learned_of_by_its_own(stage, learning):
     assert found[ON_CPU].m == pytest.approx(log(0.5) / 5, abs=1e-5)
 
 
-def test_failed_runs_and_work_that_nothing_is_known_of_teach_nothing(stage, learning):
+def test_failed_runs_and_tasks_without_our_header_are_ignored(stage, learning):
     stage.join("worker-gpu-1", "gpu")
     run(stage, "worker-gpu-1", "a", run_seconds=999.0, outcome="failed")
     stage.send("plain", lane="gpu_priority")
@@ -61,14 +61,14 @@ def test_failed_runs_and_work_that_nothing_is_known_of_teach_nothing(stage, lear
     assert learned(stage) == {}
 
 
-def test_a_wild_measurement_counts_as_twenty_times_at_most(stage, learning):
+def test_an_outlier_counts_as_a_factor_of_twenty_at_most(stage, learning):
     stage.join("worker-gpu-1", "gpu")
     run(stage, "worker-gpu-1", "a", run_seconds=1e9)
     learning.fold()
     assert learned(stage)[ON_GPU].m == pytest.approx(3 / 5)
 
 
-def test_what_was_learned_from_is_not_learned_from_again_and_more_is_added(stage, learning):
+def test_each_run_is_learned_from_once_and_later_runs_are_added(stage, learning):
     stage.join("worker-gpu-1", "gpu")
     run(stage, "worker-gpu-1", "a", run_seconds=240.0)
     assert learning.fold() == (1, 1)
@@ -80,7 +80,7 @@ def test_what_was_learned_from_is_not_learned_from_again_and_more_is_added(stage
     assert stage.client.hgetall(stage.keys.surprises) == {}
 
 
-def test_a_leader_that_was_superseded_teaches_nothing(stage, learning):
+def test_a_superseded_leader_folds_nothing(stage, learning):
     stage.join("worker-gpu-1", "gpu")
     run(stage, "worker-gpu-1", "a", run_seconds=240.0)
     lease = stage.broker.leases.take("another", "ann", "watch", 30)
@@ -90,8 +90,8 @@ def test_a_leader_that_was_superseded_teaches_nothing(stage, learning):
     assert learning.fold(term=str(lease.term)) == (1, 1)
 
 
-def test_routing_believes_what_was_learned(stage, learning):
-    """Audio on this fleet's CPUs turns out to be as fast as on its GPU: then a free CPU is no bad place for it."""
+def test_routing_uses_the_corrections(stage, learning):
+    """Audio runs three times as long as predicted on this fleet's GPU."""
     stage.join("worker-gpu-1", "gpu")
     work = TaskProfile(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=10.0)
 
@@ -106,7 +106,7 @@ def test_routing_believes_what_was_learned(stage, learning):
     assert expected() == pytest.approx(6.0, rel=0.15)
 
 
-def test_many_equal_surprises_at_once_teach_what_they_teach_one_by_one():
+def test_many_equal_errors_at_once_teach_the_same_as_one_by_one():
     one_by_one = Correction()
     for _ in range(300):
         one_by_one = learn(one_by_one, exp(0.7), 1.0)
@@ -117,5 +117,5 @@ def test_many_equal_surprises_at_once_teach_what_they_teach_one_by_one():
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"audio|gpu|1": 3}', '{"tape|gpu|1": [1, 0.5]}'])
-def test_what_another_version_wrote_is_as_if_nothing_was_learned(text):
+def test_unreadable_corrections_count_as_none(text):
     assert corrections(text) == {}

@@ -1,4 +1,4 @@
-"""Who is connected, who may act in a name, and how that is ended."""
+"""Connections, processes and fences of workers."""
 
 import socket
 import subprocess
@@ -23,7 +23,7 @@ def info(run: int) -> WorkerInfo:
     )
 
 
-def test_connections_are_counted_by_name_and_killed_by_name(bench: Bench, evidence: ClientConnections):
+def test_connections_are_counted_and_killed_by_name(bench: Bench, evidence: ClientConnections):
     named = [redis.Redis.from_url(bench.client_url, client_name="mq.w.1%2A.h.1") for _ in range(2)]
     other = redis.Redis.from_url(bench.client_url, client_name="mq.w.11")
     for one in (*named, other):
@@ -37,19 +37,19 @@ def test_connections_are_counted_by_name_and_killed_by_name(bench: Bench, eviden
         one.close()
 
 
-def test_who_waits_for_messages_without_our_name_is_a_stranger(bench: Bench, evidence: ClientConnections):
-    assert evidence.connected().strangers == 0
+def test_a_subscriber_without_our_name_counts_as_agentless(bench: Bench, evidence: ClientConnections):
+    assert evidence.connected().agentless_connections == 0
     with redis.Redis.from_url(bench.client_url) as listener, listener.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
-        assert evidence.connected().strangers == 1
+        assert evidence.connected().agentless_connections == 1
     with redis.Redis.from_url(bench.client_url, client_name="mq.w") as ours, ours.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
-        assert evidence.connected().strangers == 0
+        assert evidence.connected().agentless_connections == 0
 
 
-def test_a_fenced_name_is_refused_to_the_old_run_and_given_to_a_new_one(bench: Bench, evidence: ClientConnections):
+def test_a_fenced_name_is_refused_to_the_old_incarnation_only(bench: Bench, evidence: ClientConnections):
     registry = Registry(bench.client, bench.keys, 60)
     registry.register(info(1))
     assert evidence.fence("w.1*", "run-1") == ""
@@ -61,7 +61,7 @@ def test_a_fenced_name_is_refused_to_the_old_run_and_given_to_a_new_one(bench: B
     assert registry.beat("w.1*", "run-2", {}, []) == "ok"
 
 
-def test_who_came_back_meanwhile_is_not_fenced(bench: Bench, evidence: ClientConnections):
+def test_a_worker_that_registered_again_is_not_fenced(bench: Bench, evidence: ClientConnections):
     registry = Registry(bench.client, bench.keys, 60)
     registry.register(info(1))
     registry.register(info(2), replaces="run-1")
@@ -69,13 +69,13 @@ def test_who_came_back_meanwhile_is_not_fenced(bench: Bench, evidence: ClientCon
     assert registry.beat("w.1*", "run-2", {}, []) == "ok"
 
 
-def test_a_superseded_leader_fences_nobody(bench: Bench, evidence: ClientConnections):
+def test_a_superseded_leader_fences_no_worker(bench: Bench, evidence: ClientConnections):
     Registry(bench.client, bench.keys, 60).register(info(1))
     with pytest.raises(redis.ResponseError, match="STALE"):
         evidence.fence("w.1*", "run-1", term="1")
 
 
-def test_a_process_is_gone_only_when_it_was_here(evidence: ClientConnections):
+def test_only_a_process_of_this_machine_is_reported_gone(evidence: ClientConnections):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert evidence.process_is_gone(socket.gethostname(), process.pid)

@@ -1,4 +1,4 @@
-"""Finding what nobody has: untouched messages, open tasks, what is where; and sending again."""
+"""Lost work: untouched messages, open tasks without a message, and resending."""
 
 import json
 
@@ -32,7 +32,7 @@ def ledger(lost: LostWork, before: float) -> list:
     return found
 
 
-def test_what_is_touched_is_not_looked_at_and_the_longest_untouched_comes_first(bench: Bench, lost: LostWork):
+def test_untouched_messages_are_found_longest_untouched_first(bench: Bench, lost: LostWork):
     sent = [bench.send(lane="cpu_standard.w1") for _ in range(3)]
     taken = [bench.claim() for _ in sent]
     for n, one in enumerate(taken):
@@ -45,7 +45,7 @@ def test_what_is_touched_is_not_looked_at_and_the_longest_untouched_comes_first(
     assert [one.task_id for one in lost.untouched(1000.0, 1, 10)] == [sent[1]]
 
 
-def test_a_message_without_a_holder_and_a_foreign_one(bench: Bench, lost: LostWork):
+def test_a_message_without_a_holder_is_found_and_a_foreign_one_skipped(bench: Bench, lost: LostWork):
     sent = bench.send()
     taken = bench.claim()
     bench.client.hdel(bench.keys.held, taken.tag)
@@ -54,7 +54,7 @@ def test_a_message_without_a_holder_and_a_foreign_one(bench: Bench, lost: LostWo
     assert [(one.task_id, one.worker, one.incarnation) for one in lost.untouched(1000.0, 0, 10)] == [(sent, "", "")]
 
 
-def test_open_tasks_are_read_off_the_ledger_and_ended_ones_are_not(bench: Bench, lost: LostWork):
+def test_only_open_tasks_of_the_ledger_are_found(bench: Bench, lost: LostWork):
     record(bench, "open")
     record(bench, "new", at=500.5)
     record(bench, "ended", state="completed")
@@ -63,28 +63,28 @@ def test_open_tasks_are_read_off_the_ledger_and_ended_ones_are_not(bench: Bench,
     assert (found["open"].enqueued_at, found["open"].queue, found["open"].level) == (100.0, "cpu_standard", 4)
 
 
-def test_a_whole_ledger_is_walked_in_steps(bench: Bench, lost: LostWork):
+def test_a_whole_ledger_is_scanned_in_steps(bench: Bench, lost: LostWork):
     for n in range(3000):
         record(bench, f"t{n}")
     assert len({one.task_id for one in ledger(lost, 500.0)}) == 3000
 
 
-def test_present_is_what_waits_anywhere_in_the_lists(bench: Bench, lost: LostWork):
+def test_tasks_anywhere_in_the_lists_are_present(bench: Bench, lost: LostWork):
     deep = bench.send(task_id='an "id" \\ of ü')
     for _ in range(2500):
         bench.put('{"headers": {"id": "another"}}')
     shallow = bench.send(lane="cpu_batch", level=8)
     lists = [("cpu_standard", 4, 2501), ("cpu_batch", 8, 1), ("cpu_standard", 0, 0)]
     assert lost.present({shallow, "another", "nowhere"}, lists) == {shallow, "another"}
-    assert lost.present({deep}, lists) == set(), "a quote in an id hides it from the search: such are never looked for"
+    assert lost.present({deep}, lists) == set(), "an id with a quote is never searched for"
 
 
-def test_in_hands_are_those_with_a_holder_and_those_without(bench: Bench, lost: LostWork):
+def test_unacked_tasks_are_found_with_and_without_a_holder(bench: Bench, lost: LostWork):
     sent = [bench.send() for _ in range(2)]
     _, second = bench.claim(), bench.claim()
     bench.client.hdel(bench.keys.held, second.tag)
     bench.client.hset(bench.keys.unacked, "x", "not a message")
-    assert lost.in_flight() == set(sent)
+    assert lost.unacked_ids() == set(sent)
 
 
 def again(seen: str) -> ResendRequest:
@@ -93,7 +93,7 @@ def again(seen: str) -> ResendRequest:
     )
 
 
-def test_a_lost_task_is_sent_again_once_and_first_in_line(bench: Bench, lost: LostWork):
+def test_a_lost_task_is_sent_again_once_and_first_in_its_lane(bench: Bench, lost: LostWork):
     seen = record(bench, "t")
     bench.put("waits")
     assert [lost.resend(again(seen), 3) for _ in range(2)] == ["resent", "changed"]
@@ -101,7 +101,7 @@ def test_a_lost_task_is_sent_again_once_and_first_in_line(bench: Bench, lost: Lo
     assert bench.client.hget(bench.keys.attempts, "t") == b"1"
 
 
-def test_a_task_that_has_ended_meanwhile_is_not_sent_again(bench: Bench, lost: LostWork):
+def test_a_task_that_has_ended_is_not_sent_again(bench: Bench, lost: LostWork):
     seen = record(bench, "t")
     record(bench, "t", state="completed")
     before = bench.everything()
@@ -109,18 +109,18 @@ def test_a_task_that_has_ended_meanwhile_is_not_sent_again(bench: Bench, lost: L
     assert bench.everything() == before
 
 
-def test_a_task_that_is_lost_again_and_again_is_quarantined(bench: Bench, lost: LostWork):
+def test_a_task_that_is_lost_too_often_is_quarantined(bench: Bench, lost: LostWork):
     for _ in range(3):
         assert lost.resend(again(record(bench, "t")), 3) == "resent"
     bench.client.delete(bench.keys.list("cpu_standard", 4))
     assert lost.resend(again(record(bench, "t")), 3) == "quarantined"
     assert bench.waiting() == []
-    grave = json.loads(bench.client.hget(bench.keys.dead, "t"))
-    assert (len(grave["story"]), grave["message"]) == (4, '{"headers": {}}')
+    letter = json.loads(bench.client.hget(bench.keys.dead, "t"))
+    assert (len(letter["story"]), letter["message"]) == (4, '{"headers": {}}')
     assert json.loads(bench.client.get(bench.keys.task("t")))["state"] == "quarantined"
 
 
-def test_a_result_ends_the_entry_of_a_task_that_a_stock_worker_ran(bench: Bench, lost: LostWork):
+def test_a_result_ends_the_entry_of_a_task_that_an_agentless_worker_ran(bench: Bench, lost: LostWork):
     seen = record(bench, "t")
     assert not lost.keeps_results()
     bench.client.set(bench.keys.result("t"), '{"status": "SUCCESS", "result": 1}')

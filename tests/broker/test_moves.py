@@ -1,4 +1,4 @@
-"""Moves on a server in trouble: refused whole, or done whole."""
+"""Moves are refused whole or done whole when the server fails."""
 
 import json
 
@@ -23,7 +23,7 @@ def everything(client: redis.Redis) -> dict[bytes, bytes]:
 
 
 def lists(client: redis.Redis) -> dict[bytes, list[bytes]]:
-    """All lists of messages, and what lies in them."""
+    """All lists of messages, with their content."""
     keys = [key for key in client.scan_iter(_type="list") if not key.startswith(b"mq:")]
     return {key: client.lrange(key, 0, -1) for key in keys}
 
@@ -42,9 +42,9 @@ anyhow = pytest.mark.parametrize("moving", MOVES.values(), ids=MOVES)
 
 
 @anyhow
-def test_out_of_memory_nothing_is_changed(rig, client, out_of_memory, moving):
+def test_a_server_out_of_memory_refuses_a_move_whole(rig, client, out_of_memory, moving):
     rig.submit("a", "b")
-    moving(rig)  # the scripts are loaded, and the place is taken
+    moving(rig)  # loads the scripts and allocates memory
     rig.stage.client.flushdb()
     rig.submit("a", "b")
     before = everything(client)
@@ -56,7 +56,7 @@ def test_out_of_memory_nothing_is_changed(rig, client, out_of_memory, moving):
 
 @anyhow
 @pytest.mark.parametrize("broken", ["target", "source", "lanes", "record"])
-def test_a_key_of_another_type_loses_nothing(rig, client, moving, broken):
+def test_a_key_of_another_type_loses_no_message(rig, client, moving, broken):
     rig.submit("a", "b")
     keys = rig.stage.keys
     if broken == "target":
@@ -80,7 +80,7 @@ def test_a_key_of_another_type_loses_nothing(rig, client, moving, broken):
 
 
 @anyhow
-def test_a_read_only_replica_changes_nothing(rig, client, moving):
+def test_a_read_only_replica_refuses_a_move_whole(rig, client, moving):
     rig.submit("a", "b")
     before = everything(client)
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -93,7 +93,7 @@ def test_a_read_only_replica_changes_nothing(rig, client, moving):
 
 
 @anyhow
-def test_scripts_that_the_server_has_forgotten_are_loaded_again(rig, client, moving):
+def test_scripts_are_loaded_again_after_a_script_flush(rig, client, moving):
     rig.submit("a", "b")
     moving(rig)
     client.flushdb()
@@ -103,7 +103,7 @@ def test_scripts_that_the_server_has_forgotten_are_loaded_again(rig, client, mov
     assert ids(client) == ["a", "b"]
 
 
-def test_another_prefix_and_separator_are_kept(valkey, client):
+def test_moves_keep_to_the_key_prefix_and_separator(valkey, client):
     layout = BrokerSettings(global_keyprefix="app-7:", sep="::")
     broker = RedisBroker(Settings(redis_url=valkey, namespace="fleet", broker=layout))
     broker.submit([outgoing("a"), outgoing("b", OWN)])
@@ -113,7 +113,7 @@ def test_another_prefix_and_separator_are_kept(valkey, client):
     assert client.exists("gpu_priority", "cpu_standard") == 0
 
 
-def test_a_task_deep_in_a_long_list_is_found_while_others_come_and_go(rig):
+def test_a_task_deep_in_a_list_is_moved_while_the_list_changes(rig):
     rig.submit(*(f"t{n:04}" for n in range(3000)))
     rig.join("w")
     for n in range(0, 60, 6):
@@ -123,9 +123,9 @@ def test_a_task_deep_in_a_long_list_is_found_while_others_come_and_go(rig):
     assert rig.ids(GPU, 4) == [f"t{1500 + n}" for n in range(0, 60, 6)]
 
 
-def test_a_thousand_chosen_tasks_are_moved_in_the_order_of_the_plan(rig):
+def test_chosen_tasks_are_moved_in_the_order_of_the_plan(rig):
     names = [f"t{n:04}" for n in range(1000)]
     rig.submit(*names)
-    steps = [move(one, CPU, 4, GPU) for one in reversed(names)]
+    steps = [move(name, CPU, 4, GPU) for name in reversed(names)]
     assert set(rig.broker.moves.tasks(steps)) == {MoveOutcome.MOVED}
     assert rig.ids(GPU, 4) == names[::-1]

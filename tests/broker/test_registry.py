@@ -1,4 +1,4 @@
-"""register.lua and beat.lua: one live process a name, and what a heartbeat touches and learns."""
+"""register.lua and beat.lua: one live process per name, and the effects of a heartbeat."""
 
 import json
 
@@ -21,11 +21,11 @@ def info(incarnation: str = "run-1", worker: str = "w1") -> WorkerInfo:
     )  # fmt: skip
 
 
-def test_nobody_acts_in_a_name_that_was_never_registered(registry: Registry) -> None:
+def test_no_incarnation_acts_under_an_unregistered_name(registry: Registry) -> None:
     assert registry.acting("w1") is None
 
 
-def test_a_registered_worker_acts_in_its_name(registry: Registry) -> None:
+def test_a_registered_worker_acts_under_its_name(registry: Registry) -> None:
     assert registry.register(info()) == ""
 
     acting = registry.acting("w1")
@@ -33,7 +33,7 @@ def test_a_registered_worker_acts_in_its_name(registry: Registry) -> None:
     assert (acting.incarnation, acting.info, acting.beat) == ("run-1", info(), None)
 
 
-def test_a_second_live_process_is_refused_and_changes_nothing(registry: Registry, bench: Bench) -> None:
+def test_a_second_live_process_is_refused(registry: Registry, bench: Bench) -> None:
     registry.register(info("run-1"))
     registry.beat("w1", "run-1", {}, [])
     before = bench.everything()
@@ -44,7 +44,7 @@ def test_a_second_live_process_is_refused_and_changes_nothing(registry: Registry
     assert bench.everything() == before
 
 
-def test_one_that_is_proved_dead_is_replaced_and_its_last_beat_forgotten(registry: Registry) -> None:
+def test_a_dead_incarnation_is_replaced_and_its_heartbeat_dropped(registry: Registry) -> None:
     registry.register(info("run-1"))
     registry.beat("w1", "run-1", {"stopped": True}, [])
 
@@ -55,11 +55,11 @@ def test_one_that_is_proved_dead_is_replaced_and_its_last_beat_forgotten(registr
     assert (acting.incarnation, acting.beat) == ("run-2", None)
 
 
-def test_registering_again_as_oneself_is_allowed(registry: Registry) -> None:
+def test_the_same_incarnation_may_register_again(registry: Registry) -> None:
     assert [registry.register(info()), registry.register(info())] == ["", ""]
 
 
-def test_a_beat_notes_its_figures_by_the_servers_clock(registry: Registry, bench: Bench) -> None:
+def test_a_heartbeat_is_recorded_by_the_servers_clock(registry: Registry, bench: Bench) -> None:
     registry.register(info())
 
     assert registry.beat("w1", "run-1", {"cpu_percent": 12.5, "active": 2}, []) == "ok"
@@ -69,7 +69,7 @@ def test_a_beat_notes_its_figures_by_the_servers_clock(registry: Registry, bench
     assert beat.at == pytest.approx(registry.now(), abs=5)
 
 
-def test_a_beat_keeps_messages_in_hand_alive_and_does_not_revive_others(registry: Registry, bench: Bench) -> None:
+def test_a_heartbeat_touches_held_messages_and_no_others(registry: Registry, bench: Bench) -> None:
     registry.register(info())
     bench.client.zadd(bench.keys.unacked_index, {"mine": 1.0, "another's": 1.0})
 
@@ -81,7 +81,7 @@ def test_a_beat_keeps_messages_in_hand_alive_and_does_not_revive_others(registry
     assert b"acknowledged meanwhile" not in index
 
 
-def test_a_beat_of_a_fenced_worker_touches_nothing_and_says_so(registry: Registry, bench: Bench) -> None:
+def test_a_heartbeat_of_a_fenced_worker_is_refused(registry: Registry, bench: Bench) -> None:
     registry.register(info("run-1"))
     bench.client.zadd(bench.keys.unacked_index, {"mine": 1.0})
     bench.client.hset(bench.keys.incarnations, "w1", "run-2")
@@ -92,7 +92,7 @@ def test_a_beat_of_a_fenced_worker_touches_nothing_and_says_so(registry: Registr
     assert bench.everything() == before
 
 
-def test_a_beat_after_the_registry_was_lost_says_so(registry: Registry, bench: Bench) -> None:
+def test_a_heartbeat_is_unknown_after_the_registry_was_lost(registry: Registry, bench: Bench) -> None:
     registry.register(info())
     bench.client.flushdb()
 
@@ -101,7 +101,7 @@ def test_a_beat_after_the_registry_was_lost_says_so(registry: Registry, bench: B
 
 
 @pytest.mark.parametrize(("state", "pulse"), [("cordoned", "ok"), ("draining", "draining"), ("drained", "draining")])
-def test_a_beat_tells_a_worker_that_is_to_give_back_its_tasks(
+def test_a_heartbeat_is_answered_by_the_state_of_the_cordon(
     state: str, pulse: str, registry: Registry, bench: Bench
 ) -> None:
     registry.register(info())
@@ -110,7 +110,7 @@ def test_a_beat_tells_a_worker_that_is_to_give_back_its_tasks(
     assert registry.beat("w1", "run-1", {}, []) == pulse
 
 
-def test_out_of_memory_workers_still_beat_and_keep_their_messages_alive(
+def test_heartbeats_succeed_on_a_server_out_of_memory(
     registry: Registry, bench: Bench, out_of_memory: MakeFull
 ) -> None:
     registry.register(info())
@@ -124,7 +124,7 @@ def test_out_of_memory_workers_still_beat_and_keep_their_messages_alive(
     assert (bench.client.zscore(bench.keys.unacked_index, "mine") or 0) > 1.0
 
 
-def test_a_connection_is_found_by_its_name_only(registry: Registry, bench: Bench) -> None:
+def test_a_connection_is_found_by_its_whole_name_only(registry: Registry, bench: Bench) -> None:
     bench.client.client_setname("mq.w1.h.7.ab")
 
     assert registry.is_connected("mq.w1.h.7.ab")

@@ -1,4 +1,4 @@
-"""settle.lua: out of the hands, out of the open ledger, into the figures; or nothing at all."""
+"""settle.lua: a message is removed, its ledger entry closed and its end counted; all or nothing."""
 
 import json
 import time
@@ -19,7 +19,7 @@ def ledger(bench: Bench) -> Ledger:
 
 @pytest.fixture
 def taken(bench: Bench) -> Taken:
-    """A message in w1's hands, with an open ledger entry."""
+    """A message held by w1, with an open ledger entry."""
     task_id = bench.send()
     bench.client.set(bench.keys.task(task_id), '{"state": "queued"}')
     one = bench.claim()
@@ -42,7 +42,7 @@ def totals(bench: Bench) -> dict[str, int]:
     return {field.decode(): int(count) for field, count in bench.client.hgetall(bench.keys.totals).items()}
 
 
-def in_hand(bench: Bench, tag: str) -> tuple[bool, bool, bool]:
+def is_held(bench: Bench, tag: str) -> tuple[bool, bool, bool]:
     """Whether it is in unacked, in its index, in held."""
     k = bench.keys
     return (
@@ -51,13 +51,13 @@ def in_hand(bench: Bench, tag: str) -> tuple[bool, bool, bool]:
     )  # fmt: skip
 
 
-def test_a_completed_task_leaves_the_hands_is_counted_once_and_its_record_expires(
+def test_a_completed_task_is_removed_counted_once_and_its_record_expires(
     ledger: Ledger, bench: Bench, taken: Taken
 ) -> None:
     assert ledger.settle(ending(taken, "completed")) is True
     assert ledger.settle(ending(taken, "completed")) is False
 
-    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert is_held(bench, taken.tag) == (False, False, False)
     assert figures(bench) == {
         "cpu_standard|completed": 1,
         "cpu_standard|wait_ms": 1500,
@@ -81,34 +81,34 @@ def test_a_failed_task_counts_its_wait_but_not_its_run(ledger: Ledger, bench: Be
     assert totals(bench)["failed|w1"] == totals(bench)["failed||cpu_standard"] == 1
 
 
-def test_a_cancelled_task_that_never_ran_has_no_times(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_a_cancelled_task_that_never_ran_counts_no_times(ledger: Ledger, bench: Bench, taken: Taken) -> None:
     assert ledger.settle(ending(taken, "cancelled", wait=None, run=None)) is True
 
     assert figures(bench) == {"cpu_standard|cancelled": 1}
     assert ledger.records([taken.task_id])[taken.task_id]["state"] == "cancelled"
 
 
-def test_a_retry_leaves_the_hands_and_stays_open_in_the_ledger(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_a_retry_is_removed_and_stays_open_in_the_ledger(ledger: Ledger, bench: Bench, taken: Taken) -> None:
     assert ledger.settle(ending(taken, "retry", wait=None, run=None)) is True
 
-    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert is_held(bench, taken.tag) == (False, False, False)
     assert bench.client.ttl(bench.keys.task(taken.task_id)) == -1
     assert totals(bench) == {}
 
 
-def test_an_early_acknowledged_task_keeps_its_owner_until_it_ends(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_an_early_acknowledged_task_keeps_its_holder_until_it_ends(ledger: Ledger, bench: Bench, taken: Taken) -> None:
     assert ledger.settle(ending(taken, "accepted")) is True
 
-    assert in_hand(bench, taken.tag) == (False, False, True)
+    assert is_held(bench, taken.tag) == (False, False, True)
     assert totals(bench) == {}
 
     assert ledger.settle(ending(taken, "completed")) is True
-    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert is_held(bench, taken.tag) == (False, False, False)
     assert totals(bench)["completed|w1"] == 1
 
 
 @pytest.mark.parametrize("outcome", ["accepted", "retry", "completed", "failed", "cancelled"])
-def test_what_was_taken_over_is_neither_counted_nor_touched(
+def test_a_message_that_was_taken_over_is_not_changed_or_counted(
     outcome: str, ledger: Ledger, bench: Bench, taken: Taken, client: redis.Redis
 ) -> None:
     k = bench.keys
@@ -121,7 +121,7 @@ def test_what_was_taken_over_is_neither_counted_nor_touched(
     assert bench.everything() == before
 
 
-def test_a_task_without_a_ledger_entry_is_counted_and_gets_none(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_a_task_without_a_ledger_entry_is_counted(ledger: Ledger, bench: Bench, taken: Taken) -> None:
     bench.client.delete(bench.keys.task(taken.task_id))
 
     assert ledger.settle(ending(taken, "completed")) is True
@@ -130,7 +130,7 @@ def test_a_task_without_a_ledger_entry_is_counted_and_gets_none(ledger: Ledger, 
     assert totals(bench)["completed||cpu_standard"] == 1
 
 
-def test_a_lane_that_is_not_ours_counts_for_the_worker_only(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_a_task_of_a_foreign_lane_counts_for_the_worker_only(ledger: Ledger, bench: Bench, taken: Taken) -> None:
     record: dict[str, Any] = {"state": "completed"}
     ledger.settle(TaskEnd(taken.tag, taken.task_id, "w1", "", "completed", None, 1.0, record))
 
@@ -138,14 +138,14 @@ def test_a_lane_that_is_not_ours_counts_for_the_worker_only(ledger: Ledger, benc
     assert not [key for key in bench.client.scan_iter() if b"minute:" in key]
 
 
-def test_out_of_memory_an_end_is_written_whole(
+def test_an_end_is_written_whole_on_a_server_out_of_memory(
     ledger: Ledger, bench: Bench, taken: Taken, out_of_memory: MakeFull
 ) -> None:
     out_of_memory()
 
     assert ledger.settle(ending(taken, "completed")) is True
 
-    assert in_hand(bench, taken.tag) == (False, False, False)
+    assert is_held(bench, taken.tag) == (False, False, False)
     assert totals(bench)["completed|w1"] == 1
     assert ledger.records([taken.task_id])[taken.task_id]["state"] == "completed"
 
@@ -160,7 +160,7 @@ def test_a_replica_refuses_an_end_whole(ledger: Ledger, bench: Bench, taken: Tak
     assert bench.everything() == before
 
 
-def test_the_owner_of_a_message_that_kombu_took_is_written_in_the_form_of_the_claim(
+def test_the_holder_of_a_message_from_kombu_is_recorded_as_by_a_claim(
     ledger: Ledger, bench: Bench, taken: Taken
 ) -> None:
     from morag_queue.agent.unacked import claim_of

@@ -1,4 +1,4 @@
-"""submit.lua: the message and its ledger entry together or neither; an open id once, however often it is sent."""
+"""submit.lua: message and ledger entry together or neither; an open id is queued once."""
 
 import json
 import time
@@ -28,9 +28,7 @@ def ledger(bench: Bench) -> Ledger:
     return Ledger(bench.client, bench.keys, retention_seconds=60)
 
 
-def test_message_and_record_are_there_in_order_and_the_record_of_an_open_task_does_not_expire(
-    ledger: Ledger, bench: Bench
-) -> None:
+def test_messages_are_queued_in_order_with_records_that_do_not_expire(ledger: Ledger, bench: Bench) -> None:
     assert ledger.submit([outgoing("a"), outgoing("b"), outgoing("c", lane="cpu_batch.w1", level=0)]) == [True] * 3
 
     assert bench.waiting() == [b"message a", b"message b"]
@@ -40,7 +38,7 @@ def test_message_and_record_are_there_in_order_and_the_record_of_an_open_task_do
     assert bench.client.smembers(bench.keys.lanes) == {b"cpu_batch.w1"}
 
 
-def test_arrivals_are_counted_by_queue_in_the_minute_and_the_hour_which_expire(ledger: Ledger, bench: Bench) -> None:
+def test_arrivals_are_counted_by_queue_in_a_minute_and_an_hour_that_expire(ledger: Ledger, bench: Bench) -> None:
     ledger.submit([outgoing("a"), outgoing("b"), outgoing("c", lane="cpu_batch.w1")])
 
     for name in ("minute", "hour"):
@@ -49,7 +47,7 @@ def test_arrivals_are_counted_by_queue_in_the_minute_and_the_hour_which_expire(l
         assert bench.client.ttl(key) > 0
 
 
-def test_an_id_that_is_still_open_is_refused_and_the_rest_of_the_batch_is_queued(ledger: Ledger, bench: Bench) -> None:
+def test_an_open_id_is_refused_and_the_rest_of_the_batch_is_queued(ledger: Ledger, bench: Bench) -> None:
     ledger.submit([outgoing("a", attempt=1)])
 
     assert ledger.submit([outgoing("a", attempt=2), outgoing("b")]) == [False, True]
@@ -62,7 +60,7 @@ def test_the_same_id_twice_in_a_batch_is_queued_once(ledger: Ledger, bench: Benc
     assert bench.waiting() == [b"message a"]
 
 
-def test_the_same_call_again_after_a_lost_answer_is_a_success_and_queues_nothing(ledger: Ledger, bench: Bench) -> None:
+def test_a_repeated_call_succeeds_and_queues_nothing(ledger: Ledger, bench: Bench) -> None:
     call = [outgoing("a"), outgoing("b")]
     ledger.submit(call)
     before = bench.everything()
@@ -71,9 +69,7 @@ def test_the_same_call_again_after_a_lost_answer_is_a_success_and_queues_nothing
     assert bench.everything() == before
 
 
-def test_the_same_call_again_queues_nothing_either_when_the_task_has_ended_meanwhile(
-    ledger: Ledger, bench: Bench
-) -> None:
+def test_a_repeated_call_queues_nothing_when_the_task_has_ended(ledger: Ledger, bench: Bench) -> None:
     call = [outgoing("a")]
     ledger.submit(call)
     entry = bench.client.get(bench.keys.task("a")) or b""
@@ -94,7 +90,7 @@ def test_the_id_of_an_ended_task_may_be_used_again(ledger: Ledger, bench: Bench)
 
 
 @pytest.mark.parametrize("cause", ["out_of_memory", "read_only"])
-def test_a_server_that_refuses_refuses_the_whole_batch(
+def test_a_failing_server_refuses_the_whole_batch(
     cause: str, ledger: Ledger, bench: Bench, request: pytest.FixtureRequest
 ) -> None:
     make: MakeFull = request.getfixturevalue(cause)

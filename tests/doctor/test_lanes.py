@@ -2,8 +2,6 @@
 
 from celery import Celery
 
-from morag_queue.broker import acl as acl
-from morag_queue.broker.acl import ARGUMENTS, used_by_scripts
 from morag_queue.broker.inspection import fixed_keys, key_families
 from morag_queue.broker.keys import Keys
 from morag_queue.core.doctor import Code, Severity
@@ -15,18 +13,6 @@ def test_every_key_property_documents_its_redis_type():
         "its description in Keys should begin with hash:, set:, string:, list: …"
     )
     assert {"mq:task:", "mq:minute:", "mq:hour:"} <= set(key_families(Keys()))
-
-
-def test_every_command_of_the_scripts_has_arguments_for_a_trial():
-    assert used_by_scripts() - ARGUMENTS.keys() == set()
-
-
-def test_the_server_accepts_the_trial_arguments_of_every_command(client):
-    tried = [["MULTI"], *(acl._command(name, "k") for name in ARGUMENTS)]
-    connection = client.connection_pool.get_connection()
-    assert {reply for command in tried if (reply := acl._reply(connection, command))} == set()
-    connection.disconnect()
-    assert client.dbsize() == 0
 
 
 def test_a_working_fleet_creates_no_key_that_the_doctor_calls_unknown(examine, register, queue):

@@ -9,11 +9,12 @@ from uuid import uuid4
 import redis
 from celery import Celery
 
-from morag_queue.broker import scripts
+from morag_queue.agent.claim_request import ClaimCall, ClaimLane, claim_call
 from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import TaskEnd
 from morag_queue.broker.redis import RedisBroker
+from morag_queue.broker.scripts import Script
 from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueueType, TaskQueueEntry, WorkerInfo
 from morag_queue.core.policy import Queues
@@ -83,14 +84,10 @@ class Stage:
     def claim(self, name: str) -> str | None:
         """What that worker takes next; its id, None when there is nothing to take."""
         info = next(view.info for view in self.broker.observe()[0].workers if view.info.worker == name)
-        names = [(lanes.lane(queue, name), queue, "1") for queue in info.queues]
-        names += [(queue, queue, "") for queue in info.queues]
-        k = self.keys
-        keys = [k.unacked, k.unacked_index, k.held, k.cordons, k.paused, k.incarnations]
-        keys += [k.list(lane, level) for level in info.priority_steps for lane, _, _ in names]
-        words = [word for described in names for word in described]
-        args: list[str | int] = [name, info.incarnation, str(uuid4()), len(names), *words, *info.priority_steps]
-        taken = scripts.script(self.client, "claim")(keys=keys, args=args)
+        read = [ClaimLane(lanes.lane(queue, name), queue, is_own=True) for queue in info.queues]
+        read += [ClaimLane(queue, queue, is_own=False) for queue in info.queues]
+        call = claim_call(name, info.incarnation, read, info.priority_steps, self.keys, tag=str(uuid4()))
+        taken = Script(self.client, self.keys, ClaimCall)(call)
         return json.loads(taken[1])["headers"]["id"] if taken else None
 
     def end(self, task_id: str, outcome: str = "completed", error: str = "", run_seconds: float = 2.0) -> None:

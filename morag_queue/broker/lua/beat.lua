@@ -1,20 +1,24 @@
--- One heartbeat, by the server's clock; keeps the held messages alive and tells the worker what it should know.
+--#include args clock cordon
+-- Record one heartbeat by the server's clock, keep the held messages from expiring, and answer whether the worker may go on.
 --
--- KEYS[1] beats  hash worker -> JSON   [2] incarnations  [3] workers   as in claim.lua   [4] unacked_index
--- KEYS[5] cordons   as in claim.lua
--- ARGV[1] worker  [2] incarnation  [3] figures (a JSON object)  [4…] delivery tags in its hands
--- Returns 'ok', 'fenced' (another incarnation acts in its name), 'unknown' (the registry was lost: register again) or
--- 'draining' (it is to take nothing, and to give back what it has not begun).
--- A tag that was acknowledged meanwhile stays gone: XX touches only what is still there.
+-- beats    hash worker -> JSON
+-- workers, incarnations, cordons, unacked_index   as in claim.lua
+-- figures  a JSON object;  tags  delivery tags that the worker holds
+-- Returns 'ok', 'fenced' (another incarnation acts under its name), 'unknown' (the registry was lost: register again)
+-- or 'draining' (it is to claim nothing, and to give back what it has not begun).
+-- A tag that was acknowledged meanwhile stays gone: XX touches only existing members.
 
-local acting = redis.call('HGET', KEYS[2], ARGV[1])
-if acting and acting ~= ARGV[2] then return 'fenced' end
-if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then return 'unknown' end
-local time = redis.call('TIME')
-local now = time[1] .. '.' .. string.format('%06d', time[2])
--- Deleted first: a server out of memory lets a script go on whose first write frees some. Silent workers would look dead.
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[1], ARGV[1], '{"at":' .. now .. ',' .. ARGV[3]:sub(2))
-for i = 4, #ARGV do redis.call('ZADD', KEYS[4], 'XX', now, ARGV[i]) end
-local cordon = redis.call('HGET', KEYS[5], ARGV[1])
-return cordon and cjson.decode(cordon).state ~= 'cordoned' and 'draining' or 'ok'
+local key = {beats = KEYS[1], incarnations = KEYS[2], workers = KEYS[3], unacked_index = KEYS[4], cordons = KEYS[5]}
+local arg = {worker = ARGV[1], incarnation = ARGV[2], figures = ARGV[3], tags = rest(ARGV, 4)}
+
+local acting = redis.call('HGET', key.incarnations, arg.worker)
+if acting and acting ~= arg.incarnation then return 'fenced' end
+if redis.call('HEXISTS', key.workers, arg.worker) == 0 then return 'unknown' end
+local now = string.format('%.6f', clock())
+-- Deleted first: a server out of memory lets a script continue whose first write frees some. Otherwise workers that
+-- cannot write their heartbeat would look dead.
+redis.call('HDEL', key.beats, arg.worker)
+redis.call('HSET', key.beats, arg.worker, '{"at":' .. now .. ',' .. arg.figures:sub(2))
+for _, tag in ipairs(arg.tags) do redis.call('ZADD', key.unacked_index, 'XX', now, tag) end
+local cordon = cordon_state(key.cordons, arg.worker)
+return (cordon == '' or cordon == 'cordoned') and 'ok' or 'draining'

@@ -1,25 +1,26 @@
--- Puts a worker out of service, further out of it, or back into it.
+--#include args cordon lease
+-- Put a worker out of service, further out of it, or back into it.
 --
--- KEYS[1] cordons  hash  worker -> JSON with "state" and "until", as in claim.lua   [2] lease  string, JSON with "term"
--- ARGV[1] worker  [2] the new record (JSON), '' for back into service  [3] the term of the caller's lease, or ''
--- ARGV[4…] states over which it is written, '' for none
--- Returns 1 when it was written; 0 when the present state is none of these: then nothing was changed.
+-- cordons  hash worker -> JSON with "state" and "until"
+-- record   the new cordon (JSON), '' = back into service
+-- term     the term of the caller's lease, or ''
+-- over     the states over which it may be written, '' = in service
+-- Returns 1; 0 when the present state is none of these: then nothing was changed.
 -- Errors: STALE when the lease has another term.
 
-if ARGV[3] ~= '' then
-    local lease = redis.call('GET', KEYS[2])
-    if not lease or tostring(cjson.decode(lease).term) ~= ARGV[3] then return redis.error_reply('STALE term ' .. ARGV[3]) end
-end
-local present = redis.call('HGET', KEYS[1], ARGV[1])
-local state = ''
-if present then
-    local cordon = cjson.decode(present)
-    local over = type(cordon['until']) == 'number' and cordon['until'] <= tonumber(redis.call('TIME')[1])
-    if not over then state = cordon.state end
-end
-for i = 4, #ARGV do
-    if ARGV[i] == state then
-        if ARGV[2] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+local key = {cordons = KEYS[1], lease = KEYS[2]}
+local arg = {worker = ARGV[1], record = ARGV[2], term = ARGV[3], over = rest(ARGV, 4)}
+
+local refusal = stale(key.lease, arg.term)
+if refusal then return refusal end
+local present = cordon_state(key.cordons, arg.worker)
+for _, state in ipairs(arg.over) do
+    if state == present then
+        if arg.record == '' then
+            redis.call('HDEL', key.cordons, arg.worker)
+        else
+            redis.call('HSET', key.cordons, arg.worker, arg.record)
+        end
         return 1
     end
 end

@@ -1,12 +1,15 @@
--- A worker takes its name. Refused while another incarnation, not proved dead, acts in it.
+-- Register a worker under its name. Refused while another incarnation, not proved dead, acts under it.
 --
--- KEYS[1] workers  hash worker -> JSON   [2] incarnations   [3] beats
--- ARGV[1] worker  [2] incarnation  [3] its record (JSON)  [4] the incarnation it may replace ('' = none)
+-- workers   hash worker -> JSON;  record  its registration (JSON)
+-- replaces  the incarnation that it may replace, '' = none
 -- Returns '' when registered, else the incarnation that holds the name.
 
-local acting = redis.call('HGET', KEYS[2], ARGV[1])
-if acting and acting ~= ARGV[2] and acting ~= ARGV[4] then return acting end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-redis.call('HDEL', KEYS[3], ARGV[1])
+local key = {workers = KEYS[1], incarnations = KEYS[2], beats = KEYS[3]}
+local arg = {worker = ARGV[1], incarnation = ARGV[2], record = ARGV[3], replaces = ARGV[4]}
+
+local acting = redis.call('HGET', key.incarnations, arg.worker)
+if acting and acting ~= arg.incarnation and acting ~= arg.replaces then return acting end
+redis.call('HSET', key.incarnations, arg.worker, arg.incarnation)
+redis.call('HSET', key.workers, arg.worker, arg.record)
+redis.call('HDEL', key.beats, arg.worker)
 return ''

@@ -1,33 +1,43 @@
---#include grave
--- Queues a task again that the ledger knows and that is nowhere on the broker.
+--#include clock end_task json lease
+-- Queue a task again that the ledger has open and that is nowhere on the broker.
 --
--- KEYS[1] the task's ledger key  [2] the list to put it in  [3] attempts  [4] dead   as in takeback.lua   [5] lease
--- KEYS[6] graves
--- ARGV[1] the record that was looked at  [2] the record from now on (JSON)  [3] the message  [4] the task's id
--- ARGV[5] how often it may be lost or its workers die over it  [6] why  [7] the lane  [8] its level
--- ARGV[9] the term of the caller's lease, or ''  [10] seconds to keep the record of an ended task
--- Returns 'resent'; 'quarantined' when that was too often; 'changed' when the record is another one meanwhile (it has
--- ended, or someone else has sent it): then nothing was changed.
+-- list      where the message goes, first;  task  its ledger key
+-- seen      the record as the caller read it;  record  the record from now on (JSON)
+-- max_losses  how often it may be lost, or its workers die over it
+-- term      the term of the caller's lease, or ''
+-- Returns 'resent'; 'quarantined' when it was lost too often; 'changed' when the record has changed since (the task has
+-- ended, or was sent again): then nothing was changed.
 -- Errors: STALE when the lease has another term.
 
-if ARGV[9] ~= '' then
-    local lease = redis.call('GET', KEYS[5])
-    if not lease or tostring(cjson.decode(lease).term) ~= ARGV[9] then return redis.error_reply('STALE term ' .. ARGV[9]) end
-end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'changed' end
-local known = redis.call('HGET', KEYS[3], 'story|' .. ARGV[4])
+local key = {
+    lease = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
+    dead = KEYS[7], graves = KEYS[8], list = KEYS[9], task = KEYS[10],
+}
+local arg = {
+    task_id = ARGV[1], seen = ARGV[2], record = ARGV[3], message = ARGV[4], lane = ARGV[5], level = ARGV[6],
+    queue = ARGV[7], max_losses = ARGV[8], why = ARGV[9], retention = ARGV[10], term = ARGV[11],
+}
+
+local refusal = stale(key.lease, arg.term)
+if refusal then return refusal end
+if redis.call('GET', key.task) ~= arg.seen then return 'changed' end
+local now = clock()
+local known = redis.call('HGET', key.attempts, 'story|' .. arg.task_id)
 local story = known and cjson.decode(known) or {}
-story[#story + 1] = {tonumber(redis.call('TIME')[1]), '', ARGV[6]}
-if #story > tonumber(ARGV[5]) then
-    bury(KEYS[4], KEYS[6], KEYS[1], ARGV[10], ARGV[4], {
-        message = ARGV[3], lane = ARGV[7], level = tonumber(ARGV[8]), state = 'quarantined', story = story,
-        at = story[#story][1], reason = 'it was lost ' .. #story .. ' times',
-    })
-    redis.call('HDEL', KEYS[3], ARGV[4], 'story|' .. ARGV[4])
-    redis.call('SET', KEYS[1], (ARGV[2]:gsub('"state": "queued"', '"state": "quarantined"', 1)))
+story[#story + 1] = {math.floor(now), '', arg.why}
+if #story > tonumber(arg.max_losses) then
+    check_end(key, now)
+    end_task(key, {
+        id = arg.task_id, key = key.task, outcome = 'quarantined', worker = '', queue = arg.queue, at = now,
+        error = 'it was lost ' .. #story .. ' times', wait_ms = '', run_ms = '', lane = arg.lane,
+        level = tonumber(arg.level), message = arg.message, story = story,
+        record = with_value(arg.record, 'state', '"quarantined"'),
+    }, arg.retention)
     return 'quarantined'
 end
-redis.call('HSET', KEYS[3], ARGV[4], #story, 'story|' .. ARGV[4], cjson.encode(story))
-redis.call('SET', KEYS[1], ARGV[2])
-redis.call('RPUSH', KEYS[2], ARGV[3])
+-- A key of another type fails here, before the first write.
+redis.call('LLEN', key.list)
+redis.call('HSET', key.attempts, arg.task_id, #story, 'story|' .. arg.task_id, cjson.encode(story))
+redis.call('SET', key.task, arg.record)
+redis.call('RPUSH', key.list, arg.message)
 return 'resent'

@@ -1,111 +1,114 @@
---#include figures grave
--- Ends one message: out of the worker's hands, out of the open ledger, into the figures; all or nothing.
+--#include args clock cordon end_task json unacked
+-- Settle one message: remove it from `unacked`, close its ledger entry and count it; all or nothing.
 --
--- The ledger and the broker can then never disagree: a worker killed between "done" and "noted" would make a finished
--- task look lost, and it would be sent again.
+-- The ledger and the broker cannot disagree: with two steps, a worker killed between them would leave a finished task
+-- that looks lost and is sent again.
 --
--- KEYS[1] unacked  [2] unacked_index  [3] held      as in claim.lua
--- KEYS[4] the task's ledger key       string
--- KEYS[5] totals                      hash, for ever
--- KEYS[6] this minute  [7] this hour  hashes, expire
--- KEYS[8] attempts                   hash, as in takeback.lua
--- KEYS[9] cordons                    hash  worker -> JSON   [10] journal  stream, capped
--- KEYS[11] dead                      hash, see keys.py   [12] graves  zset, see keys.py
--- KEYS[13] figures                   hash, for ever   [14] surprises  hash, see keys.py
--- KEYS[15] workers                   hash  worker -> what it said of itself (JSON)
--- ARGV[1] tag  [2] outcome: accepted (early ack: runs on, unprotected) | retry | completed | failed | cancelled
--- ARGV[3] worker  [4] queue ('' = none of ours)  [5] the ended record (JSON)  [6] seconds to keep it
--- ARGV[7] wait ms  [8] its bucket  [9] run ms  [10] its bucket   ('' = not known)
--- ARGV[11] seconds to keep a minute  [12] an hour  [13] the task's id
--- ARGV[14] of a failure, what it says of its worker: none | unclear | worker
--- ARGV[15] failures in a row that open the worker's circuit breaker  [16] seconds that it stays open
--- ARGV[17] entries that the journal keeps
--- ARGV[18] what the run teaches of: `<content type>|<requires>`, or ''  [19] its surprise on a CPU  [20] on a GPU, or ''
--- ARGV[21…] the queues
--- The ended record keeps what the ledger had of the task as its "entry"; a failed task goes to `dead`, the oldest out of it.
--- Returns 1; 0 when the message is no longer this worker's (taken over): then nothing is counted.
+-- workers    hash worker -> its registration (JSON)
+-- surprises  hash, see keys.py
+-- outcome    accepted (early acknowledgement: runs on, unprotected) | retry | completed | failed | cancelled
+-- queue      '' = none of ours
+-- record     the ended record (JSON), kept for `retention` seconds; "ended_at" and the open "entry" are added to it
+-- wait_ms, run_ms, their buckets   '' = not known
+-- blame      what a failure says about its worker: none | unclear | worker
+-- breaker_failures, breaker_seconds  failures in a row that open the worker's circuit breaker, and for how long
+-- work, log_error_on_cpu, log_error_on_gpu  `<content type>|<requires>`, and the estimate's error; '' = do not learn
+-- queues     all queues
+-- Returns 1; 0 when the message is no longer this worker's: then nothing was changed.
 
-local function open_breaker(failures)
-    local now, present = tonumber(redis.call('TIME')[1]), redis.call('HGET', KEYS[9], ARGV[3])
-    local over = present and cjson.decode(present)['until']
-    if present and not (type(over) == 'number' and over <= now) then return end
-    local reason = failures .. ' failures in a row'
-    local ends = now + tonumber(ARGV[16])
-    local cordon = {state = 'cordoned', who = 'circuit breaker', reason = reason, at = now, ['until'] = ends}
-    redis.call('HSET', KEYS[9], ARGV[3], cjson.encode(cordon))
-    local entry = {who = 'circuit breaker', verb = 'cordon', subject = ARGV[3], reason = reason, plan_id = '',
-                   changes = {['until'] = ends, last_task = ARGV[13]}}
-    redis.pcall('XADD', KEYS[10], 'MAXLEN', '~', ARGV[17], '*', 'entry', cjson.encode(entry))
+local key = {
+    unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], totals = KEYS[4], minutes = KEYS[5], hours = KEYS[6],
+    figures = KEYS[7], attempts = KEYS[8], dead = KEYS[9], graves = KEYS[10], cordons = KEYS[11], journal = KEYS[12],
+    surprises = KEYS[13], workers = KEYS[14], task = KEYS[15],
+}
+local arg = {
+    tag = ARGV[1], outcome = ARGV[2], task_id = ARGV[3], worker = ARGV[4], queue = ARGV[5], record = ARGV[6],
+    error = ARGV[7], retention = ARGV[8], wait_ms = ARGV[9], wait_bucket = ARGV[10], run_ms = ARGV[11],
+    run_bucket = ARGV[12], blame = ARGV[13], breaker_failures = ARGV[14], breaker_seconds = ARGV[15],
+    journal_length = ARGV[16], work = ARGV[17], log_error_on_cpu = ARGV[18], log_error_on_gpu = ARGV[19],
+    queues = rest(ARGV, 20),
+}
+local outcome, worker = arg.outcome, arg.worker
+local is_failure = outcome == 'failed'
+
+local function open_breaker(failures, now)
+    if cordon_state(key.cordons, worker) ~= '' then return end
+    local reason, at = failures .. ' failures in a row', math.floor(now)
+    local ends = at + tonumber(arg.breaker_seconds)
+    local cordon = {state = 'cordoned', who = 'circuit breaker', reason = reason, at = at, ['until'] = ends}
+    redis.call('HSET', key.cordons, worker, cjson.encode(cordon))
+    local entry = {who = 'circuit breaker', verb = 'cordon', subject = worker, reason = reason, plan_id = '',
+                   changes = {['until'] = ends, last_task = arg.task_id}}
+    redis.pcall('XADD', key.journal, 'MAXLEN', '~', arg.journal_length, '*', 'entry', cjson.encode(entry))
 end
 
--- Failures count until the worker ends a task well. An error of the task's own may be the task's fault: then the
--- breaker opens only if other workers have ended tasks of that queue well since this one began to fail.
-local function count_streak(totals, outcome, worker, queue)
+-- Failures count until the worker completes a task. A task may cause its own error: then the breaker opens only if
+-- other workers have completed tasks of that queue since this worker began to fail.
+local function count_streak(now)
     local streak = 'streak|' .. worker
     if outcome == 'completed' then
-        if redis.call('HDEL', totals, streak) == 1 then
-            for i = 21, #ARGV do redis.call('HDEL', totals, 'since|' .. worker .. '|' .. ARGV[i]) end
+        if redis.call('HDEL', key.totals, streak) == 1 then
+            for _, queue in ipairs(arg.queues) do redis.call('HDEL', key.totals, 'since|' .. worker .. '|' .. queue) end
         end
-    elseif outcome == 'failed' and ARGV[14] ~= 'none' then
-        local failures = redis.call('HINCRBY', totals, streak, 1)
-        local completed = tonumber(redis.call('HGET', totals, 'completed||' .. queue) or 0)
-        local since = 'since|' .. worker .. '|' .. queue
-        redis.call('HSETNX', totals, since, completed)
-        local others_do_well = completed > tonumber(redis.call('HGET', totals, since))
-        if failures >= tonumber(ARGV[15]) and (ARGV[14] == 'worker' or others_do_well) then open_breaker(failures) end
+    elseif is_failure and arg.blame ~= 'none' then
+        local failures = redis.call('HINCRBY', key.totals, streak, 1)
+        local completed = tonumber(redis.call('HGET', key.totals, 'completed||' .. arg.queue) or 0)
+        local since = 'since|' .. worker .. '|' .. arg.queue
+        redis.call('HSETNX', key.totals, since, completed)
+        local others_complete = completed > tonumber(redis.call('HGET', key.totals, since))
+        if failures >= tonumber(arg.breaker_failures) and (arg.blame == 'worker' or others_complete) then
+            open_breaker(failures, now)
+        end
     end
 end
 
--- A failed task is kept with its message (of one acknowledged before it ran: with its entry), so that it can run again.
-local function bury_failed(unacked, held, entry)
-    local now, id = tonumber(redis.call('TIME')[1]), ARGV[13]
-    local holder, ended = held and cjson.decode(held) or {}, cjson.decode(ARGV[5])
-    local why = type(ended.error) == 'string' and ended.error or ''
-    local message = unacked and unacked:match('^%[%s*(.*})%s*,%s*"?[^"]*"?%s*,%s*"?[^"]*"?%s*%]$')
-    bury(KEYS[11], KEYS[12], KEYS[4], ARGV[6], id, {
-        message = message or nil, entry = not message and entry or nil, lane = holder[4], level = holder[5],
-        state = 'failed', at = now, reason = why, story = {{now, ARGV[3], why}},
-    })
+-- Sums up how far the estimate was off; `fold_corrections` turns the sums into corrections.
+local function learn()
+    local info = redis.call('HGET', key.workers, worker)
+    if not info then return end
+    local on_gpu = field(info, 'capability') ~= 'cpu'
+    local log_error = on_gpu and arg.log_error_on_gpu or arg.log_error_on_cpu
+    if log_error == '' then return end
+    local prefix = arg.work .. (on_gpu and '|1|' or '|0|')
+    redis.call('HINCRBY', key.surprises, prefix .. 'n', 1)
+    redis.call('HINCRBYFLOAT', key.surprises, prefix .. 'x', log_error)
 end
 
-local tag, outcome, worker, queue = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
--- They change nothing, but fail where a key has another type: before anything is written, not half way.
-for _, i in ipairs({1, 3, 5, 6, 7, 8, 9, 11}) do redis.call('HDEL', KEYS[i], '') end
-for _, i in ipairs({2, 12}) do redis.call('ZREM', KEYS[i], '') end
-local unacked = outcome == 'failed' and redis.call('HGET', KEYS[1], tag)
-local held = outcome == 'failed' and redis.call('HGET', KEYS[3], tag)
-local was_unacked = redis.call('HDEL', KEYS[1], tag)
-redis.call('ZREM', KEYS[2], tag)
+-- These change nothing, but fail where a key has another type: before the first write, not after. A server out of
+-- memory lets a script continue whose first write frees some.
+local now = clock()
+name_counters(key, now)
+for _, name in ipairs({'held', 'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do
+    redis.call('HDEL', key[name], '')
+end
+for _, name in ipairs({'unacked_index', 'graves'}) do redis.call('ZREM', key[name], '') end
+local unacked, held
+if is_failure then
+    redis.call('HDEL', key.cordons, '')
+    unacked = redis.call('HGET', key.unacked, arg.tag)
+    held = redis.call('HGET', key.held, arg.tag)
+end
+
+local was_unacked = redis.call('HDEL', key.unacked, arg.tag)
+redis.call('ZREM', key.unacked_index, arg.tag)
 if outcome == 'accepted' then return was_unacked end
-local was_held = redis.call('HDEL', KEYS[3], tag)
+local was_held = redis.call('HDEL', key.held, arg.tag)
 if was_unacked + was_held == 0 then return 0 end
 if outcome == 'retry' then return 1 end
-redis.call('HDEL', KEYS[8], ARGV[13], 'story|' .. ARGV[13])
 
--- Only what we queued has a ledger entry; an open one has no expiry.
-local entry = redis.call('GET', KEYS[4])
+local entry = redis.call('GET', key.task)  -- only tasks that we submitted have one
+local record
 if entry then
-    redis.call('SET', KEYS[4], ARGV[5]:sub(1, -2) .. ', "entry": ' .. entry .. '}', 'EX', ARGV[6])
+    record = appended(prepended(arg.record, 'ended_at', string.format('%.3f', now)), 'entry', entry)
 end
-if redis.call('HDEL', KEYS[11], ARGV[13]) == 1 then redis.call('ZREM', KEYS[12], ARGV[13]) end
-if outcome == 'failed' and ARGV[13] ~= '' then bury_failed(unacked, held, entry) end
-redis.call('HINCRBY', KEYS[5], outcome .. '|' .. worker, 1)
-if ARGV[9] ~= '' then redis.call('HINCRBY', KEYS[5], 'run_ms|' .. worker, ARGV[9]) end
-count_streak(KEYS[5], outcome, worker, queue)
-if ARGV[18] ~= '' and outcome == 'completed' then
-    local info = redis.call('HGET', KEYS[15], worker)
-    local on_gpu = info and not info:find('"capability":"cpu"', 1, true)
-    local surprise = ARGV[on_gpu and 20 or 19]
-    if info and surprise ~= '' then
-        local field = ARGV[18] .. (on_gpu and '|1|' or '|0|')
-        redis.call('HINCRBY', KEYS[14], field .. 'n', 1)
-        redis.call('HINCRBYFLOAT', KEYS[14], field .. 'x', surprise)
-    end
-end
-if queue == '' then return 1 end
-redis.call('HINCRBY', KEYS[5], outcome .. '||' .. queue, 1)
-for _, i in ipairs({6, 7, 13}) do
-    count_end(KEYS[i], queue, outcome, ARGV[7], ARGV[8], ARGV[9], ARGV[10])
-    if i ~= 13 then redis.call('EXPIRE', KEYS[i], ARGV[i + 5]) end
-end
+local holder = held and cjson.decode(held) or {}
+-- A failed task keeps its message, so that it can run again; one acknowledged before it ran keeps its ledger entry.
+end_task(key, {
+    id = arg.task_id, key = key.task, at = now, error = arg.error,
+    outcome = outcome, worker = worker, queue = arg.queue,
+    wait_ms = arg.wait_ms, wait_bucket = arg.wait_bucket, run_ms = arg.run_ms, run_bucket = arg.run_bucket,
+    record = record, entry = entry, message = unacked and unwrapped(unacked), lane = holder[4], level = holder[5],
+}, arg.retention)
+count_streak(now)
+if arg.work ~= '' and outcome == 'completed' then learn() end
 return 1

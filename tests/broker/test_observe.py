@@ -1,4 +1,4 @@
-"""The picture of lanes: both ends of each list with their entries, never the middle, never a body."""
+"""Lanes of a snapshot: the entries at both ends of each list, without the middle and without bodies."""
 
 import json
 
@@ -37,11 +37,11 @@ def lane_of(broker, name="gpu_fallback", depth=1) -> LaneView:
 
 
 def ids(end):
-    return [one.task_id for one in end]
+    return [entry.task_id for entry in end]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 9])
-def test_both_ends_are_seen_as_deep_as_asked_the_oldest_and_the_newest_first(broker, depth):
+def test_both_ends_are_read_to_the_requested_depth(broker, depth):
     names = ["a", "b", "c", "d", "e"]
     submit(broker, *names)
     view = lane_of(broker, depth=depth)
@@ -50,7 +50,7 @@ def test_both_ends_are_seen_as_deep_as_asked_the_oldest_and_the_newest_first(bro
     assert view.length == 5
 
 
-def test_what_another_version_adds_to_what_is_kept_is_passed_over(broker, stage):
+def test_unknown_fields_of_another_version_are_ignored(broker, stage):
     stage.join("w")
     broker.leases.take("me", "ann", "watch", 15)
     broker.cordons.put("w", Cordon(state=WorkerStatus.CORDONED, reason="new disk"), (None,))
@@ -63,20 +63,20 @@ def test_what_another_version_adds_to_what_is_kept_is_passed_over(broker, stage)
     assert (view.worker, view.cordon.reason, view.beat.active, snapshot.leader.who) == ("w", "new disk", 0, "ann")
 
 
-def test_an_entry_tells_what_its_header_says(broker):
+def test_an_entry_has_the_fields_of_its_header(broker):
     submit(broker, "a")
     assert lane_of(broker).heads[4] == (
         LaneEntry("a", Requires.GPU_PREFERRED, QueuePriority.NORMAL, 2.5, 1000.0, ContentType.IMAGE, QUEUE, None),
     )
 
 
-def test_of_a_workers_lane_only_the_oldest_is_seen(broker):
+def test_only_the_oldest_entry_of_a_workers_lane_is_read(broker):
     submit(broker, "a", "b", "c", lane="gpu_fallback.gpu-1")
     view = lane_of(broker, "gpu_fallback.gpu-1", depth=2)
     assert (ids(view.heads[4]), view.tails[4]) == (["a"], ())
 
 
-def test_a_body_of_a_megabyte_stays_on_the_server(broker, client):
+def test_a_large_body_is_not_transferred(broker, client):
     submit(broker, "big", args=("x" * 1_000_000,))
     sent_before = client.info("stats")["total_net_output_bytes"]
     assert ids(lane_of(broker).heads[4]) == ["big"]
@@ -84,7 +84,7 @@ def test_a_body_of_a_megabyte_stays_on_the_server(broker, client):
 
 
 @pytest.mark.parametrize("body", ["", "plain", 'with "quotes" and a \\', '"', "\\"])
-def test_any_body_leaves_the_headers_whole(broker, client, body):
+def test_headers_are_read_whatever_the_body(broker, client, body):
     message = {"body": body, "headers": {"id": "a", "morag_queue": {"requires": "gpu"}}, "properties": {}}
     client.lpush(Keys().list("gpu_fallback", 4), json.dumps(message))
     assert lane_of(broker).heads[4] == (LaneEntry("a", Requires.GPU),)
@@ -106,14 +106,14 @@ def test_any_body_leaves_the_headers_whole(broker, client, body):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_no_entry_of_ours_is_in_no_end(broker, client, raw, foreign):
+def test_a_message_without_our_header_is_no_entry(broker, client, raw, foreign):
     client.lpush(Keys().list("gpu_fallback", 4), raw)
     view = lane_of(broker, depth=3)
     assert (view.heads[4], view.tails[4], view.length, view.foreign) == ((), (), 1, foreign)
 
 
 @pytest.mark.parametrize("value", [None, "word", -1, 1e300, True, [], {"a": 1}], ids=str)
-def test_a_header_with_odd_values_is_an_entry_with_the_defaults(broker, client, value):
+def test_invalid_values_of_a_header_become_defaults(broker, client, value):
     fields = ("requires", "priority", "estimated_minutes", "enqueued_at", "content_type", "queue")
     header = dict.fromkeys(fields, value)
     client.lpush(Keys().list("gpu_fallback", 4), json.dumps({"headers": {"id": "odd", "morag_queue": header}}))
@@ -123,6 +123,6 @@ def test_a_header_with_odd_values_is_an_entry_with_the_defaults(broker, client, 
     )  # fmt: skip
 
 
-def test_a_key_of_another_type_under_a_lane_is_an_empty_lane(broker, client):
+def test_a_lane_of_another_type_counts_as_empty(broker, client):
     client.set(Keys().list("gpu_fallback", 4), "not a list")
     assert lane_of(broker).length == 0

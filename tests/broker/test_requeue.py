@@ -1,4 +1,4 @@
-"""takeback.lua: out of a worker's hands and first in a lane, in one step, or not at all."""
+"""requeue.lua: a message is taken from a worker and put first in a lane, in one step or not at all."""
 
 import json
 
@@ -18,7 +18,7 @@ def back(taken: Taken, **more) -> RequeueRequest:
     return RequeueRequest(taken.tag, **(known | more))
 
 
-def test_a_message_is_first_in_line_again_with_a_new_tag_and_its_new_address(bench: Bench, requeues: Requeues):
+def test_a_requeued_message_is_first_with_a_new_tag_and_address(bench: Bench, requeues: Requeues):
     bench.send(lane="cpu_standard.w1")
     taken = bench.claim()
     assert taken is not None
@@ -34,7 +34,7 @@ def test_a_message_is_first_in_line_again_with_a_new_tag_and_its_new_address(ben
     assert bench.client.zcard(bench.keys.unacked_index) == 0
 
 
-def test_the_old_owner_finds_nothing_under_its_old_tag(bench: Bench, requeues: Requeues):
+def test_a_restore_under_the_old_tag_changes_nothing(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     requeues.apply([back(taken)])
@@ -43,7 +43,7 @@ def test_the_old_owner_finds_nothing_under_its_old_tag(bench: Bench, requeues: R
     assert bench.everything() == before
 
 
-def test_what_another_run_holds_stays(bench: Bench, requeues: Requeues):
+def test_a_message_of_another_incarnation_stays(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim(incarnation="run-2")
     before = bench.everything()
@@ -51,21 +51,21 @@ def test_what_another_run_holds_stays(bench: Bench, requeues: Requeues):
     assert bench.everything() == before
 
 
-def test_twice_is_once(bench: Bench, requeues: Requeues):
+def test_a_message_is_requeued_once(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     assert requeues.apply([back(taken), back(taken)]) == ["moved", "gone"]
     assert len(bench.waiting()) == 1
 
 
-def test_many_keep_the_order_in_which_they_are_given(bench: Bench, requeues: Requeues):
+def test_many_messages_keep_their_order(bench: Bench, requeues: Requeues):
     sent = [bench.send() for _ in range(600)]
     taken = [bench.claim() for _ in sent]
     assert requeues.apply([back(one) for one in reversed(taken)]) == ["moved"] * 600
     assert bench.claimed_ids() == sent
 
 
-def test_what_was_touched_since_stays_in_its_hands(bench: Bench, requeues: Requeues):
+def test_a_message_touched_since_stays(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     touched = bench.client.zscore(bench.keys.unacked_index, taken.tag)
@@ -73,7 +73,7 @@ def test_what_was_touched_since_stays_in_its_hands(bench: Bench, requeues: Reque
     assert requeues.apply([back(taken, untouched_since=touched + 1)]) == ["moved"]
 
 
-def test_a_message_without_a_holder_is_taken_only_as_nobodys(bench: Bench, requeues: Requeues):
+def test_a_message_without_a_holder_is_requeued_only_by_a_request_without_one(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     bench.client.hdel(bench.keys.held, taken.tag)
@@ -81,19 +81,21 @@ def test_a_message_without_a_holder_is_taken_only_as_nobodys(bench: Bench, reque
     assert requeues.apply([back(taken, incarnation="")]) == ["moved"]
 
 
-def test_a_task_acknowledged_before_it_ran_is_not_run_again_and_the_ledger_says_so(bench: Bench, requeues: Requeues):
+def test_a_task_acknowledged_before_it_ran_ends_as_failed(bench: Bench, requeues: Requeues):
     bench.send()
     taken = bench.claim()
     bench.client.hdel(bench.keys.unacked, taken.tag)
     key = bench.keys.task(taken.task_id)
     bench.client.set(key, '{"state": "queued", "args": [{}, []]}')
     assert requeues.apply([back(taken)]) == ["early"]
-    assert bench.client.get(key) == b'{"state": "failed", "args": [{}, []]}'
+    record = bench.client.get(key)
+    assert json.loads(record)["state"] == "failed"
+    assert record.endswith(b', "entry": {"state": "queued", "args": [{}, []]}}')
     assert 0 < bench.client.ttl(key) <= 60
     assert bench.waiting() == []
 
 
-def test_a_task_that_its_workers_die_over_is_quarantined_with_its_story(bench: Bench, requeues: Requeues):
+def test_a_task_is_quarantined_with_its_story_after_too_many_deaths(bench: Bench, requeues: Requeues):
     task_id = bench.send(args=({}, [], "ü"))
     key = bench.keys.task(task_id)
     bench.client.set(key, '{"state": "queued"}')
@@ -102,17 +104,17 @@ def test_a_task_that_its_workers_die_over_is_quarantined_with_its_story(bench: B
         assert requeues.apply([back(taken, max_deaths=2, why=f"death {death}")]) == [
             "moved" if death < 3 else "quarantined"
         ]
-    grave = json.loads(bench.client.hget(bench.keys.dead, task_id))
-    assert [(worker, why) for _, worker, why in grave["story"]] == [("w1", f"death {n}") for n in (1, 2, 3)]
-    assert (grave["lane"], grave["level"], grave["state"]) == ("cpu_standard", 4, "quarantined")
-    assert json.loads(grave["message"])["body"] == taken.message["body"]
+    letter = json.loads(bench.client.hget(bench.keys.dead, task_id))
+    assert [(worker, why) for _, worker, why in letter["story"]] == [("w1", f"death {n}") for n in (1, 2, 3)]
+    assert (letter["lane"], letter["level"], letter["state"]) == ("cpu_standard", 4, "quarantined")
+    assert json.loads(letter["message"])["body"] == taken.message["body"]
     assert bench.client.get(key) == b'{"state": "quarantined"}'
     assert bench.client.hlen(bench.keys.attempts) == 0
     assert bench.waiting() == []
     assert bench.unacked(taken.tag) is None
 
 
-def test_the_oldest_grave_goes_for_one_too_many_and_the_ledger_forgets_it_in_its_time(bench: Bench, requeues: Requeues):
+def test_the_oldest_dead_letter_is_dropped_at_capacity_and_its_record_expires(bench: Bench, requeues: Requeues):
     bench.client.zadd(bench.keys.graves, {"old": 1} | {f"x-{n}": 2 for n in range(9_999)})
     bench.client.hset(bench.keys.dead, "old", "{}")
     bench.client.set(bench.keys.task("old"), '{"state": "quarantined"}')
@@ -123,10 +125,10 @@ def test_the_oldest_grave_goes_for_one_too_many_and_the_ledger_forgets_it_in_its
     assert 0 < bench.client.ttl(bench.keys.task("old")) <= 60
 
 
-def test_where_the_graves_are_of_another_type_nothing_is_changed(bench: Bench, requeues: Requeues):
+def test_graves_of_another_type_refuse_a_quarantine_whole(bench: Bench, requeues: Requeues):
     from redis.exceptions import ResponseError
 
-    bench.client.set(bench.keys.graves, "somebody's")
+    bench.client.set(bench.keys.graves, "another type")
     bench.send()
     taken = bench.claim()
     with pytest.raises(ResponseError, match="WRONGTYPE"):
@@ -135,14 +137,14 @@ def test_where_the_graves_are_of_another_type_nothing_is_changed(bench: Bench, r
     assert not bench.client.exists(bench.keys.dead)
 
 
-def test_given_back_is_not_died_over(bench: Bench, requeues: Requeues):
+def test_giving_back_does_not_count_as_a_death(bench: Bench, requeues: Requeues):
     bench.send()
     for _ in range(5):
         assert requeues.apply([back(bench.claim())]) == ["moved"]
     assert bench.client.hlen(bench.keys.attempts) == 0
 
 
-def test_an_eta_is_given_to_a_task_that_has_none_and_not_to_one_that_has(bench: Bench, requeues: Requeues):
+def test_an_eta_is_written_only_into_a_message_without_one(bench: Bench, requeues: Requeues):
     bench.send()
     bench.send(countdown=3600)
     first, second = bench.claim(), bench.claim()
@@ -152,14 +154,14 @@ def test_an_eta_is_given_to_a_task_that_has_none_and_not_to_one_that_has(bench: 
     assert etas == ["2030-01-01T00:00:00+00:00", wanted]
 
 
-def test_a_foreign_text_in_a_hand_stays_there(bench: Bench, requeues: Requeues):
+def test_a_foreign_unacked_text_stays(bench: Bench, requeues: Requeues):
     bench.client.hset(bench.keys.unacked, "x", "not a message")
     bench.client.hset(bench.keys.held, "x", json.dumps(["w1", "run-1", "", "cpu_standard", 4, 0]))
     assert requeues.apply([RequeueRequest("x", "run-1", "", "cpu_standard", 4)]) == ["foreign"]
     assert bench.unacked("x") == b"not a message"
 
 
-def test_a_leader_that_was_superseded_takes_nothing(bench: Bench, requeues: Requeues):
+def test_a_superseded_leader_requeues_nothing(bench: Bench, requeues: Requeues):
     from redis.exceptions import ResponseError
 
     bench.send()
@@ -171,12 +173,12 @@ def test_a_leader_that_was_superseded_takes_nothing(bench: Bench, requeues: Requ
     assert requeues.apply([back(taken)], term="7") == ["moved"]
 
 
-def test_out_of_memory_it_is_refused_whole(bench: Bench, requeues: Requeues, out_of_memory: MakeFull):
+def test_a_server_out_of_memory_refuses_a_requeue_whole(bench: Bench, requeues: Requeues, out_of_memory: MakeFull):
     from redis.exceptions import ResponseError
 
     bench.send()
     taken = bench.claim()
-    requeues.apply([back(taken)])  # the script is there
+    requeues.apply([back(taken)])  # loads the script
     taken = bench.claim()
     before = bench.everything()
     out_of_memory()

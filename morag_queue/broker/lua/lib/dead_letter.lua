@@ -1,0 +1,14 @@
+-- Dead letters: tasks that do not run again by themselves. key.dead and key.graves as in keys.py.
+
+local CAPACITY = 10000
+
+-- Adds one, in the place of an older one of that id. At capacity the oldest is dropped; its ledger entry stays for the
+-- retention time (seconds). `task_key` is the ledger key of `id`.
+local function add_dead_letter(key, task_key, retention, id, letter)
+    redis.call('HSET', key.dead, id, cjson.encode(letter))
+    redis.call('ZADD', key.graves, letter.at, id)
+    if redis.call('ZCARD', key.graves) <= CAPACITY then return end
+    local oldest = redis.call('ZPOPMIN', key.graves)[1]
+    redis.call('HDEL', key.dead, oldest)
+    redis.call('EXPIRE', task_key:sub(1, -#id - 1) .. oldest, retention)
+end

@@ -1,0 +1,39 @@
+--#include counters dead_letter
+-- The bookkeeping of a task's end. Every script that ends a task uses it: settle, complete_external, edit_lane, requeue
+-- and resend.
+--
+-- `key` has: totals, minutes, hours, figures, attempts, dead, graves.
+
+-- Fails where one of the keys has another type. To be called before the first write, and before `end_task`.
+local function check_end(key, now)
+    name_counters(key, now)
+    for _, name in ipairs({'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do
+        redis.call('HLEN', key[name])
+    end
+    redis.call('ZCARD', key.graves)
+end
+
+-- Ends one task. `task` has the fields of `count_end`, and
+--     id, key (of its ledger entry), error, at (when it ended: seconds)
+--     record  its ledger record from now on (JSON), or nil where the ledger does not know the task
+--     message, entry, lane, level, story  of a failed or quarantined one: what its dead letter keeps
+-- The record of a quarantined task does not expire before its dead letter is dropped.
+local function end_task(key, task, retention)
+    redis.call('HDEL', key.attempts, task.id, 'story|' .. task.id)
+    if task.record and task.outcome == 'quarantined' then
+        redis.call('SET', task.key, task.record)
+    elseif task.record then
+        redis.call('SET', task.key, task.record, 'EX', retention)
+    end
+    if (task.outcome == 'failed' or task.outcome == 'quarantined') and task.id ~= '' then
+        local at = math.floor(task.at)
+        add_dead_letter(key, task.key, retention, task.id, {
+            message = task.message or nil, entry = not task.message and task.entry or nil,
+            lane = task.lane, level = task.level, state = task.outcome, at = at, reason = task.error,
+            story = task.story or {{at, task.worker, task.error}},
+        })
+    elseif redis.call('HDEL', key.dead, task.id) == 1 then
+        redis.call('ZREM', key.graves, task.id)
+    end
+    count_end(key, task)
+end
