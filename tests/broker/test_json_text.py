@@ -9,7 +9,6 @@ from morag_queue.broker.lane_search import LaneSearch
 from morag_queue.broker.lanes import Moves
 from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.broker.recovery import LostWork, RequeueRequest, Requeues
-from morag_queue.core.model import QueueType
 from morag_queue.core.plan import MoveTask
 from tests.broker.conftest import Bench
 
