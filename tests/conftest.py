@@ -1,6 +1,8 @@
 """Fixtures for every test. Servers are started here, on free ports of 127.0.0.1: no test ever talks to another one."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -18,9 +20,18 @@ STARTS_PROCESSES = {"make_fleet", "terminal"}
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the commands that tests start: a shell starts a job in the background with SIGINT ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    _cache_bytecode()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _cache_bytecode() -> None:
+    """Write `__pycache__` even where PYTHONDONTWRITEBYTECODE is set.
+
+    Without it, each of the many processes of a run compiles the package, and pytest rewrites every test module again.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(trylast=True)
