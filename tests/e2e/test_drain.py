@@ -2,27 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from morag_queue.local.waiting import until
 from tests.support.fleet import Fleet
-
-COMMAND = (sys.executable, "-m", "morag_queue")
-
-
-def mq(fleet: Fleet, *args: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*COMMAND, *args], env=fleet.env, cwd=fleet.dir, capture_output=True, text=True, timeout=60)
-    assert done.returncode == status, f"{args} ended with {done.returncode}: {done.stderr or done.stdout}"
-    return done
-
-
-def answer(fleet: Fleet, *args: str, status: int = 0) -> Any:
-    return json.loads(mq(fleet, *args, "--json", status=status).stdout)
 
 
 def until_started(fleet: Fleet, *tasks: str) -> None:
@@ -47,7 +32,7 @@ def test_what_is_reserved_and_what_waits_for_its_time_is_given_back_and_nothing_
     reserved = [fleet.send("cpu_standard") for _ in range(3)]
     until(lambda: fleet.redis.hlen(fleet.keys.held) == 5, 20, lambda: f"not taken: {fleet.where()}")
 
-    done = answer(fleet, "drain", "worker-1", "--force", "--allow-last", "--deadline", "20s")
+    done = fleet.run_json("drain", "worker-1", "--force", "--allow-last", "--deadline", "20s")
 
     assert done["state"] == "drained"
     assert fleet.counts("start").keys() == {running}
@@ -62,7 +47,7 @@ def test_it_waits_for_what_runs_and_nothing_is_lost_or_run_twice(fleet: Fleet):
     fleet.start_worker("worker-2")
     sent = [fleet.send("cpu_standard", sleep=0.2) for _ in range(20)]
     until_started(fleet, *sent[:2])
-    done = answer(fleet, "drain", "worker-1", "--deadline", "30s")
+    done = fleet.run_json("drain", "worker-1", "--deadline", "30s")
     drained_at = fleet.redis.time()[0]
     assert (done["state"], done["running_tasks"]) == ("drained", 0)
     fleet.until_ran(sent)
@@ -79,7 +64,7 @@ def test_rate_limited_tasks_are_given_back(make_fleet: Callable[..., Fleet]):
     first, *others = [fleet.send("cpu_standard") for _ in range(3)]
     fleet.until_ran([first])
     until(lambda: fleet.redis.hlen(fleet.keys.held) == 2, 20, lambda: f"not taken: {fleet.where()}")
-    assert answer(fleet, "drain", "worker-1", "--force")["state"] == "drained"
+    assert fleet.run_json("drain", "worker-1", "--force")["state"] == "drained"
     assert fleet.redis.hlen(fleet.keys.unacked) == 0
     waiting = [
         json.loads(raw)["headers"]["id"] for raw in fleet.redis.lrange(fleet.keys.list("cpu_standard", 4), 0, -1)
@@ -88,43 +73,39 @@ def test_rate_limited_tasks_are_given_back(make_fleet: Callable[..., Fleet]):
 
 
 def test_a_drained_worker_that_restarts_takes_nothing_until_it_is_uncordoned(fleet: Fleet):
-    mq(fleet, "drain", "worker-1", "--reason", "new disk")
+    fleet.run("drain", "worker-1", "--reason", "new disk")
     fleet.stop("worker-1")
     fleet.start_worker("worker-1")
     sent = fleet.send("cpu_standard")
-    (shown,) = answer(fleet, "stats")["workers"]
+    (shown,) = fleet.run_json("stats")["workers"]
     assert shown["status"] == "drained"
     assert "new disk" in shown["reason"]
     assert fleet.counts("start") == {}
-    mq(fleet, "uncordon", "worker-1")
+    fleet.run("uncordon", "worker-1")
     fleet.until_ran([sent])
 
 
 def test_with_shutdown_its_process_ends_after_the_drain(fleet: Fleet):
     running = fleet.send("cpu_standard", sleep=1)
     until_started(fleet, running)
-    done = answer(fleet, "drain", "worker-1", "--shutdown", "--deadline", "30s")
+    done = fleet.run_json("drain", "worker-1", "--shutdown", "--deadline", "30s")
     assert (done["state"], done["shut_down"]) == ("drained", True)
     assert fleet.workers["worker-1"].wait(20) == 0
     assert fleet.counts() == {running: 1}
-    assert answer(fleet, "drain", "worker-1", "--shutdown")["changed"] is False
+    assert fleet.run_json("drain", "worker-1", "--shutdown")["changed"] is False
 
 
 def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
     running = fleet.send("cpu_standard", gate=str(fleet.gate()))
     until_started(fleet, running)
-    command = subprocess.Popen(
-        [*COMMAND, "drain", "worker-1"], env=fleet.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    until(lambda: fleet.redis.hexists(fleet.keys.cordons, "worker-1"), 20, "the drain did not begin")
-    assert command.stderr is not None
-    assert "takes nothing any more" in command.stderr.readline()
-    command.send_signal(signal.SIGINT)
-    _, told = command.communicate(timeout=20)
-    assert command.returncode == 130
-    assert "Look again with: morag-queue drain worker-1" in told
+    command = fleet.start_command("drain", "worker-1")
+    until(lambda: "takes nothing any more" in command.stderr, 20, "the drain did not begin")
+    assert fleet.redis.hexists(fleet.keys.cordons, "worker-1")
+    command.process.send_signal(signal.SIGINT)
+    command.expect(130, 20)
+    assert "Look again with: morag-queue drain worker-1" in command.stderr
     fleet.gate().touch()
-    assert answer(fleet, "drain", "worker-1", "--deadline", "20s")["state"] == "drained"
+    assert fleet.run_json("drain", "worker-1", "--deadline", "20s")["state"] == "drained"
     assert fleet.counts() == {running: 1}
 
 
@@ -134,12 +115,12 @@ def test_a_worker_that_does_not_claim_stops_consuming_and_begins_again(make_flee
     fleet.start_worker("worker-1")
     first = fleet.send("cpu_standard")
     fleet.until_ran([first])
-    assert answer(fleet, "drain", "worker-1", "--deadline", "30s")["state"] == "drained"
+    assert fleet.run_json("drain", "worker-1", "--deadline", "30s")["state"] == "drained"
     second = fleet.send("cpu_standard")
     fleet.stop("worker-1")
     fleet.start_worker("worker-1")
     third = fleet.send("cpu_batch")
-    assert mq(fleet, "uncordon", "worker-1").returncode == 0
+    fleet.run("uncordon", "worker-1")
     fleet.until_ran([second, third])
     assert fleet.account([first, second, third]).duplicated == frozenset()
 
@@ -151,27 +132,27 @@ def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet
     until(lambda: " ready." in fleet.log("stock-1"), 40, "not ready")
     running = fleet.send("cpu_standard", level=3, sleep=1)
     until_started(fleet, running)
-    done = mq(fleet, "drain", "stock-1", "--deadline", "30s", "--json")
+    done = fleet.run("drain", "stock-1", "--deadline", "30s", "--json")
     state = json.loads(done.stdout)
     assert (state["worker"], state["state"], state["running_tasks"]) == ("stock-1", "drained", 0)
     assert "without the agent" in done.stderr
     assert fleet.counts() == {running: 1}
     sent = fleet.send("cpu_standard", level=3)
-    assert json.loads(mq(fleet, "drain", "stock", "--json").stdout)["moved_tasks"] == 0
+    assert json.loads(fleet.run("drain", "stock", "--json").stdout)["moved_tasks"] == 0
     assert sent not in fleet.counts("start")
     blind = "connections are of workers without the agent, and what these have in hand is not seen"
-    mq(fleet, "uncordon", "stock-1")
-    until(lambda: blind in mq(fleet, "tasks").stderr, 10, "it does not consume again")
-    assert blind in mq(fleet, "task", "why", "nobody", status=8).stderr
-    mq(fleet, "drain", "stock-1")
+    fleet.run("uncordon", "stock-1")
+    until(lambda: blind in fleet.run("tasks").stderr, 10, "it does not consume again")
+    assert blind in fleet.run("task", "why", "nobody", status=8).stderr
+    fleet.run("drain", "stock-1")
     sent = fleet.send("cpu_standard", level=3)
-    assert "--force does nothing" in mq(fleet, "drain", "stock-1", "--force", status=2).stderr
-    again = mq(fleet, "uncordon", "stock-1")
+    assert "--force does nothing" in fleet.run("drain", "stock-1", "--force", status=2).stderr
+    again = fleet.run("uncordon", "stock-1")
     assert again.stdout == "stock-1 is in service\n"
     assert "after a restart it consumes again" in again.stderr
     fleet.until_ran([sent])
-    assert mq(fleet, "uncordon", "stock-1").stdout == "stock-1 is already in service\n"
-    assert answer(fleet, "drain", "stock-1", "--dry-run")["changed"] is True
+    assert fleet.run("uncordon", "stock-1").stdout == "stock-1 is already in service\n"
+    assert fleet.run_json("drain", "stock-1", "--dry-run")["changed"] is True
 
 
 def test_a_worker_without_the_agent_is_cordoned_but_for_its_own_lane_and_undo_takes_it_back(
@@ -180,11 +161,11 @@ def test_a_worker_without_the_agent_is_cordoned_but_for_its_own_lane_and_undo_ta
     fleet = make_fleet(agent=False)
     fleet.start_worker("stock-1", options=("-Q", "cpu_standard,cpu_standard.stock-1"), wait=False)
     until(lambda: " ready." in fleet.log("stock-1"), 40, "not ready")
-    assert answer(fleet, "cordon", "stock-1", "--reason", "noise")["state"] == "cordoned"
+    assert fleet.run_json("cordon", "stock-1", "--reason", "noise")["state"] == "cordoned"
     shared, own = fleet.send("cpu_standard", level=3), fleet.send("cpu_standard.stock-1", level=3)
     fleet.until_ran([own])
     assert shared not in fleet.counts("start")
-    entry = answer(fleet, "journal", "ls")["entries"][0]
+    entry = fleet.run_json("journal", "ls")["entries"][0]
     assert (entry["verb"], entry["reason"], entry["changes"]["queues"]) == ("cordon", "noise", ["cpu_standard"])
-    mq(fleet, "journal", "undo", entry["entry_id"])
+    fleet.run("journal", "undo", entry["entry_id"])
     fleet.until_ran([shared])

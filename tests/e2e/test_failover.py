@@ -1,9 +1,8 @@
 """Failing over from real workers: killed ones, stopped ones that wake, and ones without the agent."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,17 +10,8 @@ import pytest
 
 from morag_queue.local.waiting import until
 from tests.e2e.conftest import AgentFleet
+from tests.support.commands import Command
 from tests.support.fleet import Fleet
-
-COMMAND = (sys.executable, "-m", "morag_queue")
-
-
-def mq(fleet: Fleet, *args: str, status: int = 0) -> Any:
-    done = subprocess.run(
-        [*COMMAND, *args, "--json"], env=fleet.env, cwd=fleet.dir, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == status, f"{args} ended with {done.returncode}: {done.stderr or done.stdout}"
-    return json.loads(done.stdout)
 
 
 def until_started(fleet: Fleet, *tasks: str) -> None:
@@ -50,7 +40,7 @@ def test_what_a_killed_worker_had_runs_elsewhere_once_and_on_time(make_fleet: Ca
     waiting = [fleet.send("cpu_batch.worker-1") for _ in range(3)]
     fleet.kill("worker-1")
 
-    answer = mq(fleet, "failover", "worker-1")
+    answer = fleet.run_json("failover", "worker-1")
 
     assert counts(answer) == (4, 3, 0, 0)
     fleet.redis.set("note", running)
@@ -72,10 +62,10 @@ def test_a_stopped_worker_is_not_dead_and_when_forced_it_wakes_and_runs_nothing_
     reserved = [fleet.send("cpu_standard") for _ in range(2)]
     until(lambda: fleet.redis.hlen(fleet.keys.held) == 3, 20, lambda: f"not taken: {fleet.where()}")
     fleet.kill("worker-1", signal.SIGSTOP)
-    assert "alive" in mq(fleet, "failover", "worker-1", status=5)["error"]
+    assert "alive" in fleet.run_json("failover", "worker-1", status=5)["error"]
     fleet.start_worker("worker-2")
 
-    assert counts(mq(fleet, "failover", "worker-1", "--force", "--yes")) == (3, 0, 0, 0)
+    assert counts(fleet.run_json("failover", "worker-1", "--force", "--yes")) == (3, 0, 0, 0)
     fleet.gate().touch()
 
     fleet.until_ran([running, *reserved])
@@ -99,7 +89,7 @@ def test_a_task_whose_process_dies_again_and_again_is_quarantined_with_its_story
     for death in range(1, 5):
         until(lambda death=death: fleet.counts("start")[poison] == death, 30, lambda: f"not started: {fleet.where()}")
         pid = fleet.events("start")[-1]["pid"]
-        subprocess.run(["kill", "-9", str(pid)], check=True)
+        os.kill(pid, signal.SIGKILL)
     until(lambda: fleet.redis.hexists(fleet.keys.dead, poison), 30, lambda: f"not quarantined: {fleet.where()}")
     grave = json.loads(fleet.redis.hget(fleet.keys.dead, poison))
     assert len(grave["story"]) == 4
@@ -126,7 +116,7 @@ def test_what_stock_workers_lost_between_two_commands_is_sent_again_and_what_the
             record = json.loads(fleet.redis.get(fleet.keys.task(one)) or "")
             fleet.redis.set(fleet.keys.task(one), json.dumps(record | {"enqueued_at": record["enqueued_at"] - 30}))
 
-        assert counts(mq(fleet, "failover", "--dead")) == (0, 0, 1, 0)
+        assert counts(fleet.run_json("failover", "--dead")) == (0, 0, 1, 0)
 
         fleet.start_worker("stock-2", app="tests.support.app", wait=False, options=("-Q", "cpu_standard"))
         fleet.until_ran([lost])
@@ -135,7 +125,7 @@ def test_what_stock_workers_lost_between_two_commands_is_sent_again_and_what_the
 
 
 @pytest.mark.parametrize("command", ["drain", "failover"])
-def test_a_command_that_is_killed_leaves_each_message_in_one_place_and_the_next_one_finishes(stage, command):
+def test_a_command_that_is_killed_leaves_each_message_in_one_place_and_the_next_one_finishes(stage, command, tmp_path):
     """By a real SIGKILL; tests/verbs/test_kill_sweep.py cuts the same commands at every step."""
     env = {"PATH": "/usr/bin:/bin", "REDIS_URL": stage.url, "HOME": "/nowhere"}
     sent = [f"t-{n:05d}" for n in range(12_000)]
@@ -146,16 +136,15 @@ def test_a_command_that_is_killed_leaves_each_message_in_one_place_and_the_next_
     stage.broker.moves.lane("cpu_standard", "cpu_standard.cpu-1", 4, len(sent))
     stage.client.sadd(stage.keys.lanes, "cpu_standard.cpu-1")
     for moved in (1, 4000, 8000):
-        process = subprocess.Popen([*COMMAND, *args], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = Command(args, env, tmp_path).process
         while stage.client.llen(stage.keys.list("cpu_standard", 4)) < moved and process.poll() is None:
             pass
         process.kill()
         process.wait()
         assert sorted(places(stage)) == sent
 
-    done = subprocess.run([*COMMAND, *args, "--json"], env=env, capture_output=True, text=True, timeout=60)
+    Command(args, env, tmp_path).expect(0)
 
-    assert done.returncode == 0, done.stderr
     assert stage.client.llen(stage.keys.list("cpu_standard.cpu-1", 4)) == 0
     assert sorted(places(stage)) == sent
     assert stage.client.hlen(stage.keys.unacked) == 0

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -126,17 +124,16 @@ def test_a_leader_that_is_killed_at_any_point_of_a_turn_leaves_each_message_in_o
     fleet = stranded
     fleet.start_worker("worker-1", env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "0.5"})
     sent = fill(fleet, 1500)
-    argv = [sys.executable, "-m", "morag_queue", "watch", "--once"]
     for n in range(8):
         fleet.redis.delete(fleet.keys.lease)
-        process = subprocess.Popen(argv, env=fleet.env, cwd=fleet.dir, stdout=subprocess.DEVNULL)
+        process = fleet.start_command("watch", "--once").process
         until(lambda: fleet.redis.exists(fleet.keys.lease) or process.poll() is not None, 20, "it never began")  # noqa: B023
         time.sleep(0.5 + n * 0.015)  # its looks take half a second, the moves some hundredths
         process.kill()
         process.wait()
         assert places(fleet) == sorted(sent), f"the kill number {n}"
     fleet.redis.delete(fleet.keys.lease)
-    subprocess.run(argv, env=fleet.env, cwd=fleet.dir, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    fleet.run("watch", "--once")
     assert places(fleet) == sorted(sent)
     assert not any(fleet.redis.exists(fleet.keys.list("cpu_standard.worker-1", level)) for level in range(10))
 

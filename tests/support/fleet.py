@@ -14,6 +14,8 @@ from morag_queue.local.account import Account, account, stuck_tags
 from morag_queue.local.cluster import Cluster
 from morag_queue.local.waiting import until
 
+from .commands import Command
+
 APP = "tests.support.app"
 FILE_TASK = "morag.worker.process_file_task"
 _ROOT = Path(__file__).parents[2]
@@ -69,6 +71,20 @@ class Fleet(Cluster):
     def gate(self, name: str = "gate") -> Path:
         """A file that tasks wait for; `touch()` lets them go on."""
         return self.dir / name
+
+    # -- commands
+
+    def start_command(self, *args: str) -> Command:
+        """Start `morag-queue *args` in the directory of the fleet."""
+        return Command(args, {**self.env, **self.sandbox.environment}, self.dir)
+
+    def run(self, *args: str, status: int = 0) -> Command:
+        """Run `morag-queue *args`; assert the exit status."""
+        return self.start_command(*args).expect(status)
+
+    def run_json(self, *args: str, status: int = 0) -> Any:
+        """Run `morag-queue *args --json`; return the decoded answer."""
+        return self.run(*args, "--json", status=status).json
 
     # -- what ran
 

@@ -8,21 +8,22 @@ is a loop with a short lease on a machine whose clock goes wrong.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from morag_queue.local.cluster import Cluster
+from morag_queue.local.fork_server import Process
 from morag_queue.local.waiting import until
 
 
 class Watching:
     """One loop in the sandbox of a fleet; its lines are JSON."""
 
-    def __init__(self, fleet: Cluster, name: str, argv: list[str], env: dict[str, str] | None = None) -> None:
+    def __init__(self, fleet: Cluster, name: str, module: str, args: Sequence[str], env: dict[str, str] | None) -> None:
         self.fleet, self.name = fleet, name
-        self.process: subprocess.Popen[bytes] = fleet.sandbox.spawn(name, argv, {**fleet.env, **(env or {})})
+        self.process: Process = fleet.sandbox.fork(name, module, args, {**fleet.env, **(env or {})})
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -48,13 +49,13 @@ class Watching:
 
 def watch(fleet: Cluster, *args: str, name: str = "watch", env: dict[str, str] | None = None) -> Watching:
     """The command itself."""
-    return Watching(fleet, name, [sys.executable, "-m", "morag_queue", "watch", *args], env)
+    return Watching(fleet, name, "morag_queue", ["watch", *args], env)
 
 
 def short_watch(fleet: Cluster, name: str, *, lease_seconds: float = 15.0, clock_offset: float = 0.0) -> Watching:
     """A loop with that lease, whose wall clock is wrong by so many seconds."""
-    argv = [sys.executable, "-m", "tests.support.watching", repr(lease_seconds), repr(clock_offset)]
-    return Watching(fleet, name, argv, {"PYTHONUNBUFFERED": "1"})
+    args = [repr(lease_seconds), repr(clock_offset)]
+    return Watching(fleet, name, "tests.support.watching", args, {"PYTHONUNBUFFERED": "1"})
 
 
 def main(lease_seconds: float, clock_offset: float) -> None:
