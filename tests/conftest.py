@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.support.fleet import Fleet
 from tests.support.stage import Stage
+
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is slow
+settings.load_profile("suite")
 
 STARTS_PROCESSES = {"make_fleet", "terminal"}
 """Fixtures of tests that mostly wait: for workers, for commands."""
