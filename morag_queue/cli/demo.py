@@ -16,7 +16,7 @@ from .options import verb
 
 if TYPE_CHECKING:
     from morag_queue.local.cluster import Cluster
-    from morag_queue.local.demo import Demo, Moment
+    from morag_queue.local.demo import Demo, DemoEvent
 
 _LINE_SECONDS = 5.0
 
@@ -54,7 +54,7 @@ def command(
         for line in _how_to_join(cluster, demo) if keep else ():
             ctx.warn(line)
         _show(ctx, demo.run())
-        outcome = demo.outcome()
+        outcome = demo.result()
         answer = outcome.as_json()
         ctx.emit(answer, lambda: outcome_view(answer))
         if keep:
@@ -73,44 +73,44 @@ def _how_to_join(cluster: "Cluster", demo: "Demo") -> Iterator[str]:
     yield "  morag-queue stats"
 
 
-def _show(ctx: CliContext, moments: "Iterator[Moment]") -> None:
+def _show(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
     """Tables that change in place on a terminal, else a line now and then on stderr."""
     if ctx.json or ctx.quiet or not ctx.console.is_terminal:
-        _show_lines(ctx, moments)
+        _show_lines(ctx, events)
     else:
-        _show_live(ctx, moments)
+        _show_live(ctx, events)
 
 
-def _show_live(ctx: CliContext, moments: "Iterator[Moment]") -> None:
+def _show_live(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
     from rich.live import Live
 
-    from morag_queue.local.demo import Picture, Said
+    from morag_queue.local.demo import DemoMessage, DemoUpdate
     from morag_queue.view.demo import picture_view
     from morag_queue.view.text import cell
 
     with Live(console=ctx.console, transient=True, auto_refresh=False) as live:
-        for moment in moments:
-            match moment:
-                case Said(text):
+        for event in events:
+            match event:
+                case DemoMessage(text):
                     live.console.print(cell(text))
-                case Picture(stats, ended, total):
+                case DemoUpdate(stats, ended, total):
                     live.update(picture_view(stats, ended, total), refresh=True)
                 case _:
-                    assert_never(moment)
+                    assert_never(event)
 
 
-def _show_lines(ctx: CliContext, moments: "Iterator[Moment]") -> None:
-    from morag_queue.local.demo import Picture, Said
+def _show_lines(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
+    from morag_queue.local.demo import DemoMessage, DemoUpdate
 
     last = float("-inf")
-    for moment in moments:
-        match moment:
-            case Said(text):
+    for event in events:
+        match event:
+            case DemoMessage(text):
                 ctx.note(text)
-            case Picture(stats, ended, total):
+            case DemoUpdate(stats, ended, total):
                 if stats.taken_at - last >= _LINE_SECONDS:
                     last = stats.taken_at
                     running = sum(queue.processing_tasks for queue in stats.queues)
                     ctx.note(f"{ended} of {total} done, {running} running")
             case _:
-                assert_never(moment)
+                assert_never(event)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from morag_queue.local.account import account
-from morag_queue.local.demo import Outcome
+from morag_queue.local.demo import DemoResult
 from morag_queue.local.formats import write_avi, write_png, write_wav
 from morag_queue.local.waiting import until
 
@@ -122,9 +122,9 @@ def test_without_files_it_says_so(make: bool, message: str, tmp_path: Path, temp
     assert (done.returncode, message in done.stderr) == (1 if make else 2, True), done.stderr
 
 
-def outcome(ended: list[str], *, stuck: tuple[str, ...] = (), interrupted: tuple[str, ...] = ()) -> Outcome:
+def outcome(ended: list[str], *, stuck: tuple[str, ...] = (), interrupted: tuple[str, ...] = ()) -> DemoResult:
     told = account(["a", "b"], ["a", "b"], ended, stuck)
-    return Outcome(told, {"URGENT": 1.0}, "worker-gpu-1", interrupted, (), 1.0)
+    return DemoResult(told, {"URGENT": 1.0}, "worker-gpu-1", interrupted, (), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -139,5 +139,5 @@ def outcome(ended: list[str], *, stuck: tuple[str, ...] = (), interrupted: tuple
     ],
     ids=["all once", "one lost", "one stuck", "one twice", "one twice that was interrupted", "one unexpected"],
 )
-def test_an_account_is_good_when_the_kill_explains_all(told: Outcome, is_good: bool) -> None:
+def test_an_account_is_good_when_the_kill_explains_all(told: DemoResult, is_good: bool) -> None:
     assert told.is_good is is_good
