@@ -18,7 +18,6 @@ from morag_queue.core.model import Capability, QueueType, WorkerInfo
 from morag_queue.settings import Settings
 
 from . import handover, hardware
-from .claim import FencedError
 from .identity import Identity, is_dead, name_taken, new_incarnation
 from .unacked import ClaimQoS
 
@@ -227,7 +226,7 @@ class Agent:
         elif pulse == "fenced" and not stopped:
             self.identity.registered = False
             logger.error("%s was fenced: another acts in its name; giving up what it has in hand", self.identity.worker)
-            self._consumer.timer.call_after(0, _raise_fenced)
+            self._consumer.timer.call_after(0, self.identity.raise_if_unregistered)
         elif pulse == "draining" and not stopped:
             self._consumer.timer.call_after(0, self._withdraw)
         elif pulse == "ok" and self.identity.draining:
@@ -273,8 +272,3 @@ class Agent:
         assert self._info is not None, "describe() comes first"
         worker = self.identity.worker
         return [name for queue in self._info.queues for name in (queue, lanes.lane(queue, worker))]
-
-
-def _raise_fenced() -> None:
-    """In the worker's event loop a connection error is what makes Celery drop all that it holds, and start anew."""
-    raise FencedError("fenced")

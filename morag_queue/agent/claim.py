@@ -32,7 +32,7 @@ from morag_queue.broker.recovery import RequeueRequest, Requeues
 from morag_queue.core import lanes
 
 from .claim_request import ClaimRequest
-from .identity import Claim, Identity, TaskOutcome
+from .identity import Claim, FencedError, Identity, TaskOutcome
 from .unacked import ClaimQoS, claim_of, ending, readable
 
 logger = logging.getLogger("morag_queue.agent")
@@ -46,10 +46,6 @@ SPREAD_SECONDS = 0.01
 """At most so long a worker waits after it was woken, if others were faster the last times."""
 
 _WAKE = object()
-
-
-class FencedError(redis.ConnectionError):
-    """Someone took this worker's name. It is a connection error to Celery: all that was in hand is given up."""
 
 
 TICK_SECONDS = 1.0
@@ -83,7 +79,7 @@ class ClaimChannelMixin:
         super().__init__(*args, **kwargs)
         # Made now, for they also serve after the channel is closed, to tasks that outlive it.
         self._lasting_client = self._create_client()  # type: ignore[attr-defined]
-        client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
+        self._fence_client = client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
         me = self.morag_queue
         self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
         self._takebacks = Requeues(client, self._keys, me.retention_seconds)
@@ -270,8 +266,24 @@ class ClaimChannelMixin:
         self._ledger.hold(claim.held(me.worker, me.incarnation))
 
     def settle(self, claim: Claim, outcome: TaskOutcome) -> None:
-        """Writes the end of a task, together with its acknowledgement."""
-        self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
+        """Write the end of a task, together with its acknowledgement.
+
+        A message that is no longer this worker's may mean that the worker was fenced. Then the event loop must give up
+        what was in flight before the pool takes its next task. Raising here would not do: Celery logs errors of `ack`.
+        """
+        is_ours = self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
+        if not is_ours and self.is_fenced() and (loop := get_event_loop()) is not None:
+            loop.call_soon(self.morag_queue.raise_if_unregistered)
+
+    def is_fenced(self) -> bool:
+        """Ask the broker whether another incarnation acts under this worker's name; if so, claim nothing any more."""
+        me = self.morag_queue
+        acting = self._fence_client.hget(self._keys.incarnations, me.worker)
+        if acting is None or bytes_to_str(acting) == me.incarnation:
+            return False
+        me.registered = False
+        logger.error("%s was fenced: another incarnation acts under its name; giving up what it holds", me.worker)
+        return True
 
     def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
         """Puts messages first in the lanes they came from (or the `shared` ones), the last of these foremost."""

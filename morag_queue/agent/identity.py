@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+import redis
+
 from morag_queue.broker.workers import Predecessor, Registry
 from morag_queue.core.failure import RecoveryPolicy
 from morag_queue.core.model import HeldMessage
@@ -58,6 +60,10 @@ class Claim:
         )  # fmt: skip
 
 
+class FencedError(redis.ConnectionError):
+    """Another incarnation acts under this worker's name. As with a lost connection, Celery drops all it holds."""
+
+
 @dataclass(slots=True)
 class Identity:
     """Shared by the heartbeat and the claim. A fenced worker goes on under a new incarnation, so it can change.
@@ -87,6 +93,11 @@ class Identity:
         Of this process alone: in containers, hosts and process numbers may be the same for two.
         """
         return f"mq.{quote(self.worker, safe='')}.{quote(self.host, safe='')}.{self.pid}.{self.run}"
+
+    def raise_if_unregistered(self) -> None:
+        """In the worker's event loop: give up all messages and reconnect, unless that has happened already."""
+        if not self.registered:
+            raise FencedError("fenced")
 
 
 PROOF_SECONDS = 5.0

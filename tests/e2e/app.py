@@ -23,6 +23,13 @@ def hold(self, gate):
     note("end", self.request)
 
 
+@app.task(bind=True, name="t.nap")
+def nap(self, seconds):
+    note("start", self.request)
+    time.sleep(seconds)
+    note("end", self.request)
+
+
 @app.task(bind=True, name="t.later")
 def later(self, *args):
     note("start", self.request)

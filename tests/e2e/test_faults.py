@@ -107,7 +107,6 @@ def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_
     assert fleet.registry.take_back(WORKER, zombie) == 2
     fleet.start_worker("worker-cpu-2", concurrency=2)
     until(lambda: fleet.counts("start")[waiting] == 1, 10, lambda: f"not started: {fleet.where()}")
-    fleet.until_beat_is_overdue(WORKER, 0.2)
     fleet.gate().touch()  # the zombie's process of the pool ends its task as soon as it wakes
     fleet.kill(WORKER, signal.SIGCONT)
     until(lambda: fleet.incarnation(WORKER) not in (zombie, "fenced"), 20, lambda: fleet.log(WORKER))
@@ -116,6 +115,44 @@ def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_
 
     nothing_is_lost(fleet, [running, waiting], may_run_twice={running})
     assert fleet.counts("start")[waiting] == 1, waiting
+
+
+def reserve_behind_a_task(fleet: AgentFleet) -> list[str]:
+    """Reserve two tasks that start when a task ends; it ends during the pause."""
+    running = fleet.submit("t.nap", 1, level=0)
+    fleet.until_started(running)
+    reserved = [fleet.submit("t.later") for _ in range(2)]
+    until(lambda: fleet.in_hands()[0] == 3, 10, lambda: f"not reserved: {fleet.where()}")
+    return reserved
+
+
+def reserve_for_later(fleet: AgentFleet) -> list[str]:
+    """Reserve two tasks that are due during the pause."""
+    reserved = [fleet.send("cpu_standard", task="t.later", countdown=2) for _ in range(2)]
+    until(lambda: fleet.in_hands()[0] == 2, 10, lambda: f"not reserved: {fleet.where()}")
+    return reserved
+
+
+@pytest.mark.parametrize("reserve", [reserve_behind_a_task, reserve_for_later])
+def test_a_worker_fenced_during_a_short_pause_starts_no_reserved_task_when_it_wakes(
+    reserve: Callable[[AgentFleet], list[str]], make_agents: Make
+) -> None:
+    """The pause is shorter than the heartbeat interval, so that no heartbeat tells the worker in time."""
+    fleet = make_agents(conf={"worker_prefetch_multiplier": 3}, env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "60"})
+    fleet.start_worker(WORKER)
+    zombie = fleet.incarnation(WORKER)
+    reserved = reserve(fleet)
+
+    fleet.kill(WORKER, signal.SIGSTOP)
+    fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
+    assert fleet.registry.take_back(WORKER, zombie) >= len(reserved)
+    fleet.start_worker("worker-cpu-2")
+    fleet.until_ran(reserved)
+    fleet.kill(WORKER, signal.SIGCONT)
+    until(lambda: fleet.incarnation(WORKER) not in (zombie, "fenced"), 20, lambda: fleet.log(WORKER))
+
+    fleet.until_empty()
+    assert {fleet.counts("start")[task] for task in reserved} == {1}
 
 
 def test_a_task_longer_than_the_visibility_timeout_starts_once(make_agents: Make) -> None:

@@ -122,19 +122,6 @@ class Fleet(Cluster):
         lists = {key: self.redis.llen(key) for key in self.redis.scan_iter(count=1000, _type="list")}
         return {**lists, "unacked": self.redis.hlen(self.keys.unacked), "held": self.redis.hlen(self.keys.held)}
 
-    def until_beat_is_overdue(self, worker: str, beat_seconds: float) -> None:
-        """Until a worker that is stopped would begin, when it wakes, with a beat, and so learn that it is fenced.
-
-        One that slept for less may first begin with one task that its pool was to have next.
-        """
-
-        def age() -> float:
-            seconds, micros = self.redis.time()
-            beat: float = json.loads(self.redis.hget(self.keys.beats, worker) or "{}")["at"]
-            return seconds + micros / 1e6 - beat
-
-        until(lambda: age() > 1.5 * beat_seconds, 30, f"{worker} still beats")
-
     def close(self) -> None:
         if self._producer is not None:
             self._producer.close()
