@@ -1,4 +1,4 @@
-"""Fixtures for every test. Servers are started here, on free ports of 127.0.0.1: no test ever talks to another one."""
+"""Fixtures for all tests. Tests use only servers that are started here, on free ports of 127.0.0.1."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ settings.register_profile(
 settings.load_profile("suite")
 
 STARTS_PROCESSES = {"make_fleet", "terminal"}
-"""Fixtures of tests that mostly wait: for workers, for commands."""
+"""Fixtures of tests that mostly wait for workers or commands."""
 
 
 def pytest_configure() -> None:
@@ -42,7 +42,7 @@ def _cache_bytecode() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest first, whatever the order otherwise, for at the end all processes of xdist should have work."""
+    """Start the longest tests first, so that all xdist processes have work until the end."""
     items.sort(key=_rank)
 
 
@@ -54,7 +54,7 @@ def _rank(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Server]:
-    """A Valkey for each process of xdist. Use `valkey`, which empties it; to kill or configure one, `make_fleet`."""
+    """One server per xdist process. Use `valkey`, which empties it, or `make_fleet` to kill or configure a server."""
     with Sandbox() as sandbox:
         server = Server(sandbox)
         yield server
@@ -71,14 +71,14 @@ def valkey(valkey_server: Server) -> str:
 
 @pytest.fixture
 def client(valkey: str) -> Iterator[redis.Redis]:
-    """A redis-py client of `valkey`; it answers in bytes, as the broker's own does."""
+    """A redis-py client of `valkey` that returns bytes, like the broker's."""
     with redis.Redis.from_url(valkey) as connected:
         yield connected
 
 
 @pytest.fixture
 def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]:
-    """Starts fleets (a Valkey of their own, no worker yet), for example `make_fleet(persist=True, agent=False)`."""
+    """Return a function that starts a fleet with its own server and no worker yet: `make_fleet(persist=True)`."""
     fleets: list[Fleet] = []
     with ExitStack() as stack:
 
@@ -95,13 +95,13 @@ def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]
 
 @pytest.fixture
 def cluster(make_fleet: Callable[..., Fleet]) -> Fleet:
-    """A fleet with the defaults and no worker yet."""
+    """A fleet with defaults and no worker yet."""
     return make_fleet()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tells the fixtures whether the test failed."""
+    """Let fixtures find out whether the test failed."""
     report = yield
     if report.when == "call":
         item.failed = report.failed  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture
 def stage(valkey: str) -> Iterator[Stage]:
-    """A fleet of words on an empty database."""
+    """A fleet without worker processes on an empty database."""
     staged = Stage(valkey)
     yield staged
     staged.client.close()

@@ -19,16 +19,16 @@ def main(kills: int) -> None:
         "broker_transport_options": {"priority_steps": list(range(10))},
     }
     lost = {}
-    for is_stock in (False, True):
-        print("stock Celery, late ack, prefetch 1" if is_stock else "with the agent")
-        with Fleet(agent=not is_stock, conf=conf) as fleet:
-            loop = KillLoop(fleet, WORKERS, SEED, is_stock=is_stock)
+    for is_agentless in (False, True):
+        print("stock Celery, late ack, prefetch 1" if is_agentless else "with the agent")
+        with Fleet(agent=not is_agentless, conf=conf) as fleet:
+            loop = KillLoop(fleet, WORKERS, SEED, is_agentless=is_agentless)
             loop.run(kills)
-            if not is_stock:
+            if not is_agentless:
                 loop.account()
-            lost[is_stock] = loop.nowhere()
+            lost[is_agentless] = loop.vanished()
             for way, count in sorted(loop.kills.items()):
-                print(f"  {way:8} {count:3} kills, {lost[is_stock][way]:3} messages gone for ever")
+                print(f"  {way:8} {count:3} kills, {lost[is_agentless][way]:3} messages gone for ever")
     print(f"gone for ever in {kills} kills: {lost[False].total()} with the agent, {lost[True].total()} without")
 
 

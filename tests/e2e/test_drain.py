@@ -1,4 +1,4 @@
-"""Draining real workers: what is given back, what runs to its end, what stays so over a restart."""
+"""`drain` on real workers: reserved tasks are returned, running tasks end, and a restart changes nothing."""
 
 import json
 import signal
@@ -9,41 +9,43 @@ import pytest
 from morag_queue.local.waiting import until
 from tests.support.fleet import Fleet
 
+Make = Callable[..., Fleet]
+
 
 def until_started(fleet: Fleet, *tasks: str) -> None:
     until(lambda: set(tasks) <= fleet.counts("start").keys(), 30, lambda: f"not started: {fleet.where()}")
 
 
 @pytest.fixture
-def fleet(make_fleet: Callable[..., Fleet]) -> Fleet:
-    """One worker that takes four at a time and runs one."""
+def fleet(make_fleet: Make) -> Fleet:
+    """A fleet of one worker that reserves four tasks and runs one at a time."""
     made = make_fleet(conf={"worker_prefetch_multiplier": 4})
     made.start_worker("worker-1")
     return made
 
 
-def test_what_is_reserved_and_what_waits_for_its_time_is_given_back_and_nothing_starts_any_more(fleet: Fleet):
-    running = fleet.send("cpu_standard", gate=str(fleet.gate()))
+def test_drain_returns_reserved_and_eta_tasks_and_the_worker_starts_none(fleet: Fleet):
+    running = fleet.send("cpu_standard", wait_for_file=str(fleet.release_file()))
     until_started(fleet, running)
     eta = fleet.producer.send_task(
         "morag.worker.process_file_task", ("/dev/null", "document", {}), queue="cpu_standard", priority=4,
         countdown=3, ignore_result=True,
     ).id  # fmt: skip
     reserved = [fleet.send("cpu_standard") for _ in range(3)]
-    until(lambda: fleet.redis.hlen(fleet.keys.held) == 5, 20, lambda: f"not taken: {fleet.where()}")
+    until(lambda: fleet.redis.hlen(fleet.keys.held) == 5, 20, lambda: f"not reserved: {fleet.where()}")
 
     done = fleet.run_json("drain", "worker-1", "--force", "--allow-last", "--deadline", "20s")
 
     assert done["state"] == "drained"
     assert fleet.counts("start").keys() == {running}
-    fleet.gate().touch()
+    fleet.release_file().touch()
     fleet.start_worker("worker-2")
     fleet.until_ran([running, eta, *reserved])
     assert {one["worker"].partition("@")[0] for one in fleet.events("start") if one["task"] != running} == {"worker-2"}
     assert [fleet.counts("start")[one] for one in (eta, *reserved)] == [1, 1, 1, 1]
 
 
-def test_it_waits_for_what_runs_and_nothing_is_lost_or_run_twice(fleet: Fleet):
+def test_drain_waits_for_running_tasks_and_loses_or_repeats_none(fleet: Fleet):
     fleet.start_worker("worker-2")
     sent = [fleet.send("cpu_standard", sleep=0.2) for _ in range(20)]
     until_started(fleet, *sent[:2])
@@ -57,22 +59,22 @@ def test_it_waits_for_what_runs_and_nothing_is_lost_or_run_twice(fleet: Fleet):
     assert late == []
 
 
-def test_rate_limited_tasks_are_given_back(make_fleet: Callable[..., Fleet]):
+def test_drain_returns_rate_limited_tasks(make_fleet: Make):
     limits = {"morag.worker.process_file_task": {"rate_limit": "1/h"}}
     fleet = make_fleet(conf={"worker_prefetch_multiplier": 4, "task_annotations": limits})
     fleet.start_worker("worker-1")
     first, *others = [fleet.send("cpu_standard") for _ in range(3)]
     fleet.until_ran([first])
-    until(lambda: fleet.redis.hlen(fleet.keys.held) == 2, 20, lambda: f"not taken: {fleet.where()}")
+    until(lambda: fleet.redis.hlen(fleet.keys.held) == 2, 20, lambda: f"not reserved: {fleet.where()}")
     assert fleet.run_json("drain", "worker-1", "--force")["state"] == "drained"
     assert fleet.redis.hlen(fleet.keys.unacked) == 0
     waiting = [
         json.loads(raw)["headers"]["id"] for raw in fleet.redis.lrange(fleet.keys.list("cpu_standard", 4), 0, -1)
     ]
-    assert waiting[::-1] == others, "in their order"
+    assert waiting[::-1] == others, "not in their order"
 
 
-def test_a_drained_worker_that_restarts_takes_nothing_until_it_is_uncordoned(fleet: Fleet):
+def test_a_drained_worker_takes_nothing_after_a_restart_until_it_is_uncordoned(fleet: Fleet):
     fleet.run("drain", "worker-1", "--reason", "new disk")
     fleet.stop("worker-1")
     fleet.start_worker("worker-1")
@@ -85,7 +87,7 @@ def test_a_drained_worker_that_restarts_takes_nothing_until_it_is_uncordoned(fle
     fleet.until_ran([sent])
 
 
-def test_with_shutdown_its_process_ends_after_the_drain(fleet: Fleet):
+def test_drain_with_shutdown_ends_the_process_after_the_drain(fleet: Fleet):
     running = fleet.send("cpu_standard", sleep=1)
     until_started(fleet, running)
     done = fleet.run_json("drain", "worker-1", "--shutdown", "--deadline", "30s")
@@ -95,8 +97,8 @@ def test_with_shutdown_its_process_ends_after_the_drain(fleet: Fleet):
     assert fleet.run_json("drain", "worker-1", "--shutdown")["changed"] is False
 
 
-def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
-    running = fleet.send("cpu_standard", gate=str(fleet.gate()))
+def test_ctrl_c_detaches_from_a_drain_that_continues(fleet: Fleet):
+    running = fleet.send("cpu_standard", wait_for_file=str(fleet.release_file()))
     until_started(fleet, running)
     command = fleet.start_command("drain", "worker-1")
     until(lambda: "takes nothing any more" in command.stderr, 20, "the drain did not begin")
@@ -104,13 +106,13 @@ def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
     command.process.send_signal(signal.SIGINT)
     command.expect(130, 20)
     assert "Look again with: morag-queue drain worker-1" in command.stderr
-    fleet.gate().touch()
+    fleet.release_file().touch()
     assert fleet.run_json("drain", "worker-1", "--deadline", "20s")["state"] == "drained"
     assert fleet.counts() == {running: 1}
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_claim_stops_consuming_and_begins_again(make_fleet: Callable[..., Fleet]):
+def test_drain_and_uncordon_stop_and_restart_a_worker_that_does_not_claim(make_fleet: Make):
     fleet = make_fleet(env={"MORAG_QUEUE_AGENT__CLAIM": "false"})
     fleet.start_worker("worker-1")
     first = fleet.send("cpu_standard")
@@ -126,7 +128,7 @@ def test_a_worker_that_does_not_claim_stops_consuming_and_begins_again(make_flee
 
 
 @pytest.mark.slow
-def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet: Callable[..., Fleet]):
+def test_an_agentless_worker_is_drained_through_remote_control(make_fleet: Make):
     fleet = make_fleet(agent=False)
     fleet.start_worker("stock-1", options=("-Q", "cpu_standard,cpu_standard.stock-1"), wait=False)
     until(lambda: " ready." in fleet.log("stock-1"), 40, "not ready")
@@ -142,7 +144,7 @@ def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet
     assert sent not in fleet.counts("start")
     blind = "connections are of workers without the agent, and what these have in hand is not seen"
     fleet.run("uncordon", "stock-1")
-    until(lambda: blind in fleet.run("tasks").stderr, 10, "it does not consume again")
+    until(lambda: blind in fleet.run("tasks").stderr, 10, "it did not consume again")
     assert blind in fleet.run("task", "why", "nobody", status=8).stderr
     fleet.run("drain", "stock-1")
     sent = fleet.send("cpu_standard", level=3)
@@ -155,8 +157,8 @@ def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet
     assert fleet.run_json("drain", "stock-1", "--dry-run")["changed"] is True
 
 
-def test_a_worker_without_the_agent_is_cordoned_but_for_its_own_lane_and_undo_takes_it_back(
-    make_fleet: Callable[..., Fleet],
+def test_cordon_leaves_an_agentless_worker_its_own_lane_and_undo_reverts_it(
+    make_fleet: Make,
 ):
     fleet = make_fleet(agent=False)
     fleet.start_worker("stock-1", options=("-Q", "cpu_standard,cpu_standard.stock-1"), wait=False)

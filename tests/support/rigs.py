@@ -1,4 +1,4 @@
-"""One fleet on either broker, with the same words, so that one suite holds for both."""
+"""Drive either broker through one interface, so that one suite tests both."""
 
 import json
 from typing import Any
@@ -41,7 +41,7 @@ def info_of(name: str, capability: str = "cpu", slots: int = 1, run: int = 1) ->
 
 
 class Rig:
-    """What both have; the subclasses say how."""
+    """The common interface of both brokers."""
 
     broker: Broker
 
@@ -49,11 +49,11 @@ class Rig:
         return self.broker.submit([outgoing(one, lane, level, **fields) for one in task_ids])
 
     def ids(self, lane: str, level: int) -> list[str]:
-        """Oldest first; a foreign text as it is."""
+        """Return the task ids, oldest first; a foreign text as it is."""
         return [one if isinstance(one, str) else one["headers"]["id"] for one in self.messages(lane, level)]
 
     def places(self) -> dict[tuple[str, int], list[str]]:
-        """Every list that is not empty."""
+        """Return the task ids of every list that is not empty."""
         views = self.broker.observe()[0].lanes
         found = {(view.lane, n): self.ids(view.lane, n) for view in views for n in range(10)}
         return {place: ids for place, ids in found.items() if ids}

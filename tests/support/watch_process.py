@@ -1,8 +1,6 @@
-"""`morag-queue watch` beside a fleet, as a process that can be stopped, woken and killed; and one with a short lease.
+"""`morag-queue watch` as a process of a fleet that can be stopped, continued and killed.
 
-    python -m tests.support.watching LEASE_SECONDS CLOCK_OFFSET_SECONDS
-
-is a loop with a short lease on a machine whose clock goes wrong.
+`python -m tests.support.watch_process LEASE_SECONDS CLOCK_OFFSET_SECONDS` runs one with a wrong clock.
 """
 
 import json
@@ -18,8 +16,8 @@ from morag_queue.local.fork_server import Process
 from morag_queue.local.waiting import until
 
 
-class Watching:
-    """One loop in the sandbox of a fleet; its lines are JSON."""
+class WatchProcess:
+    """One watch in the sandbox of a fleet; its log lines are JSON."""
 
     def __init__(self, fleet: Cluster, name: str, module: str, args: Sequence[str], env: dict[str, str] | None) -> None:
         self.fleet, self.name = fleet, name
@@ -31,15 +29,15 @@ class Watching:
         whole = text[: text.rfind("\n") + 1].splitlines()
         return [json.loads(line) for line in whole if line.startswith("{")]
 
-    def of(self, event: str) -> list[dict[str, Any]]:
+    def events(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == event]
 
-    def until(self, event: str, count: int = 1, seconds: float = 30) -> dict[str, Any]:
+    def wait_for(self, event: str, count: int = 1, seconds: float = 30) -> dict[str, Any]:
         until(
-            lambda: len(self.of(event)) >= count, seconds,
+            lambda: len(self.events(event)) >= count, seconds,
             lambda: f"{self.name}: no {event}: {self.fleet.sandbox.last_lines(self.name, 30)}",
         )  # fmt: skip
-        return self.of(event)[count - 1]
+        return self.events(event)[count - 1]
 
     def signal(self, sig: signal.Signals) -> None:
         self.process.send_signal(sig)
@@ -47,20 +45,22 @@ class Watching:
             self.process.wait(20)
 
 
-def watch(fleet: Cluster, *args: str, name: str = "watch", env: dict[str, str] | None = None) -> Watching:
-    """The command itself."""
-    return Watching(fleet, name, "morag_queue", ["watch", *args], env)
+def start_watch(fleet: Cluster, *args: str, name: str = "watch", env: dict[str, str] | None = None) -> WatchProcess:
+    """Start `morag-queue watch *args`."""
+    return WatchProcess(fleet, name, "morag_queue", ["watch", *args], env)
 
 
-def short_watch(fleet: Cluster, name: str, *, lease_seconds: float = 15.0, clock_offset: float = 0.0) -> Watching:
-    """A loop with that lease, whose wall clock is wrong by so many seconds."""
+def start_watch_with_lease(
+    fleet: Cluster, name: str, *, lease_seconds: float = 15.0, clock_offset: float = 0.0
+) -> WatchProcess:
+    """Start a watch with that lease, whose wall clock is off by `clock_offset` seconds."""
     args = [repr(lease_seconds), repr(clock_offset)]
-    return Watching(fleet, name, "tests.support.watching", args, {"PYTHONUNBUFFERED": "1"})
+    return WatchProcess(fleet, name, "tests.support.watch_process", args, {"PYTHONUNBUFFERED": "1"})
 
 
 def main(lease_seconds: float, clock_offset: float) -> None:
-    right = time.time
-    time.time = lambda: right() + clock_offset
+    real_time = time.time
+    time.time = lambda: real_time() + clock_offset
     from pathlib import Path
     from threading import Event
 
