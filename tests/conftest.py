@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.support.fleet import Fleet
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 settings.register_profile(
     "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -109,8 +109,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def stage(valkey: str) -> Iterator[Stage]:
+def stage(valkey: str) -> Iterator[SimulatedFleet]:
     """A fleet without worker processes on an empty database."""
-    staged = Stage(valkey)
+    staged = SimulatedFleet(valkey)
     yield staged
     staged.client.close()

@@ -22,7 +22,7 @@ from morag_queue.settings import Settings
 from morag_queue.watch.events import EVENTS, Event
 from morag_queue.watch.loop import Watch
 from morag_queue.watch.turn import PollEvidence, step
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 
 class Told:
@@ -97,7 +97,7 @@ def connected(url: str, name: str) -> Iterator[redis.Redis]:
 # -- one turn
 
 
-def turn(stage: Stage, evidence: PollEvidence = PollEvidence(), term: str = "", **more: Any) -> Any:  # noqa: B008
+def turn(stage: SimulatedFleet, evidence: PollEvidence = PollEvidence(), term: str = "", **more: Any) -> Any:  # noqa: B008
     return step(stage.broker, BalancerState(), evidence, term=term, who="ann", pause=lambda _: None, **more)
 
 

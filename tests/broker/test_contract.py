@@ -10,18 +10,18 @@ from morag_queue.broker.contract import MoveCounts, MoveOutcome
 from morag_queue.core.balancing.state import BalancerState, MoveRecord
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.errors import LeaseLost
-from tests.support.rigs import MemoryRig, RedisRig, Rig, move, outgoing
+from tests.support.broker_drivers import BrokerDriver, MemoryDriver, RedisDriver, move, outgoing_message
 
 CPU, GPU = "cpu_standard", "gpu_priority"
 CPU_ONLY = frozenset({QueueType.CPU_STANDARD, QueueType.CPU_BATCH})
 
 
 @pytest.fixture(params=["memory", "redis"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+def rig(request: pytest.FixtureRequest) -> Iterator[BrokerDriver]:
     if request.param == "memory":
-        yield MemoryRig()
+        yield MemoryDriver()
     else:
-        yield RedisRig(request.getfixturevalue("valkey"))
+        yield RedisDriver(request.getfixturevalue("valkey"))
 
 
 # -- submit, observe
@@ -40,7 +40,7 @@ def test_an_id_that_is_still_open_is_refused_and_the_others_are_queued(rig):
 
 
 def test_the_same_call_again_is_no_second_submit(rig):
-    message = outgoing("a")
+    message = outgoing_message("a")
     assert [rig.broker.submit([message]), rig.broker.submit([message])] == [[True], [True]]
     assert rig.ids(CPU, 4) == ["a"]
 
@@ -281,13 +281,13 @@ def test_messages_of_any_serializer_and_compression_are_moved(rig, how):
         app.conf.task_serializer = how.get("serializer", "json")
         app.conf.task_compression = how.get("compression")
         from morag_queue.broker.celery_message import MessageBuilder
-        from tests.support import rigs
+        from tests.support import broker_drivers
 
-        usual, rigs._WIRE = rigs._WIRE, MessageBuilder(app)
+        usual, broker_drivers._WIRE = broker_drivers._WIRE, MessageBuilder(app)
         try:
             rig.submit("a", args=({"n": 1, "empty": {}},))
         finally:
-            rigs._WIRE = usual
+            broker_drivers._WIRE = usual
     (before,) = rig.messages(CPU, 4)
     body = before["body"]
     assert rig.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [MoveOutcome.MOVED]

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.errors import LeaseLost
-from tests.support.rigs import MemoryRig, RedisRig, Rig, move
+from tests.support.broker_drivers import BrokerDriver, MemoryDriver, RedisDriver, move
 
 LANES = ["cpu_standard", "gpu_priority", "cpu_standard.w", "gpu_priority.g"]
 LEVELS = [0, 1, 4]
@@ -34,7 +34,7 @@ class SideBySide(RuleBasedStateMachine):
     def begin(self) -> None:
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
-        self.rigs: tuple[Rig, Rig] = (MemoryRig(), RedisRig(self.url))
+        self.rigs: tuple[BrokerDriver, BrokerDriver] = (MemoryDriver(), RedisDriver(self.url))
         self.submitted: set[str] = set()
         self.foreign = 0
         self.ended: set[str] = set()

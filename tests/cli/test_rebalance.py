@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 CPU = "cpu_standard"
 
 
 @pytest.fixture
 def stage(valkey):
-    return Stage(valkey)
+    return SimulatedFleet(valkey)
 
 
 @pytest.fixture
@@ -20,14 +20,14 @@ def mq_on(mq, valkey):
     return lambda *args, **how: mq(*args, env={"REDIS_URL": valkey, "USER": "ann"}, **how)
 
 
-def strand(stage: Stage, *task_ids: str, worker: str = "gone") -> None:
+def strand(stage: SimulatedFleet, *task_ids: str, worker: str = "gone") -> None:
     """Tasks in the lane of a worker that has shut down."""
     stage.join(worker)
     stage.submit(*task_ids, worker=worker)
     stage.client.hset(stage.keys.beats, worker, json.dumps({"at": stage.broker.now(), "stopped": True}))
 
 
-def starve(stage: Stage, *task_ids: str, hours: float = 3.0) -> None:
+def starve(stage: SimulatedFleet, *task_ids: str, hours: float = 3.0) -> None:
     """Tasks that wait longer than NORMAL should, with a fleet that serves them."""
     stage.join("cpu-1", slots=4)
     offset = -hours * 3600

@@ -7,11 +7,11 @@ from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import Submitter
 from morag_queue.operations.submit_rows import Row
 from morag_queue.settings import Settings
-from tests.support.rigs import MemoryRig
+from tests.support.broker_drivers import MemoryDriver
 
 
 def test_a_task_goes_all_the_way_in_memory():
-    rig, configured = MemoryRig(), Settings()
+    rig, configured = MemoryDriver(), Settings()
     rig.join("cpu-1", slots=2)
     rig.join("gone")
     rows = [

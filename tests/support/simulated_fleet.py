@@ -22,7 +22,7 @@ from morag_queue.settings import Settings
 SOURCE = "https://example.org/report.html"  # a URL: nothing is read from a disk
 
 
-class Stage:
+class SimulatedFleet:
     def __init__(self, url: str, **settings: Any) -> None:
         self.url = url
         self.settings = Settings(redis_url=url, **settings)
