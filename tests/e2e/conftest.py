@@ -68,7 +68,7 @@ class AgentFleet(Fleet):
         until(
             lambda: wanted <= self.counts("start").keys(),
             seconds,
-            lambda: f"never started: {wanted - self.counts('start').keys()}; {self.where()}",
+            lambda: f"did not start: {wanted - self.counts('start').keys()}; {self.where()}",
         )
 
     def until_nothing_is_unacked(self, seconds: float = 20) -> None:

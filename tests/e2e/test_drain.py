@@ -130,41 +130,39 @@ def test_drain_and_uncordon_stop_and_restart_a_worker_that_does_not_claim(make_f
 @pytest.mark.slow
 def test_an_agentless_worker_is_drained_through_remote_control(make_fleet: Make):
     fleet = make_fleet(agent=False)
-    fleet.start_worker("stock-1", options=("-Q", "cpu_standard,cpu_standard.stock-1"), wait=False)
-    until(lambda: " ready." in fleet.log("stock-1"), 40, "not ready")
+    fleet.start_worker("agentless-1", options=("-Q", "cpu_standard,cpu_standard.agentless-1"), wait=False)
+    until(lambda: " ready." in fleet.log("agentless-1"), 40, "not ready")
     running = fleet.send("cpu_standard", level=3, sleep=1)
     until_started(fleet, running)
-    done = fleet.run("drain", "stock-1", "--deadline", "30s", "--json")
+    done = fleet.run("drain", "agentless-1", "--deadline", "30s", "--json")
     state = json.loads(done.stdout)
-    assert (state["worker"], state["state"], state["running_tasks"]) == ("stock-1", "drained", 0)
+    assert (state["worker"], state["state"], state["running_tasks"]) == ("agentless-1", "drained", 0)
     assert "without the agent" in done.stderr
     assert fleet.counts() == {running: 1}
     sent = fleet.send("cpu_standard", level=3)
-    assert json.loads(fleet.run("drain", "stock", "--json").stdout)["moved_tasks"] == 0
+    assert json.loads(fleet.run("drain", "agentless", "--json").stdout)["moved_tasks"] == 0
     assert sent not in fleet.counts("start")
-    blind = "connections are of workers without the agent, and what these have in hand is not seen"
-    fleet.run("uncordon", "stock-1")
-    until(lambda: blind in fleet.run("tasks").stderr, 10, "it did not consume again")
-    assert blind in fleet.run("task", "why", "nobody", status=8).stderr
-    fleet.run("drain", "stock-1")
+    unseen = "connections are of workers without the agent, and what these have in hand is not seen"
+    fleet.run("uncordon", "agentless-1")
+    until(lambda: unseen in fleet.run("tasks").stderr, 10, "it did not consume again")
+    assert unseen in fleet.run("task", "why", "no-such-task", status=8).stderr
+    fleet.run("drain", "agentless-1")
     sent = fleet.send("cpu_standard", level=3)
-    assert "--force does nothing" in fleet.run("drain", "stock-1", "--force", status=2).stderr
-    again = fleet.run("uncordon", "stock-1")
-    assert again.stdout == "stock-1 is in service\n"
+    assert "--force does nothing" in fleet.run("drain", "agentless-1", "--force", status=2).stderr
+    again = fleet.run("uncordon", "agentless-1")
+    assert again.stdout == "agentless-1 is in service\n"
     assert "after a restart it consumes again" in again.stderr
     fleet.until_ran([sent])
-    assert fleet.run("uncordon", "stock-1").stdout == "stock-1 is already in service\n"
-    assert fleet.run_json("drain", "stock-1", "--dry-run")["changed"] is True
+    assert fleet.run("uncordon", "agentless-1").stdout == "agentless-1 is already in service\n"
+    assert fleet.run_json("drain", "agentless-1", "--dry-run")["changed"] is True
 
 
-def test_cordon_leaves_an_agentless_worker_its_own_lane_and_undo_reverts_it(
-    make_fleet: Make,
-):
+def test_cordon_leaves_an_agentless_worker_its_own_lane_and_undo_reverts_it(make_fleet: Make):
     fleet = make_fleet(agent=False)
-    fleet.start_worker("stock-1", options=("-Q", "cpu_standard,cpu_standard.stock-1"), wait=False)
-    until(lambda: " ready." in fleet.log("stock-1"), 40, "not ready")
-    assert fleet.run_json("cordon", "stock-1", "--reason", "noise")["state"] == "cordoned"
-    shared, own = fleet.send("cpu_standard", level=3), fleet.send("cpu_standard.stock-1", level=3)
+    fleet.start_worker("agentless-1", options=("-Q", "cpu_standard,cpu_standard.agentless-1"), wait=False)
+    until(lambda: " ready." in fleet.log("agentless-1"), 40, "not ready")
+    assert fleet.run_json("cordon", "agentless-1", "--reason", "noise")["state"] == "cordoned"
+    shared, own = fleet.send("cpu_standard", level=3), fleet.send("cpu_standard.agentless-1", level=3)
     fleet.until_ran([own])
     assert shared not in fleet.counts("start")
     entry = fleet.run_json("journal", "ls")["entries"][0]

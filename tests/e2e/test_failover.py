@@ -105,13 +105,13 @@ def test_a_task_that_kills_its_process_repeatedly_is_quarantined_with_its_histor
 
 def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
     with AgentFleet(agent=False) as fleet:
-        fleet.start_worker("stock-1", app="tests.support.app", wait=False, options=("-Q", "cpu_standard"))
-        until(lambda: " ready." in fleet.log("stock-1"), 40, "not ready")
+        fleet.start_worker("agentless-1", app="tests.support.app", wait=False, options=("-Q", "cpu_standard"))
+        until(lambda: " ready." in fleet.log("agentless-1"), 40, "not ready")
         ran = [fleet.submit("morag.worker.process_file_task", "/dev/null", "document", {}, level=3) for _ in range(3)]
         fleet.until_ran(ran)
-        fleet.kill("stock-1", signal.SIGSTOP)
+        fleet.kill("agentless-1", signal.SIGSTOP)
         lost = fleet.submit("morag.worker.process_file_task", "/dev/null", "document", {}, level=3)
-        fleet.kill("stock-1")
+        fleet.kill("agentless-1")
         assert fleet.where()["unacked"] == 0
         assert "cpu_standard\x06\x163" not in fleet.where(), "kombu must have popped it, so that no key contains it"
         old = fleet.redis.get(fleet.keys.task(lost))
@@ -122,7 +122,7 @@ def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
 
         assert counts(fleet.run_json("failover", "--dead")) == (0, 0, 1, 0)
 
-        fleet.start_worker("stock-2", app="tests.support.app", wait=False, options=("-Q", "cpu_standard"))
+        fleet.start_worker("agentless-2", app="tests.support.app", wait=False, options=("-Q", "cpu_standard"))
         fleet.until_ran([lost])
         assert fleet.counts("start") == dict.fromkeys((*ran, lost), 1)
         assert [fleet.state(one) for one in ran] == ["completed"] * 3

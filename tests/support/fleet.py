@@ -106,7 +106,7 @@ class Fleet(Cluster):
         until(
             lambda: wanted <= self.counts().keys(),
             seconds,
-            lambda: f"never ended: {len(wanted - self.counts().keys())} of {len(wanted)} tasks; {self.where()}",
+            lambda: f"did not end: {len(wanted - self.counts().keys())} of {len(wanted)} tasks; {self.where()}",
         )
 
     def account(self, attempted: Iterable[str], acknowledged: Iterable[str] | None = None) -> Account:

@@ -19,9 +19,9 @@ FAST = {"visibility_timeout": 4, "unacked_restore_interval": 1, "unacked_restore
 def agentless_fleet(make_agent_fleet: Callable[..., AgentFleet], **conf: Any) -> AgentFleet:
     options = {**FAST, "priority_steps": list(range(10))}
     fleet = make_agent_fleet(agent=False, conf={"broker_transport_options": options, **conf})
-    for name in ("stock-1", "stock-2"):
+    for name in ("agentless-1", "agentless-2"):
         fleet.start_worker(name, wait=False, options=("-Q", "cpu_standard"))
-    for name in ("stock-1", "stock-2"):
+    for name in ("agentless-1", "agentless-2"):
         until(lambda name=name: " ready." in fleet.log(name), 60, f"{name} is not ready")
     return fleet
 
@@ -31,7 +31,7 @@ def test_an_agentless_task_longer_than_the_visibility_timeout_runs_once_and_is_c
     fleet = agentless_fleet(make_agent_fleet, task_acks_late=True, worker_prefetch_multiplier=1)
     loop = start_watch(fleet, "--debug")
     event = loop.wait_for("workers_without_agent")
-    assert [node.partition("@")[0] for node in event["nodes"]] == ["stock-1", "stock-2"]
+    assert [node.partition("@")[0] for node in event["nodes"]] == ["agentless-1", "agentless-2"]
     loop.wait_for("task_events_enabled")
     long = fleet.submit(FILE_TASK, "/dev/null", "document", {"sleep": 9})
     prefetched = [fleet.submit(FILE_TASK, "/dev/null", "document", {"sleep": 0.1}) for _ in range(4)]
@@ -39,7 +39,7 @@ def test_an_agentless_task_longer_than_the_visibility_timeout_runs_once_and_is_c
     assert fleet.counts("start")[long] == 1
     assert loop.events("messages_kept_alive")
     record = json.loads(fleet.redis.get(fleet.keys.task(long)))
-    assert record["worker"] in ("stock-1", "stock-2")
+    assert record["worker"] in ("agentless-1", "agentless-2")
     assert record["run_seconds"] >= 9
     assert record["wait_seconds"] >= 0
     assert int(fleet.redis.hget(fleet.keys.totals, "completed||cpu_standard")) == 5
