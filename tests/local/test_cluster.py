@@ -49,6 +49,8 @@ def test_a_worker_runs_tasks_and_leaves_no_child_process_when_killed(cluster: Fl
     children = psutil.Process(cluster.workers["worker-cpu-1"].pid).children()
     sent = [cluster.send("cpu_standard", tag=str(number)) for number in range(5)]
     cluster.until_ran(sent)
+    # The acknowledgement follows the end of a task.
+    until(lambda: not cluster.redis.hlen(cluster.keys.unacked), 10, lambda: f"not acknowledged: {cluster.where()}")
 
     cluster.kill("worker-cpu-1")
 
