@@ -108,7 +108,8 @@ def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
         fleet.start_worker("agentless-1", app="tests.support.app", wait=False, options=("-Q", "cpu_standard"))
         until(lambda: " ready." in fleet.log("agentless-1"), 40, "not ready")
         ran = [fleet.submit("morag.worker.process_file_task", "/dev/null", "document", {}, level=3) for _ in range(3)]
-        fleet.until_ran(ran)
+        results = [f"celery-task-meta-{task}" for task in ran]
+        until(lambda: fleet.redis.exists(*results) == 3, 20, lambda: f"no results: {fleet.where()}")
         fleet.kill("agentless-1", signal.SIGSTOP)
         lost = fleet.submit("morag.worker.process_file_task", "/dev/null", "document", {}, level=3)
         fleet.kill("agentless-1")
