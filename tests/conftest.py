@@ -1,31 +1,48 @@
-"""Fixtures for every test. Servers are started here, on free ports of 127.0.0.1: no test ever talks to another one."""
+"""Fixtures for all tests. Tests use only servers that are started here, on free ports of 127.0.0.1."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.support.fleet import Fleet
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
+
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is slow
+settings.load_profile("suite")
 
 STARTS_PROCESSES = {"make_fleet", "terminal"}
-"""Fixtures of tests that mostly wait: for workers, for commands."""
+"""Fixtures of tests that mostly wait for workers or commands."""
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the commands that tests start: a shell starts a job in the background with SIGINT ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    _cache_bytecode()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _cache_bytecode() -> None:
+    """Write `__pycache__` even where PYTHONDONTWRITEBYTECODE is set.
+
+    Without it, each of the many processes of a run compiles the package, and pytest rewrites every test module again.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest first, whatever the order otherwise, for at the end all processes of xdist should have work."""
+    """Start the longest tests first, so that all xdist processes have work until the end."""
     items.sort(key=_rank)
 
 
@@ -37,7 +54,7 @@ def _rank(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Server]:
-    """A Valkey for each process of xdist. Use `valkey`, which empties it; to kill or configure one, `make_fleet`."""
+    """One server per xdist process. Use `valkey`, which empties it, or `make_fleet` to kill or configure a server."""
     with Sandbox() as sandbox:
         server = Server(sandbox)
         yield server
@@ -54,14 +71,14 @@ def valkey(valkey_server: Server) -> str:
 
 @pytest.fixture
 def client(valkey: str) -> Iterator[redis.Redis]:
-    """A redis-py client of `valkey`; it answers in bytes, as the broker's own does."""
+    """A redis-py client of `valkey` that returns bytes, like the broker's."""
     with redis.Redis.from_url(valkey) as connected:
         yield connected
 
 
 @pytest.fixture
 def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]:
-    """Starts fleets (a Valkey of their own, no worker yet), for example `make_fleet(persist=True, agent=False)`."""
+    """Return a function that starts a fleet with its own server and no worker yet: `make_fleet(persist=True)`."""
     fleets: list[Fleet] = []
     with ExitStack() as stack:
 
@@ -78,13 +95,13 @@ def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]
 
 @pytest.fixture
 def cluster(make_fleet: Callable[..., Fleet]) -> Fleet:
-    """A fleet with the defaults and no worker yet."""
+    """A fleet with defaults and no worker yet."""
     return make_fleet()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tells the fixtures whether the test failed."""
+    """Let fixtures find out whether the test failed."""
     report = yield
     if report.when == "call":
         item.failed = report.failed  # type: ignore[attr-defined]
@@ -92,8 +109,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def stage(valkey: str) -> Iterator[Stage]:
-    """A fleet of words on an empty database."""
-    staged = Stage(valkey)
+def stage(valkey: str) -> Iterator[SimulatedFleet]:
+    """A fleet without worker processes on an empty database."""
+    staged = SimulatedFleet(valkey)
     yield staged
     staged.client.close()

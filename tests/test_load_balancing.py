@@ -9,7 +9,7 @@ from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import BalancingPolicy, Policy
 from morag_queue.watch.turn import PollEvidence, TurnReport, step
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 TUBE = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 AUDIO = {"source": TUBE, "content_type": "youtube", "requires": "gpu_preferred", "estimated_duration": 10.0}
@@ -20,7 +20,7 @@ class Balanced:
     """A fleet and its turns; the state of one turn is passed to the next."""
 
     def __init__(self, url: str, policy: Policy | None = None) -> None:
-        self.stage = Stage(url, **({"policy": policy} if policy else {}))
+        self.stage = SimulatedFleet(url, **({"policy": policy} if policy else {}))
         self.memory = BalancerState()
 
     def turn(self, **evidence: Any) -> TurnReport:

@@ -1,4 +1,4 @@
-"""`Watch` in a thread on a real broker. `tests.support.stage` simulates the workers."""
+"""`Watch` in a thread on a real broker. `tests.support.simulated_fleet` simulates the workers."""
 
 from collections.abc import Callable, Iterator
 from threading import Event as Signal
@@ -18,7 +18,7 @@ from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
 from morag_queue.watch.events import EVENTS, Event
 from morag_queue.watch.loop import Watch
-from tests.support.stage import connected
+from tests.support.simulated_fleet import connected
 
 
 class RecordedEvents:

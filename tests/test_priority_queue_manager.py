@@ -26,7 +26,7 @@ from morag_queue.errors import NotFound, Refused, SourceError
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
 from morag_queue.watch.events import Event
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 PAGE = "https://example.org/page.html"
 TUBE = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
@@ -85,14 +85,14 @@ def submit(service):
     return lambda source, **more: run(classify_and_submit(source, **more))
 
 
-def waiting_message(stage: Stage) -> dict[str, Any]:
+def waiting_message(stage: SimulatedFleet) -> dict[str, Any]:
     """The only message in the lanes."""
     keys = list(stage.client.scan_iter(_type="list"))
     assert [stage.client.llen(key) for key in keys] == [1]
     return json.loads(stage.client.lindex(keys[0], 0))
 
 
-def lanes(stage: Stage) -> dict[str, int]:
+def lanes(stage: SimulatedFleet) -> dict[str, int]:
     """The length of each lane that is not empty."""
     return {view.lane: view.length for view in stage.broker.observe()[0].lanes if view.length}
 

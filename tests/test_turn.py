@@ -1,4 +1,4 @@
-"""Single turns of the loop on a real broker. `tests.support.stage` simulates the workers."""
+"""Single turns of the loop on a real broker. `tests.support.simulated_fleet` simulates the workers."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import pytest
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.errors import LeaseLost
 from morag_queue.watch.turn import PollEvidence, step
-from tests.support.stage import Stage, connected
+from tests.support.simulated_fleet import SimulatedFleet, connected
 
 
-def turn(stage: Stage, evidence: PollEvidence = PollEvidence(), term: str = "", **more: Any) -> Any:  # noqa: B008
+def turn(stage: SimulatedFleet, evidence: PollEvidence = PollEvidence(), term: str = "", **more: Any) -> Any:  # noqa: B008
     return step(stage.broker, BalancerState(), evidence, term=term, who="ann", pause=lambda _: None, **more)
 
 

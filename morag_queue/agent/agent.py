@@ -19,7 +19,6 @@ from morag_queue.core.model import Capability, WorkerInfo
 from morag_queue.settings import Settings
 
 from . import drain, hardware
-from .claim import FencedError
 from .identity import Identity, new_incarnation
 from .registration import beat_seconds, is_dead, name_taken, worker_info
 from .unacked import ClaimQoS
@@ -190,7 +189,7 @@ class Agent:
             logger.error(
                 "%s was fenced: its name was taken over; dropping its messages in flight", self.identity.worker
             )
-            self._in_event_loop(_raise_fenced)
+            self._in_event_loop(self.identity.raise_if_unregistered)
             return
         if pulse == "draining":
             self._in_event_loop(self._drain)
@@ -238,8 +237,3 @@ class Agent:
 
     def _lanes(self) -> list[str]:
         return [name for queue in self._info.queues for name in (queue, lanes.lane(queue, self.identity.worker))]
-
-
-def _raise_fenced() -> None:
-    """Raise a connection error in the event loop: it makes Celery drop the messages in flight and reconnect."""
-    raise FencedError("fenced")

@@ -32,7 +32,7 @@ from morag_queue.broker.recovery import RequeueRequest, Requeues
 from morag_queue.core import lanes
 
 from .claim_request import ClaimRequest
-from .identity import Claim, Identity, TaskOutcome
+from .identity import Claim, FencedError, Identity, TaskOutcome
 from .unacked import ClaimQoS, claim_of, ending, readable
 
 logger = logging.getLogger("morag_queue.agent")
@@ -47,13 +47,6 @@ SPREAD_SECONDS = 0.01
 """Upper limit of the random delay after a wake-up."""
 
 _WAKE = object()
-
-
-class FencedError(redis.ConnectionError):
-    """Another incarnation acts under this worker's name.
-
-    Celery treats it as a connection error, and so gives up the messages that this worker holds.
-    """
 
 
 TICK_SECONDS = 1.0
@@ -87,7 +80,7 @@ class ClaimChannelMixin:
         super().__init__(*args, **kwargs)
         # Created now: tasks that outlive the channel use them after it is closed.
         self._lasting_client = self._create_client()  # type: ignore[attr-defined]
-        client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
+        self._fence_client = client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
         me = self.morag_queue
         self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
         self._requeues = Requeues(client, self._keys, me.retention_seconds)
@@ -274,8 +267,24 @@ class ClaimChannelMixin:
         self._ledger.hold(claim.held(me.worker, me.incarnation))
 
     def settle(self, claim: Claim, outcome: TaskOutcome) -> None:
-        """Write the end of a task together with its acknowledgement."""
-        self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
+        """Write the end of a task together with its acknowledgement.
+
+        A message that is no longer this worker's may mean that the worker was fenced. Then the event loop must drop the
+        messages in flight before the pool takes its next task. Raising here would not: Celery logs errors of `ack`.
+        """
+        is_ours = self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
+        if not is_ours and self.is_fenced() and (loop := get_event_loop()) is not None:
+            loop.call_soon(self.morag_queue.raise_if_unregistered)
+
+    def is_fenced(self) -> bool:
+        """Read whether another incarnation acts under this worker's name; if so, stop claiming."""
+        me = self.morag_queue
+        acting = self._fence_client.hget(self._keys.incarnations, me.worker)
+        if acting is None or bytes_to_str(acting) == me.incarnation:
+            return False
+        me.registered = False
+        logger.error("%s was fenced: its name was taken over; dropping its messages in flight", me.worker)
+        return True
 
     def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
         """Requeue messages first in their lanes (or the `shared` ones); the last claim becomes the first."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+import redis
+
 from morag_queue.core.failure import RecoveryPolicy
 from morag_queue.core.model import HeldMessage
 
@@ -58,6 +60,10 @@ class Claim:
         )  # fmt: skip
 
 
+class FencedError(redis.ConnectionError):
+    """Another incarnation acts under this worker's name. As with a lost connection, Celery drops all it holds."""
+
+
 @dataclass(slots=True)
 class Identity:
     """State shared by the heartbeat and the claim.
@@ -89,3 +95,8 @@ class Identity:
         name and process id.
         """
         return f"mq.{quote(self.worker, safe='')}.{quote(self.host, safe='')}.{self.pid}.{self.run}"
+
+    def raise_if_unregistered(self) -> None:
+        """In the event loop: raise FencedError, unless the worker has registered again meanwhile."""
+        if not self.registered:
+            raise FencedError("fenced")

@@ -9,8 +9,11 @@ from typing import Any
 from celery.exceptions import Ignore, InvalidTaskError, Retry
 from celery.worker.request import Request as CeleryRequest
 
-from .identity import TaskOutcome
+from .identity import FencedError, TaskOutcome
 from .unacked import ClaimQoS
+
+DELAYED_SECONDS = 1.0
+"""A task that starts later than this after its receipt was delayed."""
 
 
 class RequestMixin:
@@ -47,6 +50,10 @@ class RequestMixin:
     # -- start
 
     def _execute(self, pool: Any, **kwargs: Any) -> Any:
+        # A task with an ETA or a rate limit starts by a timer: the worker may have been fenced while it was paused.
+        is_delayed = monotonic() - self._received > DELAYED_SECONDS
+        if is_delayed and (qos := self._qos()) is not None and qos.channel.is_fenced():
+            raise FencedError("fenced")
         # `drain` cancels it if a thread pool has not started it.
         self.pool_result = self._celery_execute(pool, **kwargs)
         if hasattr(self.pool_result, "f"):  # a thread pool will start it even if the connection is lost

@@ -15,7 +15,7 @@ from .options import verb
 
 if TYPE_CHECKING:
     from morag_queue.local.cluster import Cluster
-    from morag_queue.local.demo import Demo, Moment
+    from morag_queue.local.demo import Demo, DemoEvent
 
 _LINE_SECONDS = 5.0
 """Time between progress lines without a terminal."""
@@ -52,14 +52,14 @@ def demo(
         for line in _instructions(ctx, cluster, run) if keep else ():
             ctx.warn(line)
         _show(ctx, run.run())
-        outcome = run.outcome()
-        answer = outcome.as_json()
+        result = run.result()
+        answer = result.as_json()
         ctx.emit(answer, lambda: outcome_view(answer))
         if keep:
             ctx.stdout.flush()
             ctx.warn("The fleet keeps running. Press Ctrl-C to stop it and remove its files.")
             signal.pause()
-    return ExitStatus.OK if outcome.is_good else ExitStatus.FAILED
+    return ExitStatus.OK if result.is_good else ExitStatus.FAILED
 
 
 def _instructions(ctx: CliContext, cluster: "Cluster", demo: "Demo") -> Iterator[str]:
@@ -72,44 +72,44 @@ def _instructions(ctx: CliContext, cluster: "Cluster", demo: "Demo") -> Iterator
     yield "  morag-queue stats"
 
 
-def _show(ctx: CliContext, moments: "Iterator[Moment]") -> None:
+def _show(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
     """Update tables in place on a terminal; otherwise print progress lines to stderr."""
     if ctx.json or ctx.quiet or not ctx.console.is_terminal:
-        _show_lines(ctx, moments)
+        _show_lines(ctx, events)
     else:
-        _show_live(ctx, moments)
+        _show_live(ctx, events)
 
 
-def _show_live(ctx: CliContext, moments: "Iterator[Moment]") -> None:
+def _show_live(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
     from rich.live import Live
 
-    from morag_queue.local.demo import Picture, Said
+    from morag_queue.local.demo import DemoMessage, DemoUpdate
     from morag_queue.view.demo import picture_view
     from morag_queue.view.text import safe
 
     with Live(console=ctx.console, transient=True, auto_refresh=False) as live:
-        for moment in moments:
-            match moment:
-                case Said(text):
+        for event in events:
+            match event:
+                case DemoMessage(text):
                     live.console.print(safe(text), no_wrap=True, overflow="ellipsis")
-                case Picture(stats, ended, total):
+                case DemoUpdate(stats, ended, total):
                     live.update(picture_view(stats, ended, total), refresh=True)
                 case _:
-                    assert_never(moment)
+                    assert_never(event)
 
 
-def _show_lines(ctx: CliContext, moments: "Iterator[Moment]") -> None:
-    from morag_queue.local.demo import Picture, Said
+def _show_lines(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
+    from morag_queue.local.demo import DemoMessage, DemoUpdate
 
     last = float("-inf")
-    for moment in moments:
-        match moment:
-            case Said(text):
+    for event in events:
+        match event:
+            case DemoMessage(text):
                 ctx.note(text)
-            case Picture(stats, ended, total):
+            case DemoUpdate(stats, ended, total):
                 if stats.taken_at - last >= _LINE_SECONDS:
                     last = stats.taken_at
                     running = sum(queue.processing_tasks for queue in stats.queues)
                     ctx.note(f"{ended} of {total} done, {running} running")
             case _:
-                assert_never(moment)
+                assert_never(event)

@@ -1,6 +1,6 @@
 """The demo: start a fleet, submit work, kill a worker and restart it, and account for every task.
 
-`Demo.run()` yields `Said` sentences and `Picture`s of the fleet; `outcome()` returns the account afterwards.
+`Demo.run()` yields `DemoMessage` sentences and `DemoUpdate`s of the fleet; `result()` returns the account afterwards.
 """
 
 import time
@@ -41,7 +41,7 @@ SIMULATED = (
 _URGENT, _HIGH, _NORMAL, _LOW, _BATCH = QueuePriority
 _PRIORITIES = (_NORMAL, _BATCH, _URGENT, _NORMAL, _HIGH, _LOW, _NORMAL, _BATCH, _NORMAL, _LOW)
 _POLL_SECONDS = 0.05
-_PICTURE_SECONDS = 0.5
+_UPDATE_SECONDS = 0.5
 _WINDOW_SECONDS = 120.0
 _KILL_AFTER = 0.25
 """Share of the tasks that have ended when the worker is killed."""
@@ -51,12 +51,12 @@ _PATIENCE_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DemoMessage:
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DemoUpdate:
     """The statistics of the fleet, and how many of the `total` tasks have ended."""
 
     stats: FleetStats
@@ -64,11 +64,11 @@ class Picture:
     total: int
 
 
-Moment = Said | Picture
+DemoEvent = DemoMessage | DemoUpdate
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """`waits`: mean seconds until the first start, by priority; `interrupted`: task ids that the killed worker held."""
 
     account: Account
@@ -135,27 +135,27 @@ class Demo:
     def media(self) -> Path:
         return self.source or self.cluster.dir / "media"
 
-    def run(self) -> Iterator[Moment]:
+    def run(self) -> Iterator[DemoEvent]:
         """Run from the first worker to the last task. Raises SourceError if there is no file to submit."""
         sources = self._sources()
         for worker, capability in WORKERS.items():
             self.cluster.start_worker(worker, capability, wait=False)
         self.cluster.start_watch()
         port = self.cluster.server.port
-        yield Said(f"Valkey runs on port {port}; starting {len(WORKERS)} Celery workers and a watch …")
+        yield DemoMessage(f"Valkey runs on port {port}; starting {len(WORKERS)} Celery workers and a watch …")
         self.cluster.wait_for(*WORKERS)
         self._submit(sources)
-        yield Said(f"Submitted {len(self._tasks)} tasks of all priorities from {self._origin()}.")
-        yield from (Said(f"Refused: {one.error}") for one in self._failed)
+        yield DemoMessage(f"Submitted {len(self._tasks)} tasks of all priorities from {self._origin()}.")
+        yield from (DemoMessage(f"Refused: {one.error}") for one in self._failed)
         yield from self._watch()
         self._settle()
 
-    def outcome(self) -> Outcome:
+    def result(self) -> DemoResult:
         """Return the account of all tasks."""
         self._progress.read()
         ids = [task.task_id for task in self._tasks]
         stuck = stuck_tags(self.cluster.redis, self._broker.keys)
-        return Outcome(
+        return DemoResult(
             account=account(ids, ids, self._progress.ended.elements(), stuck),
             waits=self._waits(),
             killed=VICTIM if self._is_killed else None,
@@ -198,30 +198,30 @@ class Demo:
 
     # -- running
 
-    def _watch(self) -> Iterator[Moment]:
+    def _watch(self) -> Iterator[DemoEvent]:
         total, progress = len(self._tasks), self._progress
         killed_at, is_back, is_reported = float("inf"), False, False
-        ended, last_end, last_picture = 0, time.monotonic(), 0.0
+        ended, last_end, last_update = 0, time.monotonic(), 0.0
         while True:
             progress.read()
             now = time.monotonic()
             if len(progress.ended) > ended:
                 ended, last_end = len(progress.ended), now
             if not self._is_killed and self._is_time_to_kill(total):
-                yield Said(self._kill())
+                yield DemoMessage(self._kill())
                 killed_at = now
             elif not is_back and now - killed_at >= _AWAY_SECONDS:
                 is_back = True
                 self.cluster.start_worker(VICTIM, WORKERS[VICTIM], wait=False)
-                yield Said(f"Restarted {VICTIM}.")
+                yield DemoMessage(f"Restarted {VICTIM}.")
             is_over = (ended == total and is_back is self._is_killed) or now - last_end > _PATIENCE_SECONDS
-            if is_over or now - last_picture >= _PICTURE_SECONDS:
-                last_picture = now
+            if is_over or now - last_update >= _UPDATE_SECONDS:
+                last_update = now
                 if self._is_killed and not is_reported and (report := self._failover()):
                     is_reported = True
-                    yield Said(report)
+                    yield DemoMessage(report)
                 fleet = stats(self._broker, self._settings, window_seconds=_WINDOW_SECONDS)
-                yield Picture(fleet, ended, total)
+                yield DemoUpdate(fleet, ended, total)
             if is_over:
                 return
             time.sleep(_POLL_SECONDS)

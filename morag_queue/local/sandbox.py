@@ -26,7 +26,7 @@ class Sandbox:
         self.dir = Path(tempfile.mkdtemp(prefix="morag-queue-"))
         # TMPDIR: files that a killed process cannot remove (multiprocessing makes some) are removed with ours.
         # SPT_NOENV: keeps setproctitle, if installed, from overwriting the token with a title.
-        self._mark = {reaper.TOKEN: self.token, "TMPDIR": str(self.dir), "SPT_NOENV": "1"}
+        self.environment = {reaper.TOKEN: self.token, "TMPDIR": str(self.dir), "SPT_NOENV": "1"}
         self._spawned: list[Process] = []
         self._reaper = subprocess.Popen(
             [sys.executable, "-I", reaper.__file__, self.token, str(self.dir)],
@@ -45,7 +45,7 @@ class Sandbox:
             process = subprocess.Popen(
                 argv,
                 cwd=self.dir,
-                env={**(os.environ if env is None else env), **self._mark},
+                env={**(os.environ if env is None else env), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -56,7 +56,7 @@ class Sandbox:
 
     def fork(self, name: str, module: str, args: Sequence[str], env: Mapping[str, str]) -> Process:
         """Start `python -m module *args` like `spawn`, but faster: fork a process that has imported it already."""
-        log, env = self.log(name), {**env, **self._mark}
+        log, env = self.log(name), {**env, **self.environment}
         process = fork_server.shared().start(module, args, env=env, cwd=self.dir, stdout=log, stderr=log)
         self._spawned.append(process)
         return process

@@ -9,17 +9,17 @@ from random import Random
 from threading import Event, Thread
 
 from tests.e2e.conftest import AgentFleet
-from tests.support.chaos import Chaos
 from tests.support.fleet import FILE_TASK
-from tests.support.watching import Watching, watch
+from tests.support.watch_process import WatchProcess, start_watch
+from tests.support.worker_churn import WorkerChurn
 
 
 class Leaders:
     """Two `watch` processes: the leader is killed every 10 to 20 s and a new process is started."""
 
     def __init__(self, fleet: AgentFleet, seed: int) -> None:
-        self._fleet, self._rng, self._stop = fleet, Random(seed), Event()
-        self.all: list[Watching] = []
+        self._fleet, self._chance, self._stop = fleet, Random(seed), Event()
+        self.all: list[WatchProcess] = []
         self._thread = Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Leaders":
@@ -37,7 +37,7 @@ class Leaders:
         return [line for process in self.all for line in process.of(event)]
 
     def _start(self) -> None:
-        self.all.append(watch(self._fleet, name=f"watch-{len(self.all)}"))
+        self.all.append(start_watch(self._fleet, name=f"watch-{len(self.all)}"))
 
     def _run(self) -> None:
         while not self._stop.wait(10 + 10 * self._rng.random()):
@@ -49,11 +49,8 @@ class Leaders:
 
 def main(seconds: float, seed: int) -> int:
     with AgentFleet(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "1"}) as fleet, Leaders(fleet, seed) as leaders:
-        chaos = Chaos(
-            fleet,
-            lambda duration: fleet.submit(FILE_TASK, "/dev/null", "document", {"sleep": duration}),
-            workers=10,
-            seed=seed,
+        chaos = WorkerChurn(
+            fleet, lambda nap: fleet.submit(FILE_TASK, "/dev/null", "document", {"sleep": nap}), workers=10, seed=seed
         )
         account = chaos.run(seconds)
         killed = sum(loop.process.poll() == -signal.SIGKILL for loop in leaders.all)

@@ -19,17 +19,17 @@ def main(kills: int) -> None:
         "broker_transport_options": {"priority_steps": list(range(10))},
     }
     lost = {}
-    for is_plain in (False, True):
-        print("plain Celery, late ack, prefetch 1" if is_plain else "with the agent")
-        with Fleet(agent=not is_plain, conf=conf) as fleet:
-            loop = KillLoop(fleet, WORKERS, SEED, is_stock=is_plain)
+    for is_agentless in (False, True):
+        print("stock Celery, late ack, prefetch 1" if is_agentless else "with the agent")
+        with Fleet(agent=not is_agentless, conf=conf) as fleet:
+            loop = KillLoop(fleet, WORKERS, SEED, is_agentless=is_agentless)
             loop.run(kills)
-            if not is_plain:
+            if not is_agentless:
                 loop.account()
-            lost[is_plain] = loop.nowhere()
-            for kind, count in sorted(loop.kills.items()):
-                print(f"  {kind:8} {count:3} kills, {lost[is_plain][kind]:3} messages lost")
-    print(f"messages lost in {kills} kills: {lost[False].total()} with the agent, {lost[True].total()} without")
+            lost[is_agentless] = loop.vanished()
+            for way, count in sorted(loop.kills.items()):
+                print(f"  {way:8} {count:3} kills, {lost[is_agentless][way]:3} messages gone for ever")
+    print(f"gone for ever in {kills} kills: {lost[False].total()} with the agent, {lost[True].total()} without")
 
 
 if __name__ == "__main__":

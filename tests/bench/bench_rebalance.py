@@ -16,7 +16,7 @@ from morag_queue.local.server import Server
 from morag_queue.operations.rebalance import DEPTH, plan_turn
 from tests.core.fleets import fleet, held, worker
 from tests.core.lanes_in_words import entry, waiting
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 WORKERS, ROUNDS = 1_000, 15
 KINDS = list(islice(cycle(Capability), WORKERS))
@@ -50,11 +50,11 @@ def plan_ms(snapshot: Snapshot) -> float:
     return min(took)  # what it costs; more is what else the machine does
 
 
-def stages(server: Server) -> dict[int, Stage]:
+def stages(server: Server) -> dict[int, SimulatedFleet]:
     """The same fleet twice on one server, with a small and with a large backlog."""
     built = {}
     for database, backlog in enumerate((2_000, 200_000)):
-        built[backlog] = stage = Stage(server.url_of(database))
+        built[backlog] = stage = SimulatedFleet(server.url_of(database))
         for n, kind in enumerate(KINDS):
             stage.join(f"w{n}", kind.value, slots=3)
         for level in range(1, 9):
@@ -63,7 +63,7 @@ def stages(server: Server) -> dict[int, Stage]:
     return built
 
 
-def turn_ms(built: dict[int, Stage]) -> dict[int, float]:
+def turn_ms(built: dict[int, SimulatedFleet]) -> dict[int, float]:
     """Turn by turn on each, so that whatever else the machine does hits both."""
     took: dict[int, list[float]] = {backlog: [] for backlog in built}
     for _ in range(ROUNDS):

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 FEW, MANY, TRIES = 200, 200_000, 5
 
@@ -30,7 +30,7 @@ def seconds(url: str, *args: str) -> float:
     return best
 
 
-def fill(stage: Stage, size: int) -> list[str]:
+def fill(stage: SimulatedFleet, size: int) -> list[str]:
     random = Random(size)
     ids = [str(UUID(int=random.getrandbits(128), version=4)) for _ in range(size)]
     for first in range(0, size, 5000):
@@ -41,7 +41,7 @@ def fill(stage: Stage, size: int) -> list[str]:
 def main() -> None:
     with Sandbox() as sandbox:
         server = Server(sandbox)
-        stage = Stage(server.url)
+        stage = SimulatedFleet(server.url)
         stage.join("cpu-1", slots=4)
         stage.join("gpu-1", "gpu", slots=2)
         times: dict[int, dict[str, float]] = {}

@@ -19,18 +19,18 @@ from morag_queue.core.model import Capability, QueueType
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.watch.turn import PollEvidence, step
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 WORKERS, ROUNDS, CONNECTIONS = 1_000, 15, 6
 TURN_MS, RATIO, GROWTH_MB = 150.0, 1.2, 4.0
 BACKLOGS = (2_000, 200_000)
 
 
-def stages(server: Server) -> dict[int, Stage]:
+def stages(server: Server) -> dict[int, SimulatedFleet]:
     """The same fleet twice on one server, with a small and with a large backlog; all hands of it are full."""
     built = {}
     for database, backlog in enumerate(BACKLOGS):
-        built[backlog] = stage = Stage(server.url_of(database))
+        built[backlog] = stage = SimulatedFleet(server.url_of(database))
         for n, kind in enumerate(islice(cycle(Capability), WORKERS)):
             stage.join(f"w{n}", kind.value, slots=3, client_name=f"mq.w{n}", beat_seconds=3600.0)
         for level in range(1, 9):
@@ -43,7 +43,7 @@ def stages(server: Server) -> dict[int, Stage]:
     return built
 
 
-def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
+def turns_ms(built: dict[int, SimulatedFleet]) -> dict[int, float]:
     """Turn by turn on each, so that whatever else the machine does hits both."""
     took: dict[int, list[float]] = {backlog: [] for backlog in built}
     memory = {backlog: BalancerState() for backlog in built}
@@ -56,7 +56,7 @@ def turns_ms(built: dict[int, Stage]) -> dict[int, float]:
     return {backlog: min(times) for backlog, times in took.items()}
 
 
-def looks_ms(stage: Stage, server: Server) -> float:
+def looks_ms(stage: SimulatedFleet, server: Server) -> float:
     """With as many connections as such a fleet has."""
     open_ones = [redis.Connection(port=server.port, client_name=f"mq.w{n // CONNECTIONS}") for n in range(6 * WORKERS)]
     for one in open_ones:
@@ -75,7 +75,7 @@ def looks_ms(stage: Stage, server: Server) -> float:
 
 def growth_mb(url: str, turns: int) -> float:
     """How much more memory the process has after so many turns of a small fleet, the first tenth not counted."""
-    stage = Stage(url)
+    stage = SimulatedFleet(url)
     for n in range(8):
         stage.join(f"w{n}", "cpu", slots=3)
     stage.submit(*(f"t{n}" for n in range(50)))

@@ -14,17 +14,17 @@ from morag_queue.core.model import Cordon, QueueType, Requires, WorkerStatus
 from morag_queue.core.plan import Plan, Resend, TakeBack
 from morag_queue.errors import LeaseLost
 from morag_queue.operations.apply import apply
-from tests.support.rigs import MemoryRig, RedisRig, Rig, move, outgoing
+from tests.support.broker_drivers import BrokerDriver, MemoryDriver, RedisDriver, move, outgoing_message
 
 CPU, GPU = "cpu_standard", "gpu_priority"
 
 
 @pytest.fixture(params=["memory", "redis"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+def rig(request: pytest.FixtureRequest) -> Iterator[BrokerDriver]:
     if request.param == "memory":
-        yield MemoryRig()
+        yield MemoryDriver()
     else:
-        yield RedisRig(request.getfixturevalue("valkey"))
+        yield RedisDriver(request.getfixturevalue("valkey"))
 
 
 # -- submit, observe
@@ -43,7 +43,7 @@ def test_an_open_id_is_refused_and_the_others_are_queued(rig):
 
 
 def test_submitting_the_same_message_again_queues_it_once(rig):
-    message = outgoing("a")
+    message = outgoing_message("a")
     assert [rig.broker.submit([message]), rig.broker.submit([message])] == [[True], [True]]
     assert rig.ids(CPU, 4) == ["a"]
 
@@ -284,13 +284,13 @@ def test_messages_of_any_serializer_and_compression_are_moved(rig, how):
         app.conf.task_serializer = how.get("serializer", "json")
         app.conf.task_compression = how.get("compression")
         from morag_queue.broker.celery_message import MessageBuilder
-        from tests.support import rigs
+        from tests.support import broker_drivers
 
-        usual, rigs._WIRE = rigs._WIRE, MessageBuilder(app)
+        usual, broker_drivers._WIRE = broker_drivers._WIRE, MessageBuilder(app)
         try:
             rig.submit("a", args=({"n": 1, "empty": {}},))
         finally:
-            rigs._WIRE = usual
+            broker_drivers._WIRE = usual
     (before,) = rig.messages(CPU, 4)
     body = before["body"]
     assert rig.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [MoveOutcome.MOVED]
@@ -310,7 +310,7 @@ def requeue(rig, task_id, **fields) -> RequeueRequest:
 def resend(rig, task_id) -> ResendRequest:
     """The request to send an open task again, as it was submitted."""
     seen = rig.broker.lost.records([task_id])[task_id]
-    return ResendRequest(task_id, seen, seen, outgoing(task_id).text, CPU, 4, "it was lost")
+    return ResendRequest(task_id, seen, seen, outgoing_message(task_id).text, CPU, 4, "it was lost")
 
 
 def test_a_requeued_message_is_first_in_its_lane_with_a_new_tag_and_address(rig):

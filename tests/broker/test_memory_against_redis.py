@@ -18,14 +18,14 @@ from hypothesis.stateful import (
 from morag_queue.broker.recovery import RequeueRequest
 from morag_queue.core.model import Requires
 from morag_queue.errors import LeaseLost
-from tests.support.rigs import MemoryRig, RedisRig, Rig, move
+from tests.support.broker_drivers import BrokerDriver, MemoryDriver, RedisDriver, move
 
 LANES = ["cpu_standard", "gpu_priority", "cpu_standard.w", "gpu_priority.g"]
 LEVELS = [0, 1, 4]
 lanes, levels = st.sampled_from(LANES), st.sampled_from(LEVELS)
 
 
-def requeued(rig: Rig, task_id: str, lane: str, deaths: int | None, term: str) -> list[str]:
+def requeued(rig: BrokerDriver, task_id: str, lane: str, deaths: int | None, term: str) -> list[str]:
     """Requeue a held task at its level."""
     held = next(one for one in rig.broker.observe()[0].held if one.task_id == task_id)
     request = RequeueRequest(held.tag, held.incarnation, task_id, lane, held.level, "test", deaths)
@@ -42,7 +42,7 @@ class SideBySide(RuleBasedStateMachine):
     def begin(self) -> None:
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
-        self.rigs: tuple[Rig, Rig] = (MemoryRig(), RedisRig(self.url))
+        self.rigs: tuple[BrokerDriver, BrokerDriver] = (MemoryDriver(), RedisDriver(self.url))
         self.submitted: set[str] = set()
         self.foreign = 0
         self.ended: set[str] = set()

@@ -8,14 +8,14 @@ import redis
 from morag_queue.broker.contract import MoveOutcome
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.settings import BrokerSettings, Settings
-from tests.support.rigs import RedisRig, move, outgoing
+from tests.support.broker_drivers import RedisDriver, move, outgoing_message
 
 CPU, OWN, GPU = "cpu_standard", "cpu_standard.w", "gpu_priority"
 
 
 @pytest.fixture
 def rig(valkey):
-    return RedisRig(valkey)
+    return RedisDriver(valkey)
 
 
 def everything(client: redis.Redis) -> dict[bytes, bytes]:
@@ -106,7 +106,7 @@ def test_scripts_are_loaded_again_after_a_script_flush(rig, client, moving):
 def test_moves_keep_to_the_key_prefix_and_separator(valkey, client):
     layout = BrokerSettings(global_keyprefix="app-7:", sep="::")
     broker = RedisBroker(Settings(redis_url=valkey, namespace="fleet", broker=layout))
-    broker.submit([outgoing("a"), outgoing("b", OWN)])
+    broker.submit([outgoing_message("a"), outgoing_message("b", OWN)])
     assert broker.moves.tasks([move("a", CPU, 4, GPU, 1)]) == [MoveOutcome.MOVED]
     broker.moves.lane(OWN, CPU, 4, 1)
     assert client.llen("app-7:gpu_priority::1") == client.llen("app-7:cpu_standard::4") == 1

@@ -14,7 +14,7 @@ import redis
 from morag_queue.cli import VERBS
 from morag_queue.cli.context import Environment
 from morag_queue.cli.run import run
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def join(stage: Stage) -> Iterator[Callable[..., None]]:
+def join(stage: SimulatedFleet) -> Iterator[Callable[..., None]]:
     """Register a worker. If `alive`, it has a connection in its name until the end of the test."""
     with ExitStack() as stack:
 
@@ -99,7 +99,7 @@ def join(stage: Stage) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
-def fail(stage: Stage) -> Callable[..., None]:
+def fail(stage: SimulatedFleet) -> Callable[..., None]:
     """Submit a task, run it on cpu-1 and let it fail."""
 
     def run_and_fail(task_id: str, error: str = "ValueError: no") -> None:

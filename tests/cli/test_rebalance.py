@@ -5,19 +5,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 CPU = "cpu_standard"
 
 
-def strand(stage: Stage, *task_ids: str, worker: str = "gone") -> None:
+def strand(stage: SimulatedFleet, *task_ids: str, worker: str = "gone") -> None:
     """Pin tasks to a worker that then shuts down."""
     stage.join(worker)
     stage.submit(*task_ids, worker=worker)
     stage.client.hset(stage.keys.beats, worker, json.dumps({"at": stage.broker.now(), "stopped": True}))
 
 
-def starve(stage: Stage, *task_ids: str, hours: float = 3.0) -> None:
+def starve(stage: SimulatedFleet, *task_ids: str, hours: float = 3.0) -> None:
     """Queue tasks that have waited longer than the maximum of NORMAL, and a worker that serves them."""
     stage.join("cpu-1", slots=4)
     now = stage.broker.now

@@ -12,7 +12,7 @@ from morag_queue.cli.run import build_group
 from morag_queue.core.model import Capability
 from morag_queue.errors import SourceError
 from morag_queue.local.account import account
-from morag_queue.local.demo import Outcome
+from morag_queue.local.demo import DemoResult
 from morag_queue.operations.submit_rows import RowFailure
 from morag_queue.view.answers import ANSWERS, WITHOUT, answer_of
 from morag_queue.view.output import plain
@@ -158,7 +158,7 @@ def test_the_lines_of_watch_match_the_schema(fleet):
 def test_the_outcome_of_the_demo_matches_its_schema():
     tasks = account(["a", "b", "c"], ["a", "b", "c"], ["a", "a", "b"], ["tag"])
     failed = (RowFailure.of(0, "gone.txt", SourceError("gone.txt does not exist")),)
-    outcome = Outcome(tasks, {"URGENT": 1.5}, "worker-1", ("a",), failed, 20.0)
+    outcome = DemoResult(tasks, {"URGENT": 1.5}, "worker-1", ("a",), failed, 20.0)
     assert_matches_schema(plain(outcome.as_json()), "demo")
 
 

@@ -1,4 +1,4 @@
-"""A fleet whose workers run `tests.e2e.app`, with tasks that the ledger knows."""
+"""A fleet whose workers run `tests.e2e.app`, and tasks with ledger entries."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ APP = "tests.e2e.app"
 
 
 class AgentFleet(Fleet):
-    """`start_worker` runs the tasks of `tests.e2e.app`; beats come often."""
+    """`start_worker` runs `tests.e2e.app`, with a heartbeat every 0.2 s."""
 
     def __init__(self, *, env: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "0.2", **(env or {})}, **more)
@@ -32,7 +32,7 @@ class AgentFleet(Fleet):
         return super().start_worker(name, capability, app=app, **more)
 
     def submit(self, task: str, *args: Any, lane: str = "cpu_standard", level: int = 4) -> str:
-        """Queues one task with its ledger entry, as `submit` does. Returns its id."""
+        """Queue one task with its ledger entry, as `submit` does; return its id."""
         queue = lanes.queue_of(lane)
         assert queue is not None
         entry = TaskQueueEntry(
@@ -56,7 +56,7 @@ class AgentFleet(Fleet):
         return str(json.loads(self.redis.get(self.keys.task(task_id)) or "{}").get("state", "unknown"))
 
     def until_states(self, expected: dict[str, str], seconds: float = 30) -> None:
-        """Until each task (by id) is in that state of the ledger."""
+        """Wait until each task (by id) has that state in the ledger."""
         until(
             lambda: all(self.state(task) == wanted for task, wanted in expected.items()),
             seconds,
@@ -68,14 +68,15 @@ class AgentFleet(Fleet):
         until(
             lambda: wanted <= self.counts("start").keys(),
             seconds,
-            lambda: f"never started: {wanted - self.counts('start').keys()}; {self.where()}",
+            lambda: f"did not start: {wanted - self.counts('start').keys()}; {self.where()}",
         )
 
-    def until_empty(self, seconds: float = 20) -> None:
-        """Until nothing is in any hand."""
-        until(lambda: self.in_flight() == (0, 0, 0), seconds, lambda: f"still in hand: {self.where()}")
+    def until_nothing_is_unacked(self, seconds: float = 20) -> None:
+        """Wait until no worker holds a message."""
+        until(lambda: self.unacked_counts() == (0, 0, 0), seconds, lambda: f"still unacked: {self.where()}")
 
-    def in_flight(self) -> tuple[int, int, int]:
+    def unacked_counts(self) -> tuple[int, int, int]:
+        """Return the sizes of `unacked`, `unacked_index` and `held`."""
         k = self.keys
         return self.redis.hlen(k.unacked), self.redis.zcard(k.unacked_index), self.redis.hlen(k.held)
 
@@ -85,8 +86,8 @@ class AgentFleet(Fleet):
     def client_name(self, worker: str) -> str:
         return str(json.loads(self.redis.hget(self.keys.workers, worker))["client_name"])
 
-    def cut(self, worker: str) -> int:
-        """Closes the worker's connections to the broker. Returns how many."""
+    def close_connections(self, worker: str) -> int:
+        """Close the worker's connections to the broker; return their number."""
         name = self.client_name(worker)
         mine = [one["id"] for one in self.redis.client_list() if one["name"] == name]
         return sum(self.redis.client_kill_filter(_id=number) for number in mine)
@@ -97,8 +98,8 @@ class AgentFleet(Fleet):
 
 
 @pytest.fixture
-def make_agents(make_fleet: Callable[..., Any]) -> Callable[..., AgentFleet]:
-    """As `make_fleet`, of `AgentFleet`."""
+def make_agent_fleet(make_fleet: Callable[..., Any]) -> Callable[..., AgentFleet]:
+    """Like `make_fleet`, for `AgentFleet`."""
 
     def make(**options: Any) -> AgentFleet:
         fleet: AgentFleet = make_fleet(kind=AgentFleet, **options)

@@ -13,27 +13,27 @@ WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]
 
 
-def runs_and_comes_back(fleet: AgentFleet) -> None:
+def assert_reconnects(fleet: AgentFleet) -> None:
     sent = [fleet.submit("t.add", 1, 1) for _ in range(5)]
     fleet.until_ran(sent)
-    assert fleet.cut(WORKER) > 0
+    assert fleet.close_connections(WORKER) > 0
     sent += [fleet.submit("t.add", 1, 1) for _ in range(5)]
     fleet.until_ran(sent)
-    fleet.until_empty()
+    fleet.until_nothing_is_unacked()
     assert not fleet.account(sent).lost
 
 
-def test_a_worker_on_a_unix_socket(make_agents: Make) -> None:
-    with tempfile.TemporaryDirectory() as short:  # a socket's path must not be long
+def test_a_worker_reconnects_through_a_unix_socket(make_agent_fleet: Make) -> None:
+    with tempfile.TemporaryDirectory() as short:  # a path of a Unix socket is limited to 107 bytes
         socket = Path(short, "valkey.sock")
-        fleet = make_agents(config={"unixsocket": str(socket)})
+        fleet = make_agent_fleet(config={"unixsocket": str(socket)})
         fleet.start_worker(WORKER, env={"REDIS_URL": f"redis+socket://{socket}"})
 
-        runs_and_comes_back(fleet)
+        assert_reconnects(fleet)
 
 
-def test_a_worker_behind_a_sentinel(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_a_worker_reconnects_through_a_sentinel(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
     port = _free_port()
     conf = fleet.dir / "sentinel.conf"
     conf.write_text(
@@ -46,4 +46,4 @@ def test_a_worker_behind_a_sentinel(make_agents: Make) -> None:
 
     fleet.start_worker(WORKER, env={"REDIS_URL": url, "TEST_APP_CONF": json.dumps(app_conf)})
 
-    runs_and_comes_back(fleet)
+    assert_reconnects(fleet)

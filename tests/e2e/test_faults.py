@@ -1,4 +1,4 @@
-"""What breaks around a worker: its connections, the server, its name, its own death. Each test prints the account."""
+"""Faults around a worker: lost connections, server failures, fencing, and its death. Each test prints the account."""
 
 import json
 import signal
@@ -17,9 +17,9 @@ WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]
 
 
-def nothing_is_lost(fleet: AgentFleet, sent: list[str], may_run_twice: set[str] | None = None) -> None:
+def assert_nothing_lost(fleet: AgentFleet, sent: list[str], may_run_twice: set[str] | None = None) -> None:
     fleet.until_ran(sent)
-    fleet.until_empty()
+    fleet.until_nothing_is_unacked()
     account = fleet.account(sent)
     assert not account.lost, account.lost
     assert not account.stuck, account.stuck
@@ -27,122 +27,159 @@ def nothing_is_lost(fleet: AgentFleet, sent: list[str], may_run_twice: set[str] 
 
 
 @pytest.mark.slow
-def test_workers_killed_in_a_tight_loop_lose_nothing(make_fleet: Callable[..., Fleet]) -> None:
-    """`tests.bench.bench_kills` does it longer, with stock Celery beside it."""
+def test_workers_killed_in_a_tight_loop_lose_no_task(make_fleet: Callable[..., Fleet]) -> None:
+    """`tests.bench.bench_kills` runs longer and compares stock Celery."""
     fleet = make_fleet()
     loop = KillLoop(fleet, workers=6, seed=1)
 
     loop.run(kills=18)
 
     account = loop.account()
-    assert (account.lost, account.unexpected, loop.nowhere().total()) == (frozenset(), frozenset(), 0)
+    assert (account.lost, account.unexpected, loop.vanished().total()) == (frozenset(), frozenset(), 0)
     until(lambda: not loop.account().stuck, 10, lambda: f"stuck: {loop.account().stuck}")
 
 
 @pytest.mark.parametrize("fault", ["blip", "restart"])
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_a_worker_comes_back_with_all_it_had(pool: str, fault: str, make_agents: Make) -> None:
-    fleet = make_agents(persist=True, conf={"worker_prefetch_multiplier": 3})
+def test_a_worker_reconnects_after_a_fault_and_loses_no_task(pool: str, fault: str, make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet(persist=True, conf={"worker_prefetch_multiplier": 3})
     fleet.start_worker(WORKER, options=("-P", pool))
-    running = fleet.submit("t.hold", str(fleet.gate()), level=0)
+    running = fleet.submit("t.hold", str(fleet.release_file()), level=0)
     fleet.until_started(running)
     waiting = [fleet.submit("t.add", 1, number) for number in range(6)]
-    if pool != "solo":  # it takes no more while it works
-        until(lambda: fleet.in_flight()[0] == 3, 10, lambda: f"nothing was prefetched: {fleet.where()}")
+    if pool != "solo":  # it reserves nothing while it runs a task
+        until(lambda: fleet.unacked_counts()[0] == 3, 10, lambda: f"nothing was prefetched: {fleet.where()}")
 
     if fault == "blip":
-        assert fleet.cut(WORKER) > 0
+        assert fleet.close_connections(WORKER) > 0
     else:
         fleet.server.kill()
         fleet.server.start()
-    if pool == "prefork":  # its process is stopped, and it starts again
+    if pool == "prefork":  # Celery stops its process, and the task starts again
         until(lambda: fleet.counts("start")[running] == 2, 20, lambda: f"not started again: {fleet.where()}")
-    fleet.gate().touch()
+    fleet.release_file().touch()
 
-    nothing_is_lost(fleet, [running, *waiting])
+    assert_nothing_lost(fleet, [running, *waiting])
     assert fleet.counts("start")[running] == (2 if pool == "prefork" else 1), running
     fleet.until_states(dict.fromkeys([running, *waiting], "completed"))
 
 
-def test_a_worker_registers_again_when_the_registry_is_lost(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_a_worker_registers_again_after_the_registry_is_lost(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
     fleet.start_worker(WORKER)
 
     fleet.redis.flushall()
 
     until(lambda: fleet.redis.hget(fleet.keys.beats, WORKER), 10, "it did not register again")
     sent = [fleet.submit("t.add", 1, number) for number in range(5)]
-    nothing_is_lost(fleet, sent)
+    assert_nothing_lost(fleet, sent)
     assert fleet.redis.hget(fleet.keys.workers, WORKER)
 
 
-def test_a_fenced_worker_gives_up_what_it_has_and_comes_back_as_another(make_agents: Make) -> None:
-    fleet = make_agents(conf={"worker_prefetch_multiplier": 2})
+def test_a_fenced_worker_drops_its_messages_and_returns_as_a_new_incarnation(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet(conf={"worker_prefetch_multiplier": 2})
     fleet.start_worker(WORKER)
     before = fleet.incarnation(WORKER)
-    running = fleet.submit("t.hold", str(fleet.gate()), level=0)
+    running = fleet.submit("t.hold", str(fleet.release_file()), level=0)
     fleet.until_started(running)
     waiting = fleet.submit("t.add", 1, 1)
-    until(lambda: fleet.in_flight()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.unacked_counts()[0] == 2, 10, lambda: f"not reserved: {fleet.where()}")
 
     fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
     assert fleet.registry.take_back(WORKER, before) == 2
 
     until(lambda: fleet.incarnation(WORKER) not in (before, "fenced"), 20, fleet.log(WORKER))
-    fleet.gate().touch()
-    nothing_is_lost(fleet, [running, waiting])
+    fleet.release_file().touch()
+    assert_nothing_lost(fleet, [running, waiting])
 
 
-def test_a_zombie_runs_nothing_that_was_taken_from_it_and_destroys_nothing(make_agents: Make) -> None:
-    fleet = make_agents(conf={"worker_prefetch_multiplier": 2})
+def test_a_fenced_worker_that_wakes_neither_runs_requeued_tasks_nor_settles_them(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet(conf={"worker_prefetch_multiplier": 2})
     fleet.start_worker(WORKER)
-    zombie = fleet.incarnation(WORKER)
-    running = fleet.submit("t.hold", str(fleet.gate()), level=0)
+    fenced = fleet.incarnation(WORKER)
+    running = fleet.submit("t.hold", str(fleet.release_file()), level=0)
     fleet.until_started(running)
-    waiting = fleet.submit("t.hold", str(fleet.gate("other")))
-    until(lambda: fleet.in_flight()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+    waiting = fleet.submit("t.hold", str(fleet.release_file("other")))
+    until(lambda: fleet.unacked_counts()[0] == 2, 10, lambda: f"not reserved: {fleet.where()}")
 
     fleet.kill(WORKER, signal.SIGSTOP)
     fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
-    assert fleet.registry.take_back(WORKER, zombie) == 2
+    assert fleet.registry.take_back(WORKER, fenced) == 2
     fleet.start_worker("worker-cpu-2", concurrency=2)
     until(lambda: fleet.counts("start")[waiting] == 1, 10, lambda: f"not started: {fleet.where()}")
-    fleet.until_beat_is_overdue(WORKER, 0.2)
-    fleet.gate().touch()  # the zombie's process of the pool ends its task as soon as it wakes
+    fleet.release_file().touch()  # the fenced worker's pool process ends its task as soon as it wakes
     fleet.kill(WORKER, signal.SIGCONT)
-    until(lambda: fleet.incarnation(WORKER) not in (zombie, "fenced"), 20, lambda: fleet.log(WORKER))
-    assert fleet.in_flight()[0] >= 1, "the new owner's record was destroyed"
-    fleet.gate("other").touch()
+    until(lambda: fleet.incarnation(WORKER) not in (fenced, "fenced"), 20, lambda: fleet.log(WORKER))
+    assert fleet.unacked_counts()[0] >= 1, "the new owner's record was destroyed"
+    fleet.release_file("other").touch()
 
-    nothing_is_lost(fleet, [running, waiting], may_run_twice={running})
+    assert_nothing_lost(fleet, [running, waiting], may_run_twice={running})
     assert fleet.counts("start")[waiting] == 1, waiting
 
 
-def test_a_task_longer_than_the_visibility_timeout_starts_once(make_agents: Make) -> None:
+def reserve_behind_a_task(fleet: AgentFleet) -> list[str]:
+    """Reserve two tasks that start when a task ends; it ends during the pause."""
+    running = fleet.submit("t.nap", 1, level=0)
+    fleet.until_started(running)
+    reserved = [fleet.submit("t.later") for _ in range(2)]
+    until(lambda: fleet.unacked_counts()[0] == 3, 10, lambda: f"not reserved: {fleet.where()}")
+    return reserved
+
+
+def reserve_for_later(fleet: AgentFleet) -> list[str]:
+    """Reserve two tasks that are due during the pause."""
+    reserved = [fleet.send("cpu_standard", task="t.later", countdown=2) for _ in range(2)]
+    until(lambda: fleet.unacked_counts()[0] == 2, 10, lambda: f"not reserved: {fleet.where()}")
+    return reserved
+
+
+@pytest.mark.parametrize("reserve", [reserve_behind_a_task, reserve_for_later])
+def test_a_worker_fenced_during_a_short_pause_starts_no_reserved_task_when_it_wakes(
+    reserve: Callable[[AgentFleet], list[str]], make_agent_fleet: Make
+) -> None:
+    """The pause is shorter than the heartbeat interval, so no heartbeat reports the fence in time."""
+    fleet = make_agent_fleet(conf={"worker_prefetch_multiplier": 3}, env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "60"})
+    fleet.start_worker(WORKER)
+    fenced = fleet.incarnation(WORKER)
+    reserved = reserve(fleet)
+
+    fleet.kill(WORKER, signal.SIGSTOP)
+    fleet.redis.hset(fleet.keys.incarnations, WORKER, "fenced")
+    assert fleet.registry.take_back(WORKER, fenced) >= len(reserved)
+    fleet.start_worker("worker-cpu-2")
+    fleet.until_ran(reserved)
+    fleet.kill(WORKER, signal.SIGCONT)
+    until(lambda: fleet.incarnation(WORKER) not in (fenced, "fenced"), 20, lambda: fleet.log(WORKER))
+
+    fleet.until_nothing_is_unacked()
+    assert {fleet.counts("start")[task] for task in reserved} == {1}
+
+
+def test_a_task_longer_than_the_visibility_timeout_starts_once(make_agent_fleet: Make) -> None:
     options = {"visibility_timeout": 1, "unacked_restore_interval": 0.2, "unacked_restore_throttle": 1}
-    fleet = make_agents(conf={"broker_transport_options": options, "worker_prefetch_multiplier": 2})
+    fleet = make_agent_fleet(conf={"broker_transport_options": options, "worker_prefetch_multiplier": 2})
     for name, pool in ((WORKER, "prefork"), ("worker-cpu-2", "solo")):
         fleet.start_worker(name, options=("-P", pool))
     eta = fleet.send("cpu_standard", task="t.later", level=0, countdown=6)
-    until(lambda: fleet.in_flight()[0] == 1, 10, lambda: f"not in hand: {fleet.where()}")
-    sent = [fleet.submit("t.hold", str(fleet.gate())) for _ in range(3)]
-    until(lambda: fleet.in_flight()[0] == 4, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.unacked_counts()[0] == 1, 10, lambda: f"not reserved: {fleet.where()}")
+    sent = [fleet.submit("t.hold", str(fleet.release_file())) for _ in range(3)]
+    until(lambda: fleet.unacked_counts()[0] == 4, 10, lambda: f"not reserved: {fleet.where()}")
     taken = dict(fleet.redis.zrange(fleet.keys.unacked_index, 0, -1, withscores=True))
 
     def touched() -> float:
         now = dict(fleet.redis.zrange(fleet.keys.unacked_index, 0, -1, withscores=True))
-        assert now.keys() == taken.keys(), "one was handed out again"
+        assert now.keys() == taken.keys(), "a message was delivered again"
         return min(now[tag] - taken[tag] for tag in taken)
 
     until(lambda: touched() > 3, 20, "not kept alive for three timeouts")
-    fleet.gate().touch()
+    fleet.release_file().touch()
 
-    nothing_is_lost(fleet, [*sent, eta])
+    assert_nothing_lost(fleet, [*sent, eta])
     assert set(fleet.counts("start").values()) == {1}
 
 
-def test_a_second_live_worker_of_that_name_is_refused_and_a_dead_ones_successor_is_not(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_a_worker_name_is_refused_while_its_owner_lives_and_accepted_after_its_death(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
     first = fleet.start_worker(WORKER)
     del fleet.workers[WORKER]
 
@@ -154,11 +191,11 @@ def test_a_second_live_worker_of_that_name_is_refused_and_a_dead_ones_successor_
     first.kill()
     first.wait()
     fleet.start_worker(WORKER)
-    nothing_is_lost(fleet, [fleet.submit("t.add", 1, 1)])
+    assert_nothing_lost(fleet, [fleet.submit("t.add", 1, 1)])
 
 
-def test_scripts_flushed_and_connections_cut_under_load_lose_nothing(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_flushed_scripts_and_closed_connections_under_load_lose_no_task(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
     fleet.start_worker(WORKER, concurrency=2)
     sent: list[str] = []
 
@@ -166,28 +203,28 @@ def test_scripts_flushed_and_connections_cut_under_load_lose_nothing(make_agents
         sent += [fleet.submit("t.add", 1, 1) for _ in range(30)]
         fleet.redis.script_flush()
         if number % 3 == 0:
-            fleet.cut(WORKER)
+            fleet.close_connections(WORKER)
         fleet.until_ran(sent[: 20 * number])
 
-    nothing_is_lost(fleet, sent, may_run_twice=set(sent))
+    assert_nothing_lost(fleet, sent, may_run_twice=set(sent))
 
 
-def test_where_the_server_grants_no_tracking_an_idle_worker_asks_often(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_an_idle_worker_polls_if_the_server_denies_client_tracking(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
     fleet.redis.acl_setuser("default", enabled=True, nopass=True, commands=["-client|tracking"])
     fleet.start_worker(WORKER)
     sent = [fleet.submit("t.add", 1, 1)]
     fleet.until_ran(sent)
-    fleet.until_empty()
+    fleet.until_nothing_is_unacked()
 
     sent.append(fleet.submit("t.add", 1, 1))
 
-    nothing_is_lost(fleet, sent)
+    assert_nothing_lost(fleet, sent)
     assert "Unrecoverable" not in fleet.log(WORKER)
 
 
-def test_a_worker_waits_for_a_server_that_is_down_and_registers_then(make_agents: Make) -> None:
-    fleet = make_agents(persist=True)
+def test_a_worker_waits_for_a_server_that_is_down_and_then_registers(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet(persist=True)
     fleet.server.kill()
     fleet.start_worker(WORKER, wait=False)
     until(lambda: "Cannot connect to" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
@@ -195,48 +232,48 @@ def test_a_worker_waits_for_a_server_that_is_down_and_registers_then(make_agents
     fleet.server.start()
 
     fleet.wait_for(WORKER)
-    nothing_is_lost(fleet, [fleet.submit("t.add", 1, 1)])
+    assert_nothing_lost(fleet, [fleet.submit("t.add", 1, 1)])
 
 
-def test_a_cold_shutdown_puts_back_what_ran(make_agents: Make) -> None:
-    fleet = make_agents(conf={"worker_prefetch_multiplier": 2})
+def test_a_cold_shutdown_requeues_running_tasks(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet(conf={"worker_prefetch_multiplier": 2})
     process = fleet.start_worker(WORKER)
-    sent = [fleet.submit("t.hold", str(fleet.gate())) for _ in range(2)]
+    sent = [fleet.submit("t.hold", str(fleet.release_file())) for _ in range(2)]
     fleet.until_started(sent[0])
-    until(lambda: fleet.in_flight()[0] == 2, 10, lambda: f"not in hand: {fleet.where()}")
+    until(lambda: fleet.unacked_counts()[0] == 2, 10, lambda: f"not reserved: {fleet.where()}")
 
     process.send_signal(signal.SIGQUIT)
     process.wait(30)
     del fleet.workers[WORKER]
 
-    assert fleet.in_flight() == (0, 0, 0), fleet.where()
+    assert fleet.unacked_counts() == (0, 0, 0), fleet.where()
     fleet.start_worker("worker-cpu-2")
-    fleet.gate().touch()
-    nothing_is_lost(fleet, sent)
+    fleet.release_file().touch()
+    assert_nothing_lost(fleet, sent)
 
 
-Hostile: dict[str, Any] = {
+HOSTILE_MESSAGES: dict[str, Any] = {
     "text": "hello",
     "a control character": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "\x01", "task": "t.add"}, '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "no number": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h1", "task": "t.add", "retries": +1}, '
+    "an invalid number": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h1", "task": "t.add", "retries": +1}, '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "no base64": '{"body": "a", "headers": {"id": "h2", "task": "t.add"}, '
+    "invalid base64": '{"body": "a", "headers": {"id": "h2", "task": "t.add"}, '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
     "a list for headers": '{"body": "W1tdLCB7fSwge31d", "headers": [1], '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
     "no content type": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h3", "task": "t.add"}, '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "an odd priority": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h4", "task": "t.add"}, '
+    "an invalid priority": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h4", "task": "t.add"}, '
     '"properties": {"delivery_tag": "x", "priority": "high", "delivery_info": 7}}',
-    "no task's name": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h6", "task": []}, '
+    "a list for the task name": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h6", "task": []}, '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
     "arguments of another shape": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h7", "task": "t.add"}, '
     '"properties": {"delivery_tag": "x"}}',
-    "odd limits": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h8", "task": "t.add", "timelimit": 7}, '
+    "invalid time limits": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h8", "task": "t.add", "timelimit": 7}, '
     '"content-type": "application/json", "content-encoding": "utf-8", '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "odd stamps": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h9", "task": "t.add", "stamped_headers": [[]], '
+    "invalid stamps": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h9", "task": "t.add", "stamped_headers": [[]], '
     '"stamps": 7}, "content-type": "application/json", "content-encoding": "utf-8", '
     '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
     "an id that is a list": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": [], "task": "t.add"}, '
@@ -247,11 +284,11 @@ Hostile: dict[str, Any] = {
 }
 
 
-def test_hostile_messages_do_not_stop_a_worker(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_malformed_messages_do_not_stop_a_worker(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
     lane = fleet.keys.list("cpu_standard", 4)
     sent = []
-    for raw in Hostile.values():
+    for raw in HOSTILE_MESSAGES.values():
         fleet.redis.lpush(lane, raw)
         sent.append(fleet.submit("t.add", 1, 1))
     fleet.redis.lpush(lane, b"\xff\xfe")
@@ -276,22 +313,25 @@ def read_only(fleet: AgentFleet) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("waiting", [0, 20])
 @pytest.mark.parametrize("fault", [out_of_memory, read_only])
-def test_a_server_that_refuses_to_write_costs_no_message_and_no_worker(
-    fault: Any, waiting: int, make_agents: Make
+def test_a_server_that_refuses_writes_costs_no_task_and_no_worker(
+    fault: Any, waiting: int, make_agent_fleet: Make
 ) -> None:
-    fleet = make_agents(persist=True)
+    fleet = make_agent_fleet(persist=True)
     process = fleet.start_worker(WORKER)
-    sent = [fleet.submit("t.hold", str(fleet.gate()), level=0), *(fleet.submit("t.add", 1, 1) for _ in range(waiting))]
+    sent = [
+        fleet.submit("t.hold", str(fleet.release_file()), level=0),
+        *(fleet.submit("t.add", 1, 1) for _ in range(waiting)),
+    ]
     fleet.until_started(sent[0])
 
-    cure = fault(fleet)
-    fleet.gate().touch()
+    repair = fault(fleet)
+    fleet.release_file().touch()
     if fault is out_of_memory:
         fleet.until_ran(sent)
     else:
         until(lambda: "Couldn't ack" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
-    cure()
+    repair()
 
-    nothing_is_lost(fleet, sent, may_run_twice={sent[0]})
+    assert_nothing_lost(fleet, sent, may_run_twice={sent[0]})
     assert process.poll() is None, fleet.log(WORKER)
-    assert not fleet.redis.hlen(fleet.keys.cordons), "it is no fault of the worker's"
+    assert not fleet.redis.hlen(fleet.keys.cordons), "a refused write must not cordon the worker"

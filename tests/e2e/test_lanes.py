@@ -1,4 +1,4 @@
-"""Which lanes a worker reads, and in which order it takes what lies there."""
+"""The lanes that a worker reads, and the order in which it takes their tasks."""
 
 import json
 from collections.abc import Callable
@@ -23,26 +23,28 @@ def options_of(keys: Keys) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("keys", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_busy_worker_takes_level_before_lane_and_own_before_shared(keys: Keys, make_agents: Make) -> None:
-    """In each layout of keys, and while the pool replaces its process on the way."""
-    fleet = make_agents(conf={"broker_transport_options": options_of(keys), "worker_max_tasks_per_child": 9})
+def test_a_busy_worker_takes_tasks_by_level_first_and_its_own_lanes_before_shared_ones(
+    keys: Keys, make_agent_fleet: Make
+) -> None:
+    """In each layout of keys, and although the pool replaces its process in between."""
+    fleet = make_agent_fleet(conf={"broker_transport_options": options_of(keys), "worker_max_tasks_per_child": 9})
     fleet.keys = fleet._keys = keys
     fleet.start_worker(WORKER)
-    first = fleet.submit("t.hold", str(fleet.gate()))
+    first = fleet.submit("t.hold", str(fleet.release_file()))
     fleet.until_started(first)
     lanes = [f"cpu_standard.{WORKER}", f"cpu_batch.{WORKER}", "cpu_standard", "cpu_batch"]
     places = [(level, place) for level in (0, 2, 5, 9) for place in range(len(lanes))]
     shuffled = Random(3).sample(places, len(places))
     sent = {fleet.submit("t.later", lane=lanes[place], level=level): (level, place) for level, place in shuffled}
 
-    fleet.gate().touch()
+    fleet.release_file().touch()
 
     fleet.until_ran([first, *sent])
     started = [one["task"] for one in fleet.events("start")]
     assert [sent[task] for task in started if task in sent] == sorted(places)
     assert set(fleet.counts().values()) == {1}
     assert len({one["pid"] for one in fleet.events("start")}) == 2, "the process of the pool was not replaced"
-    fleet.until_empty()
+    fleet.until_nothing_is_unacked()
 
 
 @pytest.mark.parametrize(
@@ -53,10 +55,10 @@ def test_a_busy_worker_takes_level_before_lane_and_own_before_shared(keys: Keys,
         ("cpu_batch,mine", {"cpu_batch"}),
     ],
 )
-def test_a_worker_reads_its_own_lanes_and_those_that_it_is_told_to(
-    selected: str | None, served: set[str], make_agents: Make
+def test_a_worker_reads_its_own_lanes_and_the_selected_queues(
+    selected: str | None, served: set[str], make_agent_fleet: Make
 ) -> None:
-    fleet = make_agents()
+    fleet = make_agent_fleet()
     fleet.start_worker(WORKER, options=("-Q", selected) if selected else ())
 
     assert set(json.loads(fleet.redis.hget(fleet.keys.workers, WORKER))["queues"]) == served
@@ -68,26 +70,26 @@ def test_a_worker_reads_its_own_lanes_and_those_that_it_is_told_to(
         sent.append(fleet.send("mine", task="t.later"))
 
     fleet.until_ran(sent)
-    assert not fleet.counts().keys() & set(left), "it took what it is not to read"
+    assert not fleet.counts().keys() & set(left), "it read a queue that was not selected"
 
 
-def test_a_queue_that_this_kind_of_worker_does_not_serve_is_refused(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_a_worker_refuses_to_start_for_a_queue_that_its_capability_does_not_serve(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
 
     with pytest.raises(MoragQueueError, match=f"{WORKER} is a cpu worker and does not serve gpu_priority: remove it"):
         fleet.start_worker(WORKER, options=("-Q", "gpu_priority,cpu_batch"))
 
 
-def test_a_pool_that_the_claim_cannot_work_with_is_refused(make_agents: Make) -> None:
+def test_a_worker_refuses_to_start_with_an_unsupported_pool(make_agent_fleet: Make) -> None:
     pytest.importorskip("gevent")
-    fleet = make_agents()
+    fleet = make_agent_fleet()
 
     with pytest.raises(MoragQueueError, match="the gevent pool is not supported"):
         fleet.start_worker(WORKER, options=("-P", "gevent"))
 
 
-def test_cordoned_paused_and_back_an_idle_worker_hears_of_it(make_agents: Make) -> None:
-    fleet = make_agents()
+def test_an_idle_worker_obeys_a_cordon_and_a_pause_and_resumes_after_them(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet()
     fleet.start_worker(WORKER)
     fleet.redis.hset(fleet.keys.cordons, WORKER, json.dumps({"state": "cordoned"}))
     fleet.redis.sadd(fleet.keys.paused, "cpu_batch")
@@ -100,11 +102,11 @@ def test_cordoned_paused_and_back_an_idle_worker_hears_of_it(make_agents: Make) 
     fleet.redis.hdel(fleet.keys.cordons, WORKER)
     fleet.redis.srem(fleet.keys.paused, "cpu_batch")
     fleet.until_ran(kept)
-    until(lambda: fleet.in_flight() == (0, 0, 0), 10, lambda: str(fleet.where()))
+    until(lambda: fleet.unacked_counts() == (0, 0, 0), 10, lambda: str(fleet.where()))
 
 
-def test_a_beat_carries_the_workers_clock_and_its_record_whether_it_prefetches(make_agents: Make) -> None:
-    fleet = make_agents(conf={"worker_disable_prefetch": True})
+def test_the_heartbeat_contains_the_clock_and_the_record_the_prefetch_setting(make_agent_fleet: Make) -> None:
+    fleet = make_agent_fleet(conf={"worker_disable_prefetch": True})
     fleet.start_worker(WORKER)
     beat = json.loads(fleet.redis.hget("mq:beats", WORKER))
     assert beat["clock"] == pytest.approx(beat["at"], abs=60)

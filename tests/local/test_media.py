@@ -1,4 +1,4 @@
-"""The demo's own media."""
+"""The generated media of the demo."""
 
 import filecmp
 from collections import Counter
@@ -11,7 +11,7 @@ from morag_queue.local.media import make_media
 from morag_queue.probe import probe_many
 
 
-def test_media_are_what_their_names_say_and_of_every_kind(tmp_path: Path) -> None:
+def test_generated_media_match_their_extensions_and_cover_every_content_type(tmp_path: Path) -> None:
     sources = make_media(tmp_path)
     found = list(probe_many(sources, workers=1))
 
@@ -22,7 +22,7 @@ def test_media_are_what_their_names_say_and_of_every_kind(tmp_path: Path) -> Non
     assert set(kinds) == set(ContentType)
 
 
-def test_the_same_seed_makes_the_same_media_and_another_makes_others(tmp_path: Path) -> None:
+def test_generated_media_depend_only_on_the_seed(tmp_path: Path) -> None:
     one, same, other = (tmp_path / name for name in ("one", "same", "other"))
     make_media(one, 7)
     make_media(same, 7)

@@ -1,4 +1,4 @@
-"""`worker`: a worker for people without an app, and what it does with a file."""
+"""The `worker` command, and the work that its tasks do on a file."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def sandbox() -> Iterator[Sandbox]:
         yield made
 
 
-def test_worker_takes_its_settings_from_flags_and_processes_a_file(
+def test_worker_command_uses_its_flags_and_processes_a_file(
     valkey: str, client: redis.Redis, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     config = tmp_path / "fleet.toml"
@@ -59,7 +59,7 @@ def test_worker_takes_its_settings_from_flags_and_processes_a_file(
     assert worker.wait(30) == 0
 
 
-def test_worker_says_at_once_that_the_broker_is_not_there() -> None:
+def test_worker_command_exits_at_once_if_the_broker_is_unreachable() -> None:
     done = subprocess.run(
         [*COMMAND, "worker", "--redis-url", "redis://:secret@127.0.0.1:1/0"], capture_output=True, text=True, timeout=30
     )
@@ -69,7 +69,7 @@ def test_worker_says_at_once_that_the_broker_is_not_there() -> None:
     assert "secret" not in done.stderr
 
 
-def test_a_text_is_hashed_and_its_words_counted_over_the_chunks_of_reading(
+def test_a_text_is_hashed_and_its_words_are_counted_across_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("morag_queue.local.work._CHUNK", 4)
@@ -84,7 +84,7 @@ def test_a_text_is_hashed_and_its_words_counted_over_the_chunks_of_reading(
     ).stdout.split()[0]  # fmt: skip
 
 
-def test_a_url_is_not_visited() -> None:
+def test_a_url_is_not_fetched() -> None:
     assert work_on("https://example.org/a", "web")[0] == {
         "source": "https://example.org/a", "content_type": "web", "visited": False,
     }  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_url_is_not_visited() -> None:
     ("name", "capability", "seconds"),
     [("a.wav", Capability.GPU, 2.0), ("a.wav", Capability.CPU, 20.0), ("a.txt", Capability.CPU, 10.0)],
 )
-def test_simulated_time_is_that_of_the_kind_of_worker(
+def test_simulated_time_depends_on_the_capability_of_the_worker(
     name: str, capability: Capability, seconds: float, tmp_path: Path
 ) -> None:
     path = tmp_path / name

@@ -9,7 +9,7 @@ from celery import Celery
 
 from morag_queue import route_task
 from morag_queue.service import producer
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 FILE_TASK = "morag.worker.process_file_task"
 WEB_TASK = "morag.worker.process_web_page_task"
@@ -29,7 +29,7 @@ def app(valkey: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     producer._producer.cache_clear()
 
 
-def waiting(stage: Stage) -> dict[str, dict[str, Any]]:
+def waiting(stage: SimulatedFleet) -> dict[str, dict[str, Any]]:
     """The only message of each Redis list."""
     return {
         key.decode().partition("\x06\x16")[0]: json.loads(stage.client.lindex(key, 0))
@@ -37,7 +37,7 @@ def waiting(stage: Stage) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_task_of_morag_goes_to_the_queue_that_meets_its_requirements(app: Celery, stage: Stage) -> None:
+def test_a_task_of_morag_goes_to_the_queue_that_meets_its_requirements(app: Celery, stage: SimulatedFleet) -> None:
     app.send_task(WEB_TASK, (PAGE, {}))
     app.send_task("morag.worker.process_url_task", (FILM, "video", {}))
 
@@ -47,7 +47,7 @@ def test_a_task_of_morag_goes_to_the_queue_that_meets_its_requirements(app: Cele
     assert messages["gpu_priority"]["properties"]["delivery_info"]["exchange"] == ""
 
 
-def test_a_header_sets_priority_and_requirement_and_other_headers_are_kept(app: Celery, stage: Stage) -> None:
+def test_a_header_sets_priority_and_requirement_and_other_headers_are_kept(app: Celery, stage: SimulatedFleet) -> None:
     headers = {"morag_queue": {"priority": "BATCH", "requires": "cpu"}, "trace": "abc"}
     app.send_task(WEB_TASK, (PAGE, {}), headers=headers)
 

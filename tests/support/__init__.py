@@ -1,1 +1,1 @@
-"""What tests of all kinds use; fixtures are in `tests/conftest.py`."""
+"""Helpers shared by the tests; the fixtures are in `tests/conftest.py`."""

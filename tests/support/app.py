@@ -1,7 +1,7 @@
-"""The Celery app of the end-to-end tests: MoRAG's task names, and a note of each start and end instead of work.
+"""The Celery app of the end-to-end tests: MoRAG's task names, with tasks that record their start and end.
 
-Environment: MORAG_LOCAL_EVENTS is the file of notes; TEST_APP_CONF is JSON for `app.conf`; TEST_APP_AGENT=0 leaves the
-agent out, which makes a worker of stock Celery.
+Environment: MORAG_LOCAL_EVENTS is the file of recorded events; TEST_APP_CONF is JSON for `app.conf`;
+TEST_APP_AGENT=0 leaves out the agent.
 """
 
 import json
@@ -21,24 +21,25 @@ if os.environ.get("TEST_APP_AGENT") != "0":
     install(app)
 
 
-def note(event: str, request: Context, **fields: Any) -> None:
+def record_event(event: str, request: Context, **fields: Any) -> None:
+    """Append one line of JSON to the events file."""
     line = {"event": event, "task": request.id, "worker": request.hostname, "at": time.time(), "pid": os.getpid()}
     line |= {"lane": request.delivery_info.get("routing_key"), "retries": request.retries, **fields}
-    with open(os.environ["MORAG_LOCAL_EVENTS"], "a") as notes:
-        notes.write(json.dumps(line) + "\n")
+    with open(os.environ["MORAG_LOCAL_EVENTS"], "a") as events:
+        events.write(json.dumps(line) + "\n")
 
 
 def work(request: Context, source: str, options: Mapping[str, Any] | None) -> str:
-    """Options: `sleep` seconds, `gate` a file to wait for, `tag` for the notes, `fail` the text of an exception."""
+    """Options: `sleep` (seconds), `wait_for_file` (a path), `tag` (recorded), `fail` (the text of an exception)."""
     options = options or {}
-    note("start", request, source=source, tag=options.get("tag"))
+    record_event("start", request, source=source, tag=options.get("tag"))
     time.sleep(float(options.get("sleep", 0)))
-    while "gate" in options and not os.path.exists(options["gate"]):
+    while "wait_for_file" in options and not os.path.exists(options["wait_for_file"]):
         time.sleep(0.02)
     if options.get("fail"):
-        note("fail", request, source=source, tag=options.get("tag"))
+        record_event("fail", request, source=source, tag=options.get("tag"))
         raise RuntimeError(str(options["fail"]))
-    note("end", request, source=source, tag=options.get("tag"))
+    record_event("end", request, source=source, tag=options.get("tag"))
     return source
 
 

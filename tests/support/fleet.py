@@ -1,4 +1,4 @@
-"""A `Cluster` whose workers run `tests.support.app`, with what the tests ask of it."""
+"""A `Cluster` whose workers run `tests.support.app`, with helpers to send tasks and observe them."""
 
 import json
 import os
@@ -14,13 +14,15 @@ from morag_queue.local.account import Account, account, stuck_tags
 from morag_queue.local.cluster import Cluster
 from morag_queue.local.waiting import until
 
+from .commands import Command
+
 APP = "tests.support.app"
 FILE_TASK = "morag.worker.process_file_task"
 _ROOT = Path(__file__).parents[2]
 
 
 class Fleet(Cluster):
-    """`conf` is for `app.conf` of every worker; `agent=False` makes workers of stock Celery (of `start_worker` too)."""
+    """`conf` updates `app.conf` of every worker; `agent=False` starts agentless workers."""
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class Fleet(Cluster):
 
     @property
     def producer(self) -> Celery:
-        """A plain Celery app that only sends, as an application without morag-queue would."""
+        """A plain Celery app that only sends, like an application without morag-queue."""
         if self._producer is None:
             self._producer = Celery("producer", broker=self.url, set_as_current=False)
             self._producer.conf.broker_transport_options = {"priority_steps": list(range(10))}
@@ -55,7 +57,7 @@ class Fleet(Cluster):
     def send(
         self, lane: str, *, task: str = FILE_TASK, level: int = 4, countdown: float | None = None, **options: Any
     ) -> str:
-        """Sends one task by plain Celery (no ledger entry); `options` are the task's. Returns its id."""
+        """Send one task by plain Celery, without a ledger entry; return its id. `options`: see `tests.support.app`."""
         sent = self.producer.send_task(
             task,
             ("/dev/null", "document", options),
@@ -66,35 +68,49 @@ class Fleet(Cluster):
         )
         return str(sent.id)
 
-    def gate(self, name: str = "gate") -> Path:
-        """A file that tasks wait for; `touch()` lets them go on."""
+    def release_file(self, name: str = "release") -> Path:
+        """A file for the task option `wait_for_file`; `touch()` releases the tasks."""
         return self.dir / name
 
-    # -- what ran
+    # -- commands
+
+    def start_command(self, *args: str) -> Command:
+        """Start `morag-queue *args` in the directory of the fleet."""
+        return Command(args, {**self.env, **self.sandbox.environment}, self.dir)
+
+    def run(self, *args: str, status: int = 0) -> Command:
+        """Run `morag-queue *args`; assert the exit status."""
+        return self.start_command(*args).expect(status)
+
+    def run_json(self, *args: str, status: int = 0) -> Any:
+        """Run `morag-queue *args --json`; return the decoded answer."""
+        return self.run(*args, "--json", status=status).json
+
+    # -- events
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The notes of the tasks, in order: of kind start, end or fail; all kinds by default."""
+        """Return the recorded events in order: those named `event` (start, end or fail), or all."""
         if not self.events_path.exists():
             return []
         text = self.events_path.read_text("utf-8")
-        whole = text[: text.rfind("\n") + 1]  # not a line that is still being written
+        whole = text[: text.rfind("\n") + 1]  # without an incomplete last line
         return [one for one in map(json.loads, whole.splitlines()) if event in (None, one["event"])]
 
     def counts(self, event: str = "end") -> Counter[str]:
-        """How often each task (by id) did that."""
+        """Count the events of that name by task id."""
         return Counter(one["task"] for one in self.events(event))
 
     def until_ran(self, task_ids: Iterable[str], seconds: float = 30) -> None:
-        """Until all of them have ended at least once."""
+        """Wait until all of them have ended at least once."""
         wanted = set(task_ids)
         until(
             lambda: wanted <= self.counts().keys(),
             seconds,
-            lambda: f"never ended: {len(wanted - self.counts().keys())} of {len(wanted)} tasks; {self.where()}",
+            lambda: f"did not end: {len(wanted - self.counts().keys())} of {len(wanted)} tasks; {self.where()}",
         )
 
     def account(self, attempted: Iterable[str], acknowledged: Iterable[str] | None = None) -> Account:
-        """The account now, printed (pytest shows it when a test fails, and with -s)."""
+        """Return the account and print it, for pytest to show when a test fails."""
         sent = list(attempted)
         ended = [one["task"] for one in self.events("end")]
         result = account(sent, sent if acknowledged is None else acknowledged, ended, stuck_tags(self.redis, self.keys))
@@ -102,22 +118,9 @@ class Fleet(Cluster):
         return result
 
     def where(self) -> dict[str, Any]:
-        """Where messages are: the length of each list, `unacked` and `held`. For messages about failures."""
+        """Return the sizes of each list, `unacked` and `held`, for failure messages."""
         lists = {key: self.redis.llen(key) for key in self.redis.scan_iter(count=1000, _type="list")}
         return {**lists, "unacked": self.redis.hlen(self.keys.unacked), "held": self.redis.hlen(self.keys.held)}
-
-    def until_beat_is_overdue(self, worker: str, beat_seconds: float) -> None:
-        """Until a worker that is stopped would begin, when it wakes, with a beat, and so learn that it is fenced.
-
-        One that slept for less may first begin with one task that its pool was to have next.
-        """
-
-        def age() -> float:
-            seconds, micros = self.redis.time()
-            beat: float = json.loads(self.redis.hget(self.keys.beats, worker) or "{}")["at"]
-            return seconds + micros / 1e6 - beat
-
-        until(lambda: age() > 1.5 * beat_seconds, 30, f"{worker} still beats")
 
     def close(self) -> None:
         if self._producer is not None:

@@ -1,8 +1,8 @@
-"""Workers killed in a tight loop while messages arrive, and the account of it.
+"""Kill workers in a tight loop while messages arrive, then account for every task.
 
 Three ways to die, in turn: busy (at a random moment of a stream of tasks), idle (0-5 ms after a message was sent),
-stopped (SIGSTOP, a message, SIGKILL). Main process and children die together, as a machine does. Each worker has a
-lane of its own, so that the message meets the worker that dies.
+stopped (SIGSTOP, a message, SIGKILL). The main process and its children die together, as if the host had died.
+Each worker has its own lane, so that the message goes to the worker that dies.
 """
 
 import random
@@ -18,26 +18,29 @@ from morag_queue.local.waiting import until
 from tests.support.fleet import Fleet
 
 BURST = 20
-"""Messages that a busy worker is given before it dies."""
+"""Messages sent to a busy worker before it is killed."""
 
 
 class KillLoop:
-    """Several workers at once, for starting them takes the time."""
+    """Kills several workers per round, because starting them takes most of the time.
 
-    def __init__(self, fleet: Fleet, workers: int, seed: int, *, is_stock: bool = False) -> None:
-        self.fleet, self._is_stock, self._chance = fleet, is_stock, random.Random(seed)
+    `sent`: how the worker was killed to which a task was sent, by task id.
+    """
+
+    def __init__(self, fleet: Fleet, workers: int, seed: int, *, is_agentless: bool = False) -> None:
+        self.fleet, self._is_agentless, self._chance = fleet, is_agentless, random.Random(seed)
         self._names = [f"worker-cpu-{number}" for number in range(1, workers + 1)]
         self._ways = cycle(("busy", "idle", "stopped"))
-        self.sent: dict[str, str] = {}  # task id -> how the worker died that it was sent to
+        self.sent: dict[str, str] = {}
         self.kills: Counter[str] = Counter()
 
     def run(self, kills: int) -> None:
-        """That many kills, and then workers that finish what is left."""
+        """Kill that many workers, restarting each; then wait until the rest is done."""
         self._start(self._names)
-        while (left := kills - self.kills.total()) > 0:
-            dead = [self._kill(name, next(self._ways)) for name in self._names[:left]]
+        while (remaining := kills - self.kills.total()) > 0:
+            dead = [self._kill(name, next(self._ways)) for name in self._names[:remaining]]
             self._start(dead)
-        if self._is_stock:
+        if self._is_agentless:
             until(lambda: not any(map(self._waiting, self._names)), 60, lambda: f"not done: {self.fleet.where()}")
             self.fleet.stop()
         else:
@@ -46,13 +49,13 @@ class KillLoop:
     def account(self) -> Account:
         return self.fleet.account(self.sent)
 
-    def nowhere(self) -> Counter[str]:
-        """Tasks that never ended and of which no message is left on the broker, by how their worker died."""
-        left = "".join(map(str, self.fleet.redis.hvals(self.fleet.keys.unacked)))
+    def vanished(self) -> Counter[str]:
+        """Count the tasks that neither ended nor have a message on the broker, by how their worker was killed."""
+        texts = "".join(map(str, self.fleet.redis.hvals(self.fleet.keys.unacked)))
         for key in self.fleet.redis.scan_iter(_type="list"):
-            left += "".join(map(str, self.fleet.redis.lrange(key, 0, -1)))
+            texts += "".join(map(str, self.fleet.redis.lrange(key, 0, -1)))
         ended = self.fleet.counts()
-        return Counter(way for task, way in self.sent.items() if task not in ended and task not in left)
+        return Counter(way for task, way in self.sent.items() if task not in ended and task not in texts)
 
     def _start(self, names: Sequence[str]) -> None:
         seen = {
@@ -60,7 +63,7 @@ class KillLoop:
             for name in names
         }
         for name in names:
-            options = ("-Q", self._lane(name)) if self._is_stock else ()
+            options = ("-Q", self._lane(name)) if self._is_agentless else ()
             self.fleet.start_worker(name, wait=False, options=options)
         for name in names:
             until(partial(self._is_ready, name, seen[name]), 60, f"{name} is not ready")
@@ -84,7 +87,7 @@ class KillLoop:
             self._send(name, way, BURST)
             time.sleep(self._chance.random() * 0.03)
         else:
-            until(lambda: not self._waiting(name), 60, lambda: f"{name} does not work: {self.fleet.where()}")
+            until(lambda: not self._waiting(name), 60, lambda: f"{name} runs nothing: {self.fleet.where()}")
             if way == "stopped":
                 self.fleet.kill(name, signal.SIGSTOP)
             self._send(name, way, 1)

@@ -1,4 +1,4 @@
-"""Records in the registry, as the agents of real workers write them."""
+"""Registry records like those that the agents of real workers write."""
 
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +13,11 @@ SETTINGS = {
     "acks_late": True, "reject_on_worker_lost": True, "cancel_on_connection_loss": True, "prefetch_multiplier": 1,
     "visibility_timeout": 3600, "sep": "",
 }  # fmt: skip
-FIGURES = {"cpu_percent": 1.0, "memory_percent": 1.0, "active": 0, "reserved": 0, "stopped": False}
+HEARTBEAT = {"cpu_percent": 1.0, "memory_percent": 1.0, "active": 0, "reserved": 0, "stopped": False}
 
 
 def register(client: redis.Redis, worker: str = "worker-1", *, settings: Any = (), beat: Any = (), **more: Any) -> None:
-    """A worker that registered and beats; what is given differs from a good one. `beat=None`: it has not beaten yet."""
+    """Register a healthy worker with a heartbeat, changed by the arguments. `beat=None`: no heartbeat yet."""
     info = WorkerInfo(
         **{
             "worker": worker, "incarnation": f"{worker}.run", "host": "host", "pid": 1, "slots": 1,
@@ -29,4 +29,4 @@ def register(client: redis.Redis, worker: str = "worker-1", *, settings: Any = (
     registry = Registry(client, Keys(), 60)
     assert registry.register(info) == ""
     if beat is not None:
-        registry.beat(worker, info.incarnation, {**FIGURES, **dict(beat)}, [])
+        registry.beat(worker, info.incarnation, {**HEARTBEAT, **dict(beat)}, [])

@@ -1,4 +1,4 @@
-"""A command in a terminal of its own (a pty): what it draws, what is typed, and what it leaves behind."""
+"""Run a command in its own terminal (a pty): read its output, type keys, and check the terminal afterwards."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ SECONDS = 20.0
 
 
 class Terminal:
-    """`size` is columns and rows."""
+    """`size`: columns and rows; `drawn`: output since the last `until`."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], size: tuple[int, int] = (80, 24)) -> None:
         self.drawn = ""
@@ -31,11 +31,11 @@ class Terminal:
         self.mode = termios.tcgetattr(self._fd)
 
     def until(self, text: str) -> str:
-        """Until it has drawn that text since the last call; gives all that it drew until then."""
+        """Wait until the text was drawn; return the output since the last call."""
         end = monotonic() + SECONDS
         while text not in self.drawn:
             if monotonic() > end or not self._read(0.2):
-                raise AssertionError(f"never drew {text!r}; it drew {self.drawn[-4000:]!r}")
+                raise AssertionError(f"did not draw {text!r} but {self.drawn[-4000:]!r}")
         drawn, self.drawn = self.drawn, ""
         return drawn
 
@@ -49,9 +49,9 @@ class Terminal:
         os.kill(self.pid, number)
 
     def wait(self) -> int:
-        """Its exit status, once it has ended; what it drew last is in `drawn`."""
-        until(lambda: not self._read(0.05) or self._has_ended(), SECONDS, "it goes on")
-        until(self._has_ended, SECONDS, "it goes on")
+        """Wait for the end and return the exit status; the last output is in `drawn`."""
+        until(lambda: not self._read(0.05) or self._has_ended(), SECONDS, "the command did not end")
+        until(self._has_ended, SECONDS, "the command did not end")
         while self._read(0.0):
             pass
         assert self._ended is not None
@@ -59,7 +59,7 @@ class Terminal:
 
     @property
     def is_as_before(self) -> bool:
-        """Whether the terminal's mode is what it was before the command."""
+        """Whether the terminal's mode is the same as before the command."""
         return termios.tcgetattr(self._fd)[:4] == self.mode[:4]
 
     def close(self) -> None:
@@ -76,20 +76,20 @@ class Terminal:
         return self._ended is not None
 
     def _read(self, seconds: float) -> bool:
-        """False at the end of all output, and where none came in that time and it has ended."""
+        """Read for at most `seconds`. Return False when the command has ended and all its output was read."""
         ready, _, _ = select.select([self._fd], (), (), seconds)
         if not ready:
             return not self._has_ended()
         try:
             data = os.read(self._fd, 65_536)
-        except OSError:  # Linux's way to say that nobody has the other side open
+        except OSError:  # on Linux: the other side was closed
             return False
         self.drawn += data.decode(errors="replace")
         return bool(data)
 
 
 def _without_size(env: Mapping[str, str]) -> dict[str, str]:
-    """The size is the terminal's own: xdist sets COLUMNS for its processes."""
+    """Remove the size that xdist sets for its processes; the terminal has its own."""
     return {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
 
 

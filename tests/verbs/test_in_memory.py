@@ -8,11 +8,11 @@ from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import Submitter
 from morag_queue.operations.submit_rows import Row
 from morag_queue.settings import Settings
-from tests.support.rigs import MemoryRig
+from tests.support.broker_drivers import MemoryDriver
 
 
 def test_a_task_is_submitted_balanced_and_completed_in_memory():
-    rig, configured = MemoryRig(), Settings()
+    rig, configured = MemoryDriver(), Settings()
     rig.join("cpu-1", slots=2)
     rig.join("gone")
     rows = [
@@ -37,7 +37,7 @@ def test_a_task_is_submitted_balanced_and_completed_in_memory():
 
 
 def test_a_plan_of_an_older_version_follows_the_gpu_safety_rule_of_the_present_fleet():
-    rig = MemoryRig()
+    rig = MemoryDriver()
     rig.join("gpu-1", "gpu")
     rig.submit("film", "clip", lane="gpu_priority", requires=Requires.GPU)
     step = {"kind": "move_task", "source": "gpu_priority", "level": 4, "to_level": 4, "reason": "by hand"}

@@ -15,7 +15,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.operations.drain import Drain, DrainOptions, DrainProgress
 from morag_queue.operations.failover import Failover
 from morag_queue.operations.sweep import Sweep
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 TASKS = [f"t-{n:03d}" for n in range(300)]
 HELD = 3
@@ -62,7 +62,7 @@ def failover_dead(broker: RedisBroker) -> None:
     Failover(broker, who="ann", pause=lambda _: None).dead(Sweep(broker))
 
 
-def scene(stage: Stage) -> None:
+def scene(stage: SimulatedFleet) -> None:
     """Set up: cpu-1 is dead, holds some tasks and has many in its lane; cpu-2 is idle."""
     stage.client.flushall()
     stage.join("cpu-1", client_name="mq.nobody", slots=HELD)
@@ -75,14 +75,14 @@ def scene(stage: Stage) -> None:
     stage.client.hset(stage.keys.beats, "cpu-1", json.dumps(beat | {"at": beat["at"] - 600}))
 
 
-def everywhere(stage: Stage) -> list[str]:
+def everywhere(stage: SimulatedFleet) -> list[str]:
     """Return the task ids of all messages: first those in lanes, next to run first, then the unacked ones."""
     lists = ("cpu_standard", "cpu_standard.cpu-1")
     waiting = [task_id for lane in lists for level in range(10) for task_id in stage.ids(lane, level)]
     return waiting + [json.loads(one)[0]["headers"]["id"] for one in stage.client.hvals(stage.keys.unacked)]
 
 
-def cuts(stage: Stage, share: float) -> Iterator[Scissors]:
+def cuts(stage: SimulatedFleet, share: float) -> Iterator[Scissors]:
     """Set up the fleet anew and cut one step later, each time."""
     at = 0
     while True:
@@ -94,7 +94,7 @@ def cuts(stage: Stage, share: float) -> Iterator[Scissors]:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("command", [drain, failover, failover_dead])
 def test_a_command_killed_at_any_step_loses_no_message_and_the_next_run_finishes(
-    stage: Stage, command: Callable[[RedisBroker], None], share: float
+    stage: SimulatedFleet, command: Callable[[RedisBroker], None], share: float
 ):
     for steps, scissors in enumerate(cuts(stage, share)):
         with scissors.client(stage.url) as client:

@@ -4,12 +4,12 @@ import pytest
 
 from morag_queue.errors import ExitStatus, LeaseHeld, LeaseLost
 from morag_queue.operations.leader import lead, leading
-from tests.support.rigs import MemoryRig, move
+from tests.support.broker_drivers import MemoryDriver, move
 
 
 @pytest.fixture
 def rig():
-    return MemoryRig()
+    return MemoryDriver()
 
 
 class OwnClock:

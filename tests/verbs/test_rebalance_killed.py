@@ -10,7 +10,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.errors import LeaseHeld
 from morag_queue.operations.rebalance import run_once
 from morag_queue.settings import Settings
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 
 class Killed(BaseException):
@@ -29,9 +29,9 @@ class Doomed(redis.Connection):
         return super().send_packed_command(*args, **kwargs)
 
 
-def stage_of(url: str) -> Stage:
+def stage_of(url: str) -> SimulatedFleet:
     """Nine tasks in the lanes of a dead worker, two starving tasks, and a live worker."""
-    stage = Stage(url)
+    stage = SimulatedFleet(url)
     stage.client.flushall()
     stage.join("gone")
     stage.join("live", slots=4)
@@ -43,7 +43,7 @@ def stage_of(url: str) -> Stage:
     return stage
 
 
-def places(stage: Stage) -> dict[str, list[str]]:
+def places(stage: SimulatedFleet) -> dict[str, list[str]]:
     lists = {"shared": ("cpu_standard", 4), "own": ("cpu_standard.gone", 4), "front": ("cpu_standard", 1)}
     return {name: stage.ids(*place) for name, place in lists.items()}
 

@@ -11,7 +11,7 @@ from morag_queue.core.policy import Order, Policy
 from morag_queue.core.routing.router import choose_queue
 from morag_queue.operations.rebalance import preview, run_once
 from morag_queue.settings import Settings
-from tests.support.rigs import MemoryRig, info_of
+from tests.support.broker_drivers import MemoryDriver, worker_info
 
 CPU_LANES = (QueueType.CPU_STANDARD, QueueType.CPU_BATCH)
 
@@ -36,10 +36,10 @@ fleets = st.tuples(st.lists(worker, max_size=4), st.lists(task, max_size=40), st
 eagerly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def staged(fleet) -> tuple[MemoryRig, Settings]:
+def staged(fleet) -> tuple[MemoryDriver, Settings]:
     """A fleet with its tasks queued as by routing, some of them claimed."""
     workers, tasks, order = fleet
-    rig = MemoryRig()
+    rig = MemoryDriver()
     for n, one in enumerate(tasks):
         queue = choose_queue(one["requires"], one["priority"])
         best = one["minutes"] * (0.2 if one["requires"] is Requires.GPU_PREFERRED else 1.0)
@@ -51,7 +51,7 @@ def staged(fleet) -> tuple[MemoryRig, Settings]:
         )  # fmt: skip
     for n, one in enumerate(workers):
         name = f"w{n}"
-        rig.broker.register(info_of(name, one["capability"], one["slots"]))
+        rig.broker.register(worker_info(name, one["capability"], one["slots"]))
         rig.broker.beat(name)
         for _ in range(min(one["claims"], one["slots"])):
             rig.claim(name)
@@ -62,7 +62,7 @@ def staged(fleet) -> tuple[MemoryRig, Settings]:
     return rig, Settings(policy=Policy(order=order))
 
 
-def everywhere(rig: MemoryRig) -> list[str]:
+def everywhere(rig: MemoryDriver) -> list[str]:
     held = [one.task_id for one in rig.broker.observe()[0].held]
     return sorted(held + [one for ids in rig.places().values() for one in ids])
 

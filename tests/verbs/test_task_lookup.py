@@ -8,7 +8,7 @@ import pytest
 from morag_queue.core.model import TaskState
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.operations.task import TaskExplainer, task_details
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_show_gives_the_result_of_celerys_backend(stage):
 
 
 def test_show_reads_the_result_under_the_global_keyprefix_where_failover_reads_it(valkey):
-    stage = Stage(valkey, broker={"global_keyprefix": "fleet:"})
+    stage = SimulatedFleet(valkey, broker={"global_keyprefix": "fleet:"})
     stage.join("cpu-1")
     stage.submit("a")
     done = datetime.fromtimestamp(stage.broker.now() + 60, UTC).isoformat()

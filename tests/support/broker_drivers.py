@@ -1,4 +1,4 @@
-"""One fleet on either broker, with the same words, so that one suite holds for both."""
+"""Drive either broker through one interface, so that one suite tests both."""
 
 import json
 from typing import Any
@@ -11,12 +11,12 @@ from morag_queue.core import lanes
 from morag_queue.core.model import Capability, QueuePriority, QueueType, Requires, TaskQueueEntry, WorkerInfo
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
-from tests.support.stage import Stage
+from tests.support.simulated_fleet import SimulatedFleet
 
 _WIRE = MessageBuilder()
 
 
-def outgoing(
+def outgoing_message(
     task_id: str, lane: str = "cpu_standard", level: int = 4, *, enqueued_at: float = 1000.0, **fields: Any
 ) -> OutgoingMessage:
     queue = QueueType(lanes.split(lane)[0])
@@ -33,7 +33,7 @@ def move(task_id: str, source: str, level: int, target: str, to_level: int | Non
     return MoveTask(task_id=task_id, source=source, target=target, level=level, to_level=to_level, **known)
 
 
-def info_of(name: str, capability: str = "cpu", slots: int = 1, run: int = 1) -> WorkerInfo:
+def worker_info(name: str, capability: str = "cpu", slots: int = 1, run: int = 1) -> WorkerInfo:
     kind = Capability(capability)
     queues = tuple(queue.value for queue in Queues().served_by(kind))
     return WorkerInfo(
@@ -41,20 +41,20 @@ def info_of(name: str, capability: str = "cpu", slots: int = 1, run: int = 1) ->
     )
 
 
-class Rig:
-    """What both have; the subclasses say how."""
+class BrokerDriver:
+    """The common interface of both brokers."""
 
     broker: Broker
 
     def submit(self, *task_ids: str, lane: str = "cpu_standard", level: int = 4, **fields: Any) -> list[bool]:
-        return self.broker.submit([outgoing(one, lane, level, **fields) for one in task_ids])
+        return self.broker.submit([outgoing_message(one, lane, level, **fields) for one in task_ids])
 
     def ids(self, lane: str, level: int) -> list[str]:
-        """Oldest first; a foreign text as it is."""
+        """Return the task ids, oldest first; a foreign text as it is."""
         return [one if isinstance(one, str) else one["headers"]["id"] for one in self.messages(lane, level)]
 
     def places(self) -> dict[tuple[str, int], list[str]]:
-        """Every list that is not empty."""
+        """Return the task ids of every list that is not empty."""
         views = self.broker.observe()[0].lanes
         found = {(view.lane, n): self.ids(view.lane, n) for view in views for n in range(10)}
         return {place: ids for place, ids in found.items() if ids}
@@ -78,7 +78,7 @@ class Rig:
         raise NotImplementedError
 
 
-class MemoryRig(Rig):
+class MemoryDriver(BrokerDriver):
     def __init__(self) -> None:
         self.clock = 1_700_000_000.0
         self.broker: MemoryBroker = MemoryBroker(now=lambda: self.clock)
@@ -90,7 +90,7 @@ class MemoryRig(Rig):
         self.broker.push(lane, level, raw)
 
     def join(self, name: str, capability: str = "cpu", slots: int = 1) -> None:
-        self.broker.register(info_of(name, capability, slots))
+        self.broker.register(worker_info(name, capability, slots))
         self.broker.beat(name)
 
     def claim(self, name: str) -> str | None:
@@ -106,9 +106,9 @@ class MemoryRig(Rig):
         self.clock = lease.until if lease else self.clock
 
 
-class RedisRig(Rig):
+class RedisDriver(BrokerDriver):
     def __init__(self, url: str) -> None:
-        self.stage = Stage(url)
+        self.stage = SimulatedFleet(url)
         self.broker: RedisBroker = self.stage.broker
 
     def messages(self, lane: str, level: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A fleet on a real broker without a process: registered workers, submitted tasks, claims by the very script."""
+"""A fleet on a real broker without worker processes: workers are registered and claim by the same script."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ from morag_queue.settings import Settings
 SOURCE = "https://example.org/report.html"  # a URL: nothing is read from a disk
 
 
-class Stage:
+class SimulatedFleet:
     def __init__(self, url: str, **settings: Any) -> None:
         self.url = url
         self.settings = Settings(redis_url=url, **settings)
@@ -35,7 +35,7 @@ class Stage:
         self._filled = 0.0
 
     def join(self, name: str, capability: str = "cpu", *, slots: int = 1, **info: Any) -> WorkerInfo:
-        """Registers a worker that beats once."""
+        """Register a worker and send one heartbeat."""
         kind = Capability(capability)
         served = Queues().served_by(kind)
         known = {"queues": tuple(queue.value for queue in served), "slots": slots, "host": "host", "pid": 1}
@@ -48,7 +48,7 @@ class Stage:
         assert self.broker.registry.beat(name, f"{name}.1", {"active": 0}, []) == "ok"
 
     def submit(self, *task_ids: str, source: str = SOURCE, **fields: Any) -> None:
-        """Queues one task an id; `fields` are of a row. A web page at NORMAL by default: cpu_standard, level 4."""
+        """Submit one task per id; `fields` are those of a row. Default: a NORMAL web page (cpu_standard, level 4)."""
         fields = {"content_type": "web", "estimated_duration": 1.0} | fields
         rows = [(0, Row.model_validate({"source": source, "task_id": one, **fields})) for one in task_ids]
         report = Submitter(self.broker, self.settings, builder=self.builder).submit(rows)
@@ -60,7 +60,7 @@ class Stage:
         return self._builder
 
     def fill(self, task_ids: Iterable[str], *, level: int = 4, queue: QueueType = QueueType.CPU_STANDARD) -> None:
-        """Queues very many, without probe and routing."""
+        """Queue many tasks fast, without probing and routing."""
         now = self._filled = max(self.broker.now(), self._filled)
         batch = []
         for n, one in enumerate(task_ids):
@@ -74,7 +74,7 @@ class Stage:
         self._filled += len(batch) / 1e4
 
     def send(self, task_id: str, lane: str = "cpu_standard", level: int = 4, **options: Any) -> None:
-        """One task by plain Celery: no header of ours, no ledger entry."""
+        """Send one task through plain Celery, without our header and ledger entry."""
         with Celery("producer", broker=self.url, set_as_current=False) as app:
             app.conf.broker_transport_options = {"priority_steps": list(range(10))}
             app.send_task(
@@ -82,7 +82,7 @@ class Stage:
             )
 
     def claim(self, name: str) -> str | None:
-        """What that worker takes next; its id, None when there is nothing to take."""
+        """Let the worker claim a task; return its id, or None if there is none."""
         info = next(view.info for view in self.broker.observe()[0].workers if view.info.worker == name)
         read = [ClaimLane(lanes.lane(queue, name), queue, is_own=True) for queue in info.queues]
         read += [ClaimLane(queue, queue, is_own=False) for queue in info.queues]
@@ -91,7 +91,7 @@ class Stage:
         return json.loads(taken[1])["headers"]["id"] if taken else None
 
     def end(self, task_id: str, outcome: str = "completed", error: str = "", run_seconds: float = 2.0) -> None:
-        """A held task ends on its worker, as the agent would write it."""
+        """End a held task on its worker, as the agent would."""
         held = next(one for one in self.broker.observe()[0].held if one.task_id == task_id)
         text = self.client.hget(self.keys.unacked, held.tag)
         assert text is not None
@@ -107,12 +107,12 @@ class Stage:
         )
 
     def ids(self, lane: str, level: int) -> list[str]:
-        """What waits in one list, the next to run first."""
+        """Return the task ids in one list, the next to run first."""
         texts = self.client.lrange(self.keys.list(lane, level), 0, -1)
         return [json.loads(text)["headers"]["id"] for text in reversed(texts)]
 
     def message(self, lane: str, level: int, n: int = 0) -> dict[str, Any]:
-        """The n-th next message of a list."""
+        """Return the message at index `n` of a list; 0 is the next to run."""
         text = self.client.lindex(self.keys.list(lane, level), -1 - n)
         assert text is not None, f"fewer than {n + 1} wait in {lane} at level {level}"
         message: dict[str, Any] = json.loads(text)

@@ -1,4 +1,4 @@
-"""Workers that join and die at random under load, with `watch` on, and the account at the end."""
+"""Start and kill workers at random under load, then account for every task."""
 
 import json
 import random
@@ -14,8 +14,11 @@ from .fleet import Fleet
 TASKS_A_SECOND = 8.0
 
 
-class Chaos:
-    """`submit` queues one task of so many seconds and gives its id. `may_run_twice` are those in hands that died."""
+class WorkerChurn:
+    """`submit` queues a task that runs for that many seconds and returns its id.
+
+    `may_run_twice`: tasks that a killed worker held.
+    """
 
     def __init__(self, fleet: Fleet, submit: Callable[[float], str], *, workers: int, seed: int) -> None:
         self.fleet, self._submit, self._chance = fleet, submit, random.Random(seed)
@@ -25,7 +28,7 @@ class Chaos:
         self.deaths: dict[str, int] = {"killed": 0, "left": 0}
 
     def run(self, seconds: float) -> Account:
-        """Load and deaths for that long; then a few workers finish what is left."""
+        """Submit tasks and start and kill workers for `seconds`; then let two workers finish the rest."""
         for name in self._names[: len(self._names) // 2]:
             self.fleet.start_worker(name, wait=False)
         end, last = time.monotonic() + seconds, time.monotonic()
@@ -33,7 +36,7 @@ class Chaos:
             for _ in range(round((now - last) * TASKS_A_SECOND)):
                 self.sent.append(self._submit(self._chance.random() * 0.4))
                 last = now
-            self._something_happens()
+            self._start_or_end_a_worker()
             time.sleep(0.1 + self._chance.random() * 0.4)
         for name in self._names[:2]:
             if name not in self.fleet.workers:
@@ -45,7 +48,7 @@ class Chaos:
     def account(self) -> Account:
         return self.fleet.account(self.sent)
 
-    def _something_happens(self) -> None:
+    def _start_or_end_a_worker(self) -> None:
         alive = [name for name in self._names if name in self.fleet.workers]
         away = [name for name in self._names if name not in self.fleet.workers]
         if away and (len(alive) < 2 or self._chance.random() < 0.5):
@@ -61,6 +64,6 @@ class Chaos:
                 self.deaths["left"] += 1
 
     def _held(self, worker: str) -> set[str]:
-        """What was in its hands when it died; nothing takes that away within the next seconds."""
+        """Return the tasks that the worker held when it died; a failover requeues them only seconds later."""
         records = map(json.loads, self.fleet.redis.hvals(self.fleet.keys.held))
         return {task_id for owner, _, task_id, *_ in records if owner == worker}

@@ -1,9 +1,9 @@
-"""The pictures of the README: `python -m tests.support.pictures DIR [SECONDS]`.
+"""Draw the screenshots of the README: `python -m tests.support.screenshots DIR [SECONDS]`.
 
-Drawn from a real fleet: a Valkey, five workers with the agent, made media of every kind, and `watch`. One worker is
-cordoned, one is killed, work of all priorities waits; for `doctor` some things are spoilt. SECONDS (30) is how long it
-works before the pictures are taken: the sparklines show as much of an hour. Each picture is what a command printed:
-`stats --live` by its own --svg, the others as a terminal shows them.
+They show a real fleet: a Valkey, five workers with the agent, generated media of every kind, and `watch`. One worker is
+cordoned, one is killed, and tasks of all priorities wait; for `doctor` some things are broken. The fleet works for
+SECONDS (30) first, which fills the sparklines. Each screenshot is the output of a command: `stats --live` writes its
+own with --svg, the others are drawn as in a terminal.
 """
 
 import json
@@ -36,7 +36,7 @@ def run(cluster: Cluster, *args: str) -> str:
 
 
 def in_terminal(cluster: Cluster, path: Path, *args: str) -> None:
-    """Saves what a command draws in a terminal."""
+    """Save the output of a command in a terminal."""
     terminal = Terminal([*COMMAND, *args], cluster.env, SIZE)
     terminal.wait()
     shown = Text.from_ansi(terminal.drawn.replace("\r\n", "\n").rstrip())
@@ -54,7 +54,7 @@ def live(cluster: Cluster, path: Path, columns: int, rows: int) -> None:
 
 
 def work(cluster: Cluster) -> None:
-    """Five workers, what they work on, and what an operator has done to them."""
+    """Start five workers, submit tasks, and cordon, reprioritize and pause as an operator would."""
     for worker, capability in WORKERS.items():
         cluster.start_worker(worker, capability, wait=False)
     cluster.wait_for(*WORKERS)
@@ -80,8 +80,8 @@ def work(cluster: Cluster) -> None:
     run(cluster, "pause", "cpu_batch", "--reason", "backup window")
 
 
-def spoil(cluster: Cluster) -> None:
-    """Things that a doctor should find."""
+def break_things(cluster: Cluster) -> None:
+    """Break what `doctor` should find."""
     cluster.redis.config_set("appendonly", "no")
     cluster.redis.config_set("maxmemory-policy", "allkeys-lru")
     cluster.redis.config_set("maxmemory", "2gb")
@@ -98,7 +98,7 @@ def main(directory: str, seconds: str = "30") -> int:
         try:
             sleep(float(seconds))
             cluster.kill("worker-gpu-2")
-            sleep(8)  # for the loop to take over what it held
+            sleep(8)  # until the watch has failed over its tasks
             waiting = run(cluster, "tasks", "--lines", "--state", "queued", "--queue", "gpu_priority", "--limit", "30")
             task_id = json.loads(waiting.splitlines()[-1])["task_id"]
             live(cluster, out / "stats-live.svg", 160, 24)
@@ -107,7 +107,7 @@ def main(directory: str, seconds: str = "30") -> int:
             in_terminal(cluster, out / "task-why.svg", "task", "why", task_id)
             in_terminal(cluster, out / "tasks.svg", "tasks", "--limit", "12")
             in_terminal(cluster, out / "journal.svg", "journal", "ls")
-            spoil(cluster)
+            break_things(cluster)
             in_terminal(cluster, out / "doctor.svg", "doctor")
         finally:
             watch.terminate()
