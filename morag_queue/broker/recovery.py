@@ -241,7 +241,7 @@ class RequeueRequest:
 @dataclass(frozen=True)
 class RequeueCall(Call):
     SCRIPT: ClassVar = "requeue"
-    KEYS: ClassVar = ("unacked", "unacked_index", "held", "revoked", "lease", *END_KEYS)
+    KEYS: ClassVar = ("unacked", "unacked_index", "held", "revoked", "lease", *END_KEYS, "lanes")
 
     list: Key
     task: Key

@@ -105,7 +105,7 @@ def test_ctrl_c_detaches_from_a_drain_that_continues(fleet: Fleet):
     assert fleet.redis.hexists(fleet.keys.cordons, "worker-1")
     command.process.send_signal(signal.SIGINT)
     command.expect(130, 20)
-    assert "Look again with: morag-queue drain worker-1" in command.stderr
+    assert "Wait for it with: morag-queue drain worker-1" in command.stderr
     fleet.release_file().touch()
     assert fleet.run_json("drain", "worker-1", "--deadline", "20s")["state"] == "drained"
     assert fleet.counts() == {running: 1}
@@ -142,7 +142,7 @@ def test_an_agentless_worker_is_drained_through_remote_control(make_fleet: Make)
     sent = fleet.send("cpu_standard", level=3)
     assert json.loads(fleet.run("drain", "agentless", "--json").stdout)["moved_tasks"] == 0
     assert sent not in fleet.counts("start")
-    unseen = "connections are of workers without the agent, and what these have in hand is not seen"
+    unseen = "connections belong to workers without the agent, whose running tasks are not visible"
     fleet.run("uncordon", "agentless-1")
     until(lambda: unseen in fleet.run("tasks").stderr, 10, "it did not consume again")
     assert unseen in fleet.run("task", "why", "no-such-task", status=8).stderr

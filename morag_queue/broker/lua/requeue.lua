@@ -6,6 +6,7 @@
 --
 -- attempts   hash task id -> number of workers that died over it; `story|<task id>` -> [[at, worker, why]…]
 -- revoked    zset of tags, see keys.py
+-- lanes      set of the worker lanes that were ever used
 -- list       where it goes;  task  its ledger key
 -- incarnation  its holder, '' = none
 -- max_deaths   owners that may die over it before it is quarantined, '' = this is no death
@@ -21,7 +22,7 @@
 local key = {
     unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], revoked = KEYS[4], lease = KEYS[5], totals = KEYS[6],
     minutes = KEYS[7], hours = KEYS[8], figures = KEYS[9], attempts = KEYS[10], dead = KEYS[11], graves = KEYS[12],
-    list = KEYS[13], task = KEYS[14],
+    lanes = KEYS[13], list = KEYS[14], task = KEYS[15],
 }
 local arg = {
     tag = ARGV[1], incarnation = ARGV[2], new_tag = ARGV[3], lane = ARGV[4], level = ARGV[5], queue = ARGV[6],
@@ -97,10 +98,11 @@ if story and #story > tonumber(arg.max_deaths) then
     return 'quarantined'
 end
 if arg.eta ~= '' and field(text, 'eta') == 'null' then text = with_value(text, 'eta', quoted(arg.eta)) end
+redis.call('LLEN', key.list)  -- fails where it has another type, before the first write
 if story then
-    redis.call('LLEN', key.list)  -- fails where it has another type, before the first write
     redis.call('HSET', key.attempts, id, #story, 'story|' .. id, cjson.encode(story))
 end
+if arg.lane:find('.', 1, true) then redis.call('SADD', key.lanes, arg.lane) end
 redis.call('RPUSH', key.list, text)
 release()
 return 'moved'
