@@ -148,7 +148,7 @@ def test_an_agentless_worker_is_drained_through_remote_control(make_fleet: Make)
     assert unseen in fleet.run("task", "why", "no-such-task", status=8).stderr
     fleet.run("drain", "agentless-1")
     sent = fleet.send("cpu_standard", level=3)
-    assert "--force does nothing" in fleet.run("drain", "agentless-1", "--force", status=2).stderr
+    assert "run the drain again without --force" in fleet.run("drain", "agentless-1", "--force", status=2).stderr
     again = fleet.run("uncordon", "agentless-1")
     assert again.stdout == "agentless-1 is in service\n"
     assert "after a restart it consumes again" in again.stderr
