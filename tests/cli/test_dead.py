@@ -87,12 +87,12 @@ def test_dead_all_needs_confirmation(stage, fleet, fail):
     fail("f-1")
     fail("f-2")
     assert (
-        "requeue: 2 tasks; nothing was changed: add --yes, or preview with --dry-run"
+        "requeue: 2 tasks not confirmed, so nothing was changed; add --yes, or preview with --dry-run"
         in fleet("dead", "requeue", "--all", status=5).err
     )
     assert fleet("dead", "requeue", "--all", "--yes", "--json").json["changed"] == 2
     assert (
-        "dead drop needs tasks: give ids, or a filter such as --state, --age or --all"
+        "dead drop needs either task ids or a filter, such as --state, --age or --all"
         in fleet("dead", "drop", status=2).err
     )
     assert "give ids, or a filter" in fleet("dead", "drop", "x", "--all", status=2).err
@@ -145,4 +145,4 @@ def test_hostile_errors_are_escaped_in_tables_and_complete_in_json(stage, fleet,
 
 def test_dead_rejects_a_state_that_is_neither_failed_nor_quarantined(fleet):
     refused = fleet("dead", "ls", "--state", "running", status=2)
-    assert refused.err == "error: --state running: `dead` holds failed and quarantined tasks only\n"
+    assert refused.err == "error: --state running: not a state of dead letters; use failed or quarantined\n"

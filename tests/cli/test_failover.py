@@ -193,7 +193,7 @@ def test_a_declined_confirmation_of_a_forced_failover_changes_nothing(stage, joi
     stage.submit("a")
     stage.claim("cpu-1")
     declined = fleet("failover", "cpu-1", "--force", typed="n\n", status=5)
-    assert "cpu-1: tasks of a live worker are requeued and may run twice. Continue? [y/N]" in declined.err
+    assert "cpu-1: tasks of a live worker will be requeued and may run twice. Continue? [y/N]" in declined.err
     assert len(stage.broker.observe()[0].held) == 1
     fleet("failover", "cpu-1", "--force", typed="y\n")
     assert stage.ids("cpu_standard", 4) == ["a"]

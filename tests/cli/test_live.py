@@ -53,7 +53,7 @@ def test_live_without_a_terminal_prints_one_table_after_another(stats):
     [
         (("--live", "--interval", "10ms"), "--interval 0.01s is too short: use at least 0.1s"),
         (("--live", "--interval", "often"), "--interval 'often' is not a duration"),
-        (("--count", "2"), "--count is for --live"),
+        (("--count", "2"), "--count has no effect without --live"),
     ],
 )
 def test_invalid_live_options_are_wrong_usage(stats, args, message):

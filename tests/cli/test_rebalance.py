@@ -57,7 +57,7 @@ def test_rebalance_of_a_balanced_fleet_prints_and_journals_nothing(stage, fleet)
     stage.join("cpu-1")
     done = fleet("rebalance")
     assert (done.out, done.err) == ("", "")
-    assert fleet("journal", "ls").out == "No matching journal entry.\n"
+    assert fleet("journal", "ls").out == "No journal entry matches.\n"
 
 
 def test_a_promoted_task_has_its_new_level_and_its_old_priority(stage, fleet):
@@ -98,7 +98,7 @@ def test_max_moves_and_queue_limit_the_plan(stage, fleet):
 def test_explain_lists_declined_moves(stage, fleet):
     starve(stage, "a", "b")
     out = fleet("rebalance", "--max-moves", "1", "--explain").out
-    assert "Not done:\n" in out
+    assert "Declined:\n" in out
     assert "this turn: the budget of 1 moves is used up" in out
 
 
@@ -145,8 +145,8 @@ def test_apply_refuses_a_plan_of_which_no_move_fits(stage, fleet):
     fleet("rebalance", "--plan", "p.json")
     stage.claim("cpu-1")
     refused = fleet("rebalance", "--apply", "p.json", status=5)
-    assert "p.json no longer fits the fleet: none of its 1 moves could be made" in refused.err
-    assert "make a new plan with --plan" in refused.err
+    assert "p.json no longer fits the fleet: none of its moves was made" in refused.err
+    assert "write a new plan with --plan" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -228,11 +228,11 @@ def test_apply_refuses_moving_a_gpu_lane_to_a_cpu_lane_or_to_an_unknown_worker(s
         (("--plan", "a", "--apply", "b"), "rebalance takes --plan or --apply, not both"),
         (
             ("--apply", "b", "--max-moves", "3"),
-            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+            "--max-moves and --queue limit a new plan; --apply runs a plan unchanged, so leave them out",
         ),
         (
             ("--apply", "b", "--queue", CPU),
-            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+            "--max-moves and --queue limit a new plan; --apply runs a plan unchanged, so leave them out",
         ),
     ],
 )
@@ -266,7 +266,7 @@ def test_apply_has_no_dry_run(stage, fleet):
     starve(stage, "a")
     fleet("rebalance", "--plan", "p.json")
     refused = fleet("rebalance", "--apply", "p.json", "--dry-run", status=2)
-    assert refused.err == "error: --apply has no dry run: read p.json to see its changes\n"
+    assert refused.err == "error: --apply cannot be combined with --dry-run: read p.json to see its changes\n"
 
 
 def test_rebalance_of_a_balanced_fleet_says_so_on_a_terminal(stage, fleet):

@@ -81,7 +81,7 @@ def test_json_schema_needs_no_broker_arguments_or_settings(mq, words):
 
 
 def test_json_schema_of_a_verb_without_json_is_wrong_usage(mq):
-    assert mq("worker", "--json-schema", status=2).err == "error: worker prints no JSON document\n"
+    assert mq("worker", "--json-schema", status=2).err == "error: worker prints no JSON document, so it has no schema\n"
 
 
 COMMANDS = [

@@ -97,7 +97,7 @@ def test_a_hostile_file_name_is_escaped_on_screen_and_in_json(fleet, here):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "error: nothing to submit: give files or URLs, or --from FILE (- is stdin)"),
+        ((), "error: nothing to submit: pass files or URLs, or --from FILE (- is stdin)"),
         (("report.txt", "--priority", "HUGE"), "--priority: unknown priority 'HUGE': use one of URGENT, HIGH, NORMAL"),
         (("report.txt", "--type", "vidio"), "'vidio' is not one of 'audio', 'video'"),
         (
@@ -134,7 +134,7 @@ def test_classify_reports_failed_sources_beside_the_others(fleet, here):
     result = fleet("classify", "report.txt", "gone.txt", status=3)
     assert "gone.txt" in result.err
     assert result.out.startswith("report.txt\n")
-    assert "error: nothing to classify: give files or URLs" in fleet("classify", status=2).err
+    assert "error: nothing to classify: pass files or URLs" in fleet("classify", status=2).err
 
 
 def test_the_progress_bar_is_shown_only_on_a_terminal(fleet, here):
@@ -175,7 +175,7 @@ def test_a_file_name_that_is_not_utf8_fails_alone(fleet, here):
     result = fleet("submit", "--recursive", ".", "--json", status=3)
     assert result.json["submitted"] == 1
     (failed,) = result.json["failed"]
-    assert "the name is not valid UTF-8: rename the file" in failed["error"]
+    assert "the name is not valid UTF-8; rename the file" in failed["error"]
     assert "bad\\udcff.txt: the name is not valid UTF-8" in fleet("classify", bad, status=1).err
 
 
@@ -217,4 +217,4 @@ def test_a_failed_submit_is_not_journaled(fleet, here, client):
 
 
 def test_an_empty_source_is_reported(fleet, here):
-    assert fleet("submit", "", status=1).err == "failed: an empty source: give a path or a URL\n"
+    assert fleet("submit", "", status=1).err == "failed: empty source: pass a path or a URL\n"

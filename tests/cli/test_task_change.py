@@ -90,7 +90,7 @@ def test_a_filter_previews_its_tasks_and_needs_yes_without_a_terminal(stage, fle
     refused = fleet("task", "cancel", "--queue", "cpu_batch", status=5).err
     assert "b-00" in refused
     assert "… and 2 more" in refused
-    assert "cancel: 12 tasks; nothing was changed: add --yes, or preview with --dry-run" in refused
+    assert "cancel: 12 tasks not confirmed, so nothing was changed; add --yes, or preview with --dry-run" in refused
     assert len(fleet("tasks", "--json").json["tasks"]) == 13
     answer = fleet("task", "cancel", "--queue", "cpu_batch", "--yes", "--json").json
     assert answer["changed"] == 12
@@ -112,11 +112,11 @@ def test_a_filter_asks_for_confirmation_on_a_terminal(stage, fleet, typed, statu
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("cancel",), "no tasks given: give ids, or a filter such as --queue, --worker or --priority"),
-        (("cancel", "a", "--queue", "cpu_batch"), "give task ids or a filter, not both"),
+        (("cancel",), "no tasks given: pass ids, or a filter such as --queue, --worker or --priority"),
+        (("cancel", "a", "--queue", "cpu_batch"), "task ids and filters cannot be combined: use one or the other"),
         (("prio", "a", "HUGE"), "use one of URGENT"),
-        (("move", "a"), "task move needs a target: give one of --to-queue, --to-worker and --to-lane"),
-        (("move", "a", "--to-queue", "cpu_batch", "--to-lane", "cpu_batch"), "give one of"),
+        (("move", "a"), "task move needs exactly one of --to-queue, --to-worker and --to-lane"),
+        (("move", "a", "--to-queue", "cpu_batch", "--to-lane", "cpu_batch"), "task move needs exactly one of"),
         (("move", "a", "--to-queue", "gpu"), "ambiguous"),
         (("retry",), "Missing argument"),
     ],

@@ -122,7 +122,7 @@ def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
     command.send_signal(signal.SIGINT)
     _, told = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert "Detached: worker-1 keeps draining. Wait for it with: morag-queue drain worker-1" in told
+    assert "Detached: the drain of worker-1 continues. Wait for it with: morag-queue drain worker-1" in told
     fleet.gate().touch()
     assert answer(fleet, "drain", "worker-1", "--deadline", "20s")["state"] == "drained"
     assert fleet.counts() == {running: 1}

@@ -59,7 +59,7 @@ def test_errors_are_results_with_their_source(media: Path, workers: int) -> None
     errors = [result for result in results if isinstance(result, SourceError)]
     assert [error.source for error in errors] == ["x", "ftp://example.org/", str(media)] * 30
     assert {str(error).partition(": ")[2] for error in errors[2::3]} == {
-        "a directory; give --recursive to take the files in it"
+        "is a directory; use --recursive to include its files"
     }
 
 
@@ -158,4 +158,4 @@ def test_a_file_that_kills_its_worker_does_not_affect_other_files(
     for place in dead:
         result = results[place]
         assert isinstance(result, Facts)
-        assert result.problems == (f"its content was not read: the parser {what}",)
+        assert result.problems == (f"its content was not read, because the parser {what}",)

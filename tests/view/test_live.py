@@ -97,7 +97,7 @@ def test_50_by_15_keeps_the_most_important_columns():
 @pytest.mark.parametrize("height", [1, 3, 7, 12, 30, 100])
 @pytest.mark.parametrize("workers", [8, 50])
 def test_render_fills_every_size_exactly(width, height, workers):
-    for state in (LiveState(), LiveState(help=True), LiveState(trouble="gone" * 99), LiveState(offset=500)):
+    for state in (LiveState(), LiveState(help=True), LiveState(error="gone" * 99), LiveState(offset=500)):
         drawn(fleet(workers), width, height, state)
 
 
@@ -110,8 +110,8 @@ def test_an_empty_fleet_shows_a_hint_and_no_alerts():
 
 
 def test_an_unreachable_broker_is_shown_with_the_age_of_the_frame():
-    lines = drawn(fleet(), 80, 24, LiveState(trouble="cannot reach the broker x", age_s=75))
-    assert lines[0] == " ✖ cannot reach the broker x; showing data from 1m 15s ago"
+    lines = drawn(fleet(), 80, 24, LiveState(error="cannot reach the broker x", age_s=75))
+    assert lines[0] == " ✖ cannot reach the broker x; showing data that is 1m 15s old"
     assert lines[2].startswith("gpu_priority")
 
 
@@ -153,7 +153,7 @@ def test_scrolling_stops_at_the_last_worker():
 def test_more_alerts_than_fit_are_counted():
     frame = fleet()
     lines = drawn(replace(frame, alerts=frame.alerts * 10), 80, 24)
-    assert "… and 17 more alerts: morag-queue doctor" in lines
+    assert "… and 17 more alerts; `morag-queue doctor` lists them all" in lines
 
 
 def test_hostile_text_is_escaped():
