@@ -95,7 +95,7 @@ def test_dead_all_needs_confirmation(stage, fleet, fail):
         "dead drop needs either task ids or a filter, such as --state, --age or --all"
         in fleet("dead", "drop", status=2).err
     )
-    assert "give ids, or a filter" in fleet("dead", "drop", "x", "--all", status=2).err
+    assert "needs either task ids or a filter" in fleet("dead", "drop", "x", "--all", status=2).err
 
 
 def test_dead_drop_deletes_tasks_and_repeating_it_changes_nothing(stage, fleet, fail):
