@@ -39,8 +39,8 @@ def test_draining_an_idle_worker_ends_at_once_and_repeating_it_changes_nothing(s
     answer = fleet("drain", "cpu-1", "--json").json
     assert (answer["state"], answer["moved_tasks"], answer["running_tasks"]) == ("drained", 0, 0)
     entries = len(stage.broker.journal.latest(50))
-    again = fleet("drain", "cpu-1", "--json").json
-    assert (again["state"], again["moved_tasks"], again["changed"]) == ("drained", 0, False)
+    repeated = fleet("drain", "cpu-1", "--json").json
+    assert (repeated["state"], repeated["moved_tasks"], repeated["changed"]) == ("drained", 0, False)
     assert fleet("drain", "cpu-1").out == "cpu-1 is already drained\n"
     assert len(stage.broker.journal.latest(50)) == entries
 
@@ -65,8 +65,8 @@ def test_drain_lists_all_blockers_with_their_flags_and_changes_nothing(stage, fl
     stage.claim("cpu-1")
     stage.submit("pinned", worker="cpu-1")
     refused = fleet("drain", "cpu-1", "--deadline", "1m", status=5)
-    for word in ("last worker", "--allow-last", "pinned", "--allow-pinned", "runs", "--no-deadline", "--force"):
-        assert word in refused.err
+    for phrase in ("last worker", "--allow-last", "pinned", "--allow-pinned", "runs", "--no-deadline", "--force"):
+        assert phrase in refused.err
     assert cordon_of(stage, "cpu-1") is None
     assert stage.ids("cpu_standard.cpu-1", 4) == ["pinned"]
     assert journaled_verbs(stage) == []
@@ -242,10 +242,10 @@ def test_the_default_deadline_is_an_hour_and_a_later_drain_can_change_it(stage, 
 
 @pytest.fixture
 def agentless(monkeypatch):
-    """Replace the drain of a worker without the agent, stock-1, by a function."""
+    """Replace the drain of a agentless worker, agentless-1, by a function."""
 
     def replace(run):
-        monkeypatch.setattr("morag_queue.operations.agentless.agentless_node", lambda *_: "stock-1@host")
+        monkeypatch.setattr("morag_queue.operations.agentless.agentless_node", lambda *_: "agentless-1@host")
         monkeypatch.setattr("morag_queue.operations.agentless.AgentlessDrain.run", run)
 
     return replace
@@ -256,13 +256,16 @@ def test_ctrl_c_detaches_from_the_drain_of_an_agentless_worker(fleet, agentless)
         raise KeyboardInterrupt
 
     agentless(interrupt)
-    detached = fleet("drain", "stock-1", status=130)
-    assert "Detached: the drain of stock-1 continues. Wait for it with: morag-queue drain stock-1\n" in detached.err
+    detached = fleet("drain", "agentless-1", status=130)
+    assert (
+        "Detached: the drain of agentless-1 continues. Wait for it with: morag-queue drain agentless-1\n"
+        in detached.err
+    )
 
 
 def test_overriding_flags_are_wrong_usage_for_an_agentless_worker(fleet, agentless):
     agentless(None)
-    assert fleet("drain", "stock-1", "--force", "--allow-last", status=2).err == (
-        "error: stock-1@host is agentless, so its tasks cannot be requeued: "
+    assert fleet("drain", "agentless-1", "--force", "--allow-last", status=2).err == (
+        "error: agentless-1@host is agentless, so its tasks cannot be requeued: "
         "run the command again without --force, --allow-last\n"
     )

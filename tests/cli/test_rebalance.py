@@ -47,8 +47,8 @@ def test_a_repeated_rebalance_prints_and_changes_nothing(stage, fleet):
     starve(stage, "a", "b", "c")
     assert "3 tasks moved" in fleet("rebalance").out
     before = stage.ids(CPU, 1)
-    again = fleet("rebalance")
-    assert (again.out, again.err) == ("", "")
+    repeated = fleet("rebalance")
+    assert (repeated.out, repeated.err) == ("", "")
     assert stage.ids(CPU, 1) == before == ["a", "b", "c"]
     assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
@@ -123,8 +123,8 @@ def test_a_plan_file_can_be_applied_once(stage, fleet, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["p.json"]
     applied = fleet("rebalance", "--apply", "p.json", "--json").json
     assert (applied["plan_id"], applied["moved_tasks"]) == (planned["plan_id"], 2)
-    again = fleet("rebalance", "--apply", "p.json", "--json").json
-    assert (again["moved_tasks"], again["already"], again["rejected"]) == (0, 2, [])
+    repeated = fleet("rebalance", "--apply", "p.json", "--json").json
+    assert (repeated["moved_tasks"], repeated["already"], repeated["rejected"]) == (0, 2, [])
     assert stage.ids(CPU, 1) == ["a", "b"]
     assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
@@ -262,7 +262,7 @@ def test_journal_show_finds_an_entry_by_its_id_or_plan_id(stage, fleet):
     assert "no journal entry '77'" in fleet("journal", "show", "77", status=8).err
 
 
-def test_apply_has_no_dry_run(stage, fleet):
+def test_apply_rejects_dry_run(stage, fleet):
     starve(stage, "a")
     fleet("rebalance", "--plan", "p.json")
     refused = fleet("rebalance", "--apply", "p.json", "--dry-run", status=2)

@@ -27,7 +27,7 @@ def every_verb():
     for name, verb in build_group(VERBS).commands.items():
         loaded = verb.load()
         if isinstance(loaded, typer.core.TyperGroup):
-            yield from (f"{name} {word}" for word in loaded.commands)
+            yield from (f"{name} {subcommand}" for subcommand in loaded.commands)
         else:
             yield name
 

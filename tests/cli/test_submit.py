@@ -25,7 +25,7 @@ def test_submit_prints_the_submitted_tasks(fleet, here):
 
 
 def test_options_are_sent_as_json_or_as_text(fleet, here, client):
-    fleet("submit", "report.txt", "--option", "pages=[1, 2]", "--option", "lang=de", "--id", "one")
+    fleet("submit", "report.txt", "--option", "pages=[1, 2]", "--option", "lang=de", "--id", "task-1")
     (key,) = client.scan_iter("cpu_standard*", _type="list")
     (raw,) = client.lrange(key, 0, -1)
     args = json.loads(b64decode(json.loads(raw)["body"]))[0]
@@ -67,8 +67,8 @@ def test_a_directory_needs_recursive(fleet, here):
 
 
 def test_submit_refuses_an_open_id_and_an_unforced_pin_to_an_unknown_worker(fleet, here):
-    fleet("submit", "report.txt", "--id", "one")
-    assert "task id one is still open" in fleet("submit", "report.txt", "--id", "one", status=5).err
+    fleet("submit", "report.txt", "--id", "task-1")
+    assert "task id task-1 is still open" in fleet("submit", "report.txt", "--id", "task-1", status=5).err
     assert "--force" in fleet("submit", "report.txt", "--worker", "nobody", status=5).err
     forced = fleet("submit", "report.txt", "--worker", "nobody", "--force", "--json").json
     assert forced["tasks"][0]["lane"] == "cpu_standard.nobody"

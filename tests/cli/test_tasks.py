@@ -95,7 +95,7 @@ def test_lines_prints_one_json_document_per_task(stage, fleet):
     assert [json.loads(line)["task_id"] for line in lines] == ["a", "b"]
 
 
-def test_tasks_of_an_empty_fleet_says_that_nothing_waits(fleet):
+def test_tasks_says_that_an_empty_fleet_has_no_tasks(fleet):
     assert "No task is running or waiting." in fleet("tasks").out
     assert fleet("tasks", "--json").json == {"tasks": [], "waiting": 0, "has_more": False}
 

@@ -33,7 +33,7 @@ def test_files_and_urls_are_yielded_unchanged() -> None:
     assert expanded(*paths, recursive=False) == list(paths)
 
 
-def test_a_directory_without_recursive_is_refused_with_the_flag_to_give() -> None:
+def test_a_directory_without_recursive_is_refused_and_the_message_names_the_flag() -> None:
     make("media/a.mp3")
     (error,) = expand(["media"], recursive=False)
     assert isinstance(error, SourceError)

@@ -71,7 +71,7 @@ def test_unreadable_content_is_reported(content: bytes, problem: str, tmp_path: 
     assert problem in problems(path)
 
 
-def test_an_archive_that_is_no_document_cannot_be_processed(tmp_path: Path) -> None:
+def test_an_archive_that_is_not_a_document_cannot_be_processed(tmp_path: Path) -> None:
     path = makers._zip(tmp_path / "a.zip", {"readme.txt": "Hello"})
     assert problems(path) == "a zip archive, which cannot be processed; unpack it first"
     assert probe(str(path)).content_type is None
@@ -172,7 +172,7 @@ def test_a_file_read_up_to_the_limit_is_reported(tmp_path: Path) -> None:
         ("zero\0byte", ": cannot be opened (embedded null byte); correct the path or its permissions"),
     ],
 )
-def test_a_path_that_is_no_file_is_refused_with_a_remedy(
+def test_a_path_that_is_not_a_file_is_refused_with_a_remedy(
     name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

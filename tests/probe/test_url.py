@@ -1,4 +1,4 @@
-"""Facts from the address of a URL."""
+"""Facts from a URL alone."""
 
 import pytest
 
@@ -38,12 +38,12 @@ YOUTUBE, WEB = ContentType.YOUTUBE, ContentType.WEB
         ("https://example.org/paper.pdf", ContentType.DOCUMENT),
     ],
 )
-def test_the_type_of_a_url_is_read_from_its_address(url: str, kind: ContentType) -> None:
+def test_the_type_of_a_url_follows_from_its_host_and_path(url: str, kind: ContentType) -> None:
     facts = probe(url)
     assert (facts.source, facts.is_url, facts.content_type, facts.declared_type) == (url, True, None, kind)
 
 
-def test_the_declared_type_of_a_url_wins() -> None:
+def test_the_declared_type_of_a_url_takes_precedence() -> None:
     assert probe("https://example.org/stream", declared=ContentType.AUDIO).declared_type is ContentType.AUDIO
 
 

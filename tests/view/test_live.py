@@ -136,12 +136,12 @@ def test_worker_10_is_sorted_after_worker_9():
 
 
 @pytest.mark.parametrize(
-    ("word", "found"), [("GPU-5", 1), ("offline", 1), ("node-3", 1), ("scan-0113", 2), ("nope", 0)]
+    ("needle", "matches"), [("GPU-5", 1), ("offline", 1), ("node-3", 1), ("scan-0113", 2), ("nope", 0)]
 )
-def test_the_filter_matches_ids_hosts_states_and_tasks(word, found):
-    lines = drawn(fleet(), 80, 24, LiveState(filter=word))
-    assert sum(line.startswith("worker-") for line in lines) == found
-    assert f"filter: {word}" in lines[-1]
+def test_the_filter_matches_ids_hosts_states_and_tasks(needle, matches):
+    lines = drawn(fleet(), 80, 24, LiveState(filter=needle))
+    assert sum(line.startswith("worker-") for line in lines) == matches
+    assert f"filter: {needle}" in lines[-1]
 
 
 def test_scrolling_stops_at_the_last_worker():
@@ -173,14 +173,14 @@ def test_hostile_text_is_escaped():
 
 
 @pytest.mark.parametrize(
-    ("values", "width", "shown"),
+    ("values", "width", "expected"),
     [
         ((0, 1, 7, 3), 4, " ▂█▄"), ((1, 1, 1, 5), 2, "▄█"), ((5, 1, 1), 2, "█▄"), ((), 5, ""), ((0, 0), 2, ""),
         ((1, 2), 0, ""),
     ],
 )  # fmt: skip
-def test_a_sparkline_scales_to_its_highest_bar(values, width, shown):
-    assert spark(values, width) == shown
+def test_a_sparkline_scales_to_its_highest_bar(values, width, expected):
+    assert spark(values, width) == expected
 
 
 def test_the_clock_is_the_servers_in_utc():

@@ -1,4 +1,4 @@
-"""Summaries of plans and of what was applied."""
+"""Summaries of plans and of their results."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def rebalanced(**fields):
         ),
     ],
 )
-def test_rebalance_sums_up_what_was_applied(fields, summary):
+def test_rebalance_summarizes_the_result(fields, summary):
     assert drawn(rebalance_view(rebalanced(**fields), explain=False, quiet=False), 100) == summary
 
 

@@ -118,7 +118,7 @@ DECISION = LoadBalancingDecision(
 
 
 def test_classify_shows_needs_reasons_decision_and_scores():
-    found = Classification(
+    classification = Classification(
         source=HOSTILE, content_type=ContentType.AUDIO, requires=Requires.GPU_PREFERRED, priority=QueuePriority.NORMAL,
         complexity=TaskComplexity.MEDIUM, requirements=(ResourceRequirement.GPU_PREFERRED,), estimated_minutes=1.5,
         memory_gb=0.5, disk_gb=0.1, confidence=0.9, reasons=("audio: by its content",),
@@ -127,8 +127,8 @@ def test_classify_shows_needs_reasons_decision_and_scores():
         Score(worker="worker-gpu-1", verdict=Feasibility.FIT, score=0.83, expected_minutes=0.3),
         Score(worker="worker-cpu-1", verdict=Feasibility.NOT_SERVED, score=0.0, expected_minutes=None),
     )
-    routed = Placement(DECISION, QueueType.GPU_FALLBACK, "gpu_fallback", 4, scores)
-    assert drawn(classify_view([(found, routed)]), 80) == (
+    placement = Placement(DECISION, QueueType.GPU_FALLBACK, "gpu_fallback", 4, scores)
+    assert drawn(classify_view([(classification, placement)]), 80) == (
         "\\x1b[2J[bold red]x[bold] \\u202etxt.md\n"
         "  type      audio, medium complexity\n"
         "  needs     gpu_preferred; 0.5 GB memory, 0.1 GB disk\n"
