@@ -1,4 +1,4 @@
-"""Ruff, its formatter, mypy --strict, import-linter and what is installed, as tests: one command checks everything."""
+"""Run ruff, its formatter, mypy --strict and import-linter as tests, and check the declared dependencies."""
 
 import json
 import subprocess
@@ -15,24 +15,24 @@ ROOT = Path(__file__).parent.parent
 TOOLS = Path(sys.executable).parent
 
 CHECKS = {
-    "ruff finds nothing": ["ruff", "check"],
-    "everything is formatted": ["ruff", "format", "--check"],
-    "the types hold": ["mypy"],
-    "a layer imports from those below it only": ["lint-imports"],
+    "ruff finds no violations": ["ruff", "check"],
+    "all files are formatted": ["ruff", "format", "--check"],
+    "mypy finds no type errors": ["mypy"],
+    "a layer imports only from layers below it": ["lint-imports"],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", CHECKS)
-def test_check(what: str) -> None:
-    tool, *arguments = CHECKS[what]
+@pytest.mark.parametrize("claim", CHECKS)
+def test_check(claim: str) -> None:
+    tool, *arguments = CHECKS[claim]
     done = subprocess.run([TOOLS / tool, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{what}: no\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"not true: {claim}\n{done.stdout}{done.stderr}"
 
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
-sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))  # None: whoever imports it is told that it is not there
+sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))  # None makes an import fail as if the module were missing
 import morag_queue
 for module in pkgutil.walk_packages(morag_queue.__path__, "morag_queue."):
     if not module.name.endswith("__main__"):
@@ -40,22 +40,22 @@ for module in pkgutil.walk_packages(morag_queue.__path__, "morag_queue."):
 """
 
 
-def needed(name: str, extra: str, seen: dict[str, None]) -> dict[str, None]:
-    """The distributions that `pip install name[extra]` brings."""
+def required_distributions(name: str, extra: str, seen: dict[str, None]) -> dict[str, None]:
+    """Return the distributions that `pip install name[extra]` installs."""
     seen[canonicalize_name(name)] = None
-    for one in map(Requirement, requires(name) or ()):
-        wanted = one.marker is None or one.marker.evaluate({"extra": extra})
-        if wanted and canonicalize_name(one.name) not in seen:
-            for more in one.extras or {""}:
-                needed(one.name, more, seen)
+    for requirement in map(Requirement, requires(name) or ()):
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+        if applies and canonicalize_name(requirement.name) not in seen:
+            for nested_extra in requirement.extras or {""}:
+                required_distributions(requirement.name, nested_extra, seen)
     return seen
 
 
 @pytest.mark.slow
-def test_nothing_is_imported_that_an_installation_does_not_bring() -> None:
-    brought = needed("morag-queue", "demo", {})
+def test_the_package_imports_only_what_it_declares_as_dependencies() -> None:
+    installed = required_distributions("morag-queue", "demo", {})
     owners = packages_distributions().items()
-    others = [name for name, by in owners if brought.keys().isdisjoint(map(canonicalize_name, by))]
+    others = [name for name, by in owners if installed.keys().isdisjoint(map(canonicalize_name, by))]
     assert "pytest" in others
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, json.dumps(others)], cwd=ROOT, capture_output=True, text=True, check=False,

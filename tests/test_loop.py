@@ -22,7 +22,7 @@ from tests.support.stage import connected
 
 
 class RecordedEvents:
-    """An event sink that records events and checks their fields against the table."""
+    """An event sink that records events and checks their fields against `EVENTS`."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Event, dict[str, Any]]] = []
@@ -56,7 +56,7 @@ class Running:
 
 @pytest.fixture
 def start(valkey) -> Iterator[Callable[..., Running]]:
-    """Starts loops on the stage's broker, each with its own client and, by default, a slow tick."""
+    """Start loops on the stage's broker, each with its own client and, by default, a slow tick."""
     running: list[Running] = []
 
     def start_loop(policy: Policy | None = None, **options: Any) -> Running:
@@ -73,7 +73,7 @@ def start(valkey) -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture
 def dead_worker(valkey, stage) -> Callable[[str], None]:
-    """Registers a worker with a named connection that claims a task and dies: its connection closes."""
+    """Register a worker that claims a task over a named connection and dies: its connection closes."""
 
     def die(name: str, **more: Any) -> None:
         with connected(valkey, f"mq.{name}"):

@@ -19,7 +19,7 @@ from morag_queue.watch.turn import TurnReport
 
 @pytest.fixture
 def scraped(stage):
-    """A function that scrapes the metrics and returns samples by name and labels."""
+    """Return a function that scrapes the metrics and returns samples by name and labels."""
     registry = CollectorRegistry()
     registry.register(FleetCollector(stage.broker))
     metrics = LoopMetrics(registry)

@@ -62,10 +62,10 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 @pytest.fixture
 def service(valkey):
-    made = Service(valkey)
-    yield made
-    run(made.manager.stop())
-    made.client.close()
+    new_service = Service(valkey)
+    yield new_service
+    run(new_service.manager.stop())
+    new_service.client.close()
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ def submit(service):
 
 
 def waiting_message(stage: Stage) -> dict[str, Any]:
-    """The only message in the lanes."""
+    """Return the only message in the lanes."""
     keys = list(stage.client.scan_iter(_type="list"))
     assert [stage.client.llen(key) for key in keys] == [1]
     return json.loads(stage.client.lindex(keys[0], 0))
 
 
 def lanes(stage: Stage) -> dict[str, int]:
-    """The length of each lane that is not empty."""
+    """Return the length of each lane that is not empty."""
     return {view.lane: view.length for view in stage.broker.observe()[0].lanes if view.length}
 
 

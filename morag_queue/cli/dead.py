@@ -10,7 +10,7 @@ from morag_queue.errors import ExitStatus, UsageError
 from .confirm import confirm_tasks
 from .context import CliContext
 from .options import verb
-from .parameters import AgeFilter, Limit, NameFilter, StateFilter, TaskArgument, TaskArguments, age_seconds
+from .parameters import Limit, NameFilter, TaskArgument, TaskArguments, age_seconds
 from .task import report_edits, task_editor
 
 if TYPE_CHECKING:
@@ -18,14 +18,22 @@ if TYPE_CHECKING:
 
     from morag_queue.core.task import TaskFilter
 
+DeadState = Annotated[
+    TaskState | None,
+    typer.Option("--state", case_sensitive=False, help="Only tasks in this state: failed or quarantined."),
+]
+DeadAge = Annotated[
+    str | None,
+    typer.Option("--age", metavar="DURATION", help="Only tasks last claimed at least this long ago."),
+]
 AllTasks = Annotated[bool, typer.Option("--all", help="Select all failed and quarantined tasks.")]
 
 
 @verb()
 def ls(
     ctx: CliContext,
-    state: StateFilter = None,
-    age: AgeFilter = None,
+    state: DeadState = None,
+    age: DeadAge = None,
     name: NameFilter = None,
     limit: Limit = 50,
 ) -> None:
@@ -66,14 +74,14 @@ def requeue(
     ctx: CliContext,
     ids: TaskArguments = None,
     all_tasks: AllTasks = False,
-    state: StateFilter = None,
-    age: AgeFilter = None,
+    state: DeadState = None,
+    age: DeadAge = None,
     name: NameFilter = None,
     reset: Annotated[bool, typer.Option("--reset", help="Reset the counts of retries and dead workers.")] = False,
 ) -> ExitStatus:
     """Queue failed and quarantined tasks again.
 
-    Without --reset, a task is quarantined again as soon as one more worker dies while holding it.
+    Without --reset, a quarantined task is quarantined again as soon as one more worker dies while holding it.
     """
     from morag_queue.operations.task_edits import retry
 
@@ -86,8 +94,8 @@ def drop(
     ctx: CliContext,
     ids: TaskArguments = None,
     all_tasks: AllTasks = False,
-    state: StateFilter = None,
-    age: AgeFilter = None,
+    state: DeadState = None,
+    age: DeadAge = None,
     name: NameFilter = None,
 ) -> ExitStatus:
     """Delete failed and quarantined tasks permanently.

@@ -77,7 +77,7 @@ def _dead_table(tasks: Sequence[Task], now: float) -> FittedTable:
         [
             Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], min_width=13),
             Column("STATE", [cell(task.state, STATE_STYLE.get(task.state, "")) for task in tasks]),
-            Column("AGE", [cell(age) for age in ages], right=True),
+            Column("ENDED", [cell(age) for age in ages], right=True),
             Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=3, min_width=12),
             Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=2, min_width=12),
             Column("REASON", [cell(task.error, "", 400) for task in tasks], min_width=16),

@@ -242,7 +242,7 @@ def test_the_default_deadline_is_an_hour_and_a_later_drain_can_change_it(stage, 
 
 @pytest.fixture
 def agentless(monkeypatch):
-    """Replace the drain of a agentless worker, agentless-1, by a function."""
+    """Replace the drain of an agentless worker, agentless-1, by a function."""
 
     def replace(run):
         monkeypatch.setattr("morag_queue.operations.agentless.agentless_node", lambda *_: "agentless-1@host")

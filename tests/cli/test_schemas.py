@@ -23,7 +23,7 @@ WORKERS = (("worker-1", Capability.CPU), ("worker-2", Capability.CPU), ("worker-
 
 
 def every_verb():
-    """Yield the words of each command, for example `task show`."""
+    """Yield the name of each command, for example `task show`."""
     for name, verb in build_group(VERBS).commands.items():
         loaded = verb.load()
         if isinstance(loaded, typer.core.TyperGroup):

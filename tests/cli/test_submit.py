@@ -144,7 +144,7 @@ def test_the_progress_bar_is_shown_only_on_a_terminal(fleet, here):
 
 
 def test_submit_wait_prints_the_final_states(fleet, here, client, monkeypatch):
-    """The records of the tasks change while the command sleeps between two polls."""
+    """Change the records of the tasks while the command sleeps between two polls."""
 
     def end_tasks(_: float) -> None:
         for key in client.scan_iter("mq:task:*"):

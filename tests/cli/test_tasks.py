@@ -11,7 +11,7 @@ HOSTILE = "\x1b[2J[bold red]x[/] \u202etxt\r\n\x07\u200b" + "y" * 10_000
 
 
 def is_harmless(text: str) -> bool:
-    """Whether a text has no control or format characters besides line breaks."""
+    """Return whether a text has no control or format characters except line breaks."""
     return not [char for char in text.replace("\n", "") if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 
 

@@ -37,7 +37,7 @@ class System:
         self.sent: list[str] = []
 
     async def submit(self, content_type: str = "document", *, sleep: float = 0.05, **options: Any) -> str:
-        """Submit a file of that type; its task records its worker and sleeps."""
+        """Submit a file of this type; its task records its worker and sleeps."""
         known = {name: options.pop(name) for name in ("priority", "requires") if name in options}
         classification = await self.classifier.classify_task(str(self.report), content_type, **known)
         args = [str(self.report), content_type, {"sleep": sleep}]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("media")  # generate the media once
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """250 files of five kinds and 50 broken links."""
+    """Make 250 files of five kinds and 50 broken links."""
     top = tmp_path_factory.mktemp("media")
     for n in range(50):
         makers.wav(top / f"{n:03}.wav", seconds=n / 10)
