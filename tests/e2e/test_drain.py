@@ -165,7 +165,7 @@ def test_a_worker_without_the_agent_is_drained_through_remote_control(make_fleet
     assert blind in mq(fleet, "task", "why", "nobody", status=8).stderr
     mq(fleet, "drain", "stock-1")
     sent = fleet.send("cpu_standard", level=3)
-    assert "run the drain again without --force" in mq(fleet, "drain", "stock-1", "--force", status=2).stderr
+    assert "run the command again without --force" in mq(fleet, "drain", "stock-1", "--force", status=2).stderr
     again = mq(fleet, "uncordon", "stock-1")
     assert again.stdout == "stock-1 is in service\n"
     assert "after a restart it consumes again" in again.stderr
