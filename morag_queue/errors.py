@@ -45,7 +45,7 @@ class SettingsError(UsageError):
 
 
 class SourceError(MoragQueueError):
-    """A path or URL that cannot be submitted. A bulk submit collects these errors; `source` is the rejected path."""
+    """A path or URL cannot be submitted. A bulk submit collects these errors; `source` is the rejected source."""
 
     def __init__(self, message: str, *, source: str = "") -> None:
         super().__init__(message)
@@ -65,13 +65,13 @@ class LeaseHeld(MoragQueueError):
 
 
 class LeaseLost(MoragQueueError):
-    """The caller stalled for longer than its lease and no longer leads; the broker refused its later writes."""
+    """The caller stalled for longer than its lease and no longer leads; the broker rejects its later writes."""
 
     exit_status = ExitStatus.LEASE_HELD
 
     def __init__(self) -> None:
         super().__init__(
-            "this process no longer leads the fleet: its lease expired and later changes were refused; "
+            "this process no longer leads the fleet: its lease expired, and later changes were rejected; "
             "`morag-queue stats` shows the leader"
         )
 
@@ -83,13 +83,13 @@ class NotFound(MoragQueueError):
 
 
 class BrokerUnreachable(MoragQueueError):
-    """The broker does not answer, or rejected the login."""
+    """The broker does not answer or rejects the login."""
 
     exit_status = ExitStatus.UNREACHABLE
 
 
 class Interrupted(MoragQueueError):
-    """The user interrupted the command. The message says what had been done by then."""
+    """The user interrupted the command. The message says what was done before that."""
 
     exit_status = ExitStatus.INTERRUPTED
 

@@ -22,7 +22,7 @@ from tests.support.simulated_fleet import connected
 
 
 class RecordedEvents:
-    """An event sink that records events and checks their fields against the table."""
+    """An event sink that records events and checks their fields against `EVENTS`."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Event, dict[str, Any]]] = []
@@ -56,16 +56,16 @@ class Running:
 
 @pytest.fixture
 def start(valkey) -> Iterator[Callable[..., Running]]:
-    """Starts loops on the stage's broker, each with its own client and, by default, a slow tick."""
+    """Start loops on the stage's broker, each with its own client and, by default, a slow tick."""
     running: list[Running] = []
 
-    def begin(policy: Policy | None = None, **options: Any) -> Running:
+    def start_loop(policy: Policy | None = None, **options: Any) -> Running:
         settings = Settings(redis_url=valkey, policy=policy or Policy())
         broker = RedisBroker(settings, connect(valkey, settings.broker, name="mq.watch"))
         running.append(Running(broker, **options))
         return running[-1]
 
-    yield begin
+    yield start_loop
     for loop in running:
         loop.stop()
         loop.watch._broker.client.close()
@@ -73,7 +73,7 @@ def start(valkey) -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture
 def dead_worker(valkey, stage) -> Callable[[str], None]:
-    """Registers a worker with a named connection that claims a task and dies: its connection closes."""
+    """Register a worker that claims a task over a named connection and dies: its connection closes."""
 
     def die(name: str, **more: Any) -> None:
         with connected(valkey, f"mq.{name}"):
@@ -147,7 +147,7 @@ def test_a_dead_worker_triggers_a_failover_before_the_next_tick(stage, start, de
     assert "overdue" in running.until(Event.TURN)["trigger"]
 
 
-def test_a_worker_that_beats_but_takes_nothing_is_reported_as_stalled(valkey, stage, start, monkeypatch):
+def test_a_worker_that_sends_heartbeats_but_takes_no_tasks_is_reported_as_stalled(valkey, stage, start, monkeypatch):
     for module in ("core.fleet_poll", "watch.report"):
         monkeypatch.setattr(f"morag_queue.{module}.STALLED_AFTER_S", 2.0)
     with connected(valkey, "mq.worker-cpu-1"):
@@ -258,7 +258,7 @@ def test_watch_reconnects_after_a_server_restart():
 
 
 def test_a_leader_that_was_suspended_past_its_lease_stands_by(stage, start):
-    """Its own clock stood still, so only the server's clock shows that the lease expired."""
+    """Its local clock stood still, so only the server's clock shows that the lease expired."""
     clock = [0.0]
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)), clock=lambda: clock[0], lease_seconds=1.0)
     running.until(Event.LEADING)

@@ -19,7 +19,7 @@ from morag_queue.watch.turn import TurnReport
 
 @pytest.fixture
 def scraped(stage):
-    """A function that scrapes the metrics and returns samples by name and labels."""
+    """Return a function that scrapes the metrics and returns samples by name and labels."""
     registry = CollectorRegistry()
     registry.register(FleetCollector(stage.broker))
     metrics = LoopMetrics(registry)
@@ -38,17 +38,17 @@ def scraped(stage):
     return scrape
 
 
-def at(found, name, **labels):
-    return found[name, *sorted(labels.items())]
+def value(samples, name, **labels):
+    return samples[name, *sorted(labels.items())]
 
 
 def test_an_empty_fleet_has_every_series_at_zero(scraped):
-    found = scraped()
-    assert at(found, "up") == 1
-    assert at(found, "pending_tasks", queue="gpu_priority", level="0") == 0
-    assert at(found, "workers", status="online", capability="gpu") == 0
-    assert at(found, "tasks_total", queue="cpu_batch", outcome="failed") == 0
-    assert at(found, "leader_term") == 0
+    samples = scraped()
+    assert value(samples, "up") == 1
+    assert value(samples, "pending_tasks", queue="gpu_priority", level="0") == 0
+    assert value(samples, "workers", status="online", capability="gpu") == 0
+    assert value(samples, "tasks_total", queue="cpu_batch", outcome="failed") == 0
+    assert value(samples, "leader_term") == 0
 
 
 def test_waiting_running_and_ended_tasks_are_counted(stage, scraped):
@@ -58,16 +58,16 @@ def test_waiting_running_and_ended_tasks_are_counted(stage, scraped):
     stage.claim("worker-cpu-1")
     stage.end("a", run_seconds=2.0)
     stage.client.hset(stage.keys.unacked, "a-tag-without-an-owner", "[]")
-    found = scraped()
-    assert at(found, "pending_tasks", queue="cpu_standard", level="4") == 1
-    assert at(found, "processing_tasks", queue="cpu_standard") == 1
-    assert at(found, "unacked_messages", worker="worker-cpu-1") == 1
-    assert at(found, "unacked_messages", worker="") == 1
-    assert at(found, "tasks_total", queue="cpu_standard", outcome="completed") == 1
-    assert at(found, "workers", status="online", capability="cpu") == 1
-    assert at(found, "backlog_seconds", queue="cpu_standard") > 0
-    assert at(found, "arrivals_per_second", queue="cpu_standard") == pytest.approx(3 / 300)
-    assert at(found, "increase_per_second", queue="cpu_standard") == pytest.approx(2 / 300)
+    samples = scraped()
+    assert value(samples, "pending_tasks", queue="cpu_standard", level="4") == 1
+    assert value(samples, "processing_tasks", queue="cpu_standard") == 1
+    assert value(samples, "unacked_messages", worker="worker-cpu-1") == 1
+    assert value(samples, "unacked_messages", worker="") == 1
+    assert value(samples, "tasks_total", queue="cpu_standard", outcome="completed") == 1
+    assert value(samples, "workers", status="online", capability="cpu") == 1
+    assert value(samples, "backlog_seconds", queue="cpu_standard") > 0
+    assert value(samples, "arrivals_per_second", queue="cpu_standard") == pytest.approx(3 / 300)
+    assert value(samples, "increase_per_second", queue="cpu_standard") == pytest.approx(2 / 300)
 
 
 def test_histograms_have_cumulative_buckets(stage, scraped):
@@ -76,12 +76,12 @@ def test_histograms_have_cumulative_buckets(stage, scraped):
         stage.submit(task)
         stage.claim("worker-cpu-1")
         stage.end(task, run_seconds=seconds)
-    found = scraped()
-    assert at(found, "task_run_seconds_count", queue="cpu_standard") == 3
-    assert at(found, "task_run_seconds_sum", queue="cpu_standard") == pytest.approx(204.0)
+    samples = scraped()
+    assert value(samples, "task_run_seconds_count", queue="cpu_standard") == 3
+    assert value(samples, "task_run_seconds_sum", queue="cpu_standard") == pytest.approx(204.0)
     buckets = sorted(
         (float(dict(labels)["le"]), value)
-        for (name, *labels), value in found.items()
+        for (name, *labels), value in samples.items()
         if name == "task_run_seconds_bucket" and dict(labels)["queue"] == "cpu_standard"
     )
     counts = [value for _, value in buckets]
@@ -97,14 +97,14 @@ def test_histograms_survive_the_expiry_of_minute_counters(stage, scraped):
     stage.end("a")
     for key in stage.client.scan_iter("mq:minute:*"):
         stage.client.delete(key)
-    assert at(scraped(), "task_wait_seconds_count", queue="cpu_standard") == 1
+    assert value(scraped(), "task_wait_seconds_count", queue="cpu_standard") == 1
 
 
 def test_leader_and_term_are_exported(stage, scraped):
     lease = stage.broker.leases.take("me", "ann", "watch", 30)
     scraped.metrics.on_alive(True)
-    found = scraped()
-    assert (at(found, "leader_term"), at(found, "leading")) == (lease.term, 1)
+    samples = scraped()
+    assert (value(samples, "leader_term"), value(samples, "leading")) == (lease.term, 1)
 
 
 def test_the_loop_counts_moves_recoveries_turns_and_events(scraped):
@@ -116,13 +116,19 @@ def test_the_loop_counts_moves_recoveries_turns_and_events(scraped):
     scraped.metrics.on_turn(report.model_copy(update={"trigger": "worker-cpu-1 joined"}), 0.0)
     passed_on = []
     scraped.metrics.counting(lambda event, **fields: passed_on.append(event))(Event.JOINED, worker="w")
-    found = scraped()
-    assert (at(found, "moves_total", rule="spill"), at(found, "moves_total", rule="recovery")) == (6, 4)
-    assert (at(found, "rescues_total", kind="taken_back"), at(found, "rescues_total", kind="resent")) == (4, 0)
-    assert at(found, "refusals_total") == 2
-    assert (at(found, "turns_total", trigger="tick"), at(found, "turns_total", trigger="news")) == (1, 1)
-    assert (at(found, "turn_duration_seconds_count"), at(found, "turn_lag_seconds_count")) == (2, 1)
-    assert at(found, "events_total", event="worker_joined") == 1
+    samples = scraped()
+    assert (value(samples, "moves_total", rule="spill"), value(samples, "moves_total", rule="recovery")) == (6, 4)
+    assert (
+        value(samples, "rescues_total", kind="taken_back"),
+        value(samples, "rescues_total", kind="resent"),
+    ) == (4, 0)
+    assert value(samples, "refusals_total") == 2
+    assert (value(samples, "turns_total", trigger="tick"), value(samples, "turns_total", trigger="news")) == (
+        1,
+        1,
+    )
+    assert (value(samples, "turn_duration_seconds_count"), value(samples, "turn_lag_seconds_count")) == (2, 1)
+    assert value(samples, "events_total", event="worker_joined") == 1
     assert passed_on == [Event.JOINED]
 
 

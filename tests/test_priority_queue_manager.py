@@ -1,4 +1,4 @@
-"""PriorityQueueManager, WorkerRegistry and IntelligentTaskClassifier on a real broker."""
+"""PriorityQueueManager on a real broker."""
 
 import asyncio
 import json
@@ -11,18 +11,13 @@ from celery import Celery
 
 from morag_queue import IntelligentTaskClassifier, PriorityQueueManager, WorkerRegistry
 from morag_queue.core.model import (
-    Capability,
     DecisionAction,
     QueuePriority,
     QueueStats,
     QueueType,
-    Requires,
-    TaskComplexity,
-    WorkerInfo,
-    WorkerStatus,
 )
 from morag_queue.core.policy import Binding, Policy
-from morag_queue.errors import NotFound, Refused, SourceError
+from morag_queue.errors import Refused, SourceError
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
 from morag_queue.watch.events import Event
@@ -67,10 +62,10 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 @pytest.fixture
 def service(valkey):
-    made = Service(valkey)
-    yield made
-    run(made.manager.stop())
-    made.client.close()
+    new_service = Service(valkey)
+    yield new_service
+    run(new_service.manager.stop())
+    new_service.client.close()
 
 
 @pytest.fixture
@@ -79,21 +74,21 @@ def submit(service):
 
     async def classify_and_submit(source: str, **more: Any) -> str:
         known = {name: more.pop(name) for name in ("requires", "options", "content_type") if name in more}
-        found = await service.classifier.classify_task(source, **known)
-        return await service.manager.submit_task(found, **more)
+        classification = await service.classifier.classify_task(source, **known)
+        return await service.manager.submit_task(classification, **more)
 
     return lambda source, **more: run(classify_and_submit(source, **more))
 
 
 def waiting_message(stage: SimulatedFleet) -> dict[str, Any]:
-    """The only message in the lanes."""
+    """Return the only message in the lanes."""
     keys = list(stage.client.scan_iter(_type="list"))
     assert [stage.client.llen(key) for key in keys] == [1]
     return json.loads(stage.client.lindex(keys[0], 0))
 
 
 def lanes(stage: SimulatedFleet) -> dict[str, int]:
-    """The length of each lane that is not empty."""
+    """Return the length of each lane that is not empty."""
     return {view.lane: view.length for view in stage.broker.observe()[0].lanes if view.length}
 
 
@@ -143,8 +138,8 @@ def test_an_urgent_task_is_claimed_before_earlier_tasks(stage, submit):
 
 
 def test_the_priority_follows_from_the_requirements_unless_the_caller_sets_it(service, stage):
-    def priority(source: str, **given: Any) -> QueuePriority:
-        return run(service.classifier.classify_task(source, **given)).classification.priority
+    def priority(source: str, **options: Any) -> QueuePriority:
+        return run(service.classifier.classify_task(source, **options)).classification.priority
 
     assert priority(FILM) is QueuePriority.HIGH
     assert priority(TUBE) is QueuePriority.NORMAL
@@ -174,42 +169,23 @@ def test_a_pinned_task_goes_to_the_lane_of_its_worker_or_is_refused(stage, submi
 # -- decisions and assignment
 
 
-def classified(service, source: str, **given: Any) -> Any:
-    return run(service.classifier.classify_task(source, **given))
-
-
-def test_the_best_worker_by_load_and_capability_is_chosen(service, stage):
-    stage.join("worker-cpu-1")
-    stage.join("worker-gpu-1", "gpu", slots=2)
-    stage.join("worker-hybrid-1", "hybrid", slots=2)
-    found = classified(service, FILM)
-    assert (found.decision.action, found.decision.worker_id) == (DecisionAction.ASSIGN, "worker-gpu-1")
-    assert found.alternatives == ("worker-hybrid-1",)
-    assert [score.worker for score in found.scores][:2] == ["worker-gpu-1", "worker-hybrid-1"]
-    assert found.fallback == (QueueType.GPU_FALLBACK, QueueType.CPU_STANDARD, QueueType.CPU_BATCH)
-    assert 0 < found.confidence <= 1
+def classify(service, source: str, **options: Any) -> Any:
+    return run(service.classifier.classify_task(source, **options))
 
 
 def test_a_task_is_held_in_the_shared_lane_if_all_workers_are_full(service, stage, submit):
     stage.join("worker-cpu-1", slots=1)
     submit(PAGE)
     stage.claim("worker-cpu-1")
-    found = classified(service, PAGE)
-    assert (found.decision.action, found.lane) == (DecisionAction.HOLD, "cpu_standard")
-    assert "full" in found.decision.reason
-
-
-def test_a_queue_without_workers_falls_back(service, stage):
-    stage.join("worker-cpu-1")
-    found = classified(service, TUBE)
-    assert found.decision.action is DecisionAction.FALLBACK
-    assert (found.decision.source_queue, found.decision.target_queue) == ("gpu_fallback", "cpu_standard")
+    classification = classify(service, PAGE)
+    assert (classification.decision.action, classification.lane) == (DecisionAction.HOLD, "cpu_standard")
+    assert "full" in classification.decision.reason
 
 
 def test_a_task_that_requires_a_gpu_waits_for_one(service, stage, submit):
     stage.join("worker-cpu-1")
-    found = classified(service, FILM)
-    assert (found.decision.action, found.lane) == (DecisionAction.HOLD, "gpu_priority")
+    classification = classify(service, FILM)
+    assert (classification.decision.action, classification.lane) == (DecisionAction.HOLD, "gpu_priority")
     submit(FILM)
     assert stage.claim("worker-cpu-1") is None
 
@@ -220,8 +196,8 @@ def test_early_binding_assigns_tasks_up_to_the_limit_of_the_queue(valkey, stage)
     stage.join("worker-gpu-1", "gpu", slots=8)
 
     async def submit_three() -> list[str]:
-        found = await service.classifier.classify_task(FILM)
-        return [await service.manager.submit_task(found) for _ in range(3)]
+        classification = await service.classifier.classify_task(FILM)
+        return [await service.manager.submit_task(classification) for _ in range(3)]
 
     run(submit_three())
     assert lanes(stage) == {"gpu_priority.worker-gpu-1": 2, "gpu_priority": 1}
@@ -238,15 +214,15 @@ def test_statistics_of_all_four_queues_are_measured(service, stage, submit):
         stage.claim("worker-cpu-1")
     stage.end(ids[0], run_seconds=30.0)
     stage.end(ids[1], "failed", error="ValueError: no", run_seconds=1.0)
-    found = run(service.manager.get_queue_stats())
-    assert set(found) == set(QueueType)
-    cpu = found[QueueType.CPU_STANDARD]
+    stats = run(service.manager.get_queue_stats())
+    assert set(stats) == set(QueueType)
+    cpu = stats[QueueType.CPU_STANDARD]
     assert isinstance(cpu, QueueStats)
     assert (cpu.total_tasks, cpu.pending_tasks, cpu.processing_tasks) == (4, 1, 1)
     assert (cpu.completed_tasks, cpu.failed_tasks, cpu.worker_count) == (1, 1, 1)
     assert cpu.average_processing_time == pytest.approx(0.5, rel=0.2)
     assert cpu.average_wait_time == pytest.approx(1 / 60)
-    assert found[QueueType.GPU_PRIORITY].total_tasks == 0
+    assert stats[QueueType.GPU_PRIORITY].total_tasks == 0
 
 
 @pytest.mark.parametrize(("success", "counts"), [(True, (1, 0)), (False, (0, 1))])
@@ -292,15 +268,17 @@ def test_a_started_manager_leads_and_a_stopped_one_releases_the_lease_and_keeps_
     assert service.events.count(Event.LEADING) == 1
 
 
-def test_of_two_managers_one_leads_the_other_takes_over_and_both_report_the_same(valkey, stage):
+def test_a_second_manager_takes_over_and_both_report_the_same_statistics(valkey, stage):
     async def both() -> None:
         first, second = Service(valkey), Service(valkey)
         await first.manager.start()
         await asyncio.to_thread(until, lambda: first.events.count(Event.LEADING), 10, "the first does not lead")
         await second.manager.start()
         await asyncio.to_thread(until, lambda: second.events.count(Event.STANDING_BY), 10, "no second on standby")
-        found = await second.classifier.classify_task(PAGE)
-        await asyncio.gather(*(service.manager.submit_task(found) for service in (first, second) for _ in range(5)))
+        classification = await second.classifier.classify_task(PAGE)
+        await asyncio.gather(
+            *(service.manager.submit_task(classification) for service in (first, second) for _ in range(5))
+        )
         counts = [
             (await service.manager.get_queue_stats())[QueueType.CPU_STANDARD].pending_tasks
             for service in (first, second)
@@ -321,14 +299,14 @@ def test_an_asyncio_client_that_decodes_responses_is_accepted(valkey, stage):
         service = Service(valkey, client=client)
         async with service.manager:
             await service.manager.submit_task(await service.classifier.classify_task(PAGE))
-            found = await service.manager.get_queue_stats()
+            stats = await service.manager.get_queue_stats()
         await client.aclose()
-        return found[QueueType.CPU_STANDARD].pending_tasks
+        return stats[QueueType.CPU_STANDARD].pending_tasks
 
     assert run(with_asyncio()) == 1
 
 
-def test_an_app_and_a_client_are_enough(valkey, stage, monkeypatch):
+def test_a_manager_needs_only_an_app_and_a_client(valkey, stage, monkeypatch):
     monkeypatch.delenv("REDIS_URL", raising=False)
     app = Celery("service", broker=valkey, set_as_current=False)
     app.conf.broker_transport_options = {"sep": "::", "global_keyprefix": "app-7:"}
@@ -336,74 +314,6 @@ def test_an_app_and_a_client_are_enough(valkey, stage, monkeypatch):
         manager = PriorityQueueManager(app, client)
         assert manager.settings.redis_url == valkey
         assert (manager.settings.broker.sep, manager.settings.broker.global_keyprefix) == ("::", "app-7:")
-        found = run(manager.task_classifier.classify_task(PAGE))
-        run(manager.submit_task(found))
+        classification = run(manager.task_classifier.classify_task(PAGE))
+        run(manager.submit_task(classification))
         assert [key[:20] for key in client.scan_iter(_type="list")] == [b"app-7:cpu_standard::"]
-
-
-# -- the registry and the classifier
-
-
-def info(name: str, **more: Any) -> WorkerInfo:
-    known = {"incarnation": f"{name}.1", "host": "h", "pid": 1, "slots": 2}
-    known |= {"capability": Capability.GPU, "queues": ("gpu_priority",)}
-    return WorkerInfo(worker=name, **(known | more))
-
-
-def test_a_worker_registers_sends_heartbeats_and_unregisters(service, stage):
-    async def lifecycle() -> None:
-        registry = service.registry
-        await registry.register_worker(info("gpu-1", gpus=2, gpu_memory_gb=24, location="lab", tags=("a100",)))
-        with pytest.raises(Refused, match=r"gpu-1 is registered already, by gpu-1\.1"):
-            await registry.register_worker(info("gpu-1", incarnation="another"))
-        await registry.update_heartbeat("gpu-1", {"cpu_percent": 12.5, "gpu_percent": 70.0, "active": 1})
-        worker = await registry.get_worker("gpu-1")
-        assert worker is not None
-        assert (worker.info.location, worker.info.tags, worker.stats.gpu_percent) == ("lab", ("a100",), 70.0)
-        assert worker.healthy
-        assert await registry.is_healthy("gpu-1")
-        assert [worker.worker_id for worker in await registry.get_available_workers(QueueType.GPU_PRIORITY)] == [
-            "gpu-1"
-        ]
-        assert await registry.get_available_workers(QueueType.CPU_BATCH) == []
-        await registry.unregister_worker("gpu-1")
-        assert (await registry.get_worker("gpu-1")).status is WorkerStatus.OFFLINE
-        assert await registry.get_available_workers() == []
-        assert not await registry.is_healthy("gpu-1")
-
-    run(lifecycle())
-
-
-def test_available_workers_are_below_their_limit_and_able_to_run_the_task(service, stage):
-    stage.join("worker-cpu-1", slots=1)
-    stage.join("worker-gpu-1", "gpu", slots=1)
-
-    def available(**given: Any) -> list[str]:
-        return [worker.worker_id for worker in run(service.registry.get_available_workers(**given))]
-
-    assert available() == ["worker-cpu-1", "worker-gpu-1"]
-    assert available(requires=Requires.GPU) == ["worker-gpu-1"]
-    stage.submit("a")
-    stage.claim("worker-cpu-1")
-    assert available() == ["worker-gpu-1"]
-
-
-def test_a_heartbeat_of_an_unregistered_worker_is_refused(service, stage):
-    with pytest.raises(NotFound, match="no worker 'nobody'"):
-        run(service.registry.update_heartbeat("nobody"))
-
-
-def test_a_classification_contains_the_requirements_of_the_task(service, stage):
-    found = run(service.classifier.classify_task(TUBE)).classification
-    assert (found.requires, found.estimated_minutes) == (Requires.GPU_PREFERRED, 5.0)
-    assert found.complexity is TaskComplexity.MEDIUM
-    assert found.memory_gb == 1.0
-
-
-def test_a_classifier_without_a_registry_uses_the_broker_of_its_manager(valkey, stage):
-    app = Celery("service", broker=valkey, set_as_current=False)
-    with redis.Redis.from_url(valkey) as client:
-        classifier = IntelligentTaskClassifier()
-        PriorityQueueManager(app, client, WorkerRegistry(client), classifier, settings=Settings(redis_url=valkey))
-        stage.join("worker-cpu-1")
-        assert run(classifier.classify_task(PAGE)).decision.worker_id == "worker-cpu-1"

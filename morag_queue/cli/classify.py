@@ -40,7 +40,7 @@ def classify(
     from morag_queue.operations.submit_rows import PreparedTask, RowFailure
 
     if not sources:
-        raise UsageError("nothing to classify: give files or URLs, as in `morag-queue classify PATH|URL…`")
+        raise UsageError("nothing to classify: pass files or URLs, as in `morag-queue classify PATH|URL…`")
     fields = row_fields(content_type=content_type, priority=priority, options=option, queue=queue, worker=worker)
     rows = source_rows(sources, recursive, fields)
     prepared = list(Submitter(ctx.broker, ctx.settings).prepare(rows, explain=True))
@@ -48,9 +48,9 @@ def classify(
     failures = [failure for failure in prepared if isinstance(failure, RowFailure)]
 
     def human() -> "RenderableType":
-        from morag_queue.view.submit import classified_view
+        from morag_queue.view.submit import classify_view
 
-        return classified_view([(task.classification, task.routed) for task in tasks])
+        return classify_view([(task.classification, task.routed) for task in tasks])
 
     classified = [
         {

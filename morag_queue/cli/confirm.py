@@ -14,7 +14,7 @@ def confirm_force(ctx: CliContext, consequence: str) -> None:
     if ctx.options.dry_run or ctx.options.yes or not ctx.environment.stdin.isatty():
         return
     if not ctx.confirm(f"{consequence} Continue?"):
-        raise Refused("nothing was changed; add --yes to skip the question")
+        raise Refused("nothing was changed; to skip the question, add --yes")
 
 
 def confirm_tasks(ctx: CliContext, change: str, rows: Sequence[str]) -> bool:
@@ -30,5 +30,5 @@ def confirm_tasks(ctx: CliContext, change: str, rows: Sequence[str]) -> bool:
         ctx.warn(f"  … and {len(rows) - _PREVIEWED_TASKS} more")
     count = task_count(len(rows))
     if not ctx.confirm(f"{change}: {count}. Continue?"):
-        raise Refused(f"{change}: {count}; nothing was changed: add --yes, or preview with --dry-run")
+        raise Refused(f"{change}: {count} not confirmed, so nothing was changed; add --yes, or preview with --dry-run")
     return True

@@ -178,7 +178,7 @@ class CliContext:
             yield lambda steps: bar.advance(task, steps)
 
     def _console(self, stream: TextIO) -> "Console":
-        """A console without markup, and without colour unless the stream is a terminal that supports it."""
+        """Return a console without markup, and without colour unless the stream is a terminal that supports it."""
         from rich.console import Console
 
         variables = self.environment.variables

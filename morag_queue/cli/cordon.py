@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @verb(changes=True)
 def cordon(ctx: CliContext, worker: WorkerArgument) -> None:
-    """Stop a worker from taking work from shared lanes; it finishes the tasks in its own lanes.
+    """Stop a worker from taking work from shared lanes; it still runs the tasks in its own lanes.
 
     The cordon survives restarts of the worker and ends with `uncordon`. Use `drain` to empty the worker as well.
     """
@@ -23,7 +23,7 @@ def cordon(ctx: CliContext, worker: WorkerArgument) -> None:
 
 @verb(changes=True)
 def uncordon(ctx: CliContext, worker: WorkerArgument) -> None:
-    """Return a worker to service after a cordon, a drain, or a circuit breaker that opened."""
+    """Return a worker to service after a cordon, a drain or an open circuit breaker."""
     from morag_queue.operations.agentless import uncordon_any
 
     emit_result(ctx, uncordon_any(ctx.broker, worker, **ctx.change), "in service")
@@ -46,10 +46,10 @@ def _sentence(result: "CordonResult", state: str) -> str:
         return "\n".join([sentence, *step_lines(result.steps)])
     counts = {
         "moved": result.moved_tasks,
-        "taken back": result.taken_back_tasks,
+        "requeued": result.taken_back_tasks,
         "still running": result.running_tasks,
         "in its own lanes": result.waiting_tasks,
     }
-    details = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    details = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
     sentence = f"{worker} is {'' if result.changed else 'already '}{state}"
     return f"{sentence} ({details})" if details else sentence

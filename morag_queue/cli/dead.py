@@ -10,7 +10,7 @@ from morag_queue.errors import ExitStatus, UsageError
 from .confirm import confirm_tasks
 from .context import CliContext
 from .options import verb
-from .parameters import AgeFilter, Limit, NameFilter, StateFilter, TaskArgument, TaskArguments, age_seconds
+from .parameters import Limit, NameFilter, TaskArgument, TaskArguments, age_seconds
 from .task import report_edits, task_editor
 
 if TYPE_CHECKING:
@@ -18,20 +18,28 @@ if TYPE_CHECKING:
 
     from morag_queue.core.task import TaskFilter
 
+DeadState = Annotated[
+    TaskState | None,
+    typer.Option("--state", case_sensitive=False, help="Only tasks in this state: failed or quarantined."),
+]
+DeadAge = Annotated[
+    str | None,
+    typer.Option("--age", metavar="DURATION", help="Only tasks last claimed at least this long ago."),
+]
 AllTasks = Annotated[bool, typer.Option("--all", help="Select all failed and quarantined tasks.")]
 
 
 @verb()
 def ls(
     ctx: CliContext,
-    state: StateFilter = None,
-    age: AgeFilter = None,
+    state: DeadState = None,
+    age: DeadAge = None,
     name: NameFilter = None,
     limit: Limit = 50,
 ) -> None:
-    """List failed and quarantined tasks.
+    """List failed and quarantined tasks, newest first.
 
-    The latest comes first. These tasks run again only when they are requeued.
+    These tasks run again only if you requeue them.
     """
     from morag_queue.operations.dead_letters import page
 
@@ -48,7 +56,7 @@ def ls(
 
 @verb()
 def show(ctx: CliContext, task_id: TaskArgument) -> None:
-    """Show one task: entry, message and failure history."""
+    """Show the ledger entry, message and failure history of a task."""
     from morag_queue.operations.dead_letters import show as dead_letter
 
     answer = dead_letter(ctx.broker, ctx.settings, task_id)
@@ -66,14 +74,14 @@ def requeue(
     ctx: CliContext,
     ids: TaskArguments = None,
     all_tasks: AllTasks = False,
-    state: StateFilter = None,
-    age: AgeFilter = None,
+    state: DeadState = None,
+    age: DeadAge = None,
     name: NameFilter = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Reset the counts of retries and of lost workers.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Reset the counts of retries and dead workers.")] = False,
 ) -> ExitStatus:
     """Queue failed and quarantined tasks again.
 
-    Without --reset, a quarantined task returns to quarantine when it costs one more worker.
+    Without --reset, a quarantined task is quarantined again as soon as one more worker dies while holding it.
     """
     from morag_queue.operations.task_edits import retry
 
@@ -86,11 +94,11 @@ def drop(
     ctx: CliContext,
     ids: TaskArguments = None,
     all_tasks: AllTasks = False,
-    state: StateFilter = None,
-    age: AgeFilter = None,
+    state: DeadState = None,
+    age: DeadAge = None,
     name: NameFilter = None,
 ) -> ExitStatus:
-    """Delete failed and quarantined tasks for good.
+    """Delete failed and quarantined tasks permanently.
 
     Their messages are deleted too. This cannot be undone.
     """
@@ -112,22 +120,22 @@ def _filter(state: TaskState | None, age: str | None, name: str | None) -> "Task
     from morag_queue.core.task import TaskFilter
 
     if state not in (None, TaskState.FAILED, TaskState.QUARANTINED):
-        raise UsageError(f"--state {state}: `dead` holds failed and quarantined tasks only")
+        raise UsageError(f"--state {state}: not a state of dead letters; use failed or quarantined")
     return TaskFilter(state=state, name=name, older_than_seconds=age_seconds(age))
 
 
 def _select(ctx: CliContext, ids: list[str], all_tasks: bool, selected: "TaskFilter", change: str) -> list[str]:
-    """The given ids, or those of all tasks that match the filter after confirmation."""
+    """Return `ids`, or those of all tasks that match the filter, once confirmed."""
     from morag_queue.operations.dead_letters import select
     from morag_queue.view.text import safe
 
     if bool(ids) + (all_tasks or not selected.is_empty) != 1:
-        raise UsageError(f"dead {change} needs tasks: give ids, or a filter such as --state, --age or --all")
+        raise UsageError(f"dead {change} needs either task ids or a filter, such as --state, --age or --all")
     if ids:
         return ids
-    found = select(ctx.broker, selected)
-    confirm_tasks(ctx, change, [f"{safe(task.task_id, 60)}  {task.state}  {safe(task.error, 80)}" for task in found])
-    return [task.task_id for task in found]
+    matching = select(ctx.broker, selected)
+    confirm_tasks(ctx, change, [f"{safe(task.task_id, 60)}  {task.state}  {safe(task.error, 80)}" for task in matching])
+    return [task.task_id for task in matching]
 
 
 SUBCOMMANDS = {"ls": ls, "show": show, "requeue": requeue, "drop": drop}

@@ -31,7 +31,7 @@ def demo(
     work: Annotated[
         str, typer.Option("--work", metavar="DURATION", help="Approximate duration of the simulated work.")
     ] = "24s",
-    seed: Annotated[int, typer.Option("--seed", help="Seed for generated media and their order.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed for the generated media and their order.")] = 0,
 ) -> ExitStatus:
     """Start a fleet, submit work, kill a worker, and account for every task.
 
@@ -40,7 +40,7 @@ def demo(
     """
     from morag_queue.local.cluster import Cluster
     from morag_queue.local.demo import SIMULATED, Demo
-    from morag_queue.view.demo import outcome_view
+    from morag_queue.view.demo import account_view
     from morag_queue.view.text import parse_duration
 
     if input is not None and not input.is_dir():
@@ -54,7 +54,7 @@ def demo(
         _show(ctx, run.run())
         result = run.result()
         answer = result.as_json()
-        ctx.emit(answer, lambda: outcome_view(answer))
+        ctx.emit(answer, lambda: account_view(answer))
         if keep:
             ctx.stdout.flush()
             ctx.warn("The fleet keeps running. Press Ctrl-C to stop it and remove its files.")
@@ -63,7 +63,7 @@ def demo(
 
 
 def _instructions(ctx: CliContext, cluster: "Cluster", demo: "Demo") -> Iterator[str]:
-    """Lines that say how to run other commands on the fleet."""
+    """Yield instructions for running other commands on the fleet."""
     yield "To run other commands on this fleet, use a second terminal:"
     if "MORAG_QUEUE_REDIS_URL" in ctx.environment.variables:
         yield "  unset MORAG_QUEUE_REDIS_URL"
@@ -84,7 +84,7 @@ def _show_live(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
     from rich.live import Live
 
     from morag_queue.local.demo import DemoMessage, DemoUpdate
-    from morag_queue.view.demo import picture_view
+    from morag_queue.view.demo import progress_view
     from morag_queue.view.text import safe
 
     with Live(console=ctx.console, transient=True, auto_refresh=False) as live:
@@ -93,7 +93,7 @@ def _show_live(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
                 case DemoMessage(text):
                     live.console.print(safe(text), no_wrap=True, overflow="ellipsis")
                 case DemoUpdate(stats, ended, total):
-                    live.update(picture_view(stats, ended, total), refresh=True)
+                    live.update(progress_view(stats, ended, total), refresh=True)
                 case _:
                     assert_never(event)
 

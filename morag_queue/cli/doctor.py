@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 @verb()
 def doctor(
     ctx: CliContext,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings as well.")] = False,
 ) -> ExitStatus:
-    """Check server, lanes, workers and settings for problems, and change nothing.
+    """Check the server, lanes, workers and settings for problems, and change nothing.
 
-    Exits with 1 on an error (work is lost, stuck or not done), and with 0 on warnings and hints. Each finding has a
-    stable code and a remedy.
+    Each finding has a stable code and a remedy. Exits with 1 on an error (work is lost, stuck or not being done), and
+    with 0 on warnings and hints.
     """
     from morag_queue.core.doctor import Severity
     from morag_queue.operations.doctor import doctor as diagnose

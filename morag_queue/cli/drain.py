@@ -36,7 +36,7 @@ def drain(
         bool, typer.Option("--allow-last", help="Allow draining the last worker that serves waiting work.")
     ] = False,
     allow_pinned: Annotated[
-        bool, typer.Option("--allow-pinned", help="Release tasks pinned to this worker to any worker.")
+        bool, typer.Option("--allow-pinned", help="Unpin tasks that are pinned to this worker.")
     ] = False,
     shutdown: Annotated[bool, typer.Option("--shutdown", help="Shut the worker down once it is drained.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the drain and return at once.")] = False,
@@ -44,7 +44,7 @@ def drain(
     """Take a worker out of service: stop it from taking work, move its waiting tasks and wait for running ones.
 
     The worker stays drained across restarts until `uncordon`. Ctrl-C detaches: the drain continues, and the same
-    command waits for it again. Exits with 6 if tasks still run at the deadline; the drain then stays in effect.
+    command waits for it again. Exits with 6 if tasks are still running at the deadline; the worker then keeps draining.
     """
     from morag_queue.operations.drain import DEADLINE_SECONDS, DrainOptions
     from morag_queue.view.text import parse_duration
@@ -60,7 +60,7 @@ def drain(
         ),
     )  # fmt: skip
     if force:
-        confirm_force(ctx, f"{worker}: its running tasks are requeued and may run twice.")
+        confirm_force(ctx, f"{worker}: its running tasks will be requeued and may run twice.")
     with _progress(ctx, worker) as progress:
         return _drain(ctx, worker, options, progress)
 
@@ -81,9 +81,7 @@ def _drain_agentless(ctx: CliContext, worker: str, options: "DrainOptions", prog
     node = agentless_node(ctx.broker, worker)
     if options.force or options.overrides:
         flags = ", ".join([*(["--force"] if options.force else []), *sorted(options.overrides)])
-        raise UsageError(
-            f"{node} runs without the agent, so its tasks cannot be requeued: run the drain again without {flags}"
-        )
+        raise UsageError(f"{node} is agentless, so its tasks cannot be requeued: run the command again without {flags}")
     drain = AgentlessDrain(ctx.broker, node, options, progress)
     if ctx.options.dry_run:
         emit_result(ctx, drain.preview(), "drained")
@@ -104,14 +102,14 @@ def _run(ctx: CliContext, drain: "Drain | AgentlessDrain", options: "DrainOption
     try:
         result = drain.run()
     except KeyboardInterrupt:
-        ctx.warn(f"Detached: {drain.worker} keeps draining. Wait for it with: morag-queue drain {drain.worker}")
+        ctx.warn(f"Detached: the drain of {drain.worker} continues. Wait for it with: morag-queue drain {drain.worker}")
         raise
     emit_result(ctx, result, result.state)
     return _status(ctx, result, options.detach)
 
 
 def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStatus:
-    """The exit status, with advice on stderr if the drain has not finished."""
+    """Return the exit status; if the drain has not finished, print what to do next to stderr."""
     from morag_queue.operations.agentless import NOT_KNOWN
 
     if result.state == "drained":
@@ -124,7 +122,7 @@ def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStat
     requeue = "" if is_agentless else f", or requeue running tasks with: {command} --force"
     running = task_count(result.running_tasks)
     ctx.warn(
-        f"The deadline passed while {running} still ran on {result.worker}. It takes no new work. "
+        f"The deadline passed with {running} still running on {result.worker}, which takes no new work. "
         f"Keep waiting with: {command}{requeue}"
     )
     return ExitStatus.DEADLINE
@@ -132,7 +130,7 @@ def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStat
 
 @contextmanager
 def _progress(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
-    """Print each event with the time since the start, and on a terminal a bar of the tasks that ended."""
+    """Print each event with the elapsed time and, on a terminal, a progress bar of ended tasks."""
     from morag_queue.operations.drain import DrainProgress
 
     started = monotonic()

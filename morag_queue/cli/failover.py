@@ -23,26 +23,26 @@ def failover(
     workers: Annotated[
         list[str] | None, typer.Argument(metavar="W…", show_default=False, help="Worker ids or unique prefixes.")
     ] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="Recover from all dead workers, and find lost tasks.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="Recover the work of all dead workers, and lost tasks.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Fence workers that are not proved dead, then recover their work.")
     ] = False,
 ) -> ExitStatus:
     """Recover the work of dead workers.
 
-    Requeues the tasks they held at the front of the line, and moves their lanes to the shared lanes. A worker is
-    proved dead by its missing connections, never by silence alone; the answer shows the evidence, and a live worker is
-    refused. --dead also resends tasks that the ledger lists but the broker no longer has.
+    Requeues the tasks that they held, ahead of waiting tasks, and moves the tasks in their lanes to the shared lanes.
+    Missing connections prove that a worker is dead; silence alone does not. The answer shows the evidence, and a live
+    worker is refused. --dead also resends tasks that are open in the ledger but have no message on the broker.
     """
     from morag_queue.operations.failover import Failover
     from morag_queue.operations.sweep import Sweep
 
     if dead and (workers or force):
-        raise UsageError("failover takes workers (and --force) or --dead, not both")
+        raise UsageError("failover takes workers (with or without --force) or --dead, not both")
     if not dead and not workers:
         raise UsageError("no workers given: use `morag-queue failover W…`, or --dead for all dead workers")
     if force:
-        confirm_force(ctx, f"{', '.join(workers or ())}: tasks of a live worker are requeued and may run twice.")
+        confirm_force(ctx, f"{', '.join(workers or ())}: tasks of a live worker will be requeued and may run twice.")
     dry_run = ctx.options.dry_run
     operation = Failover(ctx.broker, who=ctx.user, reason=ctx.options.reason, pause=sleep, dry_run=dry_run)
     sweep = Sweep(ctx.broker, dry_run=dry_run)
@@ -59,7 +59,7 @@ def _answer(ctx: CliContext, result: "FailoverResult") -> ExitStatus:
         ctx.emit(result, human)
     for rejection in result.rejected:
         ctx.note(f"not recovered: task {rejection.task_id}: {rejection.reason}")
-    returned = [worker for worker in result.workers if worker.done not in ("failed over", "left alone")]
-    for worker in returned:
+    skipped = [worker for worker in result.workers if worker.done not in ("failed over", "left alone")]
+    for worker in skipped:
         ctx.warn(f"not recovered: {worker.worker}: {worker.done}")
-    return ExitStatus.PARTIAL if returned else ExitStatus.OK
+    return ExitStatus.PARTIAL if skipped else ExitStatus.OK

@@ -54,7 +54,7 @@ def _usage_error(error: TyperException) -> str:
 
 
 def _broker_error(error: BaseException, environment: Environment) -> tuple[str, int] | None:
-    """Errors of redis-py and kombu that the broker layer did not translate. Imports neither library."""
+    """Explain an error of redis-py or kombu that the broker layer did not translate. Imports neither library."""
     url = environment.broker_url or "the broker"
     redis, kombu = sys.modules.get("redis"), sys.modules.get("kombu.exceptions")
     if kombu is not None and isinstance(error, kombu.OperationalError):
@@ -62,18 +62,21 @@ def _broker_error(error: BaseException, environment: Environment) -> tuple[str, 
     if redis is None or not isinstance(error, redis.RedisError):
         return None
     if isinstance(error, redis.AuthenticationError):
-        return f"{url} refused the login: {error}; check the user and password of the URL", ExitStatus.UNREACHABLE
+        return f"{url} rejected the login: {error}; check the user and password in the URL", ExitStatus.UNREACHABLE
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return _unreachable(url, error)
     if isinstance(error, redis.InvalidResponse):
         return f"the server at {url} is not Redis: {error}; check the host and port", ExitStatus.UNREACHABLE
     from morag_queue.broker.connection import remedy
 
-    return f"{url} refused the command: {error}{remedy(str(error))}", ExitStatus.FAILED
+    return f"{url} rejected the command: {error}{remedy(str(error))}", ExitStatus.FAILED
 
 
 def _unreachable(url: str, error: BaseException) -> tuple[str, int]:
-    return f"cannot reach {url}: {error}; is it running, and is --redis-url right?", ExitStatus.UNREACHABLE
+    return (
+        f"cannot reach {url}: {error}; check that it is running and that --redis-url is correct",
+        ExitStatus.UNREACHABLE,
+    )
 
 
 def _unexpected_error(error: BaseException) -> tuple[str, int]:

@@ -38,26 +38,25 @@ def ls(
 @verb()
 def show(ctx: CliContext, entry_id: EntryArgument) -> None:
     """Show one change in full, task by task."""
-    found = _entry(ctx, entry_id)
+    entry = _entry(ctx, entry_id)
 
     def human() -> "RenderableType":
         from morag_queue.view.journal import entry_view
 
-        return entry_view(found)
+        return entry_view(entry)
 
-    ctx.emit(found, human)
+    ctx.emit(entry, human)
 
 
 @verb(changes=True)
 def undo(ctx: CliContext, entry_id: EntryArgument) -> ExitStatus:
     """Undo one change as far as possible, and report the rest.
 
-    Lifts pauses and cordons, moves waiting tasks back, and sends cancelled tasks again.
+    Lifts pauses and cordons, moves waiting tasks back and resends cancelled tasks.
     """
     from morag_queue.operations.journal import Undo
 
-    found = _entry(ctx, entry_id)
-    result = Undo(ctx.broker, ctx.settings, **ctx.change)(found)
+    result = Undo(ctx.broker, ctx.settings, **ctx.change)(_entry(ctx, entry_id))
     undone = "would be undone" if result.dry_run else "undone"
     unchanged = f", {result.unchanged} already undone" if result.unchanged else ""
     ctx.emit(result, lambda: f"{result.verb}: {result.undone} {undone}{unchanged}")
@@ -67,12 +66,12 @@ def undo(ctx: CliContext, entry_id: EntryArgument) -> ExitStatus:
 
 
 def _entry(ctx: CliContext, entry_id: str) -> "JournalEntry":
-    from morag_queue.operations.journal import entry
+    from morag_queue.operations.journal import entry as find_entry
 
-    found = entry(ctx.broker, entry_id)
-    if found is None:
-        raise NotFound(f"no journal entry {entry_id!r}: `morag-queue journal ls` lists the latest")
-    return found
+    entry = find_entry(ctx.broker, entry_id)
+    if entry is None:
+        raise NotFound(f"no journal entry {entry_id!r}; `morag-queue journal ls` lists the latest entries")
+    return entry
 
 
 SUBCOMMANDS = {"ls": ls, "show": show, "undo": undo}

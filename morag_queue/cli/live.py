@@ -117,7 +117,7 @@ class _Poller(Thread):
         self._requested.set()
 
     def take_result(self) -> LiveFrame | MoragQueueError | None:
-        """The result of the last poll, once; None if there is no new one."""
+        """Return the result of the last poll once, then None until the next one."""
         result, self._result = self._result, None
         return result
 
@@ -178,9 +178,9 @@ class _LiveScreen:
         match self._poller.take_result():
             case LiveFrame() as frame:
                 self._frame, self._polled_at, self._frames = frame, monotonic(), self._frames + 1
-                self._state = replace(self._state, trouble="")
+                self._state = replace(self._state, error="")
             case MoragQueueError() as error:
-                self._state = replace(self._state, trouble=str(error))
+                self._state = replace(self._state, error=str(error))
 
     def _draw(self) -> None:
         from rich.control import Control

@@ -13,8 +13,8 @@ from .context import CliContext, CommonOptions, Environment
 
 _OUTPUT: dict[str, Any] = {
     "json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
-    "no_color": Annotated[bool, typer.Option("--no-color", help="Disable colour, like NO_COLOR.")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print only the answer and errors.")],
+    "no_color": Annotated[bool, typer.Option("--no-color", help="Disable colour, as NO_COLOR does.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print only the answer, warnings and errors.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
 _BROKER: dict[str, Any] = {
@@ -27,7 +27,7 @@ _BROKER: dict[str, Any] = {
 _CHANGE: dict[str, Any] = {
     "dry_run": Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
-    "reason": Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, recorded in the journal.")],
+    "reason": Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason to record in the journal.")],
 }
 
 
@@ -40,10 +40,10 @@ def _print_schema(context: typer.Context, wanted: bool) -> None:
     from morag_queue.view.schema import json_schema
 
     environment: Environment = context.obj
-    words = context.command_path.partition(" ")[2]
-    model = answer_of(words)
+    command = context.command_path.partition(" ")[2]
+    model = answer_of(command)
     if model is None:
-        raise UsageError(f"{words} prints no JSON document")
+        raise UsageError(f"{command} prints no JSON document, so it has no schema")
     environment.has_answered = True
     indent = 2 if environment.stdout.isatty() else None
     environment.stdout.write(dumps(json_schema(model), indent=indent) + "\n")
@@ -80,10 +80,10 @@ def verb(*, uses_broker: bool = True, changes: bool = False) -> Callable[[Comman
         parameters += [_parameter(name, kind, getattr(CommonOptions, name)) for name, kind in shared.items()]
         parameters.append(_parameter("json_schema", _SCHEMA, False))
         command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters],
+            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters],
             return_annotation=int,
         )
-        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
     return decorate

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands use, and the task filter that the filter options make."""
+"""Arguments and options that several commands use, and the task filter built from the filter options."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ def _priority_names() -> list[str]:
 
 
 def priority_option(help_text: str) -> typer.models.OptionInfo:
-    """A --priority option that completes the names of the priorities; `help_text` is followed by the names."""
+    """Return a --priority option that completes priority names; its help is `help_text` and the names."""
     names = ", ".join(_priority_names())
     option: typer.models.OptionInfo = typer.Option(
         "--priority", metavar="P", autocompletion=_priority_names, help=f"{help_text}: {names}."
@@ -65,7 +65,7 @@ def task_filter(
     age: str | None,
     name: str | None,
 ) -> "TaskFilter":
-    """The filter of the given options; queue, lane and worker may be prefixes. Raises UsageError, NotFound."""
+    """Build the filter; queue, lane and worker may be prefixes. Raises UsageError and NotFound."""
     from morag_queue.core.task import TaskFilter
     from morag_queue.operations.names import resolve, resolve_queue
 
@@ -83,14 +83,14 @@ def task_filter(
 
 
 def age_seconds(age: str | None) -> float | None:
-    """The value of --age. Raises UsageError."""
+    """Parse the value of --age. Raises UsageError."""
     from morag_queue.view.text import parse_duration
 
     return None if age is None else parse_duration(age, "--age")
 
 
 def priority_named(name: str) -> QueuePriority:
-    """Raises UsageError that lists the names."""
+    """Parse a priority name. Raises UsageError that lists the valid names."""
     try:
         return parse_priority(name)
     except ValueError as error:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @verb(changes=True)
 def pause(ctx: CliContext, queue: QueueArgument) -> None:
-    """Stop delivering tasks of a queue until `resume`.
+    """Stop delivering the tasks of a queue until `resume`.
 
-    Running tasks continue and submitted tasks wait. A pause survives restarts of workers and broker.
+    Running tasks continue and submitted tasks wait. The pause survives restarts of the workers and the broker.
     """
     from morag_queue.operations.pause import pause as pause_queue
 
@@ -23,7 +23,7 @@ def pause(ctx: CliContext, queue: QueueArgument) -> None:
 
 @verb(changes=True)
 def resume(ctx: CliContext, queue: QueueArgument) -> None:
-    """Deliver the tasks of a paused queue again."""
+    """Resume delivering the tasks of a paused queue."""
     from morag_queue.operations.pause import resume as resume_queue
 
     _answer(ctx, resume_queue(ctx.broker, queue, **ctx.change))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def rebalance(
     ctx: CliContext,
     max_moves: Annotated[
-        int | None, typer.Option("--max-moves", metavar="N", min=0, help="Limit for optional moves.")
+        int | None, typer.Option("--max-moves", metavar="N", min=0, help="Maximum number of optional moves.")
     ] = None,
     queue: Annotated[str | None, typer.Option("--queue", metavar="Q", help="Balance only this queue's lanes.")] = None,
     plan_file: Annotated[
@@ -46,7 +46,7 @@ def rebalance(
     if apply_file is not None:
         plan = files.read(ctx.environment.cwd / apply_file, ctx.broker.fleet, "rebalance")
         if ctx.options.dry_run:
-            raise UsageError(f"--apply has no dry run: read {apply_file} to see its changes")
+            raise UsageError(f"--apply cannot be combined with --dry-run: read {apply_file} to see its changes")
         result = run_plan(ctx.broker, ctx.settings, plan, who=user, reason=reason)
     elif plan_file is not None or ctx.options.dry_run:
         plan, result = preview(ctx.broker, ctx.settings, max_moves=max_moves, only=only)
@@ -64,7 +64,7 @@ def _check(plan_file: str | None, apply_file: str | None, max_moves: int | None,
     if plan_file is not None:
         raise UsageError("rebalance takes --plan or --apply, not both")
     if max_moves is not None or queue is not None:
-        raise UsageError("--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is")
+        raise UsageError("--max-moves and --queue limit a new plan; --apply runs a plan unchanged, so leave them out")
 
 
 def _queue(name: str | None) -> "QueueType | None":
@@ -74,16 +74,16 @@ def _queue(name: str | None) -> "QueueType | None":
 
 
 def _answer(ctx: CliContext, result: "RebalanceResult", explain: bool) -> None:
-    has_news = result.decisions if result.dry_run else result.moved_tasks or result.rejected
-    if not (ctx.json or has_news or explain):
+    has_changes = result.decisions if result.dry_run else result.moved_tasks or result.rejected
+    if not (ctx.json or has_changes or explain):
         if ctx.stdout.isatty():
             ctx.note("Nothing to do: the fleet is balanced.")
         return
 
     def human() -> "RenderableType":
-        from morag_queue.view.plans import rebalanced_view
+        from morag_queue.view.plans import rebalance_view
 
-        return rebalanced_view(result, explain=explain, quiet=ctx.quiet)
+        return rebalance_view(result, explain=explain, quiet=ctx.quiet)
 
     ctx.emit(result, human)
 
@@ -92,8 +92,8 @@ def _status(result: "RebalanceResult", apply_file: str | None, exit_code: bool) 
     if apply_file is not None and result.rejected:
         if not result.moved_tasks and not result.already:
             raise Refused(
-                f"{apply_file} no longer fits the fleet: none of its {len(result.rejected)} moves could be made, "
-                "and nothing was changed; make a new plan with --plan"
+                f"{apply_file} no longer fits the fleet: none of its moves was made, "
+                "and nothing was changed; write a new plan with --plan"
             )
         return ExitStatus.PARTIAL
     return ExitStatus.CHANGES if exit_code and result.decisions else ExitStatus.OK

@@ -19,7 +19,7 @@ EXIT_STATUS_MEANINGS = {
     ExitStatus.PARTIAL: "partly done: some inputs failed, or some workers did not answer",
     ExitStatus.CHANGES: "with --exit-code: the plan has changes",
     ExitStatus.REFUSED: "refused: a safety check failed or the plan no longer fits; the message names the override",
-    ExitStatus.DEADLINE: "the deadline passed with work left",
+    ExitStatus.DEADLINE: "the deadline passed with work remaining",
     ExitStatus.LEASE_HELD: "another process holds the lease",
     ExitStatus.NOT_FOUND: "no such worker, task or queue",
     ExitStatus.UNREACHABLE: "the broker cannot be reached",
@@ -67,7 +67,7 @@ def exit_codes(ctx: CliContext) -> None:
 
 
 def completion_script(shell: Shell) -> str:
-    """Typer's script for the shell. It queries the installed command, so it does not change when verbs do."""
+    """Return Typer's script for the shell. It queries the installed command, so it does not change when verbs do."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     from .run import COMPLETION_VARIABLE, PROGRAM

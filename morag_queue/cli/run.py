@@ -44,7 +44,7 @@ class LazyVerb(TyperCommand):
 
 
 def build_group(verbs: VerbTable) -> TyperGroup:
-    """The root command with all verbs, none of them imported."""
+    """Build the root command with all verbs, importing none of them."""
     app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
     app.callback(invoke_without_command=True)(_root)
     group = typer.main.get_group(app)

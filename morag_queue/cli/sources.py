@@ -1,4 +1,4 @@
-"""The arguments and options of `submit` and `classify`, and the rows made of them."""
+"""Arguments and options of `submit` and `classify`, and the rows built from them."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -22,21 +22,21 @@ Sources = Annotated[
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Include the files in directories.")]
 Type = Annotated[
-    ContentType | None, typer.Option("--type", case_sensitive=False, help="Content type, instead of detecting it.")
+    ContentType | None, typer.Option("--type", case_sensitive=False, help="Content type; default: detect it.")
 ]
-Priority = Annotated[str | None, priority_option("Priority, instead of deriving it")]
+Priority = Annotated[str | None, priority_option("Priority; default: derive it from the source")]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="K=V", help="Task option; V is JSON or plain text. Repeatable."),
 ]
 Queue = Annotated[
-    QueueType | None, typer.Option("--queue", case_sensitive=False, help="Target queue, instead of routing.")
+    QueueType | None, typer.Option("--queue", case_sensitive=False, help="Target queue; default: route the task.")
 ]
 Worker = Annotated[str | None, typer.Option("--worker", metavar="W", help="Pin to this worker.")]
 
 
 def row_fields(**flags: Any) -> dict[str, Any]:
-    """The fields of a row from the flags that were given. Raises UsageError."""
+    """Return the fields of a row from the flags that were given. Raises UsageError."""
     fields = {name: value for name, value in flags.items() if value not in (None, [])}
     if "priority" in fields:
         try:
@@ -59,11 +59,11 @@ def source_rows(
         if isinstance(source, SourceError):
             yield 0, RowFailure.of(0, source.source, source)
         elif not source:
-            yield 0, RowFailure.of(0, source, SourceError("an empty source: give a path or a URL"))
+            yield 0, RowFailure.of(0, source, SourceError("empty source: pass a path or a URL"))
         elif _is_utf8(source):
             yield 0, row_of(source, fields)
         else:
-            error = SourceError(f"{source}: the name is not valid UTF-8: rename the file", source=source)
+            error = SourceError(f"{source}: the name is not valid UTF-8; rename the file", source=source)
             yield 0, RowFailure.of(0, source, error)
 
 

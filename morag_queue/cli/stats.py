@@ -27,19 +27,19 @@ def stats(
         str, typer.Option("--interval", metavar="DURATION", help="With --live: time between refreshes.")
     ] = "2s",
     count: Annotated[
-        int, typer.Option("--count", metavar="N", min=0, help="With --live: exit after N refreshes; 0 for never.")
+        int, typer.Option("--count", metavar="N", min=0, help="With --live: exit after N refreshes; 0: no limit.")
     ] = 0,
     window: Annotated[
-        str, typer.Option("--window", metavar="DURATION", help="Period that averages and rates cover.")
+        str, typer.Option("--window", metavar="DURATION", help="Period over which averages and rates are computed.")
     ] = "1h",
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="FILE", help="Also save the (last) screen as SVG.")
     ] = None,
 ) -> ExitStatus:
-    """Show queues and workers. The cost does not depend on the number of waiting tasks.
+    """Show queues and workers, at a cost independent of the number of waiting tasks.
 
-    --live adds running tasks, alerts and the journal. If stdout is not a terminal, it prints one table after another,
-    or with --json one document per line.
+    --live adds running tasks, alerts and the journal. If stdout is not a terminal, it prints a new table at each
+    refresh, or with --json one document per line.
     """
     from morag_queue.view.text import parse_duration
 
@@ -52,7 +52,7 @@ def stats(
         options = LiveOptions(parse_duration(interval, "--interval"), count, svg)
         return run_live(ctx, FleetWatcher(ctx.broker, ctx.settings, window_seconds=window_seconds), options)
     if count:
-        raise UsageError("--count is for --live")
+        raise UsageError("--count has no effect without --live: add --live, or leave out --count")
     _once(ctx, window_seconds, svg)
     return ExitStatus.OK
 

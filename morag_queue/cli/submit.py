@@ -51,7 +51,7 @@ def submit(
     task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="Celery task to send.")] = None,
     queue: Queue = None,
     worker: Worker = None,
-    task_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Task id, for a single source.")] = None,
+    task_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Task id of a single source.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all tasks have ended.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Allow pinning to a worker that cannot take the task now.")
@@ -59,8 +59,8 @@ def submit(
 ) -> ExitStatus:
     """Classify, route and queue files and URLs.
 
-    With --from, flags are the defaults for lines that do not set the field. An id that is still open is refused, so a
-    bulk submit with its own ids can be repeated safely until its tasks have ended.
+    With --from, flags are the defaults for lines that do not set the field. A task id that is still open is
+    refused, so a bulk submit that sets its ids can be repeated safely until its tasks have ended.
     """
     from morag_queue.operations.submit import Submitter, note_submit
 
@@ -74,7 +74,7 @@ def submit(
         if from_file is None:
             rows = list(source_rows(sources or [], recursive, fields))
             if task_id is not None and len(rows) != 1:
-                raise UsageError(f"--id names one task, but {len(rows)} sources were given")
+                raise UsageError(f"--id names one task, but {len(rows)} sources were given; pass one source")
         else:
             rows = parse_lines(lines, row_of(from_file, fields))
         submitter = Submitter(ctx.broker, ctx.settings, force=force)
@@ -95,7 +95,7 @@ def submit(
 
 def _check(sources: list[str] | None, from_file: str | None, task_id: str | None) -> None:
     if not sources and from_file is None:
-        raise UsageError("nothing to submit: give files or URLs, or --from FILE (- is stdin)")
+        raise UsageError("nothing to submit: pass files or URLs, or --from FILE (- is stdin)")
     if sources and from_file is not None:
         raise UsageError("submit takes sources or --from, not both")
     if from_file is not None and task_id is not None:
@@ -153,10 +153,10 @@ def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) 
         answer |= {"error": str(report.broken), "uncertain": report.uncertain}
 
     def human() -> "RenderableType":
-        from morag_queue.view.submit import submitted_view
+        from morag_queue.view.submit import submit_view
 
         limit = _SHOWN_TASKS if ctx.console.is_terminal else None
-        return submitted_view([] if quiet else report.tasks, _summary(report, states, dry_run), states, limit)
+        return submit_view([] if quiet else report.tasks, _summary(report, states, dry_run), states, limit)
 
     if ctx.json or (report.submitted and not quiet):
         ctx.emit(answer, human)
@@ -164,8 +164,8 @@ def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) 
     if report.broken is not None:
         ctx.warn(f"error: {report.broken}")
         ctx.warn(
-            f"{report.submitted} queued before the error; {len(report.uncertain)} may or may not be queued (--json "
-            "lists their ids). Rows with a task_id can be submitted again: open ids are refused, ended tasks run again"
+            f"{report.submitted} queued before the error; {len(report.uncertain)} may or may not be queued; --json "
+            "lists their ids. Rows with a task_id can be submitted again: open ids are refused, ended tasks run again"
         )
 
 

@@ -38,7 +38,7 @@ _SHOWN_REFUSALS = 20
 
 @verb()
 def show(ctx: CliContext, task_id: TaskArgument) -> None:
-    """Show the entry, message, location and decisions of a task."""
+    """Show the ledger entry, message, location and decisions of a task."""
     from morag_queue.operations.task import task_details
 
     answer = task_details(ctx.broker, ctx.settings, task_id)
@@ -55,9 +55,9 @@ def show(ctx: CliContext, task_id: TaskArgument) -> None:
 def why(ctx: CliContext, task_id: TaskArgument) -> None:
     """Explain why a task is in its state, and when it should start.
 
-    The answer rates every worker and names the first reason that applies. Ended: COMPLETED, FAILED, CANCELLED,
+    The answer gives the first reason that applies and a verdict for every worker. Ended: COMPLETED, FAILED, CANCELLED,
     QUARANTINED. Held by a worker: RUNNING, RESERVED (others run first), HOLDER_OFFLINE (a failover requeues it).
-    Missing: NOT_ON_BROKER (a sweep sends it again). Waiting: QUEUE_PAUSED, ETA_NOT_REACHED, NO_CAPABLE_WORKER,
+    Missing: NOT_ON_BROKER (a sweep resends it). Waiting: QUEUE_PAUSED, ETA_NOT_REACHED, NO_CAPABLE_WORKER,
     LANE_CORDONED (all capable workers are out of service), ALL_CAPABLE_OFFLINE, LEVEL_NOT_POLLED (no worker polls its
     level), BEHIND_PRIORITY (more urgent work is first), BEHIND_EARLIER (earlier work is first), ALL_CAPABLE_BUSY (it is
     next), ABOUT_TO_START.
@@ -93,7 +93,7 @@ def cancel(
     """Cancel tasks, by id or by filter.
 
     A waiting task leaves its lane at once. A task that a worker holds but has not started is revoked; a worker that
-    restarts first forgets the revocation. A running task continues unless --terminate kills its process.
+    restarts before then forgets the revocation. A running task continues unless --terminate kills its process.
     """
     from morag_queue.operations import task_edits
 
@@ -138,7 +138,7 @@ def move(
 @verb(changes=True)
 def prio(
     ctx: CliContext,
-    words: Annotated[
+    ids_and_priority: Annotated[
         list[str],
         typer.Argument(metavar="[ID…] PRIORITY", show_default=False, help="Task ids, followed by the new priority."),
     ],
@@ -155,8 +155,8 @@ def prio(
     """
     from morag_queue.operations import task_edits
 
-    *ids, word = words
-    new_priority = priority_named(word)
+    *ids, priority_name = ids_and_priority
+    new_priority = priority_named(priority_name)
     editor = task_editor(ctx, "task prio")
     selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name)
     tasks = _select(ctx, editor, ids, selected, f"change to {new_priority.name}")
@@ -167,11 +167,11 @@ def prio(
 def retry(
     ctx: CliContext,
     ids: Annotated[list[str], typer.Argument(metavar="ID…", show_default=False, help="Task ids or unique prefixes.")],
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the counts of retries and of lost workers.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the counts of retries and dead workers.")] = False,
 ) -> ExitStatus:
-    """Run ended tasks again under their ids.
+    """Run ended tasks again under the same ids.
 
-    The tasks may have failed, completed, or been cancelled or quarantined.
+    Accepts failed, completed, cancelled and quarantined tasks.
     """
     from morag_queue.operations import task_edits
 
@@ -188,9 +188,9 @@ def report_edits(ctx: CliContext, report: "EditReport") -> ExitStatus:
     """Print the outcome for each task."""
 
     def human() -> "RenderableType":
-        from morag_queue.view.plans import steered_view
+        from morag_queue.view.plans import edits_view
 
-        return steered_view(report)
+        return edits_view(report)
 
     if report.tasks or ctx.json:
         ctx.emit(report.as_json(), human)
@@ -206,7 +206,7 @@ def _target(snapshot: "Snapshot", queue: str | None, worker: str | None, lane: s
     from morag_queue.operations.names import resolve, resolve_queue
 
     if [queue, worker, lane].count(None) != 2:
-        raise UsageError("task move needs a target: give one of --to-queue, --to-worker and --to-lane")
+        raise UsageError("task move needs exactly one of --to-queue, --to-worker and --to-lane")
     if queue is not None:
         return MoveTarget(queue=resolve_queue(queue))
     if worker is not None:
@@ -216,15 +216,15 @@ def _target(snapshot: "Snapshot", queue: str | None, worker: str | None, lane: s
 
 
 def _select(ctx: CliContext, editor: "TaskEditor", ids: list[str], selected: "TaskFilter", change: str) -> "Selection":
-    """Return `ids`, or the tasks that match the filter after confirmation."""
+    """Return `ids`, or the tasks that match the filter, once confirmed."""
     from morag_queue.view.text import safe
 
     if ids and not selected.is_empty:
-        raise UsageError("give task ids or a filter, not both")
+        raise UsageError("task ids and filters cannot be combined: use one or the other")
     if ids:
         return ids
     if selected.is_empty:
-        raise UsageError("no tasks given: give ids, or a filter such as --queue, --worker or --priority")
+        raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --priority")
     hits = editor.select(selected)
     rows = [
         f"{safe(hit.task.task_id, 60)}  {hit.task.priority.name}  {hit.task.lane}  {safe(hit.task.source, 60)}"

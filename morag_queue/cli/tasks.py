@@ -45,7 +45,7 @@ def tasks(
     newest: Annotated[bool, typer.Option("--newest", help="List the newest task first.")] = False,
     lines: Annotated[bool, typer.Option("--lines", help="Stream one JSON document per line.")] = False,
 ) -> None:
-    """List running tasks, then waiting tasks in the order in which they will be taken.
+    """List running tasks, then waiting tasks in the order in which workers will take them.
 
     The cost depends on --limit, not on the size of the backlog; `tasks --lines --limit 0` streams the whole backlog.
     Failed and quarantined tasks are listed only with --state.

@@ -123,7 +123,7 @@ class TerminalInput:
 
 
 def _descriptor(stdin: TextIO) -> int | None:
-    """The file descriptor of a terminal, None for other streams and in a background job, which must not read keys."""
+    """Return the file descriptor of a terminal; None for other streams and in a background job, which must not read."""
     if not stdin.isatty():
         return None
     try:

@@ -38,7 +38,7 @@ def watch(
         str, typer.Option("--monitor-interval", metavar="DURATION", help="Time between fleet summaries in the log.")
     ] = "60s",
     once: Annotated[
-        bool, typer.Option("--once", help="Run one turn and exit; exit with 7 if another process leads.")
+        bool, typer.Option("--once", help="Run one turn and exit, with 7 if another process leads.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Log planned changes without making them; needs no lease.")
@@ -53,8 +53,8 @@ def watch(
 ) -> ExitStatus:
     """Supervise the fleet: fail over dead workers, rebalance, prevent starvation and recover lost tasks.
 
-    Several instances may run: one leads, and another takes over when it ends. The log on stdout has a line per change
-    and a regular fleet summary, as key=value on a terminal and as JSON otherwise or with --json. SIGTERM and Ctrl-C
+    Several instances may run: one leads, and another takes over when it stops. The log on stdout has a line per change
+    and regular fleet summaries: key=value on a terminal, JSON otherwise or with --json. SIGTERM and Ctrl-C
     stop the loop after the current step. Supports systemd's Type=notify and its watchdog.
     """
     from morag_queue.watch.log import Log
@@ -89,27 +89,27 @@ class SystemdNotifier:
 
     def alive(self, status: str) -> None:
         """Report readiness on the first call, the watchdog heartbeat on each, and the status when it changes."""
-        words = [] if self._ready else ["READY=1"]
-        words += ["WATCHDOG=1"] if self._has_watchdog else []
-        words += [f"STATUS={status}"] if status != self._status else []
+        fields = [] if self._ready else ["READY=1"]
+        fields += ["WATCHDOG=1"] if self._has_watchdog else []
+        fields += [f"STATUS={status}"] if status != self._status else []
         self._ready, self._status = True, status
-        self._send(words)
+        self._send(fields)
 
     def stopping(self) -> None:
         self._send(["STOPPING=1"])
 
-    def _send(self, words: list[str]) -> None:
-        if not self._path or not words:
+    def _send(self, fields: list[str]) -> None:
+        if not self._path or not fields:
             return
         address = f"\0{self._path[1:]}" if self._path.startswith("@") else self._path
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.sendto("\n".join(words).encode(), address)
+            sender.sendto("\n".join(fields).encode(), address)
 
 
 def _broker(ctx: CliContext, interval: str | None) -> "RedisBroker":
-    """A broker whose policy has the interval of the command line, because move budgets depend on it.
+    """Connect with the interval of the command line in the policy, because move budgets depend on it.
 
-    Its connection is named `mq.watch`, so that CLIENT LIST shows it.
+    The connection is named `mq.watch`, so that CLIENT LIST shows it.
     """
     from morag_queue.broker.connection import connect
     from morag_queue.broker.redis import RedisBroker
@@ -136,7 +136,7 @@ def _seconds(text: str, option: str) -> float:
 def _outputs(
     notifier: SystemdNotifier, broker: "RedisBroker", log: "Log", port: int | None, address: str
 ) -> "tuple[EventSink, LoopCallbacks]":
-    """The event sink and the callbacks of the loop: log and systemd, and Prometheus if a port is given."""
+    """Return the event sink and the loop callbacks for the log, systemd and, if a port is given, Prometheus."""
     from morag_queue.watch.loop import LoopCallbacks
 
     def notify(leads: bool) -> None:

@@ -39,9 +39,9 @@ def worker(
         typer.Argument(metavar="-- CELERY OPTIONS", show_default=False, help="Options for `celery worker`."),
     ] = None,
 ) -> None:
-    """Run a Celery worker for submitted files and URLs. It only reads and measures them; Ctrl-C stops it.
+    """Run a Celery worker that reads and measures submitted files and URLs, until Ctrl-C.
 
-    To use your own Celery app instead, add one line: from morag_queue.agent import install; install(app)
+    To run your own Celery app instead, add one line to it: from morag_queue.agent import install; install(app)
     """
     ctx.broker.now()  # fail at once if the broker is unreachable: Celery would retry forever
     capability = _capability(worker_type, ctx.environment.variables)

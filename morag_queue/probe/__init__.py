@@ -1,9 +1,9 @@
-"""Read what a source contains: facts in numbers and words. `core.routing.classify` judges them.
+"""Read facts about a source, such as its type, duration and pages. `core.routing.classify` interprets them.
 
 probe(source)          facts of one path or URL
 probe_many(sources)    facts of many sources, in order, read in parallel
 expand(paths)          the files below directories
-display_name(source)   a source name that is safe to print
+display_name(source)   the source name, safe to print
 """
 
 from .files import expand

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def read_content(file: BoundedFile, size: int) -> Content:
-    """What the file contains. Damaged and unknown content never raises; it is described in `problems`."""
+    """Read the facts of a file. Damaged and unknown content never raises; `problems` describes it."""
     head = file.read(_HEAD_BYTES)
     if not head and not file.limit_reached:
         return Content(problems=("empty",))
@@ -99,7 +99,7 @@ def _read_media(file: BoundedFile, mime: str | None) -> Content:
 
 
 def _try(read: Callable[[], Content], file: BoundedFile, default: Content, failure: str) -> Content:
-    """The result of a reader; if it fails, `default` with the failure among its problems."""
+    """Return the result of a reader; if it fails, `default` with the failure among its problems."""
     file.seek(0)
     try:
         return run_with_timeout(read)

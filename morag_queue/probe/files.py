@@ -44,7 +44,7 @@ def expand(paths: Iterable[str], recursive: bool) -> Iterator[str | SourceError]
             yield from _walk(path)
         else:
             yield SourceError(
-                f"{display_name(path)}: a directory; give --recursive to take the files in it", source=path
+                f"{display_name(path)}: is a directory; use --recursive to include its files", source=path
             )
 
 
@@ -67,7 +67,7 @@ def _walk(top: str) -> Iterator[str | SourceError]:
                 children = [_child(entry) for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
             yield SourceError(
-                f"{display_name(path)}: the directory cannot be read ({error.strerror}); correct its permissions",
+                f"{display_name(path)}: cannot read the directory ({error.strerror}); correct its permissions",
                 source=path,
             )
             continue
@@ -76,7 +76,7 @@ def _walk(top: str) -> Iterator[str | SourceError]:
 
 
 def _child(entry: os.DirEntry[str]) -> tuple[str, bool, bool]:
-    """The path of an entry, whether it is a directory, and whether it is a symbolic link."""
+    """Return the path of an entry, whether it is a directory, and whether it is a symbolic link."""
     try:
         return entry.path, entry.is_dir(), entry.is_symlink()
     except OSError:  # a circular link; `probe` reports it
@@ -84,33 +84,33 @@ def _child(entry: os.DirEntry[str]) -> tuple[str, bool, bool]:
 
 
 def stat_file(path: str) -> os.stat_result:
-    """The status of a regular file. Raises SourceError, with a remedy, for any other kind of path."""
+    """Return the status of a regular file. Raises SourceError, with a remedy, for any other kind of path."""
     name = display_name(path)
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
         raise SourceError(_missing(path)) from error
     except NotADirectoryError as error:
-        raise SourceError(f"{name}: no such file, a part of its path is not a directory; correct the path") from error
+        raise SourceError(f"{name}: no such file: part of its path is not a directory; correct the path") from error
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise SourceError(f"{name}: cannot be opened ({reason}); correct the path or its permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        raise SourceError(f"{name}: a directory; give --recursive to take the files in it")
+        raise SourceError(f"{name}: is a directory; use --recursive to include its files")
     if not stat.S_ISREG(status.st_mode):
-        kind = _SPECIAL_FILES.get(stat.S_IFMT(status.st_mode), "not a regular file")
-        raise SourceError(f"{name}: {kind}, which has no content to classify; copy it to a file first")
+        kind = _SPECIAL_FILES.get(stat.S_IFMT(status.st_mode), "an unknown kind of file")
+        raise SourceError(f"{name}: is {kind}, which has no content to classify; copy its data to a regular file")
     return status
 
 
 def _missing(path: str) -> str:
     if not path:
-        return "an empty name: give a path or a URL"
+        return "empty source: pass a path or a URL"
     name = display_name(path)
     if os.path.islink(path):
         target = display_name(os.readlink(path))
-        return f"{name}: a symbolic link to {target}, which does not exist; repair it or leave it out"
-    return f"{name}: no such file; correct the path, and write a URL with its https://"
+        return f"{name}: is a symbolic link to {target}, which does not exist; repair the link or leave it out"
+    return f"{name}: no such file; correct the path, or start a URL with https://"
 
 
 class BoundedFile(io.BufferedReader):
@@ -133,12 +133,12 @@ class BoundedFile(io.BufferedReader):
         return self._budget.fetched
 
     def limit(self, max_bytes: int) -> None:
-        """Lower the limit, for a search that will probably find nothing."""
+        """Lower the limit of a search that is unlikely to succeed."""
         self._budget.max_bytes = max_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
-        # Count here too: a parser in a loop may never leave the buffer. And cap `size` first, because Python allocates
-        # the whole buffer before it reads: a size from a broken header must not decide that.
+        # Count here too, because a parser in a loop may never leave the buffer. Cap `size`, because Python allocates
+        # the buffer before it reads, and `size` may come from a broken header.
         remaining = self._budget.remaining(self._budget.served)
         data = super().read(remaining if size is None or size < 0 else min(size, remaining)) if remaining else b""
         self._budget.served += len(data)

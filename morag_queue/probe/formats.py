@@ -29,7 +29,7 @@ class Content(NamedTuple):
 
 
 def read_image(file: BoundedFile, mime: str) -> Content | None:
-    """Width and height in pixels as displayed (after rotation), or None if imagesize finds none.
+    """Read width and height in pixels as displayed (after rotation); None if imagesize finds none.
 
     imagesize reads headers only, in 20 µs; MediaInfo takes 2 ms.
     """
@@ -47,7 +47,7 @@ _MAX_DURATION_S = 10 * 365 * 86_400
 
 
 def read_media(file: BoundedFile, mime: str | None) -> Content | None:
-    """Duration and resolution from the headers, by MediaInfo; None without an audio, video or image track."""
+    """Read duration and resolution from the headers with MediaInfo; None without an audio, video or image track."""
     from pymediainfo import MediaInfo
 
     tracks: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def read_media(file: BoundedFile, mime: str | None) -> Content | None:
 
 
 def _duration_s(track: Any) -> float:
-    """MediaInfo gives milliseconds, as a number or as text."""
+    """Convert MediaInfo's duration: milliseconds, as a number or as text."""
     try:
         return float(track.duration or 0) / 1000
     except (TypeError, ValueError):
@@ -87,7 +87,7 @@ def _pixels(track: Any, name: str) -> int | None:
 
 
 def read_pdf(file: BoundedFile) -> Content:
-    """The page count that the root of the page tree states, by pypdf; the pages themselves are not read."""
+    """Read the page count from the root of the page tree with pypdf, without reading the pages."""
     from pypdf import PdfReader
     from pypdf.errors import DependencyError, FileNotDecryptedError
 
@@ -114,7 +114,7 @@ _SLIDE = re.compile(r"ppt/slides/[^/]+\.xml")
 
 
 def read_office(file: BoundedFile) -> Content | None:
-    """Pages, slides or sheets of docx, pptx, xlsx, odt, odp and ods, chapters of epub; None for any other archive."""
+    """Count pages, slides or sheets of docx, pptx, xlsx, odt, odp, ods, chapters of epub; None for other archives."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         if "word/document.xml" in names:
@@ -187,7 +187,7 @@ def decode_legacy(head: bytes) -> str | None:
 
 
 def read_text(text: str, head: bytes, size: int) -> Content:
-    """MIME type and `characters`: exact if the head is the whole file, else extrapolated from the head."""
+    """Return MIME type and `characters`: exact if the head is the whole file, else extrapolated from the head."""
     characters = len(text) if size <= len(head) else round(len(text) * size / len(head))
     if _HTML.match(text[:4096]):
         mime = "text/html"

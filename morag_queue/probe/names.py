@@ -1,4 +1,4 @@
-"""Source names: how to print them safely, and the content type that a suffix suggests."""
+"""Source names: safe display, and the content type that a suffix suggests."""
 
 import os
 import re
@@ -33,23 +33,23 @@ MIME_OF_SUFFIX = {
 
 
 def suffix_of(path: str) -> str:
-    """The suffix in lower case without its dot, or ""."""
+    """Return the suffix in lower case without its dot, or ""."""
     return os.path.splitext(path)[1][1:].lower()
 
 
 def type_by_name(path: str) -> ContentType | None:
-    """The content type that the suffix of a file or URL path suggests."""
+    """Return the content type that the suffix of a file or URL path suggests."""
     return _TYPE_OF_SUFFIX.get(suffix_of(path))
 
 
 def display_name(source: str) -> str:
-    """The source for a message: control characters and invalid UTF-8 are escaped, the login of a URL is masked."""
+    """Return the source for a message: control characters and invalid UTF-8 escaped, the login of a URL masked."""
     text = _USERINFO.sub("***@", source)
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def format_size(size: int) -> str:
-    """Bytes in decimal units with one decimal place, for example "16.0 MB"."""
+    """Format bytes in decimal units with one decimal place, for example "16.0 MB"."""
     if size < 1000:
         return f"{size} bytes"
     power = min((len(str(size)) - 1) // 3, 4)

@@ -1,4 +1,4 @@
-"""The facts of one source."""
+"""Probe one source."""
 
 import os
 
@@ -19,8 +19,8 @@ _AUDIO_OR_VIDEO = {ContentType.AUDIO, ContentType.VIDEO}
 def probe(source: str, *, declared: ContentType | None = None) -> Facts:
     """Read the content of a file, or the address of a URL; never use the network.
 
-    `declared` is the content type that the caller states. An empty, unreadable, damaged, truncated or misnamed file
-    gives facts with `problems`. Reads at most 16 MB and takes a few seconds at most, whatever the size of the file.
+    `declared` is the content type that the caller specifies. An empty, unreadable, damaged, truncated or misnamed file
+    gives facts with `problems`. Reads at most 16 MB and takes at most a few seconds, regardless of the file size.
     Raises SourceError if there is nothing to submit: a missing path, a directory, pipe, socket or device, or a URL with
     an unsupported scheme.
     """
@@ -44,7 +44,7 @@ def _content(source: str, status: os.stat_result) -> Content:
             content = read_content(file, status.st_size)
     except FileNotFoundError as error:
         raise SourceError(
-            f"{display_name(source)}: it disappeared while it was being read; submit it again once it is back"
+            f"{display_name(source)}: disappeared while it was being read; submit it again once it exists"
         ) from error
     except OSError as error:
         return Content(problems=(f"cannot be read ({error.strerror}); a worker may not be able to either",))
@@ -58,7 +58,7 @@ def _content(source: str, status: os.stat_result) -> Content:
 def _contradictions(
     source: str, content: Content, declared: ContentType | None, type_of_name: ContentType | None
 ) -> tuple[str, ...]:
-    """A problem if the content differs from the declared type or from the file name, else ()."""
+    """Return a problem if the content differs from the declared type or the file name, else ()."""
     kind = content.content_type
     if kind is None:
         return ()

@@ -1,4 +1,4 @@
-"""Facts from the address of a URL alone; the network is never used."""
+"""Derive facts from a URL alone, without using the network."""
 
 import re
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,12 +20,12 @@ def is_url(source: str) -> bool:
 
 
 def probe_url(source: str, declared: ContentType | None) -> Facts:
-    """The facts of a URL. Raises SourceError for an unsupported scheme or an invalid URL."""
+    """Return the facts of a URL. Raises SourceError for an unsupported scheme or an invalid URL."""
     host, path, query = _parts(source)
     problems: tuple[str, ...] = ()
     kind = _youtube(host, path, query)
     if kind == "playlist":
-        problems = ("a YouTube playlist: its number of videos is unknown",)
+        problems = ("a YouTube playlist: the number of videos is unknown",)
     if kind:
         type_of_address = ContentType.YOUTUBE
     else:
@@ -36,32 +36,30 @@ def probe_url(source: str, declared: ContentType | None) -> Facts:
 
 
 def _parts(source: str) -> tuple[str, str, str]:
-    """Host, unquoted path and query."""
+    """Split a URL into host, unquoted path and query."""
     match = _SCHEME.match(source)
     scheme = match[1].lower() if match else ""
     if scheme == "file":
-        raise SourceError(f"{display_name(source)}: a file is given by its path; leave out 'file://'")
+        raise SourceError(f"{display_name(source)}: file:// URLs are not supported; use the path of the file")
     if scheme not in ("http", "https"):
-        raise SourceError(
-            f"{display_name(source)}: '{scheme}' addresses are not supported; give an http or https one, or a path"
-        )
+        raise SourceError(f"{display_name(source)}: {scheme}:// URLs are not supported; use http or https, or a path")
     if invalid := _INVALID.search(source):
         character = invalid[0].encode("unicode_escape").decode("ascii") if invalid[0] != " " else "a space"
-        raise SourceError(f"{display_name(source)}: not a URL, it contains {character}; write it percent-encoded")
+        raise SourceError(f"{display_name(source)}: invalid URL: it contains {character}; percent-encode it")
     try:
         parts = urlsplit(source)
         host, _ = (parts.hostname or "").rstrip("."), parts.port
     except ValueError as error:
-        raise SourceError(f"{display_name(source)}: not a URL ({error}); correct it") from error
+        raise SourceError(f"{display_name(source)}: invalid URL ({error}); correct it") from error
     if not host:
         raise SourceError(
-            f"{display_name(source)}: not a URL, the host is missing; write it like https://example.org/page"
+            f"{display_name(source)}: invalid URL: the host is missing; use a form like https://example.org/page"
         )
     return host, unquote(parts.path), parts.query
 
 
 def _youtube(host: str, path: str, query: str) -> str:
-    """'video', 'playlist' or ''. Channels, searches and feeds are ordinary web pages."""
+    """Return 'video', 'playlist' or ''. Channels, searches and feeds are ordinary web pages."""
     if host == "youtu.be":
         return "video" if len(path) > 1 else ""
     if not _YOUTUBE_HOST.fullmatch(host):

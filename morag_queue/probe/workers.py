@@ -51,7 +51,7 @@ def probe_many(
 
     A source that cannot be submitted yields a SourceError in its place, and a SourceError among the sources (see
     `expand`) passes through. A file whose parser crashes or hangs yields Facts with that problem. `workers` is the
-    number of processes (default: one per core, at most 8; 1: none but this one). `on_done` is called with each result
+    number of processes (default: one per core, at most 8; 1: only this process). `on_done` is called with each result
     in this thread, just before it is yielded.
     """
     remaining = iter(sources)
@@ -107,7 +107,7 @@ def _cores() -> int:
 
 
 class _WorkerPool:
-    """The worker processes of one run, started when a thread needs one and none is idle; all end with the context."""
+    """The worker processes of one run: started on demand when none is idle, all stopped with the context."""
 
     def __init__(self, declared: ContentType | None) -> None:
         self._declared = declared
@@ -129,7 +129,7 @@ class _WorkerPool:
             worker.kill()
 
     def probe(self, sources: list[str | SourceError]) -> list[Result]:
-        """The results of the sources, in order. A worker that dies is replaced; only its current file has no facts."""
+        """Return the results in order. A worker that dies is replaced; only its current file has no facts."""
         results: list[Result] = []
         while len(results) < len(sources) and not self._stopping:
             worker = self._worker()
@@ -196,17 +196,17 @@ class _Worker:
 
 
 def _parser_died(source: str | SourceError, declared: ContentType | None, code: int) -> Facts:
-    """The facts of the file that a worker was reading when a signal killed it.
+    """Return the facts of the file that a worker was reading when a signal killed it.
 
     Raises RuntimeError if no signal killed it: that is a defect of this module, not of the file.
     """
     if isinstance(source, SourceError) or code >= 0:
-        raise RuntimeError(f"a process that reads files exited unexpectedly (exit code {code}); see its messages above")
+        raise RuntimeError(f"a probe worker exited unexpectedly (exit code {code}); its messages are above")
     failure = f"ran for more than {FILE_SECONDS} s" if code == -signal.SIGALRM else f"crashed (signal {-code})"
     return Facts(
         source=source,
         declared_type=declared or type_by_name(source),
-        problems=(f"its content was not read: the parser {failure}",),
+        problems=(f"its content was not read, because the parser {failure}",),
     )
 
 

@@ -1,4 +1,4 @@
-"""IntelligentTaskClassifier: what a source requires and where it would be routed, for asyncio services."""
+"""IntelligentTaskClassifier: classify and route sources without submitting them, for asyncio services."""
 
 import asyncio
 import os
@@ -72,7 +72,7 @@ class IntelligentTaskClassifier:
         priority: QueuePriority | str | None = None,
         requires: Requires | str | None = None,
     ) -> TaskClassification:
-        """Classify a path or URL. The arguments override what is read from the source. Raises SourceError."""
+        """Classify a path or URL. The arguments override the facts read from the source. Raises SourceError."""
         given = {"content_type": content_type, "priority": priority, "requires": requires}
         fields = {name: value for name, value in given.items() if value}
         row = Row.model_validate({"source": source, "options": dict(options or {}), **fields})

@@ -148,15 +148,15 @@ class PriorityQueueManager:
         return await asyncio.to_thread(self._submit, classification, row, force)
 
     async def task_completed(self, task_id: str, success: bool = True) -> bool:
-        """Record that a task has ended, if its worker runs without the agent. The agent records this itself.
+        """Record that a task has ended, if its worker is agentless. The agent records this itself.
 
-        Returns whether this call recorded the end: False for an unknown task, one that has ended, or one that a worker
-        with the agent holds.
+        Returns whether this call recorded the end: False if the task is unknown, has ended already, or is held by a
+        worker with the agent.
         """
         return await asyncio.to_thread(complete, self._broker, task_id, success)
 
     async def get_queue_stats(self, window_seconds: float = 3600.0) -> dict[QueueType, QueueStats]:
-        """The statistics of all four queues; averages and rates cover the last `window_seconds`."""
+        """Return the statistics of all four queues; averages and rates cover the last `window_seconds`."""
         report = await asyncio.to_thread(stats, self._broker, self.settings, window_seconds=window_seconds)
         return {queue.queue_type: queue for queue in report.queues}
 
@@ -168,7 +168,7 @@ class PriorityQueueManager:
                 raise Refused(prepared.message)
             message = outgoing(prepared, self._message_builder)
         if not self._broker.submit([message])[0]:
-            raise Refused(f"task id {row.task_id} is still open: it was not queued again; choose another id, or wait")
+            raise Refused(f"task id {row.task_id} is still open and was not queued again; choose another id")
         return prepared.entry.task_id
 
     @cached_property
@@ -179,7 +179,7 @@ class PriorityQueueManager:
 
 
 def settings_of(app: "Celery") -> Settings:
-    """The settings of the environment and the TOML file, with the broker URL and transport options of the app."""
+    """Load the settings of the environment and the TOML file, with the app's broker URL and transport options."""
     settings = load({}, os.environ, Path.cwd()).settings
     url, options = str(app.conf.broker_url or ""), app.conf.broker_transport_options or {}
     url = url.replace("redis+socket://", "unix://", 1).replace("?virtual_host=", "?db=", 1)

@@ -2,7 +2,7 @@
 
     app.conf.task_routes = (morag_queue.route_task,)
 
-Its calls are then routed as by `morag-queue submit`. Celery publishes the message itself, so it has no ledger entry:
+Its calls are then routed as `morag-queue submit` does. Celery publishes the message itself, so it has no ledger entry:
 the counters include it, but a second task with its id is not refused.
 """
 
@@ -71,7 +71,7 @@ def _options(prepared: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Producer:
-    """The state that a process keeps between calls."""
+    """State that a process keeps between calls."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -81,7 +81,7 @@ class _Producer:
         self._routers = RouterCache(self._observe, settings)
 
     def prepare(self, name: str, args: list[Any], headers: Mapping[str, Any]) -> PreparedTask | None:
-        """Route a call; None if it is not one of MoRAG's tasks. Raises MoragQueueError and ValidationError."""
+        """Route a call; None if it is not a MoRAG task. Raises MoragQueueError and ValidationError."""
         position = self._options_position.get(name)
         if position is None or not args:
             return None
@@ -99,12 +99,12 @@ class _Producer:
         return prepared
 
     def _type(self, name: str, args: list[Any]) -> Any:
-        """The content type: that of the task, else the second argument."""
+        """Return the content type: that of the task, else the second argument."""
         fixed = {self.settings.tasks.web: "web", self.settings.tasks.youtube: "youtube"}.get(name)
         return fixed or (args[1] if len(args) > 1 else None)
 
     def _observe(self) -> Snapshot:
-        """The snapshot of the fleet; an empty one if it cannot be read, because Celery may still be able to publish."""
+        """Read the fleet; return an empty snapshot on failure, because Celery may still be able to publish."""
         try:
             return self._broker.observe()[0]
         except (BrokerUnreachable, BrokerError) as error:
@@ -114,5 +114,5 @@ class _Producer:
 
 @cache
 def _producer(pid: int) -> _Producer:
-    """One per process: a connection must not be shared across a fork."""
+    """Return the producer of this process: a connection must not be shared across a fork."""
     return _Producer(load({}, os.environ, Path.cwd()).settings)

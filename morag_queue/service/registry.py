@@ -61,13 +61,13 @@ class WorkerRegistry:
         holder = await asyncio.to_thread(self._register, info, replaces)
         if holder:
             raise Refused(
-                f"{info.worker} is registered already, by {holder}: stop that worker first, or choose another name"
+                f"{info.worker} is already registered by {holder}; stop that worker first, or choose another name"
             )
 
     async def update_heartbeat(self, worker_id: str, metrics: Mapping[str, Any] | None = None) -> None:
         """Send one heartbeat. `metrics`: cpu_percent, memory_percent, gpu_percent, active, reserved.
 
-        Completed and failed tasks and run times are measured when tasks end, not reported here. Raises NotFound.
+        Completed tasks, failed tasks and run times are recorded when tasks end, not here. Raises NotFound.
         """
         await asyncio.to_thread(self._beat, worker_id, {**(metrics or {})})
 
@@ -79,7 +79,7 @@ class WorkerRegistry:
         return next((worker for worker in await self.get_workers() if worker.worker_id == worker_id), None)
 
     async def get_workers(self) -> list[RegisteredWorker]:
-        """All registered workers, sorted by id."""
+        """Return all registered workers, sorted by id."""
         snapshot, _ = await asyncio.to_thread(self._broker.observe)
         return [self._registered(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker)]
 
@@ -91,7 +91,7 @@ class WorkerRegistry:
         content_type: ContentType | None = None,
         memory_gb: float = 0.0,
     ) -> list[RegisteredWorker]:
-        """The workers that are online, below their limit, and able to run such a task (from that queue)."""
+        """Return the workers that are online, below their limit, and able to run such a task (from that queue)."""
         snapshot, _ = await asyncio.to_thread(self._broker.observe)
         loads = worker_loads(snapshot, self.settings.policy)
         workers = (self._registered(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker))
@@ -105,7 +105,7 @@ class WorkerRegistry:
         ]
 
     async def is_healthy(self, worker_id: str) -> bool:
-        """Whether the worker sent a heartbeat in the last minute. Raises NotFound."""
+        """Return whether the worker sent a heartbeat in the last minute. Raises NotFound."""
         worker = await self.get_worker(worker_id)
         if worker is None:
             raise _unknown(worker_id)

@@ -8,7 +8,7 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.settings import Settings
 
 SNAPSHOT_SECONDS = 2.0
-"""The maximum age of the snapshot: one heartbeat interval. A new snapshot for each task would double its cost."""
+"""Maximum age of the snapshot: one heartbeat interval. A snapshot for each task would double its cost."""
 
 
 class RouterCache:
@@ -21,7 +21,7 @@ class RouterCache:
         self._clock_offset = 0.0
 
     def router(self) -> Router:
-        """The router on a current snapshot. Raises the errors of `observe`."""
+        """Return the router of a current snapshot. Raises the errors of `observe`."""
         now = monotonic()
         if self._router is None or now - self._renewed_at > SNAPSHOT_SECONDS:
             snapshot = self._observe()
@@ -30,5 +30,5 @@ class RouterCache:
         return self._router
 
     def now(self) -> float:
-        """The server's clock in seconds since the epoch, extrapolated from the last snapshot."""
+        """Return the server's clock in seconds since the epoch, extrapolated from the last snapshot."""
         return self._clock_offset + monotonic()

@@ -18,12 +18,12 @@ class BrokerSettings(Frozen):
     sep: str = Field(
         "\x06\x16",
         min_length=1,
-        description="separator of lane and priority level in a Redis key",
+        description="separator of lane and level in a Redis key",
     )
     global_keyprefix: str = Field("", description="prefix that kombu adds to every Redis key")
     priority_steps: tuple[int, ...] = Field(tuple(range(10)), description="priority levels that the workers poll")
-    connect_timeout_seconds: float = Field(2.0, gt=0, le=60, description="seconds until a connection attempt fails")
-    read_timeout_seconds: float = Field(2.5, gt=0, le=600, description="seconds until a command without answer fails")
+    connect_timeout_seconds: float = Field(2.0, gt=0, le=60, description="timeout of a connection attempt, in seconds")
+    read_timeout_seconds: float = Field(2.5, gt=0, le=600, description="timeout of a command, in seconds")
     master_name: str = Field("mymaster", description="sentinel:// only: name of the master")
     sentinel_kwargs: dict[str, Any] = Field({}, description="sentinel:// only: options of the connections to sentinels")
 
@@ -31,7 +31,7 @@ class BrokerSettings(Frozen):
     @classmethod
     def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
         if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] > 9:
-            raise ValueError("it should be ascending levels from 0 to 9, for example [0, 3, 6, 9]")
+            raise ValueError("it should be a list of ascending levels from 0 to 9, for example [0, 3, 6, 9]")
         return steps
 
 
@@ -47,14 +47,14 @@ class TaskNames(Frozen):
 class LedgerSettings(Frozen):
     """The ledger: the record of each submitted task."""
 
-    retention_seconds: int = Field(3600, ge=1, description="seconds for which the record of a finished task is kept")
+    retention_seconds: int = Field(3600, ge=1, description="seconds for which the record of an ended task is kept")
 
 
 class AgentSettings(Frozen):
     """The agent in each worker."""
 
-    claim: bool = Field(True, description="take messages with the atomic claim; false: with kombu's BRPOP")
-    heartbeat_seconds: float = Field(2.0, gt=0, description="seconds between two heartbeats")
+    claim: bool = Field(True, description="claim messages atomically; false: use kombu's BRPOP")
+    heartbeat_seconds: float = Field(2.0, gt=0, description="seconds between heartbeats")
     location: str = Field("", description="where the worker runs, for display")
     tags: tuple[str, ...] = Field((), description="labels of the worker, for display")
     content_types: tuple[ContentType, ...] = Field((), description="types that the worker processes; empty: all")

@@ -71,7 +71,7 @@ def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def mask_secrets(key: str, value: Any) -> Any:
-    """The value with passwords in URLs, and values of keys named like secrets, replaced by ***."""
+    """Replace passwords in URLs, and values of keys named like secrets, by ***."""
     if isinstance(value, dict):
         return {name: mask_secrets(name, item) for name, item in value.items()}
     if re.search(r"password|secret|token", key.rpartition(".")[2]):
@@ -83,7 +83,7 @@ def _find_file(chosen: str | Path | None, env: Mapping[str, str], cwd: Path) -> 
     if chosen is not None:
         path = cwd / chosen
         if not path.exists():
-            raise SettingsError(f"--config {path}: no such file")
+            raise SettingsError(f"--config {path}: no such file; correct the path")
         return path
     home = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if env.get("HOME") else None)
     candidates = [cwd / "morag-queue.toml", *([Path(home, "morag-queue", "config.toml")] if home else [])]
@@ -99,7 +99,7 @@ def _from_file(path: Path) -> Iterator[tuple[str, _Value]]:
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8 text (byte {error.start})") from error
+        raise SettingsError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     return _values(Settings(), table, "", lambda key: f"{path}{_line(text, key)}")
@@ -135,7 +135,7 @@ def _from_environment(env: Mapping[str, str]) -> Iterator[tuple[str, _Value]]:
 
 
 def variable(key: str) -> str:
-    """The environment variable of a dotted key."""
+    """Return the environment variable of a dotted key."""
     return PREFIX + key.upper().replace(".", "__")
 
 
@@ -168,7 +168,7 @@ def _validate(given: Mapping[str, _Value]) -> Settings:
 
 
 def _merge(default: BaseModel, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `default`, overridden key by key by those of `tree`."""
+    """Return the fields of `default`, overridden key by key by those of `tree`."""
     fields = {name: getattr(default, name) for name in type(default).model_fields}
     for name, value in tree.items():
         fields[name] = _merge(fields[name], value) if isinstance(fields[name], BaseModel) else value
@@ -196,13 +196,14 @@ def _hint(key: str, spell: Callable[[str], str]) -> str:
     tables = sorted({name.rpartition(".")[0] for name in known} - {""})
     near = get_close_matches(key, known + tables, n=1, cutoff=0.75)
     if not near:
-        words = {name.rpartition(".")[2]: name for name in known}
-        near = [words[word] for word in get_close_matches(key.rpartition(".")[2], words, n=1, cutoff=0.75)]
+        key_of_leaf = {name.rpartition(".")[2]: name for name in known}
+        leaf = key.rpartition(".")[2]
+        near = [key_of_leaf[match] for match in get_close_matches(leaf, key_of_leaf, n=1, cutoff=0.75)]
     return f": did you mean {spell(near[0])}?" if near else ': "morag-queue config show" lists every setting'
 
 
 def _line(text: str, key: str) -> str:
-    """`, line N` of a key in a TOML file; "" if the key is written in a form that this scan does not find."""
+    """Return `, line N` of a key in a TOML file; "" if the key is written in a form that this scan does not find."""
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):

@@ -38,6 +38,6 @@ def _check_node(url: str) -> None:
         _ = parts.port
     except ValueError:
         raise ValueError("its port should be a number from 0 to 65535") from None
-    # redis-py uses database 0 if the path is not a number: a typing error would address another fleet.
+    # redis-py uses database 0 if the path is not a number: a typo would select another fleet.
     if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
         raise ValueError("its path should be the number of a database, for example /0")

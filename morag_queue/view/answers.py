@@ -1,4 +1,4 @@
-"""The JSON document of each verb as a model. Scripts rely on it, `--json-schema` prints it, and a test checks it.
+"""The JSON document of each verb as a model: scripts rely on it, `--json-schema` prints it, and a test checks it.
 
 Most answers are models of the operations; the models here are those that a command assembles. Add a row to `ANSWERS`
 for every new verb.
@@ -20,7 +20,7 @@ from .schema import MAY_BE_MISSING
 
 
 class SourceFailure(Frozen):
-    """A source that was not accepted. `line` counts from 1; 0 for a source from the command line."""
+    """A rejected source. `line` counts from 1; 0 for a source from the command line."""
 
     line: int
     source: str
@@ -35,10 +35,10 @@ class SubmitResult(Frozen):
     submitted: int
     dry_run: bool = Field(False, json_schema_extra=MAY_BE_MISSING)
     tasks: tuple[SubmittedTaskResult, ...] = Field(
-        (), description="left out with --quiet", json_schema_extra=MAY_BE_MISSING
+        (), description="omitted with --quiet", json_schema_extra=MAY_BE_MISSING
     )
     failed: tuple[SourceFailure, ...]
-    error: str = Field("", description="the error that stopped it early", json_schema_extra=MAY_BE_MISSING)
+    error: str = Field("", description="the error that stopped the command early", json_schema_extra=MAY_BE_MISSING)
     uncertain: tuple[str, ...] = Field(
         (), description="ids of tasks for which the broker's answer was lost", json_schema_extra=MAY_BE_MISSING
     )
@@ -129,7 +129,7 @@ class CompletionScript(Frozen):
 
 
 class LogLine(BaseModel):
-    """One line of `watch`: an event of the table in `watch/events.py` with its fields."""
+    """One line of `watch`: an event of `watch/events.py` with its fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -171,7 +171,7 @@ ANSWERS = {
     "exit-codes": f"{_THIS_MODULE}:ExitCodes",
     "completion": f"{_THIS_MODULE}:CompletionScript",
 }
-"""Verb -> the model of its document, or of each of its lines for `watch` and `stats --live`."""
+"""Verb → the model of its document, or of each line for `watch` and `stats --live`."""
 WITHOUT = frozenset({"worker", "dashboard"})
 """Verbs without a document: `worker` becomes a Celery process, `dashboard` prints Grafana's format."""
 

@@ -14,15 +14,15 @@ from .stats import stats_view
 from .text import format_duration, safe
 
 
-def picture_view(stats: FleetStats, ended: int, total: int) -> RenderableType:
+def progress_view(stats: FleetStats, ended: int, total: int) -> RenderableType:
     """Show a progress bar and the tables of `stats`."""
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=max(total, 1), completed=ended, width=40), Text(f"{ended} of {total} tasks done"))
     return Group(Text(), line, Text(), stats_view(stats), Text())
 
 
-def outcome_view(answer: Mapping[str, Any]) -> RenderableType:
-    """Show the account; `answer` is the JSON document of `demo`."""
+def account_view(answer: Mapping[str, Any]) -> RenderableType:
+    """Show the account of all tasks; `answer` is the JSON document of `demo`."""
     account: Mapping[str, Any] = answer["account"]
     table = Table.grid(padding=(0, 2))
     for name in ("attempted", "executed", "lost", "duplicated", "stuck"):
@@ -30,7 +30,7 @@ def outcome_view(answer: Mapping[str, Any]) -> RenderableType:
         table.add_row(Text(name), Text(str(account[name]), "bold red" if is_bad else "bold"), Text(_note(name, answer)))
     for priority, seconds in answer["wait_seconds_by_priority"].items():
         table.add_row(Text(f"{priority} wait"), Text(format_duration(seconds), "bold"), Text())
-    return Group(Text(), Text(f"The account after {format_duration(answer['seconds'])}", "bold"), table)
+    return Group(Text(), Text(f"Account after {format_duration(answer['seconds'])}", "bold"), table)
 
 
 def _note(name: str, answer: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from morag_queue.operations.doctor import Diagnosis
 from .text import counted, safe
 
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
-_LONGEST = 500
+_MAX_LENGTH = 500
 _INDENT = 9
 
 
@@ -32,8 +32,8 @@ def _finding(finding: Finding) -> tuple[RenderableType, ...]:
     head.append(safe(finding.code), style="bold")
     head.append(f"  {safe(finding.subject, 80)}", style="dim")
     remedy = Text("→ ", style="green")
-    remedy.append(safe(finding.remedy, _LONGEST))
-    return head, Indented((Text(safe(finding.message, _LONGEST)), remedy)), Text()
+    remedy.append(safe(finding.remedy, _MAX_LENGTH))
+    return head, Indented((Text(safe(finding.message, _MAX_LENGTH)), remedy)), Text()
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,22 @@ from .text import safe
 def journal_view(entries: Sequence[JournalEntry]) -> RenderableType:
     """Show one line for each entry."""
     if not entries:
-        return Text("No matching journal entry.")
+        return Text("No journal entry matches.", style="dim")
     return FittedTable(
         [
             Column("WHEN", [cell(iso(entry.at) or "–") for entry in entries]),
             Column("VERB", [cell(entry.verb) for entry in entries]),
-            Column("SUBJECT", [cell(entry.subject, "", 200) for entry in entries], least=12),
-            Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], least=16),
-            Column("WHO", [cell(entry.who, "", 100) for entry in entries], rank=2, least=8),
-            Column("REASON", [cell(entry.reason, "", 300) for entry in entries], rank=1, least=16),
+            Column("SUBJECT", [cell(entry.subject, "", 200) for entry in entries], min_width=12),
+            Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], min_width=16),
+            Column("WHO", [cell(entry.who, "", 100) for entry in entries], rank=2, min_width=8),
+            Column("REASON", [cell(entry.reason, "", 300) for entry in entries], rank=1, min_width=16),
             Column("ENTRY", [cell(entry.entry_id, "dim") for entry in entries], rank=3),
         ]
     )
 
 
 def entry_view(entry: JournalEntry) -> RenderableType:
-    """Show everything that an entry records."""
+    """Show all fields of an entry."""
     facts = {
         "entry": entry.entry_id, "when": iso(entry.at), "who": entry.who, "verb": entry.verb, "subject": entry.subject,
     }  # fmt: skip
@@ -41,7 +41,7 @@ def entry_view(entry: JournalEntry) -> RenderableType:
 
 
 def counts(changes: Mapping[str, Any]) -> list[str]:
-    """Return the counts of an entry in words, such as `3 moved`; `journal show` has the ids."""
+    """Return the counts of an entry as text, such as `3 moved`; `journal show` lists the ids."""
     numbers = {name: value for name, value in changes.items() if type(value) is int and value}
     return [
         str(number) if name == "count" else f"{number} {name.removesuffix('_tasks').replace('_', ' ')}"
@@ -50,7 +50,7 @@ def counts(changes: Mapping[str, Any]) -> list[str]:
 
 
 def _summary(changes: Mapping[str, Any]) -> str:
-    """Return the resulting state and the counts of an entry in one line."""
+    """Return the resulting state and the counts of an entry on one line."""
     state = changes.get("state")
     return ", ".join([*([state] if isinstance(state, str) else []), *counts(changes)]) or "–"
 

@@ -18,8 +18,8 @@ WIDE = 150
 _TALL = 30
 """Height from which a blank line separates the header from the queues."""
 _DIVIDER = " │ "
-_LEAST_JOURNAL = 2
-"""Lines: the title and one entry."""
+_JOURNAL_MIN_LINES = 2
+"""The title and one entry."""
 _STALE_S = 10.0
 
 
@@ -53,8 +53,8 @@ def render(frame: LiveFrame, width: int, height: int, state: LiveState) -> Scree
 
 
 def _header(frame: LiveFrame, width: int, state: LiveState) -> Line:
-    if state.trouble:
-        warning = f"{state.trouble}; showing data from {format_duration(state.age_s)} ago "
+    if state.error:
+        warning = f"{state.error}; showing data that is {format_duration(state.age_s)} old "
         return [text(fitted(f" ✖ {safe(warning, 500)}", width), "bold white on red")]
     leader = frame.stats.leader
     parts = [
@@ -71,12 +71,12 @@ def _header(frame: LiveFrame, width: int, state: LiveState) -> Line:
 
 
 def _stacked(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
-    """Alerts, workers, journal. The journal gets the lines that the workers leave, or a quarter of the rest."""
+    """Stack alerts, workers and journal. The journal gets the lines that workers do not need, at least a quarter."""
     alerts = _limited(alert_lines(frame, width), max(room // 4, 2))
     body = [*alerts, []] if alerts else []
     rest = room - len(body)
     for_journal = min(max(rest - len(workers(frame, state)) - 3, rest // 4), len(frame.journal) + 1)
-    if for_journal < _LEAST_JOURNAL:
+    if for_journal < _JOURNAL_MIN_LINES:
         return [*body, *_workers(frame, width, rest, state)]
     body += _workers(frame, width, rest - for_journal - 1, state)
     body += [[]] * (room - for_journal - len(body))
@@ -84,7 +84,7 @@ def _stacked(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[
 
 
 def _side_by_side(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
-    """Workers on the left, alerts and journal on the right."""
+    """Draw the workers on the left, alerts and journal on the right."""
     right_width = max(width // 3, 56)
     left_width = width - right_width - len(_DIVIDER)
     alerts = _limited(alert_lines(frame, right_width), max(room // 2, 2))
@@ -115,15 +115,15 @@ def _workers(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[
     return [*worker_lines(frame, shown, width), [text(position, "dim")]]
 
 
-def _limited(alerts: Sequence[Line], most: int) -> list[Line]:
-    if len(alerts) <= most:
+def _limited(alerts: Sequence[Line], limit: int) -> list[Line]:
+    if len(alerts) <= limit:
         return list(alerts)
-    hidden = len(alerts) - most + 1
-    return [*alerts[: most - 1], [text(f"… and {hidden} more alerts: morag-queue doctor", "yellow")]]
+    hidden = len(alerts) - limit + 1
+    return [*alerts[: limit - 1], [text(f"… and {hidden} more alerts; `morag-queue doctor` lists them all", "yellow")]]
 
 
-def _title(words: str) -> Line:
-    return [text(words, "bold dim")]
+def _title(title: str) -> Line:
+    return [text(title, "bold dim")]
 
 
 def _help(width: int) -> list[Line]:
@@ -132,9 +132,9 @@ def _help(width: int) -> list[Line]:
 
 def _footer(width: int, state: LiveState) -> Line:
     if state.typing:
-        return [text("/", "bold"), text(safe(state.filter, 60)), text("▏ Enter applies, Esc clears", "dim")]
+        return [text("/", "bold"), text(safe(state.filter, 60)), text("▏ Enter: apply, Esc: clear", "dim")]
     keys = ("q quit", "p resume" if state.paused else "p pause", f"s sort: {state.sort}", "/ filter", "? help")
     line: list[Segment] = [text("  ".join(keys), "dim")]
     if state.filter:
-        line.append(text(f"  filter: {safe(state.filter, 40)} (Esc clears it)", "yellow"))
+        line.append(text(f"  filter: {safe(state.filter, 40)} (Esc: clear)", "yellow"))
     return padded(line, width)

@@ -12,14 +12,14 @@ class Sort(StrEnum):
     BEAT = "beat"
 
     @property
-    def following(self) -> "Sort":
+    def next(self) -> "Sort":
         orders = list(Sort)
         return orders[(orders.index(self) + 1) % len(orders)]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """`offset` workers are scrolled past. `age_s` is the age of the frame, `trouble` the error that keeps it old."""
+    """`offset` workers are scrolled past. `age_s` is the age of the frame, `error` the reason why it is not newer."""
 
     paused: bool = False
     sort: Sort = Sort.NAME
@@ -29,7 +29,7 @@ class LiveState:
     offset: int = 0
     quit: bool = False
     age_s: float = 0.0
-    trouble: str = ""
+    error: str = ""
 
 
 _PAGE = 10
@@ -38,13 +38,13 @@ _SCROLL = {
 }  # fmt: skip
 HELP = (
     ("q", "quit"),
-    ("p or space", "pause or resume"),
-    ("s", "sort workers by name, status, load, age of the task, last beat"),
-    ("/", "filter workers by a text in any field; Enter applies it, Esc clears it"),
+    ("p or space", "pause or resume refreshing"),
+    ("s", "sort workers by name, status, load, task age or last heartbeat"),
+    ("/", "filter workers by text in any field; Enter applies, Esc clears"),
     ("↑ ↓ PgUp PgDn", "scroll the workers"),
-    ("?", "this help"),
+    ("?", "show this help"),
 )
-"""Keys and their effect."""
+"""Keys and their effects."""
 
 
 def on_key(state: LiveState, key: str) -> LiveState:
@@ -59,7 +59,7 @@ def on_key(state: LiveState, key: str) -> LiveState:
         case "p" | " ":
             return replace(state, paused=not state.paused)
         case "s":
-            return replace(state, sort=state.sort.following, offset=0)
+            return replace(state, sort=state.sort.next, offset=0)
         case "/":
             return replace(state, typing=True)
         case "escape":

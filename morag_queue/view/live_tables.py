@@ -22,7 +22,7 @@ _NARROW_QUEUES = 130
 _NARROW_WORKERS = 110
 """Widths below which the tables use short titles and leave out columns."""
 _WIDE_ONLY_RANK = 7
-"""Columns of workers from this rank on would take the width that a narrow screen needs for the task."""
+"""A narrow screen omits worker columns of this rank and above, to leave room for the task."""
 _BARS = "▁▂▃▄▅▆▇█"
 _DIGITS = re.compile(r"([0-9]+)")
 _ALERT = {Severity.ERROR: ("✖ ", "bold red"), Severity.WARNING: ("▲ ", "yellow"), Severity.INFO: ("• ", "cyan")}
@@ -36,14 +36,14 @@ _WORST_FIRST = (
 
 
 def queue_lines(frame: LiveFrame, width: int) -> list[Line]:
-    """Return the heading and one line for each queue. Rates are those of the last minutes, not of the window."""
+    """Return the heading and one line for each queue. Rates cover the last few minutes, not the window."""
     flows = [frame.flows.get(queue.queue_type, QueueFlow()) for queue in frame.stats.queues]
     queues = [
         queue.model_copy(update={"arrivals_per_minute": flow.arrivals, "completions_per_minute": flow.ended})
         for queue, flow in zip(frame.stats.queues, flows, strict=True)
     ]
     # The last column is a placeholder: the sparkline is drawn once its width is known.
-    history = Column("", [("", "")] * len(queues), least=8, fills=True)
+    history = Column("", [("", "")] * len(queues), min_width=8, fills=True)
     columns = [*live_columns(QUEUE_COLUMNS, queues, narrow=width <= _NARROW_QUEUES), history]
     heading, rows = layout(columns, width)
     room = len(heading.pop().text)
@@ -56,7 +56,7 @@ def _history(flow: QueueFlow, width: int) -> Segment:
 
 
 def spark(values: Sequence[int], width: int) -> str:
-    """Return a sparkline, the latest value at the right; more values than `width` are summed up in groups."""
+    """Return a sparkline, newest value at the right. More values than `width` are summed in groups."""
     if width <= 0 or not values:
         return ""
     group = -(-len(values) // width)
@@ -72,8 +72,8 @@ def spark(values: Sequence[int], width: int) -> str:
 
 def workers(frame: LiveFrame, state: LiveState) -> list[WorkerStats]:
     """Return the workers that match the filter, sorted."""
-    word = state.filter.casefold()
-    matching = [worker for worker in frame.stats.workers if not word or word in _searched(frame, worker)]
+    needle = state.filter.casefold()
+    matching = [worker for worker in frame.stats.workers if not needle or needle in _searched(frame, worker)]
     return sorted(matching, key=_sort_key(frame, state.sort))
 
 
@@ -110,14 +110,14 @@ def worker_lines(frame: LiveFrame, shown: Sequence[WorkerStats], width: int) -> 
     running = [frame.running.get(worker.worker, ()) for worker in shown]
     narrow = width < _NARROW_WORKERS
     name, *columns, reasons = live_columns(WORKER_COLUMNS, shown, narrow=narrow)
-    name = replace(name, least=16, most=20 if narrow else 30)
+    name = replace(name, min_width=16, max_width=20 if narrow else 30)
     age = Column("AGE", [(_age(tasks), "") for tasks in running], right=True, rank=3)
     if narrow:
         columns = [column for column in columns if column.rank < _WIDE_ONLY_RANK]
         cells = [_reason_or_task(worker, tasks) for worker, tasks in zip(shown, running, strict=True)]
-        last = [Column("TASK", cells, least=24 if width >= 70 else 10, fills=True)]
+        last = [Column("TASK", cells, min_width=24 if width >= 70 else 10, fills=True)]
     else:
-        tasks_column = Column("TASK", [(_task(tasks), "cyan") for tasks in running], least=16, most=60)
+        tasks_column = Column("TASK", [(_task(tasks), "cyan") for tasks in running], min_width=16, max_width=60)
         last = [tasks_column, replace(reasons, fills=True)]
     heading, rows = layout([name, *columns, age, *last], width)
     return [heading, *rows]
@@ -135,8 +135,8 @@ def _task(tasks: tuple[RunningTask, ...]) -> str:
 
 
 def _reason_or_task(worker: WorkerStats, tasks: tuple[RunningTask, ...]) -> Cell:
-    words = reason(worker, True)
-    return (safe(words, 200), "yellow") if words else (_task(tasks), "cyan")
+    explanation = reason(worker, True)
+    return (safe(explanation, 200), "yellow") if explanation else (_task(tasks), "cyan")
 
 
 # -- alerts and the journal

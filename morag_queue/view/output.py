@@ -1,7 +1,7 @@
-"""Output of answers: a model becomes one JSON document for scripts, or a renderable for a terminal.
+"""Print answers: a model becomes one JSON document for scripts, or a renderable for a terminal.
 
 JSON: times are ISO 8601 in UTC, enums are their values (QueuePriority: its name), numbers that are not finite are null.
-Characters outside ASCII are escaped: a script gets a hostile name unchanged, and a terminal is not affected by it.
+Characters outside ASCII are escaped: a script gets a hostile name unchanged, and a terminal does not interpret it.
 """
 
 import json
@@ -82,7 +82,7 @@ def plain(value: Any) -> Any:
 
 
 def is_time_name(name: str) -> bool:
-    """Whether a model field of that name holds seconds since the epoch."""
+    """Return whether a model field of this name holds seconds since the epoch."""
     return name in _TIMES or name.endswith("_at")
 
 

@@ -1,4 +1,4 @@
-"""Plans and what was applied: steps of a dry run, `rebalance`, `failover`, and verbs that edit tasks."""
+"""Answers about plans and their results: dry runs, `rebalance`, `failover` and the verbs that edit tasks."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -28,8 +28,8 @@ def step_lines(steps: Sequence[Step]) -> list[str]:
     return [*lines, f"  {more_line(hidden)}"] if hidden else lines
 
 
-def steered_view(report: "EditReport") -> RenderableType:
-    """Show the tasks that were changed or already as wanted, then the counts. The caller reports refused tasks."""
+def edits_view(report: "EditReport") -> RenderableType:
+    """Show the accepted tasks, changed or already as requested, and the counts. The caller reports refused tasks."""
     accepted = [task for task in report.tasks if task.outcome != "refused"]
     shown = accepted[:_EDITS_SHOWN]
     parts: list[RenderableType] = []
@@ -37,28 +37,28 @@ def steered_view(report: "EditReport") -> RenderableType:
         parts.append(
             FittedTable(
                 [
-                    Column("TASK", [cell(task.task_id, "bold", 255) for task in shown], least=13),
+                    Column("TASK", [cell(task.task_id, "bold", 255) for task in shown], min_width=13),
                     Column("OUTCOME", [cell(task.outcome) for task in shown]),
-                    Column("", [cell(task.detail, "", 400) for task in shown], least=20),
+                    Column("", [cell(task.detail, "", 400) for task in shown], min_width=20),
                 ]
             )
         )
     if len(accepted) > len(shown):
         parts.append(Text(more_line(len(accepted) - len(shown)), style="dim"))
     counts = report.as_json()
-    words = [f"{counts['changed']} {'would be changed' if report.dry_run else 'changed'}"]
-    words += [f"{counts[name]} {name}" for name in ("unchanged", "refused") if counts[name]]
+    totals = [f"{counts['changed']} {'would be changed' if report.dry_run else 'changed'}"]
+    totals += [f"{counts[name]} {name}" for name in ("unchanged", "refused") if counts[name]]
     undo = f"; undo: morag-queue journal undo {report.entry_id}" if report.entry_id else ""
-    return Group(*parts, Text(", ".join(words) + undo))
+    return Group(*parts, Text(", ".join(totals) + undo))
 
 
 def failover_view(result: "FailoverResult") -> str:
-    """Return a line for each worker with its evidence, the declined or planned steps, and the counts."""
+    """Return a line for each worker with its evidence, then the declined and planned steps, then the counts."""
     lines = [
         f"{safe(worker.worker)}: {worker.verdict.value}, {worker.done} ({safe('; '.join(worker.evidence))})"
         for worker in result.workers
     ]
-    lines += [f"not done: {safe(declined.subject)}: {safe(declined.reason)}" for declined in result.declined]
+    lines += [f"declined: {safe(declined.subject)}: {safe(declined.reason)}" for declined in result.declined]
     lines += step_lines(result.steps)
     counts = {
         "requeued": result.requeued_tasks,
@@ -66,13 +66,13 @@ def failover_view(result: "FailoverResult") -> str:
         "resent": result.recovered_tasks,
         "quarantined": result.quarantined_tasks,
     }
-    summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    summary = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
     planned = "would be " if result.dry_run and summary else ""
     return "\n".join([*lines, f"{planned}{summary or 'nothing to recover'}"])
 
 
-def rebalanced_view(result: "RebalanceResult", *, explain: bool, quiet: bool) -> RenderableType:
-    """Show the moves and a line that sums them up; with `explain` also the moves that were declined."""
+def rebalance_view(result: "RebalanceResult", *, explain: bool, quiet: bool) -> RenderableType:
+    """Show the moves and a summary line; with `explain` also the declined moves."""
     parts: list[RenderableType] = []
     if result.decisions and not quiet:
         parts.append(_moves_table(result.decisions[:_MOVES_SHOWN]))
@@ -85,7 +85,7 @@ def rebalanced_view(result: "RebalanceResult", *, explain: bool, quiet: bool) ->
         for rejected in result.rejected[:_MOVES_SHOWN]
     ]
     if explain:
-        parts.append(Text("Not done:" if result.declined else "No move was declined."))
+        parts.append(Text("Declined:" if result.declined else "No move was declined."))
         parts += [Text(f"  {safe(declined.subject)}: {safe(declined.reason)}") for declined in result.declined]
     return Group(*parts)
 
@@ -93,11 +93,13 @@ def rebalanced_view(result: "RebalanceResult", *, explain: bool, quiet: bool) ->
 def _moves_table(moves: Sequence[TaskDecision]) -> FittedTable:
     return FittedTable(
         [
-            Column("TASK", [cell(move.task_id or counted(move.tasks, "task"), "", 255) for move in moves], least=12),
-            Column("FROM", [cell(f"{move.source_lane} {move.source_level}", "", 200) for move in moves], least=14),
-            Column("TO", [cell(f"{move.target_lane} {move.target_level}", "", 200) for move in moves], least=14),
+            Column(
+                "TASK", [cell(move.task_id or counted(move.tasks, "task"), "", 255) for move in moves], min_width=12
+            ),
+            Column("FROM", [cell(f"{move.source_lane} {move.source_level}", "", 200) for move in moves], min_width=14),
+            Column("TO", [cell(f"{move.target_lane} {move.target_level}", "", 200) for move in moves], min_width=14),
             Column("SAVES", [cell(_saved(move)) for move in moves], right=True, rank=2),
-            Column("WHY", [cell(move.reason, "", 300) for move in moves], rank=1, least=30),
+            Column("WHY", [cell(move.reason, "", 300) for move in moves], rank=1, min_width=30),
         ]
     )
 

@@ -10,7 +10,7 @@ from morag_queue.core.model import QueuePriority
 from .output import is_time_name
 
 MAY_BE_MISSING: dict[str, Any] = {"x-may-be-missing": True}
-"""Schema extra of a field that some answers leave out."""
+"""Schema extra of a field that some answers omit."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -21,6 +21,6 @@ def stats_view(stats: FleetStats) -> RenderableType:
         leader = f"Leader: {safe(lease.who)} ({safe(lease.verb)}), term {lease.term}"
         parts += [Text(), Text(leader, no_wrap=True, overflow="ellipsis")]
     if stats.foreign_messages:
-        foreign = f"{counted(stats.foreign_messages, 'foreign message')} left in place: not written by Celery."
+        foreign = f"{counted(stats.foreign_messages, 'foreign message')} not written by Celery; left in place."
         parts += [Text(), Text(foreign, style="yellow")]
     return Group(*parts)

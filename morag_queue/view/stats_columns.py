@@ -26,7 +26,7 @@ _BAR_WIDTH = 6
 
 @dataclass(frozen=True, slots=True)
 class StatsColumn(Generic[Row]):
-    """A column of rows of one kind.
+    """A column of a table whose rows are all of one type.
 
     `read` returns a row's cell; its second argument is True on the live screen, where cells are shorter. `rank` is the
     rank in a table of `stats`, `live_rank` the one on the live screen (see `Column`); a rank of None leaves the column
@@ -39,13 +39,19 @@ class StatsColumn(Generic[Row]):
     live_rank: int | None = None
     short_title: str = ""
     right: bool = False
-    least: int = 0
+    min_width: int = 0
 
 
 def table_columns(columns: Iterable[StatsColumn[Row]], rows: Sequence[Row]) -> list[Column]:
     """Return the columns of a table of `stats`."""
     return [
-        Column(column.title, [column.read(row, False) for row in rows], column.right, column.rank, least=column.least)
+        Column(
+            column.title,
+            [column.read(row, False) for row in rows],
+            column.right,
+            column.rank,
+            min_width=column.min_width,
+        )
         for column in columns
         if column.rank is not None
     ]
@@ -59,7 +65,7 @@ def live_columns(columns: Iterable[StatsColumn[Row]], rows: Sequence[Row], *, na
             [column.read(row, True) for row in rows],
             column.right,
             column.live_rank,
-            least=column.least,
+            min_width=column.min_width,
         )
         for column in columns
         if column.live_rank is not None
@@ -133,7 +139,7 @@ def load(worker: WorkerStats) -> float:
 
 
 def reason(worker: WorkerStats, live: bool) -> str:
-    """Return the reason of the status; on the live screen without what status and load show already."""
+    """Return the reason of the status; on the live screen without what the status and load columns already show."""
     if not live:
         return worker.reason
     return "" if worker.status is WorkerStatus.BUSY else worker.reason.removeprefix(f"{worker.status.value} ")
@@ -164,7 +170,7 @@ def _percent(read: Callable[[WorkerStats], float | None], worker: WorkerStats, l
 
 
 WORKER_COLUMNS: tuple[StatsColumn[WorkerStats], ...] = (
-    StatsColumn("WORKER", lambda worker, live: cell(worker.worker, "bold", 200), 0, 0, least=24),
+    StatsColumn("WORKER", lambda worker, live: cell(worker.worker, "bold", 200), 0, 0, min_width=24),
     StatsColumn("KIND", lambda worker, live: cell(worker.capability), 1, 5),
     StatsColumn("STATUS", lambda worker, live: cell(worker.status, STATUS_STYLE[worker.status]), 0, 0),
     StatsColumn("LOAD", _load_bar, None, 0),
@@ -179,6 +185,6 @@ WORKER_COLUMNS: tuple[StatsColumn[WorkerStats], ...] = (
     StatsColumn("DONE", partial(_count, lambda worker: worker.completed_tasks, ""), 3, 9, right=True),
     StatsColumn("FAILED", partial(_count, lambda worker: worker.failed_tasks, "red"), 3, 9, right=True),
     StatsColumn("RUNTIME", partial(_minutes, lambda worker: worker.average_processing_time), 5, right=True),
-    StatsColumn("HOST", lambda worker, live: cell(worker.host, "", 200), 9, least=12),
-    StatsColumn("REASON", _reason, 2, 0, least=10),
+    StatsColumn("HOST", lambda worker, live: cell(worker.host, "", 200), 9, min_width=12),
+    StatsColumn("REASON", _reason, 2, 0, min_width=10),
 )

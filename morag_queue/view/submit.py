@@ -20,7 +20,7 @@ _STATE_STYLE = {TaskState.COMPLETED.value: "green", TaskState.FAILED.value: "red
 _SCORES = 20
 
 
-def submitted_view(
+def submit_view(
     tasks: "Sequence[SubmittedTask]", summary: str, states: Mapping[str, str], limit: int | None
 ) -> RenderableType:
     """Show a table of at most `limit` tasks and the summary below it. `states` are the final states of --wait."""
@@ -33,24 +33,24 @@ def submitted_view(
 
 def _submitted_table(tasks: "Sequence[SubmittedTask]", states: Mapping[str, str]) -> FittedTable:
     def state(task: "SubmittedTask") -> Cell:
-        word = states.get(task.task_id, "")
-        return cell(word, _STATE_STYLE.get(word, ""))
+        final = states.get(task.task_id, "")
+        return cell(final, _STATE_STYLE.get(final, ""))
 
     return FittedTable(
         [
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], least=36, keeps_end=True),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], min_width=36, keeps_end=True),
             Column("TYPE", [cell(task.content_type.value) for task in tasks], rank=2),
             Column("PRIORITY", [cell(task.priority) for task in tasks]),
-            Column("LANE", [cell(task.lane, "", 200) for task in tasks], least=12),
+            Column("LANE", [cell(task.lane, "", 200) for task in tasks], min_width=12),
             Column("STATE", [state(task) for task in tasks], rank=1),
-            Column("TAKES", [cell(format_minutes(task.estimated_duration)) for task in tasks], right=True, rank=3),
-            Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=4, least=12),
+            Column("ESTIMATE", [cell(format_minutes(task.estimated_duration)) for task in tasks], right=True, rank=3),
+            Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=4, min_width=12),
             Column("TASK", [cell(task.task_id, "dim", 255) for task in tasks], rank=5),
         ]
     )
 
 
-def classified_view(classified: Iterable[tuple[Classification, Placement]]) -> RenderableType:
+def classify_view(classified: Iterable[tuple[Classification, Placement]]) -> RenderableType:
     """Show one block for each source, in the given order."""
     blocks: list[RenderableType] = []
     for classification, placement in classified:
@@ -60,17 +60,17 @@ def classified_view(classified: Iterable[tuple[Classification, Placement]]) -> R
     return Group(*blocks)
 
 
-def _classification(found: Classification, placement: Placement) -> Iterable[RenderableType]:
+def _classification(task: Classification, placement: Placement) -> Iterable[RenderableType]:
     decision = placement.decision
-    needs = dict.fromkeys([found.requires.value, *(requirement.value for requirement in found.requirements)])
-    yield Text(safe(found.source, 400), style="bold")
-    yield _fact("type", f"{found.content_type.value}, {found.complexity.value} complexity")
-    yield _fact("needs", f"{', '.join(needs)}; {found.memory_gb:.1f} GB memory, {found.disk_gb:.1f} GB disk")
-    yield _fact("takes", f"{format_minutes(found.estimated_minutes)} (confidence {found.confidence:.0%})")
-    yield _fact("priority", found.priority.name)
-    for reason in found.reasons:
+    needs = dict.fromkeys([task.requires.value, *(requirement.value for requirement in task.requirements)])
+    yield Text(safe(task.source, 400), style="bold")
+    yield _fact("type", f"{task.content_type.value}, {task.complexity.value} complexity")
+    yield _fact("needs", f"{', '.join(needs)}; {task.memory_gb:.1f} GB memory, {task.disk_gb:.1f} GB disk")
+    yield _fact("estimate", f"{format_minutes(task.estimated_minutes)} (confidence {task.confidence:.0%})")
+    yield _fact("priority", task.priority.name)
+    for reason in task.reasons:
         yield _fact("because", reason)
-    yield _fact("goes to", f"{placement.lane}, level {placement.level}")
+    yield _fact("lane", f"{placement.lane}, level {placement.level}")
     yield _fact(decision.action.value, f"{decision.reason} (confidence {decision.confidence:.0%})")
     yield from score_lines(placement.scores)
 
@@ -99,7 +99,7 @@ def score_lines(scores: Sequence[Scored]) -> Iterable[RenderableType]:
         yield Text()
         yield FittedTable(
             [
-                Column("  WORKER", [cell(f"  {score.worker}", "", 200) for score in shown], least=16),
+                Column("  WORKER", [cell(f"  {score.worker}", "", 200) for score in shown], min_width=16),
                 Column("VERDICT", [cell(score.verdict, _verdict_style(score.verdict)) for score in shown]),
                 Column("SCORE", [cell(f"{score.score:.2f}") for score in shown], right=True),
                 Column(

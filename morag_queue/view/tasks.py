@@ -13,7 +13,7 @@ from morag_queue.core.task import Task
 from .output import iso
 from .submit import score_lines
 from .table import Column, FittedTable, cell
-from .text import format_duration, format_minutes, safe
+from .text import counted, format_duration, format_minutes, safe
 
 if TYPE_CHECKING:
     from morag_queue.operations.dead_letters import DeadPage
@@ -32,9 +32,9 @@ _LIMIT_HINT = "--limit N shows more, --limit 0 all"
 
 
 def tasks_view(page: "TaskPage", now: float, dead: bool = False) -> RenderableType:
-    """Show a page of tasks and, below it, how many are left out. `dead`: the page holds dead letters."""
+    """Show a page of tasks and how many it omits. `dead`: the tasks are dead letters."""
     if not page.tasks:
-        return Text("No matching task." if page.waiting or dead else "No task is running or waiting.", style="dim")
+        return Text("No task matches." if page.waiting or dead else "No task is running or waiting.", style="dim")
     parts: list[RenderableType] = [_dead_table(page.tasks, now) if dead else _open_table(page.tasks, now)]
     if page.has_more:
         total = f"{page.waiting} tasks are waiting; " if not dead else ""
@@ -53,19 +53,20 @@ def dead_view(page: "DeadPage", now: float) -> RenderableType:
 
 
 def _open_table(tasks: Sequence[Task], now: float) -> FittedTable:
+    workers = [task.worker or task.pinned_to or "–" for task in tasks]
     positions = ["–" if task.position is None else task.position for task in tasks]
     return FittedTable(
         [
-            Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], least=13),
+            Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], min_width=13),
             Column("STATE", [cell(task.state, STATE_STYLE.get(task.state, "")) for task in tasks]),
             Column("PRIORITY", [cell(task.priority.name) for task in tasks], rank=1),
-            Column("LANE", [cell(task.lane, "", 200) for task in tasks], least=12),
+            Column("LANE", [cell(task.lane, "", 200) for task in tasks], min_width=12),
             Column("POS", [cell(position) for position in positions], right=True, rank=2),
             Column("AGE", [cell(_age(task, now)) for task in tasks], right=True),
-            Column("TAKES", [cell(format_minutes(task.estimated_duration)) for task in tasks], right=True, rank=5),
-            Column("WORKER", [cell(task.worker or task.pinned_to or "–", "", 200) for task in tasks], rank=3, least=12),
-            Column("NAME", [cell(task.task, "", 200) for task in tasks], rank=6, least=16),
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, least=20, keeps_end=True),
+            Column("ESTIMATE", [cell(format_minutes(task.estimated_duration)) for task in tasks], right=True, rank=5),
+            Column("WORKER", [cell(worker, "", 200) for worker in workers], rank=3, min_width=12),
+            Column("NAME", [cell(task.task, "", 200) for task in tasks], rank=6, min_width=16),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, min_width=20, keeps_end=True),
         ]
     )
 
@@ -74,24 +75,24 @@ def _dead_table(tasks: Sequence[Task], now: float) -> FittedTable:
     ages = [format_duration(None if task.ended_at is None else now - task.ended_at) for task in tasks]
     return FittedTable(
         [
-            Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], least=13),
+            Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], min_width=13),
             Column("STATE", [cell(task.state, STATE_STYLE.get(task.state, "")) for task in tasks]),
-            Column("AGO", [cell(age) for age in ages], right=True),
-            Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=3, least=12),
-            Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=2, least=12),
-            Column("REASON", [cell(task.error, "", 400) for task in tasks], least=16),
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, least=20, keeps_end=True),
+            Column("ENDED", [cell(age) for age in ages], right=True),
+            Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=3, min_width=12),
+            Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=2, min_width=12),
+            Column("REASON", [cell(task.error, "", 400) for task in tasks], min_width=16),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, min_width=20, keeps_end=True),
         ]
     )
 
 
 def _age(task: Task, now: float) -> str:
-    """Return the time since the task was claimed, or since it was queued if no worker has claimed it."""
+    """Return the time since the task was claimed, or queued if it was never claimed."""
     since = task.claimed_at or task.enqueued_at
     return format_duration(None if since is None else max(now - since, 0.0))
 
 
-# -- one task
+# -- single tasks
 
 
 def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
@@ -110,7 +111,7 @@ def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
 
 
 def show_view(answer: "TaskDetails") -> RenderableType:
-    """Show one line for each fact; facts that are not known are left out."""
+    """Show one line for each known fact."""
     task, now = answer.task, answer.now_at
     facts: dict[str, str | None] = {
         "why": f"{answer.reason_code}: {answer.reason}",
@@ -120,7 +121,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "kwargs": json.dumps(answer.kwargs, ensure_ascii=False) if answer.kwargs else None,
         "priority": task.priority.name,
         "needs": task.requires.value + (f", {task.content_type.value}" if task.content_type else ""),
-        "takes": None if task.estimated_duration is None else format_minutes(task.estimated_duration),
+        "estimate": None if task.estimated_duration is None else format_minutes(task.estimated_duration),
         "lane": task.lane + ("" if task.level is None else f", level {task.level}"),
         "position": None if task.position is None else str(task.position),
         "worker": task.worker,
@@ -133,7 +134,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "waited": None if task.wait_seconds is None else format_duration(task.wait_seconds),
         "ran": None if task.run_seconds is None else format_duration(task.run_seconds),
         "error": task.error,
-        "attempts": f"requeued {task.attempts} times from dead workers" if task.attempts else None,
+        "attempts": f"requeued from dead workers {counted(task.attempts, 'time')}" if task.attempts else None,
         "retries": str(task.retries) if task.retries else None,
         "ledger": None if task.is_known else "no entry: the task was not submitted through morag-queue",
     }
@@ -141,7 +142,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         _title(task.task_id, task.state),
         *(_fact(name, value) for name, value in facts.items() if value),
     ]
-    parts += (_fact("history", f"{_moment(at, now) or '–'} {worker}: {why}") for at, worker, why in answer.story)
+    parts += (_fact("history", f"{_moment(at, now) or '–'} {worker}: {reason}") for at, worker, reason in answer.story)
     parts += _decisions(answer.decisions)
     if answer.result is not None:
         result = json.dumps(answer.result["result"], ensure_ascii=False)

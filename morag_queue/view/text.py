@@ -1,7 +1,7 @@
-"""Text for a terminal: strings of any origin made printable, durations as people write them, counted nouns.
+"""Text for a terminal: printable strings, durations, short numbers, counted nouns.
 
 Sources, worker ids, reasons and arguments may hold anything. Build renderables from `rich.text.Text` of `safe` text,
-never from a str: markup such as `[bold]` is then shown as it is written.
+never from a str: markup such as `[bold]` is then shown literally.
 """
 
 import re
@@ -14,14 +14,14 @@ _LONGEST_S = 10 * 365 * 86_400.0
 
 
 def safe(value: object, limit: int | None = None) -> str:
-    """Return one printable line; every character that is not printable becomes a visible escape.
+    """Return one printable line; other characters become visible escapes.
 
     That covers control characters, ANSI sequences, line breaks, bidirectional and zero-width marks, and the lone
     surrogates that stand for bytes of a file name that are not UTF-8. A text longer than `limit` characters loses its
     middle, because the end of a path matters as much as its beginning.
     """
     plain = str(value)
-    if limit is not None and len(plain) > 2 * limit:  # do not escape a megabyte to show a few characters of it
+    if limit is not None and len(plain) > 2 * limit:  # do not escape a megabyte to show a few characters
         plain = f"{plain[:limit]}{plain[-limit:]}"
     if not plain.isprintable():
         plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain)
@@ -33,9 +33,9 @@ def safe(value: object, limit: int | None = None) -> str:
 
 def parse_duration(text: str, option: str) -> float:
     """Return the seconds of `30s`, `5m`, `2h`, `1h30m`, `500ms` or `1d`. Raises UsageError that names the option."""
-    word = text.strip().lower()
-    parts = _PART.findall(word)
-    if not parts or "".join(number + unit for number, unit in parts) != word:
+    normalized = text.strip().lower()
+    parts = _PART.findall(normalized)
+    if not parts or "".join(number + unit for number, unit in parts) != normalized:
         raise UsageError(f"{option} {text!r} is not a duration: write it like 500ms, 30s, 5m, 2h or 1h30m")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if seconds > _LONGEST_S:
@@ -86,5 +86,5 @@ def counted(count: int, noun: str) -> str:
 
 
 def more_line(hidden: int, noun: str = "") -> str:
-    """Return the line below a list that was cut: how many entries it leaves out, and where to see them."""
+    """Return the line below a truncated list: how many entries it omits, and where to see them."""
     return f"… and {hidden} more{f' {noun}s' if noun else ''}; --json lists them all"

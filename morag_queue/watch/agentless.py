@@ -1,10 +1,10 @@
-"""Support for workers without the agent, in threads of its own: asking such a worker may take a second.
+"""Support for agentless workers, in separate threads, because a control request to such a worker may take a second.
 
-    keep-alive   keeps the messages that they hold from redelivery: a task that runs longer than the visibility
+    keep-alive   protects the messages that they hold from redelivery: a task that runs longer than the visibility
                  timeout would otherwise run twice
-    events       enables their task events and writes these to the ledger and the counters
+    events       enables their task events and records these in the ledger and the counters
 
-The threads start when such workers are first seen, and act only while this process leads.
+The threads start when agentless workers are first seen, and act only while this process leads.
 """
 
 from collections.abc import Callable
@@ -20,22 +20,22 @@ from morag_queue.broker.redis import RedisBroker
 
 from .events import Event, EventSink
 
-_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 30.0, 1.0
+_MAX_PAUSE_S, _MIN_PAUSE_S = 30.0, 1.0
 _READ_AGAIN_S = 1.0
 _JOIN_S = 5.0
 _READY_S = 5.0
 
 
 class AgentlessSupport:
-    """Two threads between `start` and `stop`. `is_leader` tells whether they may act."""
+    """Two threads that run from `start` to `stop` and act only while `is_leader` returns True."""
 
     def __init__(self, broker: RedisBroker, emit: EventSink, is_leader: Callable[[], bool]) -> None:
         settings = broker.settings
-        # Connections of its own: the loop and these threads must not wait for each other.
+        # A separate connection: the loop and these threads must not wait for each other.
         self._broker = RedisBroker(settings, connect(settings.redis_url, settings.broker, name="mq.watch"))
         self._emit, self._is_leader = emit, is_leader
         self._workers = AgentlessWorkers(self._broker.client, self._broker.keys, CeleryControl(settings))
-        self._stop, self._found = Signal(), Signal()
+        self._stop, self._workers_found = Signal(), Signal()
         self._threads: list[Thread] = []
         self._nodes: frozenset[str] = frozenset()
         self._visibility_s = VISIBILITY_S
@@ -54,17 +54,17 @@ class AgentlessSupport:
     def stop(self) -> None:
         """Stop the threads and close their connections."""
         self._stop.set()
-        self._found.set()
+        self._workers_found.set()
         self._events.stop()
         for thread in self._threads:
             thread.join(_JOIN_S)
         self._broker.client.close()
 
     def _keep_alive(self) -> None:
-        pause = _SHORTEST_PAUSE_S
+        pause = _MIN_PAUSE_S
         while not self._stop.is_set():
             if self._is_leader():
-                # The loop reports errors of the broker: it uses the same one several times a second.
+                # The loop reports broker errors: it uses the same broker several times a second.
                 with suppress(Exception):
                     pause = self._round()
             self._stop.wait(pause)
@@ -82,22 +82,22 @@ class AgentlessSupport:
             if nodes:
                 self._enable_events(nodes)
         if not nodes:
-            return _LONGEST_PAUSE_S
+            return _MAX_PAUSE_S
         kept = self._workers.keep_alive(self._workers.in_flight(sorted(nodes)))
         if kept:
             self._emit(Event.KEPT_ALIVE, count=kept)
-        return min(max(self._visibility_s / 4, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+        return min(max(self._visibility_s / 4, _MIN_PAUSE_S), _MAX_PAUSE_S)
 
     def _enable_events(self, nodes: frozenset[str]) -> None:
         self._visibility_s = self._workers.visibility_seconds(sorted(nodes))
-        self._found.set()
-        self._events.ready.wait(_READY_S)  # the first events would be lost before the receiver is ready
+        self._workers_found.set()
+        self._events.ready.wait(_READY_S)  # events sent before the receiver is ready are lost
         self._workers.enable_events(nodes)
         self._emit(Event.EVENTS_ENABLED, nodes=sorted(nodes))
 
     def _read_events(self) -> None:
         control = CeleryControl(self._broker.settings)
-        self._found.wait()
+        self._workers_found.wait()
         while not self._stop.is_set():
             with suppress(Exception):
                 self._events.read(control)

@@ -1,7 +1,7 @@
 """The events of `watch`: name, level, description and fields. The meaning of a name never changes.
 
-`log.py` writes events as lines; a service may pass an `EventSink` of its own. A turn that changes something emits one
-event; while nothing changes, `fleet_looked_at` is the heartbeat of the loop. Field names carry the unit of durations.
+`log.py` writes events as lines; a service may pass its own `EventSink`. A turn that changes something emits one event;
+while nothing changes, `fleet_looked_at` is the heartbeat of the loop. Names of duration fields include the unit.
 """
 
 from collections.abc import Mapping
@@ -76,13 +76,15 @@ EVENTS: Mapping[Event, EventSpec] = {
     Event.PLANNED: EventSpec(
         "info", "a dry run: the changes that a turn would make", ("trigger", "plan_id", "decisions", "seconds")
     ),
-    Event.REFUSED: EventSpec("warning", "a planned step was skipped: the fleet had changed", ("task_id", "reason")),
+    Event.REFUSED: EventSpec(
+        "warning", "a planned step was rejected because the fleet had changed", ("task_id", "reason")
+    ),
     Event.FLEET: EventSpec(
         "info", "state of the fleet, once per monitoring interval",
         ("pending", "processing", "workers", "serving", "backlog_minutes", "oldest_minutes", "turns", "leader"),
     ),
     Event.JOINED: EventSpec("info", "a worker registered", ("worker",)),
-    Event.RETURNED: EventSpec("info", "a worker that was away registered again", ("worker",)),
+    Event.RETURNED: EventSpec("info", "a worker that was gone registered again", ("worker",)),
     Event.LEFT: EventSpec("info", "a worker shut down cleanly", ("worker",)),
     Event.GONE: EventSpec("warning", "a worker lost its connections without a clean shutdown", ("worker",)),
     Event.FAILED_OVER: EventSpec(
@@ -95,18 +97,18 @@ EVENTS: Mapping[Event, EventSpec] = {
     Event.OUT_OF_SERVICE: EventSpec("info", "a worker was cordoned or drained", ("worker", "state")),
     Event.IN_SERVICE: EventSpec("info", "the cordon of a worker was lifted or expired", ("worker",)),
     Event.STALLED: EventSpec(
-        "warning", "a worker sends heartbeats but takes no tasks although some wait for it: restart it",
+        "warning", "a worker sends heartbeats but takes no tasks although some are waiting for it; restart it",
         ("worker", "queues", "waiting", "seconds"),
     ),
-    Event.MOVING_AGAIN: EventSpec("info", "a stalled worker takes tasks again, or none wait for it", ("worker",)),
+    Event.MOVING_AGAIN: EventSpec("info", "a stalled worker takes tasks again, or none is waiting for it", ("worker",)),
     Event.FLAPPING: EventSpec(
-        "warning", "a worker restarts repeatedly: its circuit breaker opened", ("worker", "starts", "seconds")
+        "warning", "a worker keeps restarting, so its circuit breaker opened", ("worker", "starts", "seconds")
     ),
     Event.LANE_STALLED: EventSpec(
-        "warning", "tasks wait in a lane that no worker in service reads", ("lane", "waiting", "reason")
+        "warning", "tasks are waiting in a lane that no worker in service reads", ("lane", "waiting", "reason")
     ),
     Event.FOREIGN: EventSpec(
-        "warning", "the lanes contain messages that Celery did not write; they are left in place", ("count",)
+        "warning", "the lanes contain messages that Celery did not write; they were left in place", ("count",)
     ),
     Event.BROKER_LOST: EventSpec("error", "the broker is unreachable; retrying", ("error",)),
     Event.BROKER_BACK: EventSpec("info", "the broker is reachable again", ("seconds",)),
@@ -114,12 +116,12 @@ EVENTS: Mapping[Event, EventSpec] = {
     Event.TURN_WORKS_AGAIN: EventSpec("info", "a turn succeeded after failures", ("failed_turns",)),
     Event.LEARNED: EventSpec("debug", "run time estimates were updated from measured runs", ("runs", "estimates")),
     Event.AGENTLESS: EventSpec(
-        "info", "workers without the agent: polled by remote control, so their statistics are less exact", ("nodes",)
+        "info", "agentless workers are polled by remote control, so their statistics are less exact", ("nodes",)
     ),
     Event.KEPT_ALIVE: EventSpec(
-        "debug", "messages of workers without the agent were kept from redelivery", ("count",)
+        "debug", "messages held by agentless workers were protected from redelivery", ("count",)
     ),
-    Event.EVENTS_ENABLED: EventSpec("info", "task events (-E) were enabled on these workers", ("nodes",)),
+    Event.EVENTS_ENABLED: EventSpec("info", "task events (-E) were enabled on agentless workers", ("nodes",)),
     Event.METRICS: EventSpec("info", "serving Prometheus metrics", ("url",)),
 }  # fmt: skip
 """A test checks every emitted event against this table."""

@@ -1,16 +1,16 @@
-"""Failures of the loop: each is reported once, and delays the next round."""
+"""Failures of the loop: each is reported once and delays the next round."""
 
 from collections.abc import Callable
 from traceback import extract_tb
 
 from .events import Event, EventSink
 
-LONGEST_BACKOFF_S = 5.0
+MAX_BACKOFF_S = 5.0
 _FIRST_BACKOFF_S = 0.5
 
 
 class Failures:
-    """The failures since the last success. `clock` is this process's own, in seconds."""
+    """The failures since the last success. `clock` returns seconds of this process's clock."""
 
     def __init__(self, emit: EventSink, clock: Callable[[], float]) -> None:
         self._emit, self._clock = emit, clock
@@ -27,7 +27,7 @@ class Failures:
         return self._backoff()
 
     def turn_failed(self, error: Exception, turns: int) -> float:
-        """Report an error unless it is the last one again. Return the seconds until the next attempt.
+        """Report an error unless it repeats the previous one. Return the seconds until the next attempt.
 
         `turns` is the number of turns that the loop has completed.
         """
@@ -40,9 +40,9 @@ class Failures:
         return self._backoff()
 
     def succeeded(self, turns: int) -> None:
-        """Report the end of the failures after a round without one, and reset the delay.
+        """Report the recovery after a successful round, and reset the delay.
 
-        A round that only polled does not end the failures of turns: nothing has been tried again.
+        A round that only polled does not end a series of failed turns: no turn has been retried.
         """
         if self._lost_at is not None:
             self._emit(Event.BROKER_BACK, seconds=self._clock() - self._lost_at)
@@ -54,4 +54,4 @@ class Failures:
 
     def _backoff(self) -> float:
         self.count += 1
-        return min(_FIRST_BACKOFF_S * 2.0 ** (self.count - 1), LONGEST_BACKOFF_S)
+        return min(_FIRST_BACKOFF_S * 2.0 ** (self.count - 1), MAX_BACKOFF_S)

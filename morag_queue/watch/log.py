@@ -1,7 +1,7 @@
-"""Events as log lines by structlog: key=value on a terminal, else one JSON object per line.
+"""Write events as log lines with structlog: key=value on a terminal, else one JSON object per line.
 
-Field values of any origin (worker names, reasons, errors) stay on one line, without control characters and without the
-passwords of URLs.
+Field values of any origin (worker names, reasons, errors) are kept on one line; control characters are escaped and
+passwords in URLs are masked.
 """
 
 from collections.abc import MutableMapping

@@ -27,7 +27,7 @@ from morag_queue.operations.sweep import LOOK_AGAIN_SECONDS, Sweep
 
 from .agentless import AgentlessSupport
 from .events import Event, EventSink
-from .failures import LONGEST_BACKOFF_S, Failures
+from .failures import MAX_BACKOFF_S, Failures
 from .observer import FleetObserver, flapping_starts
 from .report import report_fleet, report_turn, trigger_of
 from .turn import TurnReport, step, sweep_step
@@ -38,16 +38,16 @@ MONITOR_S = 60.0
 SWEEP_S = 10.0
 
 _URGENT_POLL_S = 0.2
-"""While a worker is absent: the tasks that it held are waiting."""
+"""While a worker is absent, because the tasks that it held are waiting."""
 
 _POLL_SHARE = 20.0
-"""The pause after a poll is at least this many times its duration: polling takes at most a twentieth of the time."""
+"""The pause after a poll is at least this many times its duration, so polling uses at most 5 % of the time."""
 
 _SWEEP_DELAY_S = 1.0
-"""From becoming the leader to the first sweep."""
+"""Delay of a new leader's first sweep."""
 
 _TRIGGERS = frozenset(ChangeKind) - {ChangeKind.GONE}
-"""Changes that trigger a turn. A worker that is GONE may be back in a moment; otherwise OVERDUE follows."""
+"""Changes that trigger a turn. A worker that is GONE may reconnect at once; if it does not, OVERDUE follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class LoopCallbacks:
 
 
 class Watch:
-    """The loop of one process. Intervals are seconds; `clock` is this process's own. A dry run needs no lease."""
+    """The loop of one process. Intervals are seconds, as is `clock`, a local clock. A dry run needs no lease."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Watch:
         self._reset()
 
     def _reset(self) -> None:
-        """Start without observations and with everything due, as a new leader does."""
+        """Forget all observations and make everything due, as for a new leader."""
         self._observer = FleetObserver(self._broker, self._emit)
         self._state, self._sweep = BalancerState(), Sweep(self._broker, dry_run=self._dry_run)
         self._tick_at = self._monitor_at = self._clock()
@@ -125,7 +125,7 @@ class Watch:
         finally:
             self._finish()
 
-    # -- one round
+    # -- rounds
 
     def _guarded_round(self) -> float:
         """Make a round and handle its errors. Return the seconds until the next one."""
@@ -140,14 +140,14 @@ class Watch:
         except BrokerUnreachable as error:
             self._observer.interrupted()
             return self.failures.broker_lost(error)
-        except Exception as error:  # noqa: BLE001  one failed turn must not leave the fleet without its loop
-            self._tick_at = min(self._tick_at, self._clock() + LONGEST_BACKOFF_S)
+        except Exception as error:  # noqa: BLE001  a failed turn must not end the loop
+            self._tick_at = min(self._tick_at, self._clock() + MAX_BACKOFF_S)
             return self.failures.turn_failed(error, self.turns)
         self.failures.succeeded(self.turns)
         return pause
 
     def _round(self) -> float:
-        """Keep the lease, poll, act on what is due. Return the seconds until the next round."""
+        """Keep the lease, poll, and do what is due. Return the seconds until the next round."""
         self._callbacks.on_alive(self._leader is not None)
         if not self._dry_run and not self._keep_lease():
             return STANDBY_S
@@ -170,10 +170,10 @@ class Watch:
 
     def _poll(self) -> tuple[Sequence[FleetChange], float]:
         """Poll the fleet. Return the changes and the seconds until the next poll."""
-        began = perf_counter()
+        started = perf_counter()
         changes = self._observer.poll()
         pause = _URGENT_POLL_S if self._observer.has_absent_workers else POLL_S
-        return changes, min(max(pause, _POLL_SHARE * (perf_counter() - began)), STANDBY_S)
+        return changes, min(max(pause, _POLL_SHARE * (perf_counter() - started)), STANDBY_S)
 
     def _turn(self, trigger: str, changes: Sequence[FleetChange], lag: float = 0.0) -> TurnReport:
         flapping = flapping_starts(changes)
@@ -212,7 +212,7 @@ class Watch:
         self._callbacks.on_stats(fleet)
 
     def _support_agentless(self) -> None:
-        """Start supporting workers without the agent once some are connected."""
+        """Start the support of agentless workers once one is connected."""
         with self._broker.translated():
             agentless = self._broker.evidence.connected().agentless_connections
         if agentless and self._agentless is None:

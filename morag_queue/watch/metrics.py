@@ -1,7 +1,7 @@
 """Prometheus metrics of a fleet and of the loop that operates it.
 
-The fleet is read at each scrape, so its metrics are current and cost nothing between scrapes. The loop is counted as it
-runs. Units are base units (seconds) and counters end in `_total`, as is usual in Prometheus.
+The fleet is read at each scrape, so its metrics are current and cost nothing between scrapes. The loop updates its own
+metrics as it runs. Units are base units (seconds) and counters end in `_total`, as is usual in Prometheus.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ from .events import Event, EventSink
 from .turn import TurnReport
 
 RATE_SECONDS = 300.0
-"""The time that rates cover: short enough to show a change, long enough not to jump every minute."""
+"""Period that rates cover: short enough to show a change, long enough to be smooth."""
 
 _BUCKETS = range(10, LAST_BUCKET, 5)
 """Every fifth bucket of the stored histograms, 6 ms to a month, each 2.5 times the previous: 22 lines per queue."""
@@ -35,7 +35,7 @@ _TURN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 
 
 
 class FleetCollector(Collector):
-    """The fleet at the time of the scrape. If the broker is unreachable, `morag_queue_up` is 0 and the only metric."""
+    """The fleet at the time of the scrape. While the broker is unreachable, the only metric is `morag_queue_up` 0."""
 
     def __init__(self, broker: RedisBroker) -> None:
         self._broker, self._lock = broker, Lock()
@@ -64,7 +64,7 @@ class FleetCollector(Collector):
         yield from _all_time(counters)
         term = stats.leader.term if stats.leader else 0
         yield _gauge("leader_term", "Term of the current leader; 0 without one.", term)
-        yield _gauge("foreign_messages", "Messages in the lanes that Celery did not write.", stats.foreign_messages)
+        yield _gauge("foreign_messages", "Messages in lanes that Celery did not write.", stats.foreign_messages)
 
 
 class LoopMetrics:
@@ -75,9 +75,9 @@ class LoopMetrics:
             return Counter(f"morag_queue_{name}", help_text, labels, registry=registry)
 
         self._moves = counter("moves", "Tasks moved to another lane or level, by rule.", "rule")
-        self._rescues = counter("rescues", "Tasks recovered: requeued (taken_back), resent or quarantined.", "kind")
-        self._refusals = counter("refusals", "Planned steps skipped because the fleet had changed.")
-        self._turns = counter("turns", "Turns and sweeps, by trigger (news: a change of the fleet).", "trigger")
+        self._rescues = counter("rescues", "Recovered tasks, by kind (taken_back = requeued).", "kind")
+        self._refusals = counter("refusals", "Planned steps rejected because the fleet had changed.")
+        self._turns = counter("turns", "Turns and sweeps, by trigger (news = a change of the fleet).", "trigger")
         self._events = counter("events", "Events emitted, by name.", "event")
         self._seconds = Histogram(
             "morag_queue_turn_duration_seconds", "Duration of a turn.", buckets=_TURN_SECONDS, registry=registry
@@ -97,7 +97,7 @@ class LoopMetrics:
         for kind in ("taken_back", "resent", "quarantined"):
             self._rescues.labels(kind).inc(getattr(report, kind))
         self._refusals.inc(len(report.rejected))
-        # Other triggers name workers and would make too many label values.
+        # Other triggers contain worker names, which would create too many label values.
         trigger = report.trigger if report.trigger in ("tick", "sweep", "once") else "news"
         self._turns.labels(trigger).inc()
         if trigger != "sweep":
@@ -126,9 +126,9 @@ def serve(registry: CollectorRegistry, address: str, port: int) -> str:
 
 
 _QUEUE_GAUGES: dict[str, tuple[str, Callable[[QueueStats], float]]] = {
-    "processing_tasks": ("Tasks claimed by workers and not yet ended.", lambda queue: queue.processing_tasks),
+    "processing_tasks": ("Tasks claimed by workers that have not ended.", lambda queue: queue.processing_tasks),
     "serving_workers": ("Workers in service that read the queue.", lambda queue: queue.worker_count),
-    "oldest_wait_seconds": ("Age of the task that waits longest.", lambda queue: queue.oldest_wait_time * 60),
+    "oldest_wait_seconds": ("Age of the longest-waiting task.", lambda queue: queue.oldest_wait_time * 60),
     "backlog_seconds": ("Estimated time to run all waiting tasks.", lambda queue: queue.backlog_time * 60),
     "arrivals_per_second": (
         "Submitted tasks per second, over five minutes.",

@@ -1,4 +1,4 @@
-"""What the loop learns between turns: polls of the fleet, their changes, and the evidence for the next turn."""
+"""Observe the fleet between turns: poll it, detect changes, and collect evidence for the next turn."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,7 +14,7 @@ from .turn import PollEvidence
 
 
 class FleetObserver:
-    """Polls one fleet and reports its changes. A new leader starts with a new observer: nothing has been seen yet."""
+    """Polls one fleet and reports its changes. A new leader needs a new observer, without old observations."""
 
     def __init__(self, broker: RedisBroker, emit: EventSink) -> None:
         self._broker, self._emit, self._policy = broker, emit, broker.settings.policy
@@ -37,7 +37,7 @@ class FleetObserver:
     def start_from(self, snapshot: Snapshot) -> None:
         """Poll as if the fleet had been polled since the server's start.
 
-        A single turn has no earlier polls: a worker that is not connected now counts as absent all that time.
+        A single turn has no earlier polls, so a worker that is not connected now counts as absent since then.
         """
         self._remember(snapshot)
         first = self._poll()
@@ -48,12 +48,12 @@ class FleetObserver:
         self._history = self._history.interrupted()
 
     def evidence(self, flapping: Mapping[str, int]) -> PollEvidence:
-        """Return the evidence for a turn; `flapping` is that of its changes, see `flapping_starts`."""
+        """Return the evidence for a turn; for `flapping` see `flapping_starts`."""
         absent = self._history.proved_absent(self._infos)
         return PollEvidence(absent, self._history.silent(self._infos, self._policy), flapping)
 
     def after_turn(self, snapshot: Snapshot) -> None:
-        """Take over the workers of a turn's snapshot and report those that have stalled."""
+        """Remember the workers of a turn's snapshot and report those that have stalled."""
         self._remember(snapshot)
         self._stalls.after_turn(snapshot, self._history)
 

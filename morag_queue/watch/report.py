@@ -1,4 +1,4 @@
-"""Events for what the loop observes and does: changes of the fleet, turns, fleet statistics, stalled workers."""
+"""Emit the events of the loop: changes of the fleet, turns, fleet statistics, stalled workers."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,7 +11,7 @@ from .events import Event, EventSink
 from .turn import TurnReport
 
 _REFUSALS_EMITTED = 5
-"""REFUSED events of one turn at most; `refused` of the TURN event counts them all."""
+"""Maximum number of REFUSED events per turn; `refused` of the TURN event counts them all."""
 
 _EVENT_OF_CHANGE = {
     ChangeKind.JOINED: Event.JOINED,
@@ -23,7 +23,7 @@ _EVENT_OF_CHANGE = {
 
 
 def report_changes(emit: EventSink, changes: Iterable[FleetChange], history: PollHistory) -> None:
-    """Emit changes of workers. OVERDUE, IDLE and STALLED have no event: they show in the turn that they trigger."""
+    """Emit changes of workers. OVERDUE, IDLE and STALLED have no event: the turn that they trigger names them."""
     for change in changes:
         if change.kind in _EVENT_OF_CHANGE:
             emit(_EVENT_OF_CHANGE[change.kind], worker=change.worker)
@@ -35,7 +35,7 @@ def report_changes(emit: EventSink, changes: Iterable[FleetChange], history: Pol
 
 
 def trigger_of(changes: Iterable[FleetChange]) -> str:
-    """Return the trigger of a turn in words, such as `worker-cpu-1 overdue, worker-cpu-2 joined`."""
+    """Return the trigger of a turn as text, such as `worker-cpu-1 overdue, worker-cpu-2 joined`."""
     return ", ".join(dict.fromkeys(f"{change.worker} {change.kind.value}".strip() for change in changes))
 
 
@@ -96,25 +96,26 @@ def report_fleet(emit: EventSink, stats: FleetStats, turns: int) -> None:
 
 
 class StallDetector:
-    """Finds workers that take nothing: long idle while messages wait for them, and no task of theirs ended meanwhile.
+    """Finds stalled workers: idle for a long time while messages wait for them, with no task ended meanwhile.
 
-    The number of ended tasks tells a stalled worker from one that is free at every poll because its tasks are short.
+    The count of ended tasks distinguishes a stalled worker from one that is idle at each poll because its tasks are
+    short.
     """
 
     def __init__(self, emit: EventSink) -> None:
         self._emit = emit
         self._stalled: set[str] = set()
         self._idle_marks: dict[str, tuple[float, int]] = {}
-        """Worker -> since when it is idle, and its number of ended tasks at that time."""
+        """Worker → the start of its idle time, and its number of ended tasks at the last turn."""
 
     def after_poll(self, history: PollHistory) -> None:
-        """Report the workers that are no longer idle, or have no messages waiting for them."""
+        """Report stalled workers that are no longer idle, or for which no messages wait."""
         for worker in sorted(self._stalled - history.idle.keys()):
             self._emit(Event.MOVING_AGAIN, worker=worker)
         self._stalled &= history.idle.keys()
 
     def after_turn(self, snapshot: Snapshot, history: PollHistory) -> None:
-        """Report the workers that have stalled, by the snapshot of a turn."""
+        """Report workers that have stalled according to the snapshot of a turn."""
         now = history.last.at if history.last is not None else 0.0
         previous, self._idle_marks = self._idle_marks, {}
         for worker, since in history.idle.items():

@@ -1,10 +1,10 @@
-"""One turn of the loop: observe → plan → apply → report. A function of its inputs; time is the broker's.
+"""One turn of the loop: observe → plan → apply → report. All times are the broker's.
 
 First the mandatory part (circuit breakers of workers that keep restarting, failover of dead workers), then balancing.
-Each write carries the leader's term, so a leader that was paused and wakes under another leader changes nothing.
+Each write carries the leader's term, so a leader that was suspended and resumes under another leader changes nothing.
 
-A turn reads the whole fleet once, and a second time only if it fences a worker: a failover needs what the worker
-claimed until then. Balancing is planned on the last of these snapshots, without what the failover recovered.
+A turn reads the whole fleet once, and a second time only if it fences a worker: the failover needs everything that the
+worker claimed until then. Balancing is planned on the last of these snapshots, minus what the failover recovered.
 """
 
 from collections import Counter
@@ -30,12 +30,12 @@ from morag_queue.operations.sweep import Sweep
 VERB = "watch"
 
 _NAMED_TASKS = 200
-"""Task ids that a journal entry names at most."""
+"""Maximum number of task ids in a journal entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class PollEvidence:
-    """What the polls between two turns show and a single snapshot does not; see `core.fleet_poll`.
+    """Evidence from the polls between two turns that a single snapshot cannot show; see `core.fleet_poll`.
 
     absent    workers whose connections are gone
     silent    connected workers that missed the heartbeat timeout
@@ -63,7 +63,7 @@ class TurnReport(Applied):
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
-    """A turn's report, the state to keep until the next turn, and the snapshot that was planned on."""
+    """The report of a turn, the state to keep for the next one, and the snapshot that the plan was made from."""
 
     report: TurnReport
     state: BalancerState
@@ -82,7 +82,7 @@ def step(
     pause: Callable[[float], None] = sleep,
 ) -> TurnResult:
     """Make one turn. Raises LeaseLost as soon as a write is rejected for its term."""
-    began = perf_counter()
+    started = perf_counter()
     settings = broker.settings
     snapshot, _ = broker.observe(DEPTH)
     opened = () if dry_run else tuple(_open_breakers(broker, snapshot, evidence.flapping, term=term, who=who))
@@ -101,7 +101,7 @@ def step(
         decisions=decisions(turn.plan.steps) if dry_run else (),
         failed_over=failed,
         opened_breakers=opened,
-        seconds=round(perf_counter() - began, 4),
+        seconds=round(perf_counter() - started, 4),
         dry_run=dry_run,
     )
     return TurnResult(report, kept, failover.snapshot)
@@ -109,7 +109,7 @@ def step(
 
 def sweep_step(broker: RedisBroker, sweep: Sweep, *, term: str, who: str) -> TurnReport:
     """Make the next part of the recovery sweep. Raises LeaseLost as `step` does."""
-    began = perf_counter()
+    started = perf_counter()
     snapshot, _ = broker.observe()
     plan = sweep.plan(snapshot)
     applied = apply(broker, plan, term=term)
@@ -123,14 +123,14 @@ def sweep_step(broker: RedisBroker, sweep: Sweep, *, term: str, who: str) -> Tur
             )  # fmt: skip
     return TurnReport(
         **_counts(applied), trigger="sweep", taken_at=plan.taken_at, declined=plan.declined,
-        rules=_by_rule(plan, applied), seconds=round(perf_counter() - began, 4),
+        rules=_by_rule(plan, applied), seconds=round(perf_counter() - started, 4),
     )  # fmt: skip
 
 
 def _open_breakers(
     broker: RedisBroker, snapshot: Snapshot, flapping: Mapping[str, int], *, term: str, who: str
 ) -> Iterable[str]:
-    """Cordon workers that keep restarting, for a while. A cordon that a person placed stands."""
+    """Cordon workers that keep restarting, for a limited time. An existing cordon is kept."""
     recovery = broker.settings.policy.recovery
     for worker, starts in flapping.items():
         if worker not in snapshot.worker_by_id:
@@ -148,7 +148,7 @@ def _open_breakers(
 
 
 def _due(broker: RedisBroker, snapshot: Snapshot, evidence: PollEvidence) -> tuple[list[str], list[str]]:
-    """The absent and the silent workers that have left something behind."""
+    """Return the absent and the silent workers that left tasks behind."""
     views, held, policy = snapshot.worker_by_id, snapshot.held_by_worker, broker.settings.policy
     overdue = {
         name

@@ -520,7 +520,7 @@ def test_a_write_with_an_expired_term_changes_nothing(rig):
     for renewed in (False, True):  # without a new leader, and with one
         if renewed:
             rig.broker.leases.take("you", "bob", "watch", 60)
-        with pytest.raises(LeaseLost, match="later changes were refused"):
+        with pytest.raises(LeaseLost, match="later changes were rejected"):
             rig.broker.moves.tasks([move("a", CPU, 4, GPU)], term="1")
         with pytest.raises(LeaseLost):
             rig.broker.moves.lane("cpu_standard.w", CPU, 4, 1, term="1")

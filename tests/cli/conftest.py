@@ -78,7 +78,7 @@ def fleet(mq: Mq, valkey: str) -> Mq:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with a file to submit."""
+    """Change to an empty directory with a file to submit."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report.txt").write_text("MoRAG " * 300)
     return tmp_path

@@ -6,12 +6,12 @@ RECOVERY_COUNTS = ("requeued_tasks", "moved_tasks", "recovered_tasks", "quaranti
 
 
 def recovery_counts(answer):
-    """The counts of a failover's answer: requeued, moved, recovered, quarantined."""
+    """Return the counts of a failover's answer: requeued, moved, recovered, quarantined."""
     return tuple(answer[name] for name in RECOVERY_COUNTS)
 
 
 def pending_tasks(fleet):
-    """The number of waiting tasks in all queues."""
+    """Return the number of waiting tasks in all queues."""
     return sum(queue["pending_tasks"] for queue in fleet("stats", "--json").json["queues"])
 
 
@@ -20,12 +20,12 @@ def cordon_of(stage, worker):
 
 
 def journaled_verbs(stage):
-    """Verb and subject of each journal entry, oldest first."""
+    """Return verb and subject of each journal entry, oldest first."""
     return [(entry.verb, entry.subject) for entry in reversed(stage.broker.journal.latest(50))]
 
 
 def backdate_beat(stage, worker, seconds):
-    """Make the last beat of a worker older."""
+    """Make the last heartbeat of a worker older."""
     beat = json.loads(stage.client.hget(stage.keys.beats, worker))
     stage.client.hset(stage.keys.beats, worker, json.dumps(beat | {"at": beat["at"] - seconds}))
 

@@ -3,7 +3,7 @@
 from morag_queue.broker.recovery import RequeueRequest
 
 LIMIT = 3
-"""Deaths of workers that a task may cause before it is quarantined."""
+"""Worker deaths that a task may cause before it is quarantined."""
 
 
 def quarantine(stage, task_id):
@@ -15,7 +15,7 @@ def quarantine(stage, task_id):
 
 
 def kill_holders(stage):
-    """Requeue all held messages as after the death of their workers; return the outcomes."""
+    """Requeue all held messages as if their workers had died; return the outcomes."""
     held = stage.broker.observe()[0].held
     requests = [
         RequeueRequest(each.tag, each.incarnation, each.task_id, each.lane, each.level, "worker died", LIMIT)
@@ -79,23 +79,23 @@ def test_a_task_requeued_with_reset_starts_with_fresh_counts(stage, fleet, fail)
 def test_a_repeated_requeue_changes_nothing(stage, fleet, fail):
     fail("f-1")
     assert fleet("dead", "requeue", "f-1", "--json").json["changed"] == 1
-    again = fleet("dead", "requeue", "f-1", "--json").json
-    assert (again["changed"], again["unchanged"]) == (0, 1)
+    repeated = fleet("dead", "requeue", "f-1", "--json").json
+    assert (repeated["changed"], repeated["unchanged"]) == (0, 1)
 
 
 def test_dead_all_needs_confirmation(stage, fleet, fail):
     fail("f-1")
     fail("f-2")
     assert (
-        "requeue: 2 tasks; nothing was changed: add --yes, or preview with --dry-run"
+        "requeue: 2 tasks not confirmed, so nothing was changed; add --yes, or preview with --dry-run"
         in fleet("dead", "requeue", "--all", status=5).err
     )
     assert fleet("dead", "requeue", "--all", "--yes", "--json").json["changed"] == 2
     assert (
-        "dead drop needs tasks: give ids, or a filter such as --state, --age or --all"
+        "dead drop needs either task ids or a filter, such as --state, --age or --all"
         in fleet("dead", "drop", status=2).err
     )
-    assert "give ids, or a filter" in fleet("dead", "drop", "x", "--all", status=2).err
+    assert "needs either task ids or a filter" in fleet("dead", "drop", "x", "--all", status=2).err
 
 
 def test_dead_drop_deletes_tasks_and_repeating_it_changes_nothing(stage, fleet, fail):
@@ -116,7 +116,7 @@ def test_dead_drop_refuses_a_waiting_task(stage, fleet):
     assert "no task in dead 'waits'" in fleet("dead", "drop", "waits", status=8).err
 
 
-def test_a_failed_task_that_completes_later_leaves_dead(stage, fleet, fail):
+def test_a_failed_task_that_completes_later_is_no_longer_dead(stage, fleet, fail):
     fail("f-1")
     stage.submit("f-1")
     assert fleet("task", "why", "f-1", "--json").json["state"] == "queued"
@@ -145,4 +145,4 @@ def test_hostile_errors_are_escaped_in_tables_and_complete_in_json(stage, fleet,
 
 def test_dead_rejects_a_state_that_is_neither_failed_nor_quarantined(fleet):
     refused = fleet("dead", "ls", "--state", "running", status=2)
-    assert refused.err == "error: --state running: `dead` holds failed and quarantined tasks only\n"
+    assert refused.err == "error: --state running: not a state of dead letters; use failed or quarantined\n"

@@ -9,10 +9,10 @@ def doctor(mq, valkey):
 
 
 def test_doctor_exits_with_0_on_warnings_and_prints_all_fields(doctor):
-    found, hint = doctor("--json").json["findings"]
+    warning, hint = doctor("--json").json["findings"]
     assert "no worker has registered here" in hint["message"]
-    assert set(found) == {"code", "severity", "subject", "message", "remedy"}
-    assert (found["code"], found["severity"]) == ("NO_APPEND_ONLY_FILE", "warning")
+    assert set(warning) == {"code", "severity", "subject", "message", "remedy"}
+    assert (warning["code"], warning["severity"]) == ("NO_APPEND_ONLY_FILE", "warning")
     doctor("--strict", status=1)
 
 

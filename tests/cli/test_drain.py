@@ -12,8 +12,8 @@ from tests.cli.helpers import cordon_of, journaled_verbs
 def test_a_declined_confirmation_of_a_forced_drain_changes_nothing(stage, fleet):
     stage.join("cpu-1")
     declined = fleet("drain", "cpu-1", "--force", typed="n\n", status=5)
-    assert "cpu-1: its running tasks are requeued and may run twice. Continue? [y/N]" in declined.err
-    assert "nothing was changed; add --yes to skip the question" in declined.err
+    assert "cpu-1: its running tasks will be requeued and may run twice. Continue? [y/N]" in declined.err
+    assert "nothing was changed; to skip the question, add --yes" in declined.err
     assert cordon_of(stage, "cpu-1") is None
 
 
@@ -39,8 +39,8 @@ def test_draining_an_idle_worker_ends_at_once_and_repeating_it_changes_nothing(s
     answer = fleet("drain", "cpu-1", "--json").json
     assert (answer["state"], answer["moved_tasks"], answer["running_tasks"]) == ("drained", 0, 0)
     entries = len(stage.broker.journal.latest(50))
-    again = fleet("drain", "cpu-1", "--json").json
-    assert (again["state"], again["moved_tasks"], again["changed"]) == ("drained", 0, False)
+    repeated = fleet("drain", "cpu-1", "--json").json
+    assert (repeated["state"], repeated["moved_tasks"], repeated["changed"]) == ("drained", 0, False)
     assert fleet("drain", "cpu-1").out == "cpu-1 is already drained\n"
     assert len(stage.broker.journal.latest(50)) == entries
 
@@ -65,8 +65,8 @@ def test_drain_lists_all_blockers_with_their_flags_and_changes_nothing(stage, fl
     stage.claim("cpu-1")
     stage.submit("pinned", worker="cpu-1")
     refused = fleet("drain", "cpu-1", "--deadline", "1m", status=5)
-    for word in ("last worker", "--allow-last", "pinned", "--allow-pinned", "runs", "--no-deadline", "--force"):
-        assert word in refused.err
+    for phrase in ("last worker", "--allow-last", "pinned", "--allow-pinned", "runs", "--no-deadline", "--force"):
+        assert phrase in refused.err
     assert cordon_of(stage, "cpu-1") is None
     assert stage.ids("cpu_standard.cpu-1", 4) == ["pinned"]
     assert journaled_verbs(stage) == []
@@ -101,7 +101,7 @@ def test_drain_exits_with_6_at_the_deadline_and_says_how_to_continue(stage, flee
     late = fleet("drain", "cpu-1", "--deadline", "200ms", "--json", status=6)
     assert (late.json["state"], late.json["running_tasks"]) == ("draining", 1)
     assert late.err.endswith(
-        "The deadline passed while 1 task still ran on cpu-1. It takes no new work. Keep waiting with: "
+        "The deadline passed with 1 task still running on cpu-1, which takes no new work. Keep waiting with: "
         "morag-queue drain cpu-1, or requeue running tasks with: morag-queue drain cpu-1 --force\n"
     )
     assert cordon_of(stage, "cpu-1").state is WorkerStatus.DRAINING
@@ -140,7 +140,7 @@ def test_ctrl_c_detaches_from_a_drain_and_says_how_to_wait_again(stage, fleet, m
 
     monkeypatch.setattr("morag_queue.cli.drain.sleep", interrupt)
     detached = fleet("drain", "cpu-1", status=130)
-    assert "Detached: cpu-1 keeps draining. Wait for it with: morag-queue drain cpu-1\n" in detached.err
+    assert "Detached: the drain of cpu-1 continues. Wait for it with: morag-queue drain cpu-1\n" in detached.err
     assert cordon_of(stage, "cpu-1").state is WorkerStatus.DRAINING
 
 
@@ -242,10 +242,10 @@ def test_the_default_deadline_is_an_hour_and_a_later_drain_can_change_it(stage, 
 
 @pytest.fixture
 def agentless(monkeypatch):
-    """Replace the drain of a worker without the agent, stock-1, by a function."""
+    """Replace the drain of an agentless worker, agentless-1, by a function."""
 
     def replace(run):
-        monkeypatch.setattr("morag_queue.operations.agentless.agentless_node", lambda *_: "stock-1@host")
+        monkeypatch.setattr("morag_queue.operations.agentless.agentless_node", lambda *_: "agentless-1@host")
         monkeypatch.setattr("morag_queue.operations.agentless.AgentlessDrain.run", run)
 
     return replace
@@ -256,13 +256,16 @@ def test_ctrl_c_detaches_from_the_drain_of_an_agentless_worker(fleet, agentless)
         raise KeyboardInterrupt
 
     agentless(interrupt)
-    detached = fleet("drain", "stock-1", status=130)
-    assert "Detached: stock-1 keeps draining. Wait for it with: morag-queue drain stock-1\n" in detached.err
+    detached = fleet("drain", "agentless-1", status=130)
+    assert (
+        "Detached: the drain of agentless-1 continues. Wait for it with: morag-queue drain agentless-1\n"
+        in detached.err
+    )
 
 
 def test_overriding_flags_are_wrong_usage_for_an_agentless_worker(fleet, agentless):
     agentless(None)
-    assert fleet("drain", "stock-1", "--force", "--allow-last", status=2).err == (
-        "error: stock-1@host runs without the agent, so its tasks cannot be requeued: "
-        "run the drain again without --force, --allow-last\n"
+    assert fleet("drain", "agentless-1", "--force", "--allow-last", status=2).err == (
+        "error: agentless-1@host is agentless, so its tasks cannot be requeued: "
+        "run the command again without --force, --allow-last\n"
     )

@@ -93,8 +93,8 @@ def test_a_task_that_kills_its_workers_is_delayed_and_then_quarantined(stage, jo
     assert recovery_counts(answer) == (0, 0, 0, 1)
     assert etas[0] is None
     assert etas[1] is not None
-    grave = json.loads(stage.client.hget(stage.keys.dead, "poison"))
-    assert [worker for _, worker, _ in grave["story"]] == ["cpu-0", "cpu-1", "cpu-2", "cpu-3"]
+    dead_letter = json.loads(stage.client.hget(stage.keys.dead, "poison"))
+    assert [worker for _, worker, _ in dead_letter["story"]] == ["cpu-0", "cpu-1", "cpu-2", "cpu-3"]
     assert stage.ids("cpu_standard", 4) == []
 
 
@@ -158,8 +158,8 @@ def test_a_worker_that_restarts_during_its_failover_keeps_its_tasks(stage, join,
     fence = ClientConnections.fence
 
     def restart_and_fence(evidence, worker, incarnation, *, term=""):
-        again = stage.broker.observe()[0].worker_by_id["cpu-1"].info.model_copy(update={"incarnation": "cpu-1.2"})
-        assert stage.broker.registry.register(again, "cpu-1.1") == ""
+        restarted = stage.broker.observe()[0].worker_by_id["cpu-1"].info.model_copy(update={"incarnation": "cpu-1.2"})
+        assert stage.broker.registry.register(restarted, "cpu-1.1") == ""
         return fence(evidence, worker, incarnation, term=term)
 
     monkeypatch.setattr(ClientConnections, "fence", restart_and_fence)
@@ -193,7 +193,7 @@ def test_a_declined_confirmation_of_a_forced_failover_changes_nothing(stage, joi
     stage.submit("a")
     stage.claim("cpu-1")
     declined = fleet("failover", "cpu-1", "--force", typed="n\n", status=5)
-    assert "cpu-1: tasks of a live worker are requeued and may run twice. Continue? [y/N]" in declined.err
+    assert "cpu-1: tasks of a live worker will be requeued and may run twice. Continue? [y/N]" in declined.err
     assert len(stage.broker.observe()[0].held) == 1
     fleet("failover", "cpu-1", "--force", typed="y\n")
     assert stage.ids("cpu_standard", 4) == ["a"]

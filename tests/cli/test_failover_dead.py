@@ -99,7 +99,7 @@ def test_a_missing_task_that_an_agentless_worker_may_have_run_is_declined(stage,
     stage.submit("unsure")
     stage.client.delete(stage.keys.list("cpu_standard", 4))
     backdate_tasks(stage, "unsure")
-    with redis.Redis.from_url(stage.url) as stock, stock.pubsub() as pubsub:
+    with redis.Redis.from_url(stage.url) as agentless, agentless.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
         answer = fleet("failover", "--dead", "--json").json

@@ -25,15 +25,23 @@ def fail(mq, monkeypatch):
         (
             "lease-lost",
             7,
-            "error: this process no longer leads the fleet: its lease expired and later changes were refused",
+            "error: this process no longer leads the fleet: its lease expired, and later changes were rejected",
         ),
         ("unreachable", 69, f"error: cannot reach {MASKED}\n"),
-        ("redis-down", 69, f"error: cannot reach {MASKED}: Error 111 connecting to 127.0.0.1:1; is it running, and "),
-        ("redis-login", 69, f"{MASKED} refused the login: invalid username-password pair; check the user and password"),
+        (
+            "redis-down",
+            69,
+            f"error: cannot reach {MASKED}: Error 111 connecting to 127.0.0.1:1; check that it is running",
+        ),
+        (
+            "redis-login",
+            69,
+            f"{MASKED} rejected the login: invalid username-password pair; check the user and password",
+        ),
         (
             "redis-oom",
             1,
-            f"{MASKED} refused the command: OOM command not allowed; it is out of memory: raise maxmemory",
+            f"{MASKED} rejected the command: OOM command not allowed; it is out of memory: raise maxmemory",
         ),
         ("redis-readonly", 1, "it is a replica: use the URL of the primary"),
         ("redis-noperm", 1, "the user of the URL lacks a permission: see ACL SETUSER"),

@@ -7,7 +7,7 @@ def last_entry_id(stage):
     return stage.broker.journal.latest(1)[0].entry_id
 
 
-def test_undoing_a_cancel_sends_the_tasks_again(stage, fleet):
+def test_undoing_a_cancel_resends_the_tasks(stage, fleet):
     stage.submit("a", "b")
     fleet("task", "cancel", "a", "b")
     entry = last_entry_id(stage)

@@ -42,7 +42,7 @@ def test_live_json_prints_one_document_per_line(stats):
     assert [set(json.loads(line)) >= {"taken_at", "queues", "workers", "leader"} for line in lines] == [True, True]
 
 
-def test_live_without_a_terminal_prints_one_table_after_another(stats):
+def test_live_without_a_terminal_prints_a_table_per_refresh(stats):
     out = stats("--live", "--interval", "100ms", "--count", "2").out
     assert out.count("QUEUE ") == 2
     assert "\x1b" not in out
@@ -53,7 +53,7 @@ def test_live_without_a_terminal_prints_one_table_after_another(stats):
     [
         (("--live", "--interval", "10ms"), "--interval 0.01s is too short: use at least 0.1s"),
         (("--live", "--interval", "often"), "--interval 'often' is not a duration"),
-        (("--count", "2"), "--count is for --live"),
+        (("--count", "2"), "--count has no effect without --live"),
     ],
 )
 def test_invalid_live_options_are_wrong_usage(stats, args, message):
@@ -66,11 +66,11 @@ def test_live_exits_with_69_if_the_broker_is_unreachable_at_the_start(mq):
 
 def test_svg_saves_the_answer_or_the_last_live_screen(stats, tmp_path):
     for args, title in (
-        (("--svg", "one.svg"), "morag-queue&#160;stats"),
-        (("--live", "--count", "1", "--svg", "one.svg"), "morag-queue&#160;stats&#160;--live"),
+        (("--svg", "screen.svg"), "morag-queue&#160;stats"),
+        (("--live", "--count", "1", "--svg", "screen.svg"), "morag-queue&#160;stats&#160;--live"),
     ):
-        assert "wrote one.svg" in stats(*args).err
-        text = (tmp_path / "one.svg").read_text()
+        assert "wrote screen.svg" in stats(*args).err
+        text = (tmp_path / "screen.svg").read_text()
         assert f">{title}</text>".replace("&#160;", " ") in text.replace("&#160;", " ")
         assert "gpu_priority" in text
         assert "url(http" not in text, "the SVG loads nothing from the network"

@@ -47,8 +47,8 @@ def test_a_repeated_rebalance_prints_and_changes_nothing(stage, fleet):
     starve(stage, "a", "b", "c")
     assert "3 tasks moved" in fleet("rebalance").out
     before = stage.ids(CPU, 1)
-    again = fleet("rebalance")
-    assert (again.out, again.err) == ("", "")
+    repeated = fleet("rebalance")
+    assert (repeated.out, repeated.err) == ("", "")
     assert stage.ids(CPU, 1) == before == ["a", "b", "c"]
     assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
@@ -57,7 +57,7 @@ def test_rebalance_of_a_balanced_fleet_prints_and_journals_nothing(stage, fleet)
     stage.join("cpu-1")
     done = fleet("rebalance")
     assert (done.out, done.err) == ("", "")
-    assert fleet("journal", "ls").out == "No matching journal entry.\n"
+    assert fleet("journal", "ls").out == "No journal entry matches.\n"
 
 
 def test_a_promoted_task_has_its_new_level_and_its_old_priority(stage, fleet):
@@ -98,7 +98,7 @@ def test_max_moves_and_queue_limit_the_plan(stage, fleet):
 def test_explain_lists_declined_moves(stage, fleet):
     starve(stage, "a", "b")
     out = fleet("rebalance", "--max-moves", "1", "--explain").out
-    assert "Not done:\n" in out
+    assert "Declined:\n" in out
     assert "this turn: the budget of 1 moves is used up" in out
 
 
@@ -123,8 +123,8 @@ def test_a_plan_file_can_be_applied_once(stage, fleet, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["p.json"]
     applied = fleet("rebalance", "--apply", "p.json", "--json").json
     assert (applied["plan_id"], applied["moved_tasks"]) == (planned["plan_id"], 2)
-    again = fleet("rebalance", "--apply", "p.json", "--json").json
-    assert (again["moved_tasks"], again["already"], again["rejected"]) == (0, 2, [])
+    repeated = fleet("rebalance", "--apply", "p.json", "--json").json
+    assert (repeated["moved_tasks"], repeated["already"], repeated["rejected"]) == (0, 2, [])
     assert stage.ids(CPU, 1) == ["a", "b"]
     assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
@@ -145,8 +145,8 @@ def test_apply_refuses_a_plan_of_which_no_move_fits(stage, fleet):
     fleet("rebalance", "--plan", "p.json")
     stage.claim("cpu-1")
     refused = fleet("rebalance", "--apply", "p.json", status=5)
-    assert "p.json no longer fits the fleet: none of its 1 moves could be made" in refused.err
-    assert "make a new plan with --plan" in refused.err
+    assert "p.json no longer fits the fleet: none of its moves was made" in refused.err
+    assert "write a new plan with --plan" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -228,11 +228,11 @@ def test_apply_refuses_moving_a_gpu_lane_to_a_cpu_lane_or_to_an_unknown_worker(s
         (("--plan", "a", "--apply", "b"), "rebalance takes --plan or --apply, not both"),
         (
             ("--apply", "b", "--max-moves", "3"),
-            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+            "--max-moves and --queue limit a new plan; --apply runs a plan unchanged, so leave them out",
         ),
         (
             ("--apply", "b", "--queue", CPU),
-            "--max-moves and --queue limit a new plan; --apply runs the plan of the file as it is",
+            "--max-moves and --queue limit a new plan; --apply runs a plan unchanged, so leave them out",
         ),
     ],
 )
@@ -262,11 +262,11 @@ def test_journal_show_finds_an_entry_by_its_id_or_plan_id(stage, fleet):
     assert "no journal entry '77'" in fleet("journal", "show", "77", status=8).err
 
 
-def test_apply_has_no_dry_run(stage, fleet):
+def test_apply_rejects_dry_run(stage, fleet):
     starve(stage, "a")
     fleet("rebalance", "--plan", "p.json")
     refused = fleet("rebalance", "--apply", "p.json", "--dry-run", status=2)
-    assert refused.err == "error: --apply has no dry run: read p.json to see its changes\n"
+    assert refused.err == "error: --apply cannot be combined with --dry-run: read p.json to see its changes\n"
 
 
 def test_rebalance_of_a_balanced_fleet_says_so_on_a_terminal(stage, fleet):

@@ -42,9 +42,9 @@ def test_the_output_of_config_show_is_a_valid_settings_file(mq, tmp_path):
     text = mq("config", "show").out
     assert tomllib.loads(text)["queues"]["gpu_priority"]["max_tasks_per_worker"] == 2
     (tmp_path / "copy.toml").write_text(text)
-    again = mq("config", "show", "--config", "copy.toml", "--json").json["settings"]
-    assert again["broker.sep"]["value"] == "\x06\x16"
-    assert "copy.toml" in again["broker.sep"]["origin"]
+    copied = mq("config", "show", "--config", "copy.toml", "--json").json["settings"]
+    assert copied["broker.sep"]["value"] == "\x06\x16"
+    assert "copy.toml" in copied["broker.sep"]["origin"]
 
 
 def test_a_flag_overrides_an_environment_variable(mq):

@@ -23,11 +23,11 @@ WORKERS = (("worker-1", Capability.CPU), ("worker-2", Capability.CPU), ("worker-
 
 
 def every_verb():
-    """Yield the words of each command, for example `task show`."""
+    """Yield the name of each command, for example `task show`."""
     for name, verb in build_group(VERBS).commands.items():
         loaded = verb.load()
         if isinstance(loaded, typer.core.TyperGroup):
-            yield from (f"{name} {word}" for word in loaded.commands)
+            yield from (f"{name} {subcommand}" for subcommand in loaded.commands)
         else:
             yield name
 
@@ -81,7 +81,7 @@ def test_json_schema_needs_no_broker_arguments_or_settings(mq, words):
 
 
 def test_json_schema_of_a_verb_without_json_is_wrong_usage(mq):
-    assert mq("worker", "--json-schema", status=2).err == "error: worker prints no JSON document\n"
+    assert mq("worker", "--json-schema", status=2).err == "error: worker prints no JSON document, so it has no schema\n"
 
 
 COMMANDS = [

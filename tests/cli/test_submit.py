@@ -25,7 +25,7 @@ def test_submit_prints_the_submitted_tasks(fleet, here):
 
 
 def test_options_are_sent_as_json_or_as_text(fleet, here, client):
-    fleet("submit", "report.txt", "--option", "pages=[1, 2]", "--option", "lang=de", "--id", "one")
+    fleet("submit", "report.txt", "--option", "pages=[1, 2]", "--option", "lang=de", "--id", "task-1")
     (key,) = client.scan_iter("cpu_standard*", _type="list")
     (raw,) = client.lrange(key, 0, -1)
     args = json.loads(b64decode(json.loads(raw)["body"]))[0]
@@ -67,8 +67,8 @@ def test_a_directory_needs_recursive(fleet, here):
 
 
 def test_submit_refuses_an_open_id_and_an_unforced_pin_to_an_unknown_worker(fleet, here):
-    fleet("submit", "report.txt", "--id", "one")
-    assert "task id one is still open" in fleet("submit", "report.txt", "--id", "one", status=5).err
+    fleet("submit", "report.txt", "--id", "task-1")
+    assert "task id task-1 is still open" in fleet("submit", "report.txt", "--id", "task-1", status=5).err
     assert "--force" in fleet("submit", "report.txt", "--worker", "nobody", status=5).err
     forced = fleet("submit", "report.txt", "--worker", "nobody", "--force", "--json").json
     assert forced["tasks"][0]["lane"] == "cpu_standard.nobody"
@@ -97,7 +97,7 @@ def test_a_hostile_file_name_is_escaped_on_screen_and_in_json(fleet, here):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "error: nothing to submit: give files or URLs, or --from FILE (- is stdin)"),
+        ((), "error: nothing to submit: pass files or URLs, or --from FILE (- is stdin)"),
         (("report.txt", "--priority", "HUGE"), "--priority: unknown priority 'HUGE': use one of URGENT, HIGH, NORMAL"),
         (("report.txt", "--type", "vidio"), "'vidio' is not one of 'audio', 'video'"),
         (
@@ -134,7 +134,7 @@ def test_classify_reports_failed_sources_beside_the_others(fleet, here):
     result = fleet("classify", "report.txt", "gone.txt", status=3)
     assert "gone.txt" in result.err
     assert result.out.startswith("report.txt\n")
-    assert "error: nothing to classify: give files or URLs" in fleet("classify", status=2).err
+    assert "error: nothing to classify: pass files or URLs" in fleet("classify", status=2).err
 
 
 def test_the_progress_bar_is_shown_only_on_a_terminal(fleet, here):
@@ -144,7 +144,7 @@ def test_the_progress_bar_is_shown_only_on_a_terminal(fleet, here):
 
 
 def test_submit_wait_prints_the_final_states(fleet, here, client, monkeypatch):
-    """The records of the tasks change while the command sleeps between two polls."""
+    """Change the records of the tasks while the command sleeps between two polls."""
 
     def end_tasks(_: float) -> None:
         for key in client.scan_iter("mq:task:*"):
@@ -175,7 +175,7 @@ def test_a_file_name_that_is_not_utf8_fails_alone(fleet, here):
     result = fleet("submit", "--recursive", ".", "--json", status=3)
     assert result.json["submitted"] == 1
     (failed,) = result.json["failed"]
-    assert "the name is not valid UTF-8: rename the file" in failed["error"]
+    assert "the name is not valid UTF-8; rename the file" in failed["error"]
     assert "bad\\udcff.txt: the name is not valid UTF-8" in fleet("classify", bad, status=1).err
 
 
@@ -217,4 +217,4 @@ def test_a_failed_submit_is_not_journaled(fleet, here, client):
 
 
 def test_an_empty_source_is_reported(fleet, here):
-    assert fleet("submit", "", status=1).err == "failed: an empty source: give a path or a URL\n"
+    assert fleet("submit", "", status=1).err == "failed: empty source: pass a path or a URL\n"

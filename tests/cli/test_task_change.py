@@ -19,8 +19,8 @@ def test_cancel_removes_a_waiting_task_and_repeating_it_changes_nothing(stage, f
         "CANCELLED",
     )
     assert answer["args"] == ["https://example.org/report.html", {}]
-    again = fleet("task", "cancel", "b", "--json")
-    assert (outcomes(again), again.json["changed"], again.json["journal"]) == ({"b": "unchanged"}, 0, None)
+    repeated = fleet("task", "cancel", "b", "--json")
+    assert (outcomes(repeated), repeated.json["changed"], repeated.json["journal"]) == ({"b": "unchanged"}, 0, None)
 
 
 def test_cancel_is_journaled_with_user_and_reason(stage, fleet):
@@ -65,8 +65,8 @@ def test_a_reserved_task_is_revoked_and_stays_cancelled_after_a_drain(stage, fle
     stage.claim("cpu-1")
     detail = fleet("task", "cancel", "b", "--json").json["tasks"][0]["detail"]
     assert detail == "cpu-1 was asked to drop it: it will not run there or elsewhere"
-    again = fleet("task", "cancel", "b", "--json").json
-    assert (again["changed"], again["unchanged"]) == (0, 1)
+    repeated = fleet("task", "cancel", "b", "--json").json
+    assert (repeated["changed"], repeated["unchanged"]) == (0, 1)
     assert "it was cancelled: its worker was asked to drop it" in fleet("task", "why", "b").out
     fleet("drain", "cpu-1", "--force")
     assert stage.ids("cpu_standard", 4) == ["a"], "the revoked task is not requeued"
@@ -90,7 +90,7 @@ def test_a_filter_previews_its_tasks_and_needs_yes_without_a_terminal(stage, fle
     refused = fleet("task", "cancel", "--queue", "cpu_batch", status=5).err
     assert "b-00" in refused
     assert "… and 2 more" in refused
-    assert "cancel: 12 tasks; nothing was changed: add --yes, or preview with --dry-run" in refused
+    assert "cancel: 12 tasks not confirmed, so nothing was changed; add --yes, or preview with --dry-run" in refused
     assert len(fleet("tasks", "--json").json["tasks"]) == 13
     answer = fleet("task", "cancel", "--queue", "cpu_batch", "--yes", "--json").json
     assert answer["changed"] == 12
@@ -112,11 +112,11 @@ def test_a_filter_asks_for_confirmation_on_a_terminal(stage, fleet, typed, statu
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("cancel",), "no tasks given: give ids, or a filter such as --queue, --worker or --priority"),
-        (("cancel", "a", "--queue", "cpu_batch"), "give task ids or a filter, not both"),
+        (("cancel",), "no tasks given: pass ids, or a filter such as --queue, --worker or --priority"),
+        (("cancel", "a", "--queue", "cpu_batch"), "task ids and filters cannot be combined: use one or the other"),
         (("prio", "a", "HUGE"), "use one of URGENT"),
-        (("move", "a"), "task move needs a target: give one of --to-queue, --to-worker and --to-lane"),
-        (("move", "a", "--to-queue", "cpu_batch", "--to-lane", "cpu_batch"), "give one of"),
+        (("move", "a"), "task move needs exactly one of --to-queue, --to-worker and --to-lane"),
+        (("move", "a", "--to-queue", "cpu_batch", "--to-lane", "cpu_batch"), "task move needs exactly one of"),
         (("move", "a", "--to-queue", "gpu"), "ambiguous"),
         (("retry",), "Missing argument"),
     ],
@@ -128,8 +128,8 @@ def test_incomplete_or_contradictory_arguments_are_wrong_usage(stage, fleet, arg
 
 def test_many_tasks_are_cancelled_in_the_middle_of_a_long_lane(stage, fleet):
     stage.fill([f"{'odd' if n % 2 else 'even'}-{n:04}" for n in range(2000)])
-    wanted = [f"even-{n:04}" for n in range(0, 2000, 2)]
-    answer = fleet("task", "cancel", *wanted[::5], "--json").json
+    cancelled_ids = [f"even-{n:04}" for n in range(0, 2000, 2)]
+    answer = fleet("task", "cancel", *cancelled_ids[::5], "--json").json
     assert answer["changed"] == 200
     assert len(stage.ids("cpu_standard", 4)) == 1800
 

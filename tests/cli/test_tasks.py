@@ -11,7 +11,7 @@ HOSTILE = "\x1b[2J[bold red]x[/] \u202etxt\r\n\x07\u200b" + "y" * 10_000
 
 
 def is_harmless(text: str) -> bool:
-    """Whether a text has no control or format characters besides line breaks."""
+    """Return whether a text has no control or format characters except line breaks."""
     return not [char for char in text.replace("\n", "") if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 
 
@@ -95,7 +95,7 @@ def test_lines_prints_one_json_document_per_task(stage, fleet):
     assert [json.loads(line)["task_id"] for line in lines] == ["a", "b"]
 
 
-def test_tasks_of_an_empty_fleet_says_that_nothing_waits(fleet):
+def test_tasks_says_that_an_empty_fleet_has_no_tasks(fleet):
     assert "No task is running or waiting." in fleet("tasks").out
     assert fleet("tasks", "--json").json == {"tasks": [], "waiting": 0, "has_more": False}
 

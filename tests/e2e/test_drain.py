@@ -105,7 +105,7 @@ def test_ctrl_c_detaches_from_a_drain_that_continues(fleet: Fleet):
     assert fleet.redis.hexists(fleet.keys.cordons, "worker-1")
     command.process.send_signal(signal.SIGINT)
     command.expect(130, 20)
-    assert "Wait for it with: morag-queue drain worker-1" in command.stderr
+    assert "Detached: the drain of worker-1 continues. Wait for it with: morag-queue drain worker-1" in command.stderr
     fleet.release_file().touch()
     assert fleet.run_json("drain", "worker-1", "--deadline", "20s")["state"] == "drained"
     assert fleet.counts() == {running: 1}
@@ -148,7 +148,7 @@ def test_an_agentless_worker_is_drained_through_remote_control(make_fleet: Make)
     assert unseen in fleet.run("task", "why", "no-such-task", status=8).stderr
     fleet.run("drain", "agentless-1")
     sent = fleet.send("cpu_standard", level=3)
-    assert "run the drain again without --force" in fleet.run("drain", "agentless-1", "--force", status=2).stderr
+    assert "run the command again without --force" in fleet.run("drain", "agentless-1", "--force", status=2).stderr
     again = fleet.run("uncordon", "agentless-1")
     assert again.stdout == "agentless-1 is in service\n"
     assert "after a restart it consumes again" in again.stderr

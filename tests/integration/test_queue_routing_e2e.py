@@ -37,12 +37,12 @@ class System:
         self.report.write_text("A report of three pages.\n" * 400)
         self.sent: list[str] = []
 
-    async def submit(self, content_type: str = "document", *, sleep: float = 0.05, **given: Any) -> str:
-        """Submit a file of that type; its task records its worker and sleeps."""
-        known = {name: given.pop(name) for name in ("priority", "requires") if name in given}
-        found = await self.classifier.classify_task(str(self.report), content_type, **known)
+    async def submit(self, content_type: str = "document", *, sleep: float = 0.05, **options: Any) -> str:
+        """Submit a file of this type; its task records its worker and sleeps."""
+        known = {name: options.pop(name) for name in ("priority", "requires") if name in options}
+        classification = await self.classifier.classify_task(str(self.report), content_type, **known)
         args = [str(self.report), content_type, {"sleep": sleep}]
-        self.sent.append(await self.manager.submit_task(found, args, {}, **given))
+        self.sent.append(await self.manager.submit_task(classification, args, {}, **options))
         return self.sent[-1]
 
     def ran_on(self, task_id: str) -> str:
@@ -51,7 +51,7 @@ class System:
     def failed_over(self) -> list[dict[str, Any]]:
         return [fields for event, fields in self.events if event is Event.FAILED_OVER]
 
-    def check_nothing_is_lost(self, may_run_twice: set[str] = frozenset()) -> None:
+    def check_no_task_is_lost(self, may_run_twice: set[str] = frozenset()) -> None:
         self.fleet.until_ran(self.sent, 60)
         until(lambda: not self.fleet.account(self.sent).stuck, 30, lambda: f"stuck: {self.fleet.where()}")
         account = self.fleet.account(self.sent)
@@ -89,7 +89,7 @@ def test_each_task_runs_on_a_suitable_worker_and_is_counted(run_system):
         songs = [await system.submit("audio") for _ in range(6)]
         pages = [await system.submit("document") for _ in range(6)]
         batch = [await system.submit("document", priority="BATCH") for _ in range(3)]
-        await asyncio.to_thread(system.check_nothing_is_lost)
+        await asyncio.to_thread(system.check_no_task_is_lost)
         assert {system.ran_on(task) for task in films + songs} <= {"worker-gpu-1", "worker-hybrid-1"}
         assert {system.ran_on(task) for task in pages + batch} <= {"worker-cpu-1", "worker-hybrid-1"}
 
@@ -116,7 +116,7 @@ def test_an_urgent_task_overtakes_the_backlog(run_system):
         await asyncio.to_thread(until, lambda: len(system.fleet.counts("start")) >= 3, 20, "nothing runs")
         first = await system.submit("document", priority=QueuePriority.URGENT.name)
         submitted_at = time.time()
-        await asyncio.to_thread(system.check_nothing_is_lost)
+        await asyncio.to_thread(system.check_no_task_is_lost)
         starts = system.fleet.events("start")
         order = [start["task"] for start in starts]
         before = [start for start in starts[: order.index(first)] if start["at"] > submitted_at]
@@ -137,13 +137,13 @@ def test_tasks_of_a_killed_worker_run_elsewhere_and_only_running_ones_run_twice(
         started = {event["task"] for event in fleet.events("start") if event["worker"].startswith("worker-gpu-1")}
         # A task may have noted its end, and its worker died before it acknowledged the message.
         interrupted = started - set(fleet.counts()) | started & held
-        await asyncio.to_thread(system.check_nothing_is_lost, interrupted)
+        await asyncio.to_thread(system.check_no_task_is_lost, interrupted)
         assert {task for task, starts in fleet.counts("start").items() if starts > 1} <= interrupted
         if interrupted:
             assert system.failed_over()[0]["workers"] == ["worker-gpu-1"]
         gone = (WorkerStatus.OFFLINE, WorkerStatus.SUSPECT)
         while (await system.registry.get_worker("worker-gpu-1")).status not in gone:
-            await asyncio.sleep(0.1)  # with nothing interrupted, nothing above waits for its absence
+            await asyncio.sleep(0.1)  # if no task was interrupted, nothing above waits for this
 
     run_system({"worker-gpu-1": "gpu", "worker-gpu-2": "gpu"}, killed)
 
@@ -160,7 +160,7 @@ def test_no_task_is_lost_while_workers_join_and_leave(run_system):
         await asyncio.sleep(0)
         assert not set(films) & set(fleet.counts("start"))
         fleet.start_worker("worker-gpu-1", "gpu", wait=False)
-        await asyncio.to_thread(system.check_nothing_is_lost)
+        await asyncio.to_thread(system.check_no_task_is_lost)
         assert {system.ran_on(task) for task in films} == {"worker-gpu-1"}
         used = {event["worker"].partition("@")[0] for event in fleet.events("end")}
         assert {"worker-cpu-1", "worker-cpu-2"} <= used
@@ -189,7 +189,7 @@ def test_a_new_manager_continues_the_work_of_a_stopped_one(make_fleet: Callable[
             stats = await system.manager.get_queue_stats()
             assert stats[QueueType.CPU_STANDARD].pending_tasks == 5
             fleet.start_worker("worker-cpu-1", wait=False)
-            await asyncio.to_thread(system.check_nothing_is_lost)
+            await asyncio.to_thread(system.check_no_task_is_lost)
         system.client.close()
 
     sent = asyncio.run(first())

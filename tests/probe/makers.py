@@ -32,7 +32,7 @@ def png(path: Path, width: int = 40, height: int = 30) -> Path:
 
 
 def mp4(path: Path, seconds: int = 90, width: int = 1280, height: int = 720) -> Path:
-    """A container with one video track: the boxes with duration and resolution, and almost no data."""
+    """Make a container with one video track: the boxes with duration and resolution, and almost no data."""
     scale = 1000
     unity = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
     mvhd = _full(
@@ -103,7 +103,7 @@ def odt(path: Path, pages: int = 5) -> Path:
 
 
 def sparse(path: Path, size: int = 10 * 2**30) -> Path:
-    """A file of the given size that takes no space on the disk."""
+    """Make a file of the given size that takes no space on the disk."""
     with path.open("ab") as file:
         file.truncate(size)
     return path

@@ -33,11 +33,11 @@ def test_files_and_urls_are_yielded_unchanged() -> None:
     assert expanded(*paths, recursive=False) == list(paths)
 
 
-def test_a_directory_without_recursive_is_refused_with_the_flag_to_give() -> None:
+def test_a_directory_without_recursive_is_refused_and_the_message_names_the_flag() -> None:
     make("media/a.mp3")
     (error,) = expand(["media"], recursive=False)
     assert isinstance(error, SourceError)
-    assert str(error) == "media: a directory; give --recursive to take the files in it"
+    assert str(error) == "media: is a directory; use --recursive to include its files"
     assert error.source == "media"
 
 
@@ -100,6 +100,6 @@ def test_an_unreadable_directory_is_reported_and_the_rest_is_yielded(tmp_path: P
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "m/a.mp3",
-        "m/closed: the directory cannot be read (Permission denied); correct its permissions",
+        "m/closed: cannot read the directory (Permission denied); correct its permissions",
         "m/d.mp3",
     ]

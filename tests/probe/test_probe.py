@@ -17,9 +17,9 @@ OFFICE = "application/vnd.openxmlformats-officedocument"
 
 
 def facts_of_content(facts: Facts) -> dict[str, Any]:
-    """The facts that come from the content, without those that are unknown."""
-    found = facts.model_dump(exclude={"source", "is_url", "size_bytes", "declared_type"}, exclude_none=True)
-    return {name: value for name, value in found.items() if value != ()}
+    """Return the known facts that come from the content."""
+    values = facts.model_dump(exclude={"source", "is_url", "size_bytes", "declared_type"}, exclude_none=True)
+    return {name: value for name, value in values.items() if value != ()}
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_unreadable_content_is_reported(content: bytes, problem: str, tmp_path: 
     assert problem in problems(path)
 
 
-def test_an_archive_that_is_no_document_cannot_be_processed(tmp_path: Path) -> None:
+def test_an_archive_that_is_not_a_document_cannot_be_processed(tmp_path: Path) -> None:
     path = makers._zip(tmp_path / "a.zip", {"readme.txt": "Hello"})
     assert problems(path) == "a zip archive, which cannot be processed; unpack it first"
     assert probe(str(path)).content_type is None
@@ -155,14 +155,14 @@ def test_a_file_read_up_to_the_limit_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing.mp3", ": no such file; correct the path, and write a URL with its https://"),
-        ("file/below", ": no such file, a part of its path is not a directory; correct the path"),
-        ("directory", ": a directory; give --recursive to take the files in it"),
-        ("pipe", ": a named pipe, which has no content to classify; copy it to a file first"),
-        ("socket", ": a socket, which has no content to classify; copy it to a file first"),
+        ("missing.mp3", ": no such file; correct the path, or start a URL with https://"),
+        ("file/below", ": no such file: part of its path is not a directory; correct the path"),
+        ("directory", ": is a directory; use --recursive to include its files"),
+        ("pipe", ": is a named pipe, which has no content to classify; copy its data to a regular file"),
+        ("socket", ": is a socket, which has no content to classify; copy its data to a regular file"),
         (
             "dangling",
-            ": a symbolic link to nowhere, which does not exist; repair it or leave it out",
+            ": is a symbolic link to nowhere, which does not exist; repair the link or leave it out",
         ),
         (
             "circle",
@@ -172,7 +172,7 @@ def test_a_file_read_up_to_the_limit_is_reported(tmp_path: Path) -> None:
         ("zero\0byte", ": cannot be opened (embedded null byte); correct the path or its permissions"),
     ],
 )
-def test_a_path_that_is_no_file_is_refused_with_a_remedy(
+def test_a_path_that_is_not_a_file_is_refused_with_a_remedy(
     name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -191,13 +191,13 @@ def test_a_path_that_is_no_file_is_refused_with_a_remedy(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", "an empty name: give a path or a URL"),
+        ("", "empty source: pass a path or a URL"),
         (
             "\ud800",
             "\\ud800: cannot be opened ('utf-8' codec can't encode character '\\ud800' in position 0:"
             " surrogates not allowed); correct the path or its permissions",
         ),
-        ("/dev/zero", "/dev/zero: a device, which has no content to classify; copy it to a file first"),
+        ("/dev/zero", "/dev/zero: is a device, which has no content to classify; copy its data to a regular file"),
     ],
 )
 def test_an_unusable_source_is_refused(source: str, message: str) -> None:

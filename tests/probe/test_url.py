@@ -1,4 +1,4 @@
-"""Facts from the address of a URL."""
+"""Facts from a URL alone."""
 
 import pytest
 
@@ -38,18 +38,18 @@ YOUTUBE, WEB = ContentType.YOUTUBE, ContentType.WEB
         ("https://example.org/paper.pdf", ContentType.DOCUMENT),
     ],
 )
-def test_the_type_of_a_url_is_read_from_its_address(url: str, kind: ContentType) -> None:
+def test_the_type_of_a_url_follows_from_its_host_and_path(url: str, kind: ContentType) -> None:
     facts = probe(url)
     assert (facts.source, facts.is_url, facts.content_type, facts.declared_type) == (url, True, None, kind)
 
 
-def test_the_declared_type_of_a_url_wins() -> None:
+def test_the_declared_type_of_a_url_takes_precedence() -> None:
     assert probe("https://example.org/stream", declared=ContentType.AUDIO).declared_type is ContentType.AUDIO
 
 
 def test_a_playlist_has_an_unknown_number_of_videos() -> None:
     facts = probe("https://www.youtube.com/playlist?list=PL1")
-    assert facts.problems == ("a YouTube playlist: its number of videos is unknown",)
+    assert facts.problems == ("a YouTube playlist: the number of videos is unknown",)
 
 
 @pytest.mark.parametrize(
@@ -57,24 +57,24 @@ def test_a_playlist_has_an_unknown_number_of_videos() -> None:
     [
         (
             "ftp://user:secret@example.org/a.mp3",
-            "ftp://***@example.org/a.mp3: 'ftp' addresses are not supported; give an http or https one, or a path",
+            "ftp://***@example.org/a.mp3: ftp:// URLs are not supported; use http or https, or a path",
         ),
-        ("file:///data/a.mp3", "file:///data/a.mp3: a file is given by its path; leave out 'file://'"),
-        ("https://", "https://: not a URL, the host is missing; write it like https://example.org/page"),
-        ("https:///path", "https:///path: not a URL, the host is missing; write it like https://example.org/page"),
+        ("file:///data/a.mp3", "file:///data/a.mp3: file:// URLs are not supported; use the path of the file"),
+        ("https://", "https://: invalid URL: the host is missing; use a form like https://example.org/page"),
+        ("https:///path", "https:///path: invalid URL: the host is missing; use a form like https://example.org/page"),
         (
             "https://example.org/a b",
-            "https://example.org/a b: not a URL, it contains a space; write it percent-encoded",
+            "https://example.org/a b: invalid URL: it contains a space; percent-encode it",
         ),
         (
             "https://example.org/a\nb",
-            "https://example.org/a\\nb: not a URL, it contains \\n; write it percent-encoded",
+            "https://example.org/a\\nb: invalid URL: it contains \\n; percent-encode it",
         ),
         (
             "https://example.org:99999/",
-            "https://example.org:99999/: not a URL (Port out of range 0-65535); correct it",
+            "https://example.org:99999/: invalid URL (Port out of range 0-65535); correct it",
         ),
-        ("https://[::1/", "https://[::1/: not a URL (Invalid IPv6 URL); correct it"),
+        ("https://[::1/", "https://[::1/: invalid URL (Invalid IPv6 URL); correct it"),
     ],
 )
 def test_an_unsupported_or_invalid_url_is_refused(source: str, message: str) -> None:

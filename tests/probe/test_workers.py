@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("media")  # generate the media once
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """250 files of five kinds and 50 broken links."""
+    """Make 250 files of five kinds and 50 broken links."""
     top = tmp_path_factory.mktemp("media")
     for n in range(50):
         makers.wav(top / f"{n:03}.wav", seconds=n / 10)
@@ -52,14 +52,14 @@ def test_results_do_not_depend_on_the_number_of_workers(media: Path, workers: in
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_errors_are_results_with_their_source(media: Path, workers: int) -> None:
-    given = SourceError("from before", source="x")
-    sources = [given, str(media / "000.wav"), "ftp://example.org/", str(media)] * 30
+    earlier_error = SourceError("from before", source="x")
+    sources = [earlier_error, str(media / "000.wav"), "ftp://example.org/", str(media)] * 30
     results = list(probe_many(sources, workers=workers))
     assert [type(result) for result in results] == [SourceError, Facts, SourceError, SourceError] * 30
     errors = [result for result in results if isinstance(result, SourceError)]
     assert [error.source for error in errors] == ["x", "ftp://example.org/", str(media)] * 30
     assert {str(error).partition(": ")[2] for error in errors[2::3]} == {
-        "a directory; give --recursive to take the files in it"
+        "is a directory; use --recursive to include its files"
     }
 
 
@@ -95,7 +95,7 @@ def test_no_sources_give_no_results() -> None:
     assert list(probe_many([])) == []
 
 
-def test_it_works_in_a_program_read_from_stdin(media: Path) -> None:
+def test_probing_works_in_a_program_read_from_stdin(media: Path) -> None:
     code = f"""
 from morag_queue.probe import expand, probe_many
 print(sum(1 for _ in probe_many(expand([{str(media)!r}], True), workers=2)))
@@ -136,14 +136,14 @@ class _DeadlyFiles:
 
 
 @pytest.mark.parametrize(
-    ("number", "what"),
+    ("number", "failure"),
     [
         (signal.SIGSEGV, "crashed (signal 11)"),
         (signal.SIGALRM, "ran for more than 8 s"),
     ],
 )
 def test_a_file_that_kills_its_worker_does_not_affect_other_files(
-    number: signal.Signals, what: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, failure: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _DeadlyFiles(monkeypatch, number)
     sources = [str(media / f"{n % 50:03}.png") for n in range(200)]
@@ -158,4 +158,4 @@ def test_a_file_that_kills_its_worker_does_not_affect_other_files(
     for place in dead:
         result = results[place]
         assert isinstance(result, Facts)
-        assert result.problems == (f"its content was not read: the parser {what}",)
+        assert result.problems == (f"its content was not read, because the parser {failure}",)

@@ -19,7 +19,7 @@ FILM = "https://example.org/film.mp4"
 
 @pytest.fixture
 def app(valkey: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
-    """An app with the router, on an empty broker."""
+    """Return an app with the router, on an empty broker."""
     monkeypatch.setenv("REDIS_URL", valkey)
     producer._producer.cache_clear()
     with Celery("producer", broker=valkey, set_as_current=False) as app:
@@ -30,7 +30,7 @@ def app(valkey: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
 
 
 def waiting(stage: SimulatedFleet) -> dict[str, dict[str, Any]]:
-    """The only message of each Redis list."""
+    """Return the only message of each Redis list."""
     return {
         key.decode().partition("\x06\x16")[0]: json.loads(stage.client.lindex(key, 0))
         for key in stage.client.scan_iter(_type="list")

@@ -133,7 +133,10 @@ def test_an_empty_variable_counts_as_unset(cwd):
             'ledger.retention_seconds = "long" (from morag-queue.toml, line 4): it should be a valid integer',
         ),
         ("a =\nb = 1", "morag-queue.toml is not valid TOML: Invalid value (at line 1, column 4)"),
-        ("broker.priority_steps = [3, 0]", "it should be ascending levels from 0 to 9, for example [0, 3, 6, 9]"),
+        (
+            "broker.priority_steps = [3, 0]",
+            "it should be a list of ascending levels from 0 to 9, for example [0, 3, 6, 9]",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_line_and_a_remedy(cwd, toml, message):
@@ -155,7 +158,7 @@ def test_a_wrong_variable_is_refused_with_its_value_and_the_allowed_values(cwd):
 
 def test_a_file_that_is_not_text_is_refused(cwd):
     (cwd / "morag-queue.toml").write_bytes(b"namespace = '\xff'")
-    assert refused(None, cwd) == "morag-queue.toml is not UTF-8 text (byte 13)"
+    assert refused(None, cwd) == "morag-queue.toml is not UTF-8 text (byte 13); save it as UTF-8"
 
 
 def test_a_config_file_that_is_missing_or_a_directory_is_refused(cwd):

@@ -23,6 +23,6 @@ def test_passwords_are_masked_and_the_rest_is_kept(text, masked):
     assert mask_url(text) == masked
 
 
-@given(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=8).filter(lambda word: not {";"} & set(word)))
-def test_an_unescaped_password_is_masked(word):
-    assert word not in mask_url(f"redis://user:{word}@host:6379/0").removeprefix("redis://user:")
+@given(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=8).filter(lambda text: ";" not in text))
+def test_an_unescaped_password_is_masked(password):
+    assert password not in mask_url(f"redis://user:{password}@host:6379/0").removeprefix("redis://user:")

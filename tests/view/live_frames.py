@@ -1,4 +1,4 @@
-"""Made-up frames of the live screen, shaped like those of real fleets."""
+"""Invented frames of the live screen that resemble those of real fleets."""
 
 from math import sin
 

@@ -97,7 +97,7 @@ def test_50_by_15_keeps_the_most_important_columns():
 @pytest.mark.parametrize("height", [1, 3, 7, 12, 30, 100])
 @pytest.mark.parametrize("workers", [8, 50])
 def test_render_fills_every_size_exactly(width, height, workers):
-    for state in (LiveState(), LiveState(help=True), LiveState(trouble="gone" * 99), LiveState(offset=500)):
+    for state in (LiveState(), LiveState(help=True), LiveState(error="gone" * 99), LiveState(offset=500)):
         drawn(fleet(workers), width, height, state)
 
 
@@ -110,8 +110,8 @@ def test_an_empty_fleet_shows_a_hint_and_no_alerts():
 
 
 def test_an_unreachable_broker_is_shown_with_the_age_of_the_frame():
-    lines = drawn(fleet(), 80, 24, LiveState(trouble="cannot reach the broker x", age_s=75))
-    assert lines[0] == " ✖ cannot reach the broker x; showing data from 1m 15s ago"
+    lines = drawn(fleet(), 80, 24, LiveState(error="cannot reach the broker x", age_s=75))
+    assert lines[0] == " ✖ cannot reach the broker x; showing data that is 1m 15s old"
     assert lines[2].startswith("gpu_priority")
 
 
@@ -136,12 +136,12 @@ def test_worker_10_is_sorted_after_worker_9():
 
 
 @pytest.mark.parametrize(
-    ("word", "found"), [("GPU-5", 1), ("offline", 1), ("node-3", 1), ("scan-0113", 2), ("nope", 0)]
+    ("needle", "matches"), [("GPU-5", 1), ("offline", 1), ("node-3", 1), ("scan-0113", 2), ("nope", 0)]
 )
-def test_the_filter_matches_ids_hosts_states_and_tasks(word, found):
-    lines = drawn(fleet(), 80, 24, LiveState(filter=word))
-    assert sum(line.startswith("worker-") for line in lines) == found
-    assert f"filter: {word}" in lines[-1]
+def test_the_filter_matches_ids_hosts_states_and_tasks(needle, matches):
+    lines = drawn(fleet(), 80, 24, LiveState(filter=needle))
+    assert sum(line.startswith("worker-") for line in lines) == matches
+    assert f"filter: {needle}" in lines[-1]
 
 
 def test_scrolling_stops_at_the_last_worker():
@@ -153,7 +153,7 @@ def test_scrolling_stops_at_the_last_worker():
 def test_more_alerts_than_fit_are_counted():
     frame = fleet()
     lines = drawn(replace(frame, alerts=frame.alerts * 10), 80, 24)
-    assert "… and 17 more alerts: morag-queue doctor" in lines
+    assert "… and 17 more alerts; `morag-queue doctor` lists them all" in lines
 
 
 def test_hostile_text_is_escaped():
@@ -173,14 +173,14 @@ def test_hostile_text_is_escaped():
 
 
 @pytest.mark.parametrize(
-    ("values", "width", "shown"),
+    ("values", "width", "expected"),
     [
         ((0, 1, 7, 3), 4, " ▂█▄"), ((1, 1, 1, 5), 2, "▄█"), ((5, 1, 1), 2, "█▄"), ((), 5, ""), ((0, 0), 2, ""),
         ((1, 2), 0, ""),
     ],
 )  # fmt: skip
-def test_a_sparkline_scales_to_its_highest_bar(values, width, shown):
-    assert spark(values, width) == shown
+def test_a_sparkline_scales_to_its_highest_bar(values, width, expected):
+    assert spark(values, width) == expected
 
 
 def test_the_clock_is_the_servers_in_utc():

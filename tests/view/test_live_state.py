@@ -1,4 +1,4 @@
-"""What each key changes."""
+"""The keys of the live screen and their effects."""
 
 import pytest
 
@@ -35,11 +35,11 @@ def pressed(*typed, **state):
         (["x", "enter"], {}),
     ],
 )
-def test_keys(typed, expected):
+def test_each_key_changes_the_state(typed, expected):
     assert pressed(*typed) == LiveState(**expected)
 
 
-def test_sorting_and_filtering_begin_at_the_top_again():
+def test_sorting_and_filtering_scroll_to_the_top():
     assert pressed("s", offset=7).offset == 0
     assert pressed("/", "a", offset=7).offset == 0
 
@@ -60,5 +60,5 @@ def test_the_help_names_every_kind_of_key():
         ("ü日", ["ü", "日"]),
     ],
 )
-def test_what_a_terminal_sends_becomes_keys(typed, names):
+def test_terminal_input_is_split_into_keys(typed, names):
     assert list(parse_keys(typed)) == names

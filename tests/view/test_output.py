@@ -11,13 +11,15 @@ def test_times_are_iso_in_utc_enums_are_values_and_unknown_times_are_null():
         task_id="1", task="t", queue=QueueType.CPU_BATCH, lane="cpu_batch", level=8, priority=QueuePriority.BATCH,
         enqueued_at=1_700_000_000.25,
     )  # fmt: skip
-    shown = json.loads(dumps({"entry": entry, "cordon": Cordon(state=WorkerStatus.DRAINED, deadline=60.0, until=60.0)}))
-    assert shown["entry"]["enqueued_at"] == "2023-11-14T22:13:20.250Z"
-    assert shown["entry"]["priority"] == "BATCH"
-    assert shown["entry"]["queue"] == "cpu_batch"
-    assert shown["cordon"]["state"] == "drained"
-    assert shown["cordon"]["at"] is None
-    assert shown["cordon"]["deadline"] == shown["cordon"]["until"] == "1970-01-01T00:01:00.000Z"
+    document = json.loads(
+        dumps({"entry": entry, "cordon": Cordon(state=WorkerStatus.DRAINED, deadline=60.0, until=60.0)})
+    )
+    assert document["entry"]["enqueued_at"] == "2023-11-14T22:13:20.250Z"
+    assert document["entry"]["priority"] == "BATCH"
+    assert document["entry"]["queue"] == "cpu_batch"
+    assert document["cordon"]["state"] == "drained"
+    assert document["cordon"]["at"] is None
+    assert document["cordon"]["deadline"] == document["cordon"]["until"] == "1970-01-01T00:01:00.000Z"
 
 
 def test_task_arguments_are_unchanged_even_if_they_look_like_times():

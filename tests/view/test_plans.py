@@ -1,4 +1,4 @@
-"""Summaries of plans and of what was applied."""
+"""Summaries of plans and of their results."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from morag_queue.core.plan import Declined, MoveLane, Rejected, Resend
 from morag_queue.core.recovery.liveness import Liveness
 from morag_queue.operations.failover import FailoverResult, WorkerVerdict
 from morag_queue.operations.rebalance import RebalanceResult
-from morag_queue.view.plans import failover_view, rebalanced_view, step_lines
+from morag_queue.view.plans import failover_view, rebalance_view, step_lines
 from tests.view.test_tables import drawn
 
 
@@ -25,15 +25,15 @@ def rebalanced(**fields):
         ),
     ],
 )
-def test_rebalance_sums_up_what_was_applied(fields, summary):
-    assert drawn(rebalanced_view(rebalanced(**fields), explain=False, quiet=False), 100) == summary
+def test_rebalance_summarizes_the_result(fields, summary):
+    assert drawn(rebalance_view(rebalanced(**fields), explain=False, quiet=False), 100) == summary
 
 
 def test_rebalance_with_explain_lists_declined_moves():
     declined = (Declined(subject="cpu_batch", reason="the queue is paused"),)
-    text = drawn(rebalanced_view(rebalanced(declined=declined), explain=True, quiet=False), 100)
-    assert text == "0 tasks moved\nNot done:\n  cpu_batch: the queue is paused"
-    assert "No move was declined." in drawn(rebalanced_view(rebalanced(), explain=True, quiet=False), 100)
+    text = drawn(rebalance_view(rebalanced(declined=declined), explain=True, quiet=False), 100)
+    assert text == "0 tasks moved\nDeclined:\n  cpu_batch: the queue is paused"
+    assert "No move was declined." in drawn(rebalance_view(rebalanced(), explain=True, quiet=False), 100)
 
 
 def test_failover_shows_evidence_planned_steps_and_counts():

@@ -26,7 +26,7 @@ from morag_queue.core.routing.feasibility import Feasibility, Score
 from morag_queue.core.routing.types import Placement
 from morag_queue.operations.submit import SubmittedTask
 from morag_queue.view.stats import stats_view
-from morag_queue.view.submit import classified_view, submitted_view
+from morag_queue.view.submit import classify_view, submit_view
 
 HOSTILE = "\x1b[2J[bold red]x[bold] \u202etxt.md"
 
@@ -108,7 +108,7 @@ def test_stats_reports_missing_workers_and_counts_foreign_messages():
     fleet = FLEET.model_copy(update={"workers": (), "foreign_messages": 2})
     text = drawn(stats_view(fleet), 80)
     assert "No workers are registered." in text
-    assert "2 foreign messages left in place: not written by Celery." in text
+    assert "2 foreign messages not written by Celery; left in place." in text
 
 
 DECISION = LoadBalancingDecision(
@@ -118,7 +118,7 @@ DECISION = LoadBalancingDecision(
 
 
 def test_classify_shows_needs_reasons_decision_and_scores():
-    found = Classification(
+    classification = Classification(
         source=HOSTILE, content_type=ContentType.AUDIO, requires=Requires.GPU_PREFERRED, priority=QueuePriority.NORMAL,
         complexity=TaskComplexity.MEDIUM, requirements=(ResourceRequirement.GPU_PREFERRED,), estimated_minutes=1.5,
         memory_gb=0.5, disk_gb=0.1, confidence=0.9, reasons=("audio: by its content",),
@@ -127,15 +127,15 @@ def test_classify_shows_needs_reasons_decision_and_scores():
         Score(worker="worker-gpu-1", verdict=Feasibility.FIT, score=0.83, expected_minutes=0.3),
         Score(worker="worker-cpu-1", verdict=Feasibility.NOT_SERVED, score=0.0, expected_minutes=None),
     )
-    routed = Placement(DECISION, QueueType.GPU_FALLBACK, "gpu_fallback", 4, scores)
-    assert drawn(classified_view([(found, routed)]), 80) == (
+    placement = Placement(DECISION, QueueType.GPU_FALLBACK, "gpu_fallback", 4, scores)
+    assert drawn(classify_view([(classification, placement)]), 80) == (
         "\\x1b[2J[bold red]x[bold] \\u202etxt.md\n"
         "  type      audio, medium complexity\n"
         "  needs     gpu_preferred; 0.5 GB memory, 0.1 GB disk\n"
-        "  takes     1m 30s (confidence 90%)\n"
+        "  estimate  1m 30s (confidence 90%)\n"
         "  priority  NORMAL\n"
         "  because   audio: by its content\n"
-        "  goes to   gpu_fallback, level 4\n"
+        "  lane      gpu_fallback, level 4\n"
         "  assign    worker-gpu-1 is expected to take it (confidence 80%)\n"
         "\n"
         "  WORKER        VERDICT     SCORE  EXPECTED\n"
@@ -153,9 +153,9 @@ def task(number):
 
 def test_submit_shows_tasks_up_to_the_limit_and_a_summary_below():
     tasks = [task(n) for n in range(5)]
-    assert drawn(submitted_view(tasks, "5 submitted", {}, 1), 80) == (
-        "SOURCE                                 TYPE   PRIORITY  LANE           TAKES\n"
-        "\\x1b[2J[bold red]x[bold] \\u202etxt.md  audio  NORMAL    gpu_fallback  1m 30s\n"
+    assert drawn(submit_view(tasks, "5 submitted", {}, 1), 80) == (
+        "SOURCE                                 TYPE   PRIORITY  LANE          ESTIMATE\n"
+        "\\x1b[2J[bold red]x[bold] \\u202etxt.md  audio  NORMAL    gpu_fallback    1m 30s\n"
         "… and 4 more; --json lists them all\n"
         "\n"
         "5 submitted"
@@ -164,15 +164,15 @@ def test_submit_shows_tasks_up_to_the_limit_and_a_summary_below():
 
 def test_a_long_path_is_cut_at_its_beginning():
     long = task(1).model_copy(update={"source": "/data/" + "very-long/" * 9 + "日本語/report-27.pdf"})
-    line = drawn(submitted_view([long], "1 submitted", {}, None), 80).splitlines()[1]
+    line = drawn(submit_view([long], "1 submitted", {}, None), 80).splitlines()[1]
     assert line.startswith("…")
     assert "日本語/report-27.pdf  audio" in line
     assert cell_len(line) <= 80
 
 
 def test_submit_with_wait_has_a_column_of_final_states():
-    text = drawn(submitted_view([task(1)], "1 submitted, 1 completed", {"id-1": "completed"}, None), 120)
+    text = drawn(submit_view([task(1)], "1 submitted, 1 completed", {"id-1": "completed"}, None), 120)
     assert "STATE" in text
     assert "completed" in text.splitlines()[1]
-    assert "STATE" not in drawn(submitted_view([task(1)], "1 submitted", {}, None), 120)
-    assert drawn(submitted_view([], "0 submitted", {}, None), 80) == "0 submitted"
+    assert "STATE" not in drawn(submit_view([task(1)], "1 submitted", {}, None), 120)
+    assert drawn(submit_view([], "0 submitted", {}, None), 80) == "0 submitted"

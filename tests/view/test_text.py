@@ -11,7 +11,7 @@ from morag_queue.view.text import counted, format_duration, format_minutes, pars
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("Bericht über Köln 日本.pdf", "Bericht über Köln 日本.pdf"),
         ("[bold red]x[/]", "[bold red]x[/]"),
@@ -23,8 +23,8 @@ from morag_queue.view.text import counted, format_duration, format_minutes, pars
         (b"x", "b'x'"),
     ],
 )
-def test_characters_that_do_not_print_are_shown_as_escapes(text, shown):
-    assert safe(text) == shown
+def test_characters_that_do_not_print_are_shown_as_escapes(text, expected):
+    assert safe(text) == expected
 
 
 @given(st.text(st.characters(), max_size=300), st.integers(1, 80))
@@ -65,7 +65,7 @@ def test_parse_duration_names_the_option_and_gives_examples(text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("seconds", "expected"),
     [
         (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (0, "0s"), (0.0004, "0ms"), (0.85, "850ms"),
         (0.9999, "1s"),
@@ -73,8 +73,8 @@ def test_parse_duration_names_the_option_and_gives_examples(text):
         (86399.9, "1d"), (183_600, "2d 3h"), (-90, "-1m 30s"),
     ],
 )  # fmt: skip
-def test_format_duration_uses_at_most_two_units(seconds, shown):
-    assert format_duration(seconds) == shown
+def test_format_duration_uses_at_most_two_units(seconds, expected):
+    assert format_duration(seconds) == expected
 
 
 def test_minutes_are_formatted_as_durations():
@@ -88,14 +88,14 @@ def test_every_duration_fits_in_nine_characters(seconds):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         (0, "0"), (0.42, "0.4"), (7, "7"), (9.99, "10"), (999, "999"), (999.6, "1.0k"), (1234, "1.2k"), (9949, "9.9k"),
         (9951, "10k"), (12_400, "12k"), (999_600, "1.0M"), (3_400_000, "3.4M"), (2e9, "2.0G"),
     ],
 )  # fmt: skip
-def test_short_numbers_take_at_most_four_characters(value, shown):
-    assert short(value) == shown
+def test_short_numbers_take_at_most_four_characters(value, expected):
+    assert short(value) == expected
 
 
 def test_counted_uses_the_plural_except_for_one():
