@@ -14,7 +14,6 @@ from morag_queue.core.model import (
     Capability,
     DecisionAction,
     QueuePriority,
-    QueueStats,
     QueueType,
     Requires,
     TaskComplexity,
@@ -22,6 +21,7 @@ from morag_queue.core.model import (
     WorkerStatus,
 )
 from morag_queue.core.policy import Binding, Policy
+from morag_queue.core.stats import QueueStats
 from morag_queue.errors import NotFound, Refused, SourceError
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings

@@ -11,7 +11,7 @@ from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_lookup import TaskHit
-from morag_queue.core.edits import (
+from morag_queue.core.edits.steps import (
     CancelTask,
     EditPlan,
     EditStep,

@@ -6,8 +6,9 @@ from typing import Any
 
 from morag_queue.broker.contract import Broker, JournalEntry
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core import edits
-from morag_queue.core.edits import EditableTask, EditContext, EditStep, NoChange, RefusedEdit, RewriteTask, Rule
+from morag_queue.core.edits import rules
+from morag_queue.core.edits.rules import EditContext, Rule
+from morag_queue.core.edits.steps import EditableTask, EditStep, NoChange, RefusedEdit, RewriteTask
 from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.model import Frozen, TaskState, WorkerStatus
 from morag_queue.core.routing.types import Refusal
@@ -93,7 +94,7 @@ class Undo:
             case "cordon" | "uncordon" | "drain":
                 return self._worker(entry)
             case "task cancel":
-                return self._tasks(entry, _only("cancelled", _uncancelled(partial(edits.retry, reset=True))))
+                return self._tasks(entry, _only("cancelled", _uncancelled(partial(rules.retry, reset=True))))
             case "task retry" | "dead requeue":
                 return self._tasks(entry, _only("queued", _unqueued(self._reason)))
             case "task prio" | "task move" | "rebalance" | "watch" | "journal undo":
@@ -175,7 +176,7 @@ def _uncancelled(retry: Rule) -> Rule:
 
 
 def _unqueued(reason: str) -> Rule:
-    cancel = partial(edits.cancel, reason=reason or "its retry was undone", terminate=False)
+    cancel = partial(rules.cancel, reason=reason or "its retry was undone", terminate=False)
 
     def decide(context: EditContext, editable: EditableTask) -> EditStep:
         task = editable.task

@@ -9,9 +9,9 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Finding
 from morag_queue.core.doctor.service import check_service
 from morag_queue.core.histogram import Window, merge
-from morag_queue.core.model import FleetStats, HeldMessage, QueueType
+from morag_queue.core.model import HeldMessage, QueueType
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.stats import fleet_stats
+from morag_queue.core.stats import FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
 HISTORY = 60

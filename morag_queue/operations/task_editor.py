@@ -15,9 +15,9 @@ from pydantic import Field
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_lookup import TaskHit
-from morag_queue.core.edits import (
+from morag_queue.core.edits.rules import EditContext, Rule, plan_edits
+from morag_queue.core.edits.steps import (
     CancelTask,
-    EditContext,
     EditPlan,
     EditStep,
     NoChange,
@@ -26,8 +26,6 @@ from morag_queue.core.edits import (
     ReviveTask,
     RevokeTask,
     RewriteTask,
-    Rule,
-    plan_edits,
 )
 from morag_queue.core.model import Frozen, TaskState
 from morag_queue.core.plan import Applied, Rejected

@@ -19,7 +19,7 @@ from morag_queue.broker.counters import CorrectionStore
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.fleet_poll import ChangeKind, FleetChange
-from morag_queue.core.model import FleetStats
+from morag_queue.core.stats import FleetStats
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 from morag_queue.operations.leader import LEASE_S, Leader, lead
 from morag_queue.operations.stats import stats

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from morag_queue.core.fleet_poll import STALLED_AFTER_S, ChangeKind, FleetChange, PollHistory
-from morag_queue.core.model import FleetStats, WorkerStatus
+from morag_queue.core.model import WorkerStatus
 from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.stats import FleetStats
 from morag_queue.core.worker_status import SERVING
 
 from .events import Event, EventSink

@@ -136,7 +136,7 @@ def test_what_stock_workers_lost_between_two_commands_is_sent_again_and_what_the
 
 @pytest.mark.parametrize("command", ["drain", "failover"])
 def test_a_command_that_is_killed_leaves_each_message_in_one_place_and_the_next_one_finishes(stage, command):
-    """By a real SIGKILL; tests/verbs/test_killed_commands.py cuts the same commands at every step."""
+    """By a real SIGKILL; tests/operations/test_killed_commands.py cuts the same commands at every step."""
     env = {"PATH": "/usr/bin:/bin", "REDIS_URL": stage.url, "HOME": "/nowhere"}
     sent = [f"t-{n:05d}" for n in range(12_000)]
     args = {"drain": ("drain", "cpu-1", "--force"), "failover": ("failover", "cpu-1")}[command]

@@ -1,6 +1,6 @@
 """One turn of balancing: the whole policy, as a pure function of a snapshot and the balancer's state.
 
-    1 evacuation         empties the lanes of dead and draining workers, always     evacuate.py
+    1 evacuation         empties the lanes of dead and draining workers, always     here
     2 starvation guard   promotes what waited too long, within a share of slots     promote.py
     3 promotion by age   weighted order only; a level only gets better              promote.py
     4 drain guard        starts the longest tasks first when a batch ends           promote.py
@@ -20,16 +20,17 @@ from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.plan import Declined, Plan, Step, plan_of
 from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.recovery.empty_lanes import empty_lanes
 from morag_queue.core.routing.score_table import Corrections
 from morag_queue.core.snapshot import Snapshot
 
 from .context import RuleContext, RuleResult
-from .evacuate import evacuate
 from .promote import promote_aged, promote_starving, start_longest_first
 from .spill import spill, unspill
 from .state import BalancerState, settling
 
 VERB = "rebalance"
+EVACUATE = "evacuation"
 
 Rule = Callable[[RuleContext, Collection[str], int], RuleResult]
 
@@ -77,6 +78,19 @@ def plan_rebalance(
 def window_seconds(policy: Policy) -> float:
     """How far back the rules look at arrivals, in seconds."""
     return policy.balancing.ending_ticks * policy.balancing.interval_seconds
+
+
+def evacuate(context: RuleContext) -> RuleResult:
+    """Empty the lanes of dead and draining workers; it spends nothing of the budget."""
+    parts: list[Step | Declined] = []
+    for view, reason in context.capacity.leaving:
+        parts += empty_lanes(
+            context.snapshot, view.worker, context.readers, f"{EVACUATE}: {reason}", only=context.only, rule=EVACUATE
+        )
+    return RuleResult(
+        steps=tuple(part for part in parts if not isinstance(part, Declined)),
+        declined=tuple(part for part in parts if isinstance(part, Declined)),
+    )
 
 
 def _optional(context: RuleContext, taken: Collection[str], budget: int) -> RuleResult:

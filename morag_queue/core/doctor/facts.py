@@ -1,4 +1,4 @@
-"""Input of the doctor, gathered by `broker.inspection`. Facts that could not be read are None or empty."""
+"""Facts about a fleet for the doctor, read by `broker.inspection`. What could not be read is None or empty."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,7 +102,7 @@ class AgentConnection:
 
 
 @dataclass(frozen=True)
-class Facts:
+class FleetFacts:
     """All input of the checks.
 
     steps          priority steps that this command publishes to

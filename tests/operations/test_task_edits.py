@@ -6,9 +6,8 @@ from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.core.model import QueuePriority
 from morag_queue.core.task import TaskFilter
 from morag_queue.errors import BrokerError
-from morag_queue.operations.complete import complete
 from morag_queue.operations.task_editor import TaskEditor
-from morag_queue.operations.task_edits import cancel, prioritise, retry
+from morag_queue.operations.task_edits import cancel, complete, prioritise, retry
 from morag_queue.operations.worker_tasks import running_tasks
 
 
