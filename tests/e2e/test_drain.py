@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_a_drain_that_goes_on(fleet: Fleet):
     )
     until(lambda: fleet.redis.hexists(fleet.keys.cordons, "worker-1"), 20, "the drain did not begin")
     assert command.stderr is not None
-    assert "takes nothing any more" in command.stderr.readline()
+    assert "takes no new tasks" in command.stderr.readline()
     command.send_signal(signal.SIGINT)
     _, told = command.communicate(timeout=20)
     assert command.returncode == 130

@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.operations.drain import Drain, DrainOptions, DrainProgress
+from morag_queue.operations.drain import Drain
+from morag_queue.operations.drain_options import DrainOptions, DrainProgress
 from morag_queue.operations.failover import Failover
 from morag_queue.operations.sweep import Sweep
 from tests.support.stage import Stage
