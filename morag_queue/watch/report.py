@@ -68,7 +68,7 @@ def _report_plan(emit: EventSink, report: TurnReport) -> None:
 
 def _report_failover(emit: EventSink, report: TurnReport) -> None:
     result = report.failed_over
-    dead = [worker for worker in result.workers if worker.done == "failed over"] if result is not None else []
+    dead = [worker for worker in result.workers if worker.is_failed_over] if result is not None else []
     if result is not None and dead:
         emit(
             Event.FAILED_OVER, workers=[worker.worker for worker in dead],

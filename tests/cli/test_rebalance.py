@@ -136,7 +136,10 @@ def test_apply_rejects_single_moves_that_no_longer_fit(stage, fleet):
     applied = fleet("rebalance", "--apply", "p.json", "--json", status=3).json
     assert applied["moved_tasks"] == 1
     assert applied["rejected"] == [
-        {"task_id": "a", "reason": "it is no longer in cpu_standard at level 4: taken, ended or moved meanwhile"}
+        {
+            "task_id": "a",
+            "reason": "it is no longer in cpu_standard at level 4: it was taken, moved or cancelled meanwhile",
+        }
     ]
 
 
@@ -202,7 +205,7 @@ def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(stage, fleet, tmp_path):
     assert rejected == [
         {
             "task_id": "film",
-            "reason": "it needs a GPU, and workers without one read cpu_standard: it stays in gpu_priority",
+            "reason": "it needs a GPU, and workers without a GPU read cpu_standard: it stays in gpu_priority",
         }
     ]
     assert stage.ids("gpu_priority", 4) == ["film"]
@@ -219,7 +222,7 @@ def test_apply_refuses_moving_a_gpu_lane_to_a_cpu_lane_or_to_an_unknown_worker(s
     assert stage.ids("gpu_priority", 4) == ["film"]
     (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane | {"target": "cpu_batch.ghost"}]}))
     err = fleet("rebalance", "--apply", "p.json", status=5).err
-    assert "moves to cpu_batch.ghost, and there is no worker ghost: nothing was changed" in err
+    assert "moves work to cpu_batch.ghost, but ghost is not registered: nothing was changed" in err
 
 
 @pytest.mark.parametrize(

@@ -56,11 +56,11 @@ def drain(broker: RedisBroker) -> None:
 
 
 def failover(broker: RedisBroker) -> None:
-    Failover(broker, who="ann", pause=lambda _: None).named(["cpu-1"])
+    Failover(broker, who="ann", pause=lambda _: None).run_named(["cpu-1"])
 
 
 def failover_dead(broker: RedisBroker) -> None:
-    Failover(broker, who="ann", pause=lambda _: None).dead(Sweep(broker))
+    Failover(broker, who="ann", pause=lambda _: None).run_dead(Sweep(broker))
 
 
 def scene(stage: Stage) -> None:

@@ -38,7 +38,7 @@ OPTIONAL: tuple[Rule, ...] = (promote_starving, promote_aged, start_longest_firs
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedTurn:
+class TurnPlan:
     """The plan, and the state to keep until the next turn; `state.after_applying` completes it once applied."""
 
     plan: Plan
@@ -56,7 +56,7 @@ def plan_rebalance(
     corrections: Corrections | None = None,
     max_moves: int | None = None,
     only: QueueType | None = None,
-) -> PlannedTurn:
+) -> TurnPlan:
     """Plan one turn. `windows` hold the counts of the last `window_seconds`, by queue.
 
     `max_moves` replaces the budget of this tick, `only` limits the turn to the lanes of one queue.
@@ -72,7 +72,7 @@ def plan_rebalance(
     parts = (*forced.steps, *chosen.steps, *forced.declined, *chosen.declined)
     plan = plan_of(VERB, snapshot, parts, plan_id=plan_id)
     acted = {"acted_at": context.now} if plan.steps else {}
-    return PlannedTurn(plan, context.state.model_copy(update={**chosen.changes, **acted}))
+    return TurnPlan(plan, context.state.model_copy(update={**chosen.changes, **acted}))
 
 
 def window_seconds(policy: Policy) -> float:
