@@ -1,4 +1,4 @@
-"""Apply the edits that `core.edits` planned. Each is re-checked: a task that has changed since its lookup is skipped."""
+"""Apply the edits that `core.edits` planned. Each is re-checked; a task that has changed since is skipped."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

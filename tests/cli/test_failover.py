@@ -118,7 +118,7 @@ def test_failover_refuses_a_live_worker_and_shows_the_evidence(stage, join, flee
     stage.claim("cpu-1")
     refused = fleet("failover", "cpu-1", status=5).err
     assert "cpu-1 is alive" in refused
-    assert "1 connections named mq.cpu-1" in refused
+    assert "1 connection named mq.cpu-1" in refused
     assert "--force" in refused
     assert len(stage.broker.observe()[0].held) == 1
 

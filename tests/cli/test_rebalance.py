@@ -106,7 +106,7 @@ def test_rebalance_exits_with_7_and_names_the_leader(stage, fleet):
     starve(stage, "a")
     stage.broker.leases.take("other", "bob@host", "watch", 60)
     refused = fleet("rebalance", status=7)
-    assert "bob@host leads the fleet by `watch` for 0 s (term 1): nothing was changed" in refused.err
+    assert "bob@host leads the fleet with `watch` (term 1, for 0 s): nothing was changed" in refused.err
     assert stage.ids(CPU, 4) == ["a"]
     assert fleet("rebalance", "--dry-run", "--json").json["decisions"][0]["task_id"] == "a"
 
@@ -155,14 +155,14 @@ def test_apply_refuses_a_plan_of_which_no_move_fits(stage, fleet):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fleet": "mq@elsewhere:1/0"}, "is a plan for the fleet mq@elsewhere:1/0, and this is"),
-        ({"version": 99}, "is a plan of version 99, and this is version 1: nothing was changed"),
+        ({"fleet": "mq@elsewhere:1/0"}, "is a plan for the fleet mq@elsewhere:1/0, this is"),
+        ({"version": 99}, "is a plan of version 99, this is version 1: nothing was changed"),
         ({"verb": "drain"}, "is a plan of `drain`: apply it with `morag-queue drain --apply"),
         (
             {"steps": [{"kind": "resend", "task_id": "a", "reason": ""}]},
             "has a step resend, which rebalance never plans",
         ),
-        ({"steps": 7}, "is no plan: steps:"),
+        ({"steps": 7}, "is not a plan: steps:"),
     ],
     ids=["fleet", "version", "verb", "kind of step", "form"],
 )
@@ -190,7 +190,7 @@ def test_apply_refuses_a_plan_with_a_foreign_lane(stage, fleet, tmp_path):
     fleet("rebalance", "--plan", "p.json")
     file = tmp_path / "p.json"
     file.write_text(file.read_text().replace('"target": "cpu_standard"', '"target": "mq:workers"'))
-    assert "names mq:workers, which is no lane of this fleet" in fleet("rebalance", "--apply", "p.json", status=5).err
+    assert "names mq:workers, which is not a lane" in fleet("rebalance", "--apply", "p.json", status=5).err
 
 
 def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(stage, fleet, tmp_path):
@@ -246,7 +246,7 @@ def test_contradictory_plan_options_are_wrong_usage(fleet, args, message):
 def test_a_missing_invalid_or_unwritable_plan_file_is_reported(fleet, tmp_path):
     assert "cannot read the plan" in fleet("rebalance", "--apply", "none.json", status=1).err
     (tmp_path / "p.json").write_text("{")
-    assert "p.json is no plan" in fleet("rebalance", "--apply", "p.json", status=5).err
+    assert "p.json is not a plan" in fleet("rebalance", "--apply", "p.json", status=5).err
     assert "cannot write the plan" in fleet("rebalance", "--plan", "no/such/dir/p.json", status=1).err
 
 

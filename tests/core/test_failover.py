@@ -108,7 +108,7 @@ def test_gpu_work_never_falls_back_to_a_cpu_queue():
     made = plan(before, "gpu-1")
     assert [step.target for step in made.steps] == ["gpu_priority"]
     assert [(one.subject, one.reason) for one in made.declined] == [
-        ("gpu_priority", "no worker serves it any more: its work waits")
+        ("gpu_priority", "no worker in service reads it: its tasks wait")
     ]
 
 
