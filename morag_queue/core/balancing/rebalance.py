@@ -1,15 +1,15 @@
 """One turn of balancing: the whole policy, as a pure function of a snapshot and the balancer's state.
 
-    1 evacuation         empties the lanes of dead and draining workers, always     here
-    2 starvation guard   promotes what waited too long, within a share of slots     promote.py
-    3 promotion by age   weighted order only; a level only gets better              promote.py
-    4 drain guard        starts the longest tasks first when a batch ends           promote.py
-    5 spill              work that prefers a GPU goes to idle CPUs                  spill.py
-    6 return             spilled work goes back to the GPUs                         spill.py
+    1 evacuation         empties the lanes of dead and draining workers, always                evacuate
+    2 starvation guard   promotes entries that waited too long, within a share of the slots    promote.py
+    3 promotion by age   weighted order only: improves the level of entries that have waited   promote.py
+    4 drain guard        starts the longest tasks first when a batch ends                      promote.py
+    5 spill              moves work that prefers a GPU to idle CPUs                            spill.py
+    6 return             moves spilled work back to the GPUs                                   spill.py
 
-Rules 2 to 6 are optional moves: they share a budget per tick, skip what was moved or rejected recently, and pause for
-some seconds after a turn that moved something, so that the fleet can pull first. A turn that follows at once finds
-nothing to do, and two turns cannot undo each other.
+Rules 2 to 6 plan optional moves: they share a budget per tick, skip tasks that were moved or rejected recently, and
+pause for some seconds after a turn that moved something, until workers have claimed tasks. So a turn that follows
+immediately plans nothing, and two turns cannot undo each other's moves.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -39,7 +39,7 @@ OPTIONAL: tuple[Rule, ...] = (promote_starving, promote_aged, start_longest_firs
 
 @dataclass(frozen=True, slots=True)
 class TurnPlan:
-    """The plan, and the state to keep until the next turn; `state.after_applying` completes it once applied."""
+    """The plan, and the state to keep until the next turn; `after_applying` completes the state."""
 
     plan: Plan
     state: BalancerState
@@ -57,31 +57,32 @@ def plan_rebalance(
     max_moves: int | None = None,
     only: QueueType | None = None,
 ) -> TurnPlan:
-    """Plan one turn. `windows` hold the counts of the last `window_seconds`, by queue.
+    """Plan one turn. `windows` has the counts of the last `window_seconds`, by queue.
 
     `max_moves` replaces the budget of this tick, `only` limits the turn to the lanes of one queue.
     """
     context = RuleContext(snapshot, state, policy, queues, windows or {}, corrections, only)
-    forced = evacuate(context)
+    mandatory = evacuate(context)
     pause = settling(context.state, context.now, policy.balancing)
     if pause:
-        why = f"nothing more is moved while the last moves settle, for {pause:.1f} s"
-        chosen = RuleResult(declined=(Declined(subject="this turn", reason=why),))
+        reason = f"no optional moves for {pause:.1f} s, until the last moves have settled"
+        optional = RuleResult(declined=(Declined(subject="this turn", reason=reason),))
     else:
-        chosen = _optional(context, forced.task_ids, _budget(context) if max_moves is None else max_moves)
-    parts = (*forced.steps, *chosen.steps, *forced.declined, *chosen.declined)
+        budget = _remaining_budget(context) if max_moves is None else max_moves
+        optional = _optional_moves(context, mandatory.task_ids, budget)
+    parts = (*mandatory.steps, *optional.steps, *mandatory.declined, *optional.declined)
     plan = plan_of(VERB, snapshot, parts, plan_id=plan_id)
     acted = {"acted_at": context.now} if plan.steps else {}
-    return TurnPlan(plan, context.state.model_copy(update={**chosen.changes, **acted}))
+    return TurnPlan(plan, context.state.model_copy(update={**optional.changes, **acted}))
 
 
 def window_seconds(policy: Policy) -> float:
-    """How far back the rules look at arrivals, in seconds."""
+    """Return the time in seconds for which the rules count arrivals."""
     return policy.balancing.ending_ticks * policy.balancing.interval_seconds
 
 
 def evacuate(context: RuleContext) -> RuleResult:
-    """Empty the lanes of dead and draining workers; it spends nothing of the budget."""
+    """Empty the lanes of dead and draining workers. This mandatory rule uses none of the budget."""
     parts: list[Step | Declined] = []
     for view, reason in context.capacity.leaving:
         parts += empty_lanes(
@@ -93,9 +94,12 @@ def evacuate(context: RuleContext) -> RuleResult:
     )
 
 
-def _optional(context: RuleContext, taken: Collection[str], budget: int) -> RuleResult:
-    """Rules 2 to 6 in their order, at most `budget` moves in all; no task is moved by two rules."""
-    chosen, changes = set(taken), dict[str, Any]()
+def _optional_moves(context: RuleContext, moved: Collection[str], budget: int) -> RuleResult:
+    """Apply rules 2 to 6 in their order, for up to `budget` moves in total.
+
+    `moved` are tasks that the plan moves already; no task is moved by two rules.
+    """
+    chosen, changes = set(moved), dict[str, Any]()
     steps: list[Step] = []
     declined: list[Declined] = []
     for rule in OPTIONAL:
@@ -110,8 +114,8 @@ def _optional(context: RuleContext, taken: Collection[str], budget: int) -> Rule
     return RuleResult(tuple(steps), tuple(declined), changes)
 
 
-def _budget(context: RuleContext) -> int:
-    """The moves that remain of this tick's budget."""
+def _remaining_budget(context: RuleContext) -> int:
+    """Return the moves that remain of this tick's budget."""
     balancing = context.policy.balancing
     per_tick = max(balancing.moves_min, int(len(context.snapshot.workers) * balancing.moves_per_worker))
     return per_tick - context.state.tick_moves

@@ -54,7 +54,7 @@ def _empty_level(
                 to_level=readers.polled[readers.gpu_queue][level], reason=f"{reason}; it needs a GPU", rule=rule,
                 keeps_gpu=False,
             )  # fmt: skip
-    if count := view.lengths[level] - len(gpu_tasks):
+    if (count := view.lengths[level] - len(gpu_tasks)) > 0:
         yield MoveLane(
             source=view.lane, target=lane(target), level=level, count=count, reason=reason, rule=rule, keeps_gpu=unsafe,
         )  # fmt: skip
