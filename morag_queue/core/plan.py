@@ -102,7 +102,7 @@ class Plan(Frozen):
 
 
 def plan_of(verb: str, snapshot: Snapshot, parts: Iterable[Step | Declined], *, plan_id: str) -> Plan:
-    """The plan of one operation on this snapshot, from its steps and declined options in their order."""
+    """Return the plan of an operation on this snapshot, from its steps and declined options in their order."""
     found = list(parts)
     return Plan(
         plan_id=plan_id, verb=verb, fleet=snapshot.fleet, taken_at=snapshot.taken_at,
@@ -136,7 +136,7 @@ class Applied(Frozen):
     revoked: int = Field(0, description="running tasks that Celery was asked to terminate; nothing confirms it")
     queued: int = Field(0, description="ended or quarantined tasks that were queued again")
     unchanged: int = Field(0, description="tasks that already were as requested")
-    foreign: int = Field(0, description="messages not of the expected form, left where they are")
+    foreign: int = Field(0, description="messages that are not Celery's; they stay in their lane")
     rejected: tuple[Rejected, ...] = ()
 
     def __add__(self, other: "Applied") -> "Applied":

@@ -1,4 +1,4 @@
-"""The status of a worker in one word, and its drain state."""
+"""The status of a worker with its reason, and its drain state."""
 
 import pytest
 from hypothesis import given

@@ -89,7 +89,8 @@ def start_longest_first(context: RuleContext, chosen: Collection[str], limit: in
                 declined.append(Declined(subject=task.where, reason=reason))
             elif len(steps) < limit:
                 done[pool] += 1
-                reason = f"it takes {task.seconds / 60:.0f} min, all waiting work {rest / 60:.0f} min of the {pool.value} pool"
+                all_work = f"all waiting work {rest / 60:.0f} min of the {pool.value} pool"
+                reason = f"it takes {task.seconds / 60:.0f} min, {all_work}"
                 steps.append(_promoted(context, task, pool, ENDING, reason))
     return RuleResult(tuple(steps), tuple(declined), {"tick_long": done})
 

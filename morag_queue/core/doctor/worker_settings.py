@@ -103,9 +103,7 @@ def check_visibility(facts: FleetFacts) -> Iterator[Finding]:
 
 def _too_short(worker: AgentlessWorker, timeout: float, kind: str, longest: float, *, watched: bool) -> Finding:
     consequence = (
-        "only morag-queue watch prevents a second run"
-        if watched
-        else "it is redelivered while it runs, again and again"
+        "only morag-queue watch prevents a second run" if watched else "it is redelivered repeatedly while it runs"
     )
     return (warning if watched else error)(
         Code.VISIBILITY_TIMEOUT, worker.worker,
