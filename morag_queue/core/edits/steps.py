@@ -19,7 +19,7 @@ class RestartSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EditableTask:
-    """A task, and what an edit depends on besides. `is_revoked`: it was cancelled while a worker held it."""
+    """A task with all that an edit depends on. `is_revoked`: it was cancelled while a worker held it."""
 
     task: Task
     is_revoked: bool = False
@@ -38,14 +38,14 @@ class _TaskStep:
 
 @dataclass(frozen=True, slots=True)
 class CancelTask(_TaskStep):
-    """Take a waiting message out of its lane for good."""
+    """Remove a waiting message from its lane."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RewriteTask(_TaskStep):
-    """Put a waiting message behind those at another lane or level. `fields` change in its header and its record."""
+    """Move a waiting message behind those of another lane or level. `fields` change in its header and its record."""
 
     lane: str
     level: int
