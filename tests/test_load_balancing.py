@@ -21,18 +21,18 @@ class Balanced:
 
     def __init__(self, url: str, policy: Policy | None = None) -> None:
         self.stage = SimulatedFleet(url, **({"policy": policy} if policy else {}))
-        self.memory = BalancerState()
+        self.state = BalancerState()
 
     def turn(self, **evidence: Any) -> TurnReport:
-        done = step(self.stage.broker, self.memory, PollEvidence(**evidence), term="", who="test", pause=lambda _: None)
-        self.memory = done.state
+        done = step(self.stage.broker, self.state, PollEvidence(**evidence), term="", who="test", pause=lambda _: None)
+        self.state = done.state
         return done.report
 
     def waiting(self) -> dict[str, int]:
         return {view.lane: view.length for view in self.stage.broker.observe()[0].lanes if view.length}
 
     def pull(self, *workers: str, rounds: int = 1) -> Counter[str]:
-        """Each takes and ends one task a round; how many each got."""
+        """Let each worker take and end one task per round. Return how many tasks each got."""
         got: Counter[str] = Counter()
         for _ in range(rounds):
             for name in workers:
@@ -51,7 +51,7 @@ def balanced(valkey):
 
 @pytest.fixture
 def at_once(valkey):
-    """Without the pauses that let a real fleet pull."""
+    """Balancing without the pauses in which the workers of a real fleet claim tasks."""
     made = Balanced(valkey, AT_ONCE)
     yield made
     made.stage.client.close()

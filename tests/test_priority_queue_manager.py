@@ -13,10 +13,10 @@ from morag_queue import IntelligentTaskClassifier, PriorityQueueManager, WorkerR
 from morag_queue.core.model import (
     DecisionAction,
     QueuePriority,
-    QueueStats,
     QueueType,
 )
 from morag_queue.core.policy import Binding, Policy
+from morag_queue.core.stats import QueueStats
 from morag_queue.errors import Refused, SourceError
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings

@@ -1,17 +1,33 @@
-"""Single turns of the loop on a real broker. `tests.support.simulated_fleet` simulates the workers."""
+"""Turns of the loop on a real broker: failover, circuit breakers, balancing, dry runs. The workers are simulated."""
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.errors import LeaseLost
-from morag_queue.watch.turn import PollEvidence, step
+from morag_queue.operations.rebalance import DEPTH
+from morag_queue.operations.sweep import Sweep
+from morag_queue.watch.turn import PollEvidence, TurnResult, step, sweep_step
 from tests.support.simulated_fleet import SimulatedFleet, connected
 
 
-def turn(stage: SimulatedFleet, evidence: PollEvidence = PollEvidence(), term: str = "", **more: Any) -> Any:  # noqa: B008
+def turn(stage: SimulatedFleet, evidence: PollEvidence | None = None, term: str = "", **more: Any) -> TurnResult:
+    evidence = evidence or PollEvidence()
     return step(stage.broker, BalancerState(), evidence, term=term, who="ann", pause=lambda _: None, **more)
+
+
+def silence(stage: SimulatedFleet, name: str) -> None:
+    """Make the last heartbeat of a worker an old one."""
+    stage.client.hset(stage.keys.beats, name, '{"at": 1000.0}')
+
+
+def succeed(stage: SimulatedFleet, task_id: str) -> None:
+    """Store the result of a task that succeeded and was not acknowledged."""
+    done = datetime.fromtimestamp(stage.broker.now() + 1.0, UTC).isoformat()
+    stage.client.set(f"celery-task-meta-{task_id}", json.dumps({"status": "SUCCESS", "date_done": done}))
 
 
 def test_a_turn_on_a_balanced_fleet_changes_nothing(stage):
@@ -57,7 +73,7 @@ def test_a_silent_but_connected_worker_is_fenced_before_its_tasks_are_requeued(v
     stage.join("worker-cpu-1", client_name="mq.worker-cpu-1")
     stage.submit("a")
     stage.claim("worker-cpu-1")
-    stage.client.hset(stage.keys.beats, "worker-cpu-1", '{"at": 1000.0}')
+    silence(stage, "worker-cpu-1")
     with connected(valkey, "mq.worker-cpu-1"):
         done = turn(stage, PollEvidence(silent=frozenset({"worker-cpu-1"})))
     assert done.report.taken_back == 1
@@ -101,17 +117,17 @@ def test_the_circuit_breaker_keeps_an_existing_cordon(stage):
     assert stage.broker.observe()[0].worker_by_id["worker-cpu-1"].cordon.who == "ann"
 
 
-@pytest.mark.parametrize("what", ["failover", "drain", "breaker", "nothing"])
-def test_a_superseded_leader_changes_nothing(stage, what):
+@pytest.mark.parametrize("due", ["failover", "drain", "breaker", "nothing"])
+def test_a_superseded_leader_changes_nothing(stage, due):
     stage.join("worker-cpu-1", client_name="mq.worker-cpu-1")
     stage.submit("held", "waits")
     stage.submit("pinned", worker="worker-cpu-1")
     stage.claim("worker-cpu-1")
-    if what == "drain":
+    if due == "drain":
         stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
     evidence = PollEvidence(
-        absent=frozenset({"worker-cpu-1"} if what == "failover" else ()),
-        flapping={"worker-cpu-1": 9} if what == "breaker" else {},
+        absent=frozenset({"worker-cpu-1"} if due == "failover" else ()),
+        flapping={"worker-cpu-1": 9} if due == "breaker" else {},
     )
     old = stage.broker.leases.take("old", "ann", "watch", 30)
     assert stage.broker.leases.give_up(old)
@@ -120,3 +136,81 @@ def test_a_superseded_leader_changes_nothing(stage, what):
     with pytest.raises(LeaseLost):
         turn(stage, evidence, term=str(old.term))
     assert {key: stage.client.dump(key) for key in stage.client.scan_iter()} == before
+
+
+def test_finished_tasks_of_dead_and_of_silent_workers_are_counted_together(valkey, stage):
+    for name in ("dead-1", "silent-1"):
+        stage.join(name, client_name=f"mq.{name}")
+    stage.submit("a", "b")
+    assert [stage.claim("dead-1"), stage.claim("silent-1")] == ["a", "b"]
+    succeed(stage, "a")
+    succeed(stage, "b")
+    silence(stage, "silent-1")
+    with connected(valkey, "mq.silent-1"):
+        evidence = PollEvidence(absent=frozenset({"dead-1"}), silent=frozenset({"silent-1"}))
+        report = turn(stage, evidence).report
+    assert report.failed_over.finished_tasks == 2
+
+
+def test_a_dry_run_shows_the_steps_for_dead_and_for_silent_workers(valkey, stage):
+    for name in ("dead-1", "silent-1"):
+        stage.join(name, client_name=f"mq.{name}")
+    stage.submit("a", "b")
+    stage.claim("dead-1")
+    stage.claim("silent-1")
+    silence(stage, "silent-1")
+    with connected(valkey, "mq.silent-1"):
+        evidence = PollEvidence(absent=frozenset({"dead-1"}), silent=frozenset({"silent-1"}))
+        report = turn(stage, evidence, dry_run=True).report
+    assert {planned.task_id for planned in report.failed_over.steps} == {"a", "b"}
+
+
+def test_a_silent_worker_is_failed_over_although_another_one_is_unknown(valkey, stage):
+    stage.join("silent-1", client_name="mq.silent-1")
+    stage.submit("a")
+    stage.claim("silent-1")
+    silence(stage, "silent-1")
+    with connected(valkey, "mq.silent-1"):
+        report = turn(stage, PollEvidence(silent=frozenset({"silent-1", "gone-1"}))).report
+    assert report.taken_back == 1
+
+
+def test_a_turn_with_every_kind_of_work_reads_the_fleet_at_most_twice(valkey, stage, monkeypatch):
+    for name in ("dead-1", "silent-1", "draining-1", "idle-1"):
+        stage.join(name, client_name=f"mq.{name}", slots=1)
+    stage.join("gpu-1", "gpu", slots=1)
+    stage.submit("a", "b")
+    assert [stage.claim("dead-1"), stage.claim("silent-1")] == ["a", "b"]
+    stage.submit("pinned-1", worker="dead-1")
+    stage.submit("pinned-2", worker="draining-1")
+    stage.client.hset(stage.keys.cordons, "draining-1", '{"state": "draining"}')
+    youtube = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
+    fields = {"content_type": "youtube", "requires": "gpu_preferred", "estimated_duration": 10.0}
+    stage.submit(*(f"long-{n}" for n in range(20)), source=youtube, **fields)
+    silence(stage, "silent-1")
+    real, calls = stage.broker.observe, []
+    monkeypatch.setattr(stage.broker, "observe", lambda *args: calls.append(args) or real(*args))
+    with connected(valkey, "mq.silent-1"):
+        evidence = PollEvidence(absent=frozenset({"dead-1"}), silent=frozenset({"silent-1"}))
+        report = turn(stage, evidence).report
+    assert len(calls) <= 2
+    assert report.taken_back == 2
+    assert report.rules["evacuation"] == 1
+    assert report.moved >= 2, "the lanes of the dead and of the draining worker"
+    assert stage.ids("cpu_standard.dead-1", 4) == stage.ids("cpu_standard.draining-1", 4) == []
+
+    calls.clear()
+    stage.client.hset(stage.keys.incarnations, "idle-1", "fenced")
+    sweep_step(stage.broker, Sweep(stage.broker), term="", who="ann")
+    assert len(calls) == 1
+
+
+def test_balancing_after_a_failover_reads_as_many_entries_as_without_a_failover(stage):
+    stage.join("dead-1", client_name="mq.dead-1")
+    stage.submit("a")
+    stage.claim("dead-1")
+    stage.submit(*(f"t{n}" for n in range(20)))
+    evidence = PollEvidence(absent=frozenset({"dead-1"}))
+    done = turn(stage, evidence)
+    assert done.report.taken_back == 1
+    assert len(done.snapshot.lane_by_name["cpu_standard"].heads[4]) == DEPTH

@@ -13,7 +13,7 @@ from redis import Redis
 from morag_queue.core.doctor.facts import (
     AgentConnection,
     AgentlessWorker,
-    Facts,
+    FleetFacts,
     Keyspace,
     MessageSample,
     RedisKey,
@@ -40,10 +40,10 @@ RUNS_SECONDS = 24 * 3600.0
 _T = TypeVar("_T")
 
 
-def inspect(broker: RedisBroker, version: str) -> Facts:
+def inspect(broker: RedisBroker, version: str) -> FleetFacts:
     """Read all facts. `version` is the version of this command.
 
-    A fact that cannot be read is missing, and its error is in `Facts.unread`. Raises BrokerUnreachable.
+    A fact that cannot be read is missing, and its error is in `FleetFacts.unread`. Raises BrokerUnreachable.
     """
     settings, client, keys = broker.settings, broker.client, broker.keys
     unread: dict[str, str] = {}
@@ -69,7 +69,7 @@ def inspect(broker: RedisBroker, version: str) -> Facts:
             "workers without the agent", lambda: agentless.describe(nodes, expected), ()
         )
         messages: list[MessageSample] = read("messages", lambda: list(samples(client, keys, snapshot)), [])
-        return Facts(
+        return FleetFacts(
             snapshot=snapshot,
             policy=settings.policy,
             sep=settings.broker.sep,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from morag_queue.core import lanes
-from morag_queue.core.edits import EditableTask, RestartSource
+from morag_queue.core.edits.steps import EditableTask, RestartSource
 from morag_queue.core.model import HeldMessage
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import ENDED, Task

@@ -18,7 +18,8 @@ from .parameters import WorkerArgument
 if TYPE_CHECKING:
     from morag_queue.operations.agentless import AgentlessDrain
     from morag_queue.operations.cordon import CordonResult
-    from morag_queue.operations.drain import Drain, DrainOptions, DrainProgress
+    from morag_queue.operations.drain import Drain
+    from morag_queue.operations.drain_options import DrainOptions, DrainProgress
 
 
 @verb(changes=True)
@@ -46,7 +47,7 @@ def drain(
     The worker stays drained across restarts until `uncordon`. Ctrl-C detaches: the drain continues, and the same
     command waits for it again. Exits with 6 if tasks are still running at the deadline; the worker then keeps draining.
     """
-    from morag_queue.operations.drain import DEADLINE_SECONDS, DrainOptions
+    from morag_queue.operations.drain_options import DEADLINE_SECONDS, DrainOptions
     from morag_queue.view.text import parse_duration
 
     if deadline is not None and no_deadline:
@@ -90,7 +91,7 @@ def _drain_agentless(ctx: CliContext, worker: str, options: "DrainOptions", prog
 
 
 def _preview(ctx: CliContext, drain: "Drain") -> ExitStatus:
-    from morag_queue.operations.drain import refusal
+    from morag_queue.operations.drain_options import refusal
 
     emit_result(ctx, drain.preview(), "drained")
     if blockers := drain.blockers():
@@ -131,7 +132,7 @@ def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStat
 @contextmanager
 def _progress(ctx: CliContext, worker: str) -> Iterator["DrainProgress"]:
     """Print each event with the elapsed time and, on a terminal, a progress bar of ended tasks."""
-    from morag_queue.operations.drain import DrainProgress
+    from morag_queue.operations.drain_options import DrainProgress
 
     started = monotonic()
     with ExitStack() as stack:

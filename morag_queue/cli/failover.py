@@ -46,7 +46,7 @@ def failover(
     dry_run = ctx.options.dry_run
     operation = Failover(ctx.broker, who=ctx.user, reason=ctx.options.reason, pause=sleep, dry_run=dry_run)
     sweep = Sweep(ctx.broker, dry_run=dry_run)
-    return _answer(ctx, operation.dead(sweep) if dead else operation.named(workers or (), force=force))
+    return _answer(ctx, operation.run_dead(sweep) if dead else operation.run_named(workers or (), force=force))
 
 
 def _answer(ctx: CliContext, result: "FailoverResult") -> ExitStatus:
@@ -59,7 +59,7 @@ def _answer(ctx: CliContext, result: "FailoverResult") -> ExitStatus:
         ctx.emit(result, human)
     for rejection in result.rejected:
         ctx.note(f"not recovered: task {rejection.task_id}: {rejection.reason}")
-    skipped = [worker for worker in result.workers if worker.done not in ("failed over", "left alone")]
+    skipped = [worker for worker in result.workers if worker.came_back]
     for worker in skipped:
         ctx.warn(f"not recovered: {worker.worker}: {worker.done}")
     return ExitStatus.PARTIAL if skipped else ExitStatus.OK

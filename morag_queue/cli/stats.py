@@ -13,7 +13,7 @@ from .options import verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.core.model import FleetStats
+    from morag_queue.core.stats import FleetStats
 
 _SVG_COLUMNS, _SVG_ROWS = 120, 24
 """Size of an SVG when stdout is not a terminal."""

@@ -27,7 +27,7 @@ from .parameters import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.core.edits import MoveTarget
+    from morag_queue.core.edits.rules import MoveTarget
     from morag_queue.core.snapshot import Snapshot
     from morag_queue.core.task import TaskFilter
     from morag_queue.operations.task_editor import EditReport, TaskEditor
@@ -202,7 +202,7 @@ def report_edits(ctx: CliContext, report: "EditReport") -> ExitStatus:
 
 
 def _target(snapshot: "Snapshot", queue: str | None, worker: str | None, lane: str | None) -> "MoveTarget":
-    from morag_queue.core.edits import MoveTarget
+    from morag_queue.core.edits.rules import MoveTarget
     from morag_queue.operations.names import resolve, resolve_queue
 
     if [queue, worker, lane].count(None) != 2:

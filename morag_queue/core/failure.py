@@ -7,8 +7,8 @@
     processing error     Celery's own retries                              if others succeed at the same queue
     resource exhaustion  Celery's own retries                              yes
 
-Only the tasks of dead workers are requeued. A task that raised an exception is left to Celery's retries: to run it
-again unasked could run twice what its author wanted once.
+Only the tasks of dead workers are requeued. A task that raised an exception is left to Celery's retries: if its
+author wants it to run once only, a requeue would run it twice.
 """
 
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Detect changes between polls of a fleet. Pure, so that tests can play a fleet by hand.
+"""Detect changes between polls of a fleet. Pure, so that tests can simulate a fleet.
 
 A poll is small and taken several times a second: acting runs, connections, heartbeats, cordons and queue lengths.
 Changes decide when to make a turn; the turn itself decides on a full snapshot.
@@ -168,7 +168,7 @@ def _since(history: PollHistory, now: FleetPoll) -> float:
 
 
 def _is_up(worker: str, now: FleetPoll, infos: Mapping[str, WorkerInfo]) -> bool:
-    """Whether the run of the last snapshot still acts for the worker and has not shut down."""
+    """Return whether the run of the last snapshot still acts for the worker and has not shut down."""
     beat = now.beats.get(worker)
     return now.acting.get(worker) == infos[worker].incarnation and not (beat is not None and beat.stopped)
 
@@ -237,7 +237,7 @@ def _stalled(after: PollHistory, now: FleetPoll) -> list[FleetChange]:
 
 
 def _is_idle_due(after: PollHistory, now: FleetPoll) -> bool:
-    """Whether to report that a worker is free while work waits: once per such period, and not too often."""
+    """Return whether to report that a worker is idle while work waits: once per period, and not too often."""
     since = after.free_since
     if since is None or now.at - since < IDLE_AFTER_S:
         return False

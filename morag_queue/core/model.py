@@ -250,50 +250,6 @@ class Cordon(Stored):
         return self.until is None or self.until > now
 
 
-class QueueStats(Frozen):
-    """Statistics of a queue. `backlog_time` is the queued work divided by the slots that serve it."""
-
-    queue_type: QueueType
-    total_tasks: int
-    pending_tasks: int
-    processing_tasks: int
-    completed_tasks: int
-    failed_tasks: int
-    average_wait_time: float
-    average_processing_time: float
-    p95_wait_time: float
-    worker_count: int
-    oldest_wait_time: float
-    backlog_time: float
-    pending_by_priority: dict[str, int] = {}
-    arrivals_per_minute: float = 0.0
-    completions_per_minute: float = 0.0
-    paused: bool = Field(False, description="hands out no task until `resume`")
-
-
-class WorkerStats(Frozen):
-    """Statistics of a worker. `active_tasks` run now; `assigned_tasks` are held or wait in its own lanes."""
-
-    worker: str
-    capability: Capability
-    status: WorkerStatus
-    active_tasks: int
-    assigned_tasks: int
-    max_concurrent_tasks: int
-    completed_tasks: int
-    failed_tasks: int
-    last_heartbeat_seconds: float | None
-    reason: str
-    host: str = ""
-    queues: tuple[str, ...] = ()
-    cpu_percent: float = 0.0
-    memory_percent: float = 0.0
-    gpu_percent: float | None = None
-    average_processing_time: float = 0.0
-    success_rate: float | None = Field(None, description="completed ÷ ended, 0..1; None before the first end")
-    failures_in_a_row: int = 0
-
-
 class Lease(Stored):
     """The leader's lease. `term` grows each time the lease is taken and is never reused."""
 
@@ -303,12 +259,3 @@ class Lease(Stored):
     verb: str
     since: float
     until: float
-
-
-class FleetStats(Frozen):
-    taken_at: float
-    window_seconds: float
-    queues: tuple[QueueStats, ...]
-    workers: tuple[WorkerStats, ...]
-    leader: Lease | None = None
-    foreign_messages: int = 0

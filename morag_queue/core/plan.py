@@ -80,7 +80,7 @@ class Declined(Frozen):
 
 
 class Plan(Frozen):
-    """What an operation will do. `taken_at` is the time of its snapshot, seconds since the epoch (server's clock)."""
+    """The steps of an operation. `taken_at` is the time of its snapshot, seconds since the epoch (server's clock)."""
 
     plan_id: str
     verb: str
@@ -92,7 +92,7 @@ class Plan(Frozen):
 
     @property
     def expected(self) -> "Applied":
-        """The count if every step succeeds, for dry runs."""
+        """The counts if every step succeeds, for dry runs."""
         return Applied(
             plan_id=self.plan_id,
             moved=sum(step.count if isinstance(step, MoveLane) else isinstance(step, MoveTask) for step in self.steps),
@@ -102,7 +102,7 @@ class Plan(Frozen):
 
 
 def plan_of(verb: str, snapshot: Snapshot, parts: Iterable[Step | Declined], *, plan_id: str) -> Plan:
-    """The plan of one operation on this snapshot, from its steps and declined options in their order."""
+    """Return the plan of an operation on this snapshot, from its steps and declined options in their order."""
     found = list(parts)
     return Plan(
         plan_id=plan_id, verb=verb, fleet=snapshot.fleet, taken_at=snapshot.taken_at,
@@ -119,7 +119,7 @@ class Rejected(Frozen):
 
 
 class Applied(Frozen):
-    """What was done. Every message of a plan is counted once: in a count, or in `rejected`.
+    """The result of an applied plan. Each message of the plan is in one count, or in `rejected`.
 
     The sum of two counts keeps the plan id of the first.
     """
@@ -136,7 +136,7 @@ class Applied(Frozen):
     revoked: int = Field(0, description="running tasks that Celery was asked to terminate; nothing confirms it")
     queued: int = Field(0, description="ended or quarantined tasks that were queued again")
     unchanged: int = Field(0, description="tasks that already were as requested")
-    foreign: int = Field(0, description="messages not of the expected form, left where they are")
+    foreign: int = Field(0, description="messages that are not Celery's; they stay in their lane")
     rejected: tuple[Rejected, ...] = ()
 
     def __add__(self, other: "Applied") -> "Applied":
@@ -145,7 +145,7 @@ class Applied(Frozen):
 
     @property
     def has_changed(self) -> bool:
-        """Whether anything on the broker is different now."""
+        """Return whether anything on the broker was changed."""
         return any(getattr(self, name) for name in _CHANGES)
 
 

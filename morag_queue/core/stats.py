@@ -6,16 +6,71 @@ the models.
 
 from collections.abc import Mapping
 
+from pydantic import Field
+
 from .histogram import Window, quantile
 from .lanes import queue_of
 from .levels import priority_of_level
-from .model import FleetStats, QueuePriority, QueueStats, QueueType, WorkerStats
+from .model import Capability, Frozen, Lease, QueuePriority, QueueType, WorkerStatus
 from .policy import Policy
 from .snapshot import Snapshot, Totals, WorkerView
 from .worker_status import SERVING, in_flight, status_in
 
 ASSUMED_RUN_S = 60.0
 """Run time of a task in the backlog if no task has ended and none has an estimate: that of a web page."""
+
+
+class QueueStats(Frozen):
+    """Statistics of a queue. `backlog_time` is the queued work divided by the slots that serve it."""
+
+    queue_type: QueueType
+    total_tasks: int
+    pending_tasks: int
+    processing_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    average_wait_time: float
+    average_processing_time: float
+    p95_wait_time: float
+    worker_count: int
+    oldest_wait_time: float
+    backlog_time: float
+    pending_by_priority: dict[str, int] = Field({})
+    arrivals_per_minute: float = 0.0
+    completions_per_minute: float = 0.0
+    paused: bool = Field(False, description="hands out no task until `resume`")
+
+
+class WorkerStats(Frozen):
+    """Statistics of a worker. `active_tasks` run now; `assigned_tasks` are held or wait in its own lanes."""
+
+    worker: str
+    capability: Capability
+    status: WorkerStatus
+    active_tasks: int
+    assigned_tasks: int
+    max_concurrent_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    last_heartbeat_seconds: float | None
+    reason: str
+    host: str = ""
+    queues: tuple[str, ...] = ()
+    cpu_percent: float = 0.0
+    memory_percent: float = 0.0
+    gpu_percent: float | None = None
+    average_processing_time: float = 0.0
+    success_rate: float | None = Field(None, description="completed ÷ ended, 0..1; None before the first end")
+    failures_in_a_row: int = 0
+
+
+class FleetStats(Frozen):
+    taken_at: float
+    window_seconds: float
+    queues: tuple[QueueStats, ...]
+    workers: tuple[WorkerStats, ...]
+    leader: Lease | None = None
+    foreign_messages: int = 0
 
 
 def queue_stats(

@@ -1,10 +1,10 @@
-"""The status of a worker in one word, with the reason.
+"""The status of a worker, with the reason.
 
-One word answers three questions: is it alive, is it in service, has it room. The first rule that applies decides:
+The status combines whether a worker is alive, in service, and has room. The first rule that applies decides:
 
-1. `drained`, whatever its heartbeat. A drained worker is expected to go away and to come back drained; the reason adds
-   that it is away.
-2. `offline` before `draining` and `cordoned`: work may be at stake, and the cordon does not change that.
+1. `drained`, whatever its heartbeat. A drained worker may be away, and comes back drained; the reason mentions its
+   absence.
+2. `offline` before `draining` and `cordoned`: its work may be lost, whether it is in service or not.
 3. `draining` and `cordoned` before `suspect`: the reason adds the missing heartbeat.
 4. `suspect`, then `busy`, then `online`.
 """
@@ -15,16 +15,16 @@ from .snapshot import Snapshot, WorkerView
 from .words import span
 
 SERVING = frozenset({WorkerStatus.ONLINE, WorkerStatus.BUSY})
-"""Workers of these claim from shared lanes. A suspect worker gets no new work until its next heartbeat."""
+"""Workers with this status claim from shared lanes. A suspect worker gets no new work until its next heartbeat."""
 
 
 def status(
     view: WorkerView, held_count: int, now: float, policy: Policy, *, waiting_count: int = 0
 ) -> tuple[WorkerStatus, str]:
-    """The status and the reason (empty for an online worker).
+    """Return the status and the reason, "" for an online worker.
 
-    `held_count` counts the messages that its present run holds, `waiting_count` those in its own lanes. `now` is
-    seconds since the epoch, by the clock that stamped the heartbeats.
+    `held_count` is the number of messages that its present run holds, `waiting_count` the number in its own lanes.
+    `now` is seconds since the epoch, by the clock that stamped the heartbeats.
     """
     beat = view.beat
     if view.cordon is None and not view.fenced:
@@ -36,15 +36,15 @@ def status(
 
 
 def status_in(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[WorkerStatus, str]:
-    """`status` with the counts and the time of the snapshot."""
+    """Return `status` with the counts and the time of the snapshot."""
     waiting = snapshot.waiting_count(view.worker) if view.cordon is not None else 0
     return status(view, snapshot.held_count(view), snapshot.taken_at, policy, waiting_count=waiting)
 
 
 def in_flight(view: WorkerView, held_count: int) -> int:
-    """How many messages a worker has claimed and not finished.
+    """Return the number of messages that a worker has claimed and not finished.
 
-    Without the atomic claim no message has an owner record; then the worker's own heartbeat counts.
+    Without the atomic claim, messages have no owner record: then the worker's own heartbeat counts them.
     """
     if view.info.claims or view.beat is None:
         return held_count
@@ -52,12 +52,11 @@ def in_flight(view: WorkerView, held_count: int) -> int:
 
 
 def drain_state(view: WorkerView, held_count: int, waiting_count: int) -> WorkerStatus | None:
-    """How far out of service a worker is: None, `cordoned`, `draining` or `drained`.
+    """Return `cordoned`, `draining` or `drained`; None for a worker in service.
 
-    A worker that claims becomes `drained` by itself once it holds nothing and nothing waits in its lanes, because the
-    claim honours the cordon. Without the claim, kombu may still deliver a message it was already waiting for, so the
-    drain checks again and writes `drained`. After that a forced pin waits in the worker's lane without making it
-    `draining` again; a held message does.
+    A worker with the atomic claim is `drained` as soon as it holds nothing and nothing waits in its lanes, because the
+    claim honours the cordon. Without the claim, kombu may still deliver a message, so the drain checks again and writes
+    `drained`. Afterwards a forced pin in the worker's lane does not make it `draining` again; a held message does.
     """
     if view.cordon is None:
         return None
@@ -94,7 +93,7 @@ def _out_of_service(
 
 
 def _silence(view: WorkerView, now: float) -> tuple[str, float | None]:
-    """Why it may be gone, and the age of its heartbeat in seconds; None when no other heartbeat will follow."""
+    """Return why it may be gone, and the age of its heartbeat in seconds, None if no other heartbeat will follow."""
     if view.fenced:
         return "failed over", None
     if view.beat is None:
@@ -102,7 +101,7 @@ def _silence(view: WorkerView, now: float) -> tuple[str, float | None]:
     age = max(now - view.beat.at, 0.0)
     if view.beat.stopped:
         return f"shut down {span(age)} ago", None
-    return f"no beat for {span(age)}", age
+    return f"no heartbeat for {span(age)}", age
 
 
 def _cordon_words(state: WorkerStatus | None, cordon: Cordon | None) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.estimate import estimate
-from morag_queue.core.model import Capability, FleetStats, QueuePriority, Requires
+from morag_queue.core.model import Capability, QueuePriority, Requires
+from morag_queue.core.stats import FleetStats
 from morag_queue.core.words import count_of
 from morag_queue.errors import SourceError
 from morag_queue.operations.stats import stats

@@ -1,4 +1,4 @@
-"""apply(plan) → Applied: carry out a plan step by step. A step that no longer fits is rejected alone."""
+"""Apply a plan: carry out its steps in order, and count the results. A step that no longer fits is rejected alone."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,11 +13,14 @@ from morag_queue.core.plan import Applied, MoveLane, MoveTask, Plan, Rejected, R
 
 
 def apply(broker: Broker, plan: Plan, *, term: str = "") -> Applied:
-    """Carry out the plan. `term` is that of the caller's lease; raises LeaseLost when the lease has another term."""
+    """Carry out the plan. `term` is that of the caller's lease; raises LeaseLost if the lease has another term.
+
+    Steps of one kind that follow one another are sent together.
+    """
     done = Applied(plan_id=plan.plan_id)
     with broker.translated():
-        for _, run in groupby(plan.steps, key=type):
-            steps: list[Any] = list(run)
+        for _, batch in groupby(plan.steps, key=type):
+            steps: list[Any] = list(batch)
             match steps[0]:
                 case MoveLane():
                     for step in steps:
@@ -25,7 +28,7 @@ def apply(broker: Broker, plan: Plan, *, term: str = "") -> Applied:
                 case MoveTask():
                     done += _move_tasks(broker, steps, term)
                 case TakeBack():
-                    done += _take_back(broker, steps, term)
+                    done += _requeue(broker, steps, term)
                 case Resend():
                     done += _resend(broker, steps, term)
                 case unknown:
@@ -37,7 +40,7 @@ def _move_lane(broker: Broker, step: MoveLane, term: str) -> Applied:
     counts = broker.moves.lane(
         step.source, step.target, step.level, step.count, term=term, keeps_gpu=step.keeps_gpu
     )  # fmt: skip
-    reason = f"{counts.need_gpu} in {step.source} need a GPU, and workers without one read {step.target}: they stay"
+    reason = f"{counts.need_gpu} in {step.source} need a GPU, and workers without a GPU read {step.target}: they stay"
     rejected = (Rejected(task_id="", reason=reason),) if counts.need_gpu else ()
     return Applied(plan_id="", moved=counts.moved, foreign=counts.left, rejected=rejected)
 
@@ -55,31 +58,32 @@ def _move_tasks(broker: Broker, steps: Sequence[MoveTask], term: str) -> Applied
 
 
 def _already_moved(broker: Broker, gone: Sequence[MoveTask]) -> Collection[str]:
-    """Tasks that the ledger has at their target: the plan was applied before, in whole or in part."""
+    """Return the tasks that wait at their target by the ledger: the plan was applied before, in whole or in part."""
     records = broker.records([step.task_id for step in gone]) if gone else {}
     wanted = {step.task_id: {"state": "queued", "lane": step.target, "level": step.to_level} for step in gone}
-    return {task for task, record in records.items() if wanted[task].items() <= record.items()}
+    return {task_id for task_id, record in records.items() if wanted[task_id].items() <= record.items()}
 
 
 def _why_not_moved(step: MoveTask, outcome: MoveOutcome) -> str:
     match outcome:
         case MoveOutcome.FOREIGN:
-            return f"its message in {step.source} is not of the expected form: it stays there"
+            return f"its message is not Celery's: it stays in {step.source}"
         case MoveOutcome.GPU:
-            return f"it needs a GPU, and workers without one read {step.target}: it stays in {step.source}"
+            return f"it needs a GPU, and workers without a GPU read {step.target}: it stays in {step.source}"
         case _:
-            return f"it is no longer in {step.source} at level {step.level}: taken, ended or moved meanwhile"
+            return f"it is no longer in {step.source} at level {step.level}: it was taken, moved or cancelled meanwhile"
 
 
+# Reasons by the outcomes of the requeue and resend scripts.
 _NOT_RECOVERED = {
-    "gone": "no worker holds it any more: it has ended, or was taken back meanwhile",
-    "early": "it was acknowledged before it ran, so its message is gone; the ledger calls it failed",
-    "foreign": "its message is not of Celery's form: left in `unacked`",
-    "changed": "it has ended meanwhile, or was sent again by another process",
+    "gone": "no worker holds it any more: it has ended, or was requeued meanwhile",
+    "early": "it was acknowledged before it ran, so its message is gone; it is recorded as failed",
+    "foreign": "its message is not Celery's: it stays in `unacked`",
+    "changed": "it has ended meanwhile, or was resent by another process",
 }
 
 
-def _take_back(broker: Broker, steps: Sequence[TakeBack], term: str) -> Applied:
+def _requeue(broker: Broker, steps: Sequence[TakeBack], term: str) -> Applied:
     requests = [
         RequeueRequest(
             step.tag, step.incarnation, step.task_id, step.target, step.level, step.reason, step.max_deaths,
@@ -113,7 +117,7 @@ def _not_recovered(task_ids: Iterable[str], outcomes: Iterable[str]) -> tuple[Re
 
 
 def _resend_requests(broker: Broker, steps: Sequence[Resend]) -> Iterator[ResendRequest]:
-    from morag_queue.broker.celery_message import MessageBuilder
+    from morag_queue.broker.celery_message import MessageBuilder  # imports Celery, which most plans do not need
 
     builder, by_id = MessageBuilder(), {step.task_id: step for step in steps}
     for task_id, seen in broker.lost.records(list(by_id)).items():
@@ -124,7 +128,7 @@ def _resend_requests(broker: Broker, steps: Sequence[Resend]) -> Iterator[Resend
 
 
 def _entry(task_id: str, record: Mapping[str, Any], target: QueueType | None) -> TaskQueueEntry:
-    """The entry as it was submitted, but in the shared lane: the worker of its own lane may be the one that died.
+    """Return the entry of a ledger record, in the shared lane: the worker of its own lane may be dead.
 
     `target` replaces its queue.
     """

@@ -1,4 +1,4 @@
-"""apply_edits(plan) -> Applied: carry out the steps of `core.edits`. Each is re-checked against what was read."""
+"""Apply the edits that `core.edits` planned. Each is re-checked; a task that has changed since is skipped."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_lookup import TaskHit
-from morag_queue.core.edits import (
+from morag_queue.core.edits.steps import (
     CancelTask,
     EditPlan,
     EditStep,
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 
 class AppliedEdits(NamedTuple):
-    """The counts, and for each step whether its task still was as it was read; where not, nothing of it was changed."""
+    """The counts, and for each step whether it was applied; a step whose task has changed since is not."""
 
     applied: Applied
     done: list[bool]
 
 
 def apply_edits(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit], *, dry_run: bool = False) -> AppliedEdits:
-    """Carry out a plan. `hits` are its tasks as they were read, in the order of its steps.
+    """Apply a plan. `hits` are its tasks as they were read, in the order of its steps.
 
-    In a dry run nothing is sent, and the counts are those that the plan would have.
+    In a dry run nothing is sent, and the counts are those of the plan.
     """
     with broker.translated():
-        done = [True] * len(hits) if dry_run else _carry_out(broker, plan, hits)
-    counts = Counter(outcome_of(step) for step, was_done in zip(plan.steps, done, strict=True) if was_done)
+        done = [True] * len(hits) if dry_run else _apply_steps(broker, plan, hits)
+    counts = Counter(outcome_of(step) for step, was_applied in zip(plan.steps, done, strict=True) if was_applied)
     rejected = tuple(
         Rejected(task_id=step.task_id, reason=step.detail) for step in plan.steps if isinstance(step, RefusedEdit)
     )
@@ -56,7 +56,7 @@ def apply_edits(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit], *,
 
 
 def outcome_of(step: EditStep) -> str:
-    """Return the word for a carried-out step: a count of `Applied`, or "refused"."""
+    """Return the outcome of an applied step: the name of a count of `Applied`, or "refused"."""
     match step:
         case CancelTask():
             return "cancelled"
@@ -74,8 +74,11 @@ def outcome_of(step: EditStep) -> str:
             assert_never(step)
 
 
-def _carry_out(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit]) -> list[bool]:
-    """Edit the lanes first: a lane of another type fails before any worker is asked to drop a task."""
+def _apply_steps(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit]) -> list[bool]:
+    """Return for each step whether it was applied.
+
+    Lanes are edited first: if a lane's key has another type, that fails before any worker is asked to drop a task.
+    """
     edits: dict[int, LaneEdit] = {}
     others: list[tuple[int, _SingleStep]] = []
     for n, step in enumerate(plan.steps):
@@ -88,7 +91,7 @@ def _carry_out(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit]) -> 
     lane_edits = LaneEdits(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
     done = dict(zip(edits, lane_edits.apply(list(edits.values())), strict=True))
     builder = cache(_message_builder)
-    done |= {n: _carry_out_single(broker, step, hits[n], builder) for n, step in others}
+    done |= {n: _apply_single(broker, step, hits[n], builder) for n, step in others}
     return [done[n] for n in range(len(hits))]
 
 
@@ -104,7 +107,7 @@ def _message_builder() -> "MessageBuilder":
     return MessageBuilder()
 
 
-def _carry_out_single(broker: RedisBroker, step: _SingleStep, hit: TaskHit, builder: _Builder) -> bool:
+def _apply_single(broker: RedisBroker, step: _SingleStep, hit: TaskHit, builder: _Builder) -> bool:
     match step:
         case RevokeTask():
             _revoke(broker, step, hit)
@@ -140,7 +143,7 @@ def _rewritten(step: RewriteTask, hit: TaskHit) -> LaneEdit:
 
 
 def _revoke(broker: RedisBroker, step: RevokeTask, hit: TaskHit) -> None:
-    # Noted first: a requeue of the message then ends the task instead of giving it to another worker.
+    # Recorded first: a requeue of the message then ends the task instead of giving it to another worker.
     if hit.tag is not None:
         broker.requeues.revoke(hit.tag)
     broker.control.revoke(step.node, step.task_id, terminate=step.terminate)

@@ -1,7 +1,7 @@
-"""cordon, uncordon: take a worker out of service, and back.
+"""cordon, uncordon: take a worker out of service, and put it back.
 
 There is no plan: each is one write, and the broker compares the present state in the same step. A second run changes
-nothing and says so.
+nothing and reports that.
 """
 
 from collections.abc import Iterable
@@ -41,12 +41,12 @@ class CordonResult(Frozen):
 
 
 def worker_named(snapshot: Snapshot, given: str) -> WorkerView:
-    """The registered worker with this id or unique prefix. Raises NotFound, UsageError."""
+    """Return the registered worker with this id or unique prefix. Raises NotFound, UsageError."""
     return snapshot.worker_by_id[resolve("worker", given, snapshot.worker_by_id)]
 
 
 def cordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
-    """Stop the worker from claiming from shared lanes; it finishes what is in its own. Raises Refused."""
+    """Stop the worker from claiming from shared lanes; it finishes its own. Raises NotFound, UsageError, Refused."""
     snapshot, _ = broker.observe()
     view = worker_named(snapshot, given)
     if view.cordon is not None and view.cordon.until is None:
@@ -58,14 +58,14 @@ def cordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_r
         return cordon_result(snapshot, view, changed=False)
     placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=snapshot.taken_at)
     if not dry_run:
-        # A cordon of the circuit breaker is replaced: one that a person places does not end by itself.
+        # It replaces a cordon of the circuit breaker, which would expire.
         _put(broker, view.worker, placed, (None, WorkerStatus.CORDONED))
         note(broker, view, who, "cordon", reason, "cordoned")
     return cordon_result(snapshot, view, placed, dry_run=dry_run)
 
 
 def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_run: bool = False) -> CordonResult:
-    """Put the worker back into service, from any state. Raises Refused."""
+    """Put the worker back into service, from any state. Raises NotFound, UsageError, Refused."""
     snapshot, _ = broker.observe()
     view = worker_named(snapshot, given)
     before = view.cordon
@@ -88,7 +88,7 @@ def cordon_result(
     state: WorkerStatus | None = None,
     dry_run: bool = False,
 ) -> CordonResult:
-    """The answer for a worker with this cordon (by default its present one)."""
+    """Return the answer for a worker with the cordon that was placed, else with its present one."""
     shown = placed or view.cordon or Cordon(state=state or WorkerStatus.ONLINE)
     return CordonResult(
         worker=view.worker, state=shown.state, running_tasks=len(snapshot.held_by_worker.get(view.worker, ())),
@@ -104,7 +104,14 @@ def note(broker: RedisBroker, view: WorkerView, who: str, verb: str, reason: str
         broker.journal.write(who, verb, view.worker, reason=reason, changes={"state": state, "before": before, **more})
 
 
+def order_shutdown(broker: RedisBroker, worker: str, node: str, *, who: str, reason: str) -> None:
+    """Order a warm shutdown of a Celery node: it lets running tasks end first, and does not confirm the order."""
+    broker.control.shut_down([node])
+    with broker.translated():
+        broker.journal.write(who, "shutdown", worker, reason=reason, changes={"node": node})
+
+
 def _put(broker: RedisBroker, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None]) -> None:
     with broker.translated():
         if not broker.cordons.put(worker, cordon, over):
-            raise Refused(f"{worker}: its state was changed at the same time; see `morag-queue stats` and try again")
+            raise Refused(f"{worker}: another command changed its state; check `morag-queue stats` and try again")

@@ -1,4 +1,4 @@
-"""dead: list, show, requeue and drop the tasks that are not run again automatically."""
+"""dead: list, show and drop the tasks that are not run again automatically."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from morag_queue.settings import Settings
 
 from .names import resolve
 from .task import TaskDetails, TaskExplainer, task_details
-from .task_editor import NOTED
+from .task_editor import JOURNALED_TASKS
 from .tasks import dead_tasks
 
 _VERB = "dead drop"
 
 
 class DeadPage(Frozen):
-    """The latest first."""
+    """Dead letters, the latest first. `total` counts all that match."""
 
     dead: tuple[Task, ...]
     total: int
@@ -25,7 +25,7 @@ class DeadPage(Frozen):
 
 
 class DropResult(Frozen):
-    """`unchanged` are tasks that had been dropped before; `failed` are (name, reason) of names that match no task."""
+    """`unchanged` are tasks that were dropped before; `failed` has (name, reason) of each name that matches no task."""
 
     dropped: int
     tasks: tuple[str, ...]
@@ -36,11 +36,12 @@ class DropResult(Frozen):
 
 
 def select(broker: RedisBroker, wanted: TaskFilter) -> list[Task]:
-    """Return the matching tasks, the latest first."""
+    """Return the matching dead letters, the latest first."""
     return dead_tasks(broker, wanted, broker.now())
 
 
 def page(broker: RedisBroker, wanted: TaskFilter, limit: int | None) -> DeadPage:
+    """Return up to `limit` matching dead letters."""
     found = select(broker, wanted)
     return DeadPage(dead=tuple(found[:limit]), total=len(found), has_more=limit is not None and len(found) > limit)
 
@@ -53,7 +54,7 @@ def show(broker: RedisBroker, settings: Settings, name: str) -> TaskDetails:
 def drop(
     broker: RedisBroker, settings: Settings, names: Sequence[str], *, who: str, reason: str = "", dry_run: bool = False
 ) -> DropResult:
-    """Remove tasks from `dead` for good, with their messages. Repeating it is not an error, an unknown name is."""
+    """Remove tasks from `dead` for good, with their messages. A task that was dropped before is not an error."""
     task_ids = _task_ids(broker)
     wanted: list[str] = []
     problems: dict[str, NotFound | UsageError] = {}
@@ -68,7 +69,11 @@ def drop(
     if wanted and not dry_run:
         with broker.translated():
             count = broker.dead.drop(wanted)
-            changes = {"count": count, "unnamed": max(len(wanted) - NOTED, 0), "dropped": wanted[:NOTED]}
+            changes = {
+                "count": count,
+                "unnamed": max(len(wanted) - JOURNALED_TASKS, 0),
+                "dropped": wanted[:JOURNALED_TASKS],
+            }
             subject = wanted[0] if len(wanted) == 1 else f"{len(wanted)} tasks"
             entry_id = broker.journal.write(who, _VERB, subject, reason=reason, changes=changes)
     return DropResult(

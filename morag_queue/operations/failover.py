@@ -1,11 +1,11 @@
-"""failover: observe → prove and fence → plan → apply.
+"""failover: observe → prove and fence → plan → apply → report.
 
-A worker is proved dead by its connections on the server, never by silence. Then its name is fenced: if it is alive
-after all, or wakes later, its claims and heartbeats are refused, it gives up what it holds, and it registers anew. Only
-after that is anything taken from it, so a worker that comes back in the middle keeps its work.
+A worker is proved dead by its missing connections, never by silence. Then its run is fenced: if it is alive after all,
+or resumes later, its claims and heartbeats are refused, it gives up what it holds, and it registers anew. Its work is
+requeued only after the fence, so a worker that comes back before it keeps its work.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from uuid import uuid4
 
@@ -22,29 +22,40 @@ from morag_queue.errors import NotFound, Refused
 from .apply import apply
 from .liveness import FailoverTarget, LivenessCheck
 from .names import resolve
-from .sweep import LOOK_AGAIN_SECONDS, Sweep
+from .sweep import SEARCH_AGAIN_SECONDS, Sweep
 from .worker_tasks import held_tasks
 
 _NAMED_TASKS = 100
 """Task ids that a journal entry names at most."""
 
 FAILED_OVER = "failed over"
+WOULD_FAIL_OVER = "would be failed over"
 LEFT_ALONE = "left alone"
 
 
 class WorkerVerdict(Frozen):
-    """One worker, its liveness with the evidence, and what was done with it."""
+    """One worker: its liveness with the evidence, and what was done, or in a dry run what would be done."""
 
     worker: str
     verdict: Liveness
     evidence: tuple[str, ...]
     done: str = ""
 
+    @property
+    def is_failed_over(self) -> bool:
+        """Whether the worker was failed over, or would be."""
+        return self.done in (FAILED_OVER, WOULD_FAIL_OVER)
+
+    @property
+    def came_back(self) -> bool:
+        """Whether the failover was given up because the worker came back."""
+        return not self.is_failed_over and self.done != LEFT_ALONE
+
 
 class FailoverResult(Frozen):
     """The answer; scripts rely on the counts. In a dry run they count what would be done.
 
-    `finished_tasks` had ended, and only their acknowledgement was missing.
+    `finished_tasks` counts tasks that had ended; only their acknowledgement was missing.
     """
 
     plan_id: str
@@ -68,7 +79,7 @@ class FailoverResult(Frozen):
 class Failover:
     """One failover. `pause` waits the given seconds; `term` is that of the caller's lease, if it leads.
 
-    `applied` counts what was done. After `of_turn`, `snapshot` is the fleet without what was recovered.
+    `applied` counts what was done. After `run_observed`, `snapshot` is the fleet without the recovered work.
     """
 
     def __init__(
@@ -91,8 +102,8 @@ class Failover:
         self._has_fenced = False
         self.applied = Applied(plan_id=self._plan_id)
 
-    def named(self, given: Sequence[str], *, force: bool = False) -> FailoverResult:
-        """Fail over these workers. Raises NotFound, UsageError, and Refused when one is not proved dead."""
+    def run_named(self, given: Sequence[str], *, force: bool = False) -> FailoverResult:
+        """Fail over these workers. Raises NotFound, UsageError, and Refused if one of them is not proved dead."""
         snapshot, _ = self._broker.observe()
         names = dict.fromkeys(self._resolve(snapshot, name) for name in given)
         targets = self._check.ask(snapshot, self._check.judge(snapshot, names))
@@ -102,33 +113,34 @@ class Failover:
         self._fail_over(snapshot, targets)
         return self._result()
 
-    def dead(self, sweep: Sweep) -> FailoverResult:
-        """Fail over every dead worker that left something behind, then sweep. Silent workers are left alone."""
+    def run_dead(self, sweep: Sweep) -> FailoverResult:
+        """Fail over every dead worker that left work behind, then sweep. Silent workers are left alone."""
         snapshot, _ = self._broker.observe()
         policy = self._broker.settings.policy
-        targets = self._check.judge(
-            snapshot, [view.worker for view in snapshot.workers if is_overdue(snapshot, view, policy)]
-        )
-        self._leave(target for target in targets if not target.is_dead)
+        overdue = [view.worker for view in snapshot.workers if is_overdue(snapshot, view, policy)]
+        targets = self._check.judge(snapshot, overdue)
+        for target in targets:
+            if not target.is_dead:
+                self._record(target, LEFT_ALONE)
         self._fail_over(snapshot, [target for target in targets if target.is_dead])
         self._sweep(sweep)
         return self._result()
 
-    def of_turn(
+    def run_observed(
         self, snapshot: Snapshot, absent: Collection[str], silent: Collection[str], *, depth: int
     ) -> FailoverResult | None:
-        """Fail over the workers that the loop found: `absent` ones if proved dead, `silent` ones in any case.
+        """Fail over workers that the loop observed: `absent` ones if proved dead, `silent` ones in any case.
 
-        None when there is none. One that has come back is skipped and does not delay the others. `depth` is that of
-        the snapshot, see `Broker.observe`.
+        Return None if there is none. A worker that came back is skipped and does not delay the others. `depth` is that
+        of the snapshot, see `Broker.observe`.
         """
         targets = self._check.ask(snapshot, self._check.judge(snapshot, dict.fromkeys((*absent, *silent))))
         targets = [target for target in targets if target.is_dead or target.worker in silent]
         self.snapshot = snapshot
         if not targets:
             return None
-        seen = self._fail_over(snapshot, targets, depth)
-        self.snapshot = seen if self._dry_run else without_workers(seen, self._gone)
+        planned_on = self._fail_over(snapshot, targets, depth)
+        self.snapshot = planned_on if self._dry_run else without_workers(planned_on, self._failed_over)
         return self._result()
 
     def _resolve(self, snapshot: Snapshot, given: str) -> str:
@@ -136,52 +148,53 @@ class Failover:
         try:
             return resolve("worker", given, known)
         except NotFound as error:
-            raise NotFound(f"{error}; what workers without the agent lost is found by: failover --dead") from None
+            hint = "to recover what workers without the agent lost: morag-queue failover --dead"
+            raise NotFound(f"{error}; {hint}") from None
 
     # -- fence, plan, apply
 
     def _fail_over(self, snapshot: Snapshot, targets: Sequence[FailoverTarget], depth: int = 1) -> Snapshot:
-        """Fence the targets and recover what they left. Returns the snapshot that the plan was made on."""
+        """Fence the targets and recover their work. Return the snapshot that the plan was made on."""
         for target in targets:
-            came_back = "" if self._dry_run else self._fence(target)
-            self._record(target, came_back or FAILED_OVER)
+            self._record(target, WOULD_FAIL_OVER if self._dry_run else self._fence(target))
         finished: list[str] = []
         if targets and not self._dry_run:
-            snapshot, _ = self._broker.observe(depth)  # with what they claimed until they were fenced
+            snapshot, _ = self._broker.observe(depth)  # includes what they claimed until they were fenced
             with self._broker.translated():
                 finished = self._broker.results.finish(self._held(snapshot))
             self.applied += Applied(plan_id="", finished=len(finished))
             snapshot = without_tasks(snapshot, finished)
         settings = self._broker.settings
-        held = held_tasks(self._broker, (message.task_id for message in self._held(snapshot)))
+        tasks = held_tasks(self._broker, (message.task_id for message in self._held(snapshot)))
         plan = plan_failover(
-            snapshot, settings.policy, settings.queues, self._gone, held, plan_id=self._plan_id
+            snapshot, settings.policy, settings.queues, self._failed_over, tasks, plan_id=self._plan_id
         )  # fmt: skip
-        self._carry_out(plan, finished=len(finished))
+        self._apply(plan, finished=len(finished))
         return snapshot
 
     def _fence(self, target: FailoverTarget) -> str:
-        """Fence the worker. Return "" on success, else the reason it was skipped."""
+        """Fence the worker. Return FAILED_OVER, or the reason why it was skipped."""
         if not target.incarnation:
-            return ""  # the name never registered: there is no process to fence
+            return FAILED_OVER  # the name never registered: there is no process to fence
         with self._broker.translated():
-            acting = self._broker.evidence.fence(target.worker, target.incarnation, term=self._term)
-            if acting:
-                return f"it came back meanwhile ({acting}) and looks after its own"
+            present_run = self._broker.evidence.fence(target.worker, target.incarnation, term=self._term)
+            if present_run:
+                return f"it came back meanwhile ({present_run}) and keeps its work"
             self._broker.evidence.kill(target.client_name)
         self._has_fenced |= target.incarnation != "fenced"
-        return ""
+        return FAILED_OVER
 
     def _sweep(self, sweep: Sweep) -> None:
-        for look in range(2):
+        """Sweep, and once more for tasks whose message was missing: they count as lost if it is missing again."""
+        snapshot, _ = self._broker.observe()
+        self._apply(sweep.plan(snapshot, whole_ledger=True))
+        if sweep.must_search_again:
+            self._pause(SEARCH_AGAIN_SECONDS)
             snapshot, _ = self._broker.observe()
-            self._carry_out(sweep.plan(snapshot, whole_ledger=look == 0))
-            if not sweep.must_look_again:
-                break
-            self._pause(LOOK_AGAIN_SECONDS)
+            self._apply(sweep.plan(snapshot))
 
-    def _carry_out(self, plan: Plan, *, finished: int = 0) -> None:
-        """Apply a plan (in a dry run: count it) and write the journal where something changed."""
+    def _apply(self, plan: Plan, *, finished: int = 0) -> None:
+        """Apply a plan (in a dry run: count it), and write the journal if something changed."""
         self._plans.append(plan)
         if self._dry_run:
             self.applied += plan.expected
@@ -194,21 +207,17 @@ class Failover:
     # -- the answer
 
     @property
-    def _gone(self) -> list[str]:
-        return [verdict.worker for verdict in self._verdicts if verdict.done == FAILED_OVER]
+    def _failed_over(self) -> list[str]:
+        return [verdict.worker for verdict in self._verdicts if verdict.is_failed_over]
 
     def _held(self, snapshot: Snapshot) -> list[HeldMessage]:
-        return [message for worker in self._gone for message in snapshot.held_by_worker.get(worker, ())]
+        return [message for worker in self._failed_over for message in snapshot.held_by_worker.get(worker, ())]
 
     def _record(self, target: FailoverTarget, done: str) -> None:
         verdict = target.verdict
         self._verdicts.append(
             WorkerVerdict(worker=verdict.worker, verdict=verdict.liveness, evidence=verdict.evidence, done=done)
         )
-
-    def _leave(self, targets: Iterable[FailoverTarget]) -> None:
-        for target in targets:
-            self._record(target, LEFT_ALONE)
 
     def _result(self) -> FailoverResult:
         applied = self.applied
@@ -236,7 +245,7 @@ class Failover:
         evidence = {verdict.worker: verdict.evidence for verdict in self._verdicts}
         with self._broker.translated():
             self._broker.journal.write(
-                self._who, plan.verb, ", ".join(sorted(self._gone)) or "the fleet", reason=self._reason,
+                self._who, plan.verb, ", ".join(sorted(self._failed_over)) or "the fleet", reason=self._reason,
                 plan_id=plan.plan_id, changes={**counts, "evidence": evidence, "tasks": task_ids[:_NAMED_TASKS]},
             )  # fmt: skip
 
@@ -245,12 +254,12 @@ def _not_dead(alive: Sequence[LivenessVerdict]) -> list[str]:
     lines = [f"{verdict.worker} is {_WORDS[verdict.liveness]}: {'; '.join(verdict.evidence)}" for verdict in alive]
     return [
         *lines,
-        "nothing was changed; --force fences it: its connections are closed, and its work goes to other workers",
+        "nothing was changed; --force fences the worker: its connections are closed, and others get its work",
     ]
 
 
 _WORDS = {
     Liveness.ALIVE: "alive",
     Liveness.UNPROVEN: "not proved dead",
-    Liveness.UNKNOWN: "not registered, so nothing proves it dead",
+    Liveness.UNKNOWN: "not registered, so its death cannot be proved",
 }

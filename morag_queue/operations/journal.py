@@ -1,4 +1,4 @@
-"""journal: list changes, newest first, find one by its id, and undo it."""
+"""journal: list the changes, find one by its id, and undo it."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -6,44 +6,49 @@ from typing import Any
 
 from morag_queue.broker.contract import Broker, JournalEntry
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core import edits
-from morag_queue.core.edits import EditableTask, EditContext, EditStep, NoChange, RefusedEdit, RewriteTask, Rule
+from morag_queue.core.edits import rules
+from morag_queue.core.edits.rules import EditContext, Rule
+from morag_queue.core.edits.steps import EditableTask, EditStep, NoChange, RefusedEdit, RewriteTask
 from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.model import Frozen, TaskState, WorkerStatus
 from morag_queue.core.routing.types import Refusal
+from morag_queue.core.words import count_of, some
 from morag_queue.errors import ExitStatus, Refused, UsageError
 from morag_queue.settings import Settings
 
 from .agentless import cordon_any, uncordon_any
+from .names import NAMES_LISTED
 from .pause import pause, resume
 from .task_editor import TaskEditor
 
 _SEARCHED = 10_000
 """Entries searched for an id or a verb; the journal keeps about this many."""
 
+_VERB = "journal undo"
+
 
 def latest(broker: Broker, limit: int, verb: str | None = None) -> list[JournalEntry]:
-    """The newest changes, optionally of one verb only."""
+    """Return the latest changes, newest first, optionally of one verb only."""
     with broker.translated():
         if verb is None:
             return broker.journal.latest(limit)
-        return [found for found in broker.journal.latest(_SEARCHED) if found.verb == verb][:limit]
+        return [change for change in broker.journal.latest(_SEARCHED) if change.verb == verb][:limit]
 
 
-def entry(broker: Broker, beginning: str) -> JournalEntry | None:
-    """The entry with this id, or with this unique prefix of its id or plan id. Raises UsageError if it is ambiguous."""
+def entry(broker: Broker, name: str) -> JournalEntry | None:
+    """Return the entry with this id, or with this unique prefix of its id or plan id; None if there is none.
+
+    Raises UsageError if several match.
+    """
     with broker.translated():
         entries = broker.journal.latest(_SEARCHED)
-    found = [known for known in entries if known.entry_id == beginning] or [
-        known for known in entries if known.entry_id.startswith(beginning) or known.plan_id.startswith(beginning)
+    found = [known for known in entries if known.entry_id == name] or [
+        known for known in entries if known.entry_id.startswith(name) or known.plan_id.startswith(name)
     ]
     if len(found) > 1:
-        shown = ", ".join(known.entry_id for known in found[:10])
-        raise UsageError(f"journal entry {beginning!r} is ambiguous: {shown}{' …' if len(found) > 10 else ''}")
+        candidates = some((known.entry_id for known in found), NAMES_LISTED)
+        raise UsageError(f"journal entry {name!r} is ambiguous: {candidates}")
     return found[0] if found else None
-
-
-_VERB = "journal undo"
 
 
 class UndoFailure(Frozen):
@@ -52,7 +57,7 @@ class UndoFailure(Frozen):
 
 
 class UndoResult(Frozen):
-    """`undone` counts the changes that were reverted, `unchanged` those that had been reverted before."""
+    """`undone` counts the changes that were reverted, `unchanged` those that were as before already."""
 
     entry_id: str
     verb: str
@@ -93,12 +98,12 @@ class Undo:
             case "cordon" | "uncordon" | "drain":
                 return self._worker(entry)
             case "task cancel":
-                return self._tasks(entry, _only("cancelled", _uncancelled(partial(edits.retry, reset=True))))
+                return self._tasks(entry, _only("cancelled", _uncancelled(partial(rules.retry, reset=True))))
             case "task retry" | "dead requeue":
                 return self._tasks(entry, _only("queued", _unqueued(self._reason)))
             case "task prio" | "task move" | "rebalance" | "watch" | "journal undo":
                 return self._tasks(entry, _moved_back)
-        raise _not_kept(entry)
+        raise _not_undoable(entry)
 
     def _by(self, entry: JournalEntry) -> dict[str, Any]:
         reason = self._reason or f"undo of {entry.entry_id}"
@@ -117,23 +122,23 @@ class Undo:
             raise Refused(f"{entry.subject} was {state} before: morag-queue drain {entry.subject} does that again")
         opposite = cordon_any if state == WorkerStatus.CORDONED and entry.verb == "uncordon" else uncordon_any
         changed = opposite(self._broker, entry.subject, **self._by(entry)).changed
-        stays = [UndoFailure(subject=entry.subject, reason="tasks that were moved stay where they are")]
+        stays = [UndoFailure(subject=entry.subject, reason="the tasks that it moved stay where they are")]
         return self._answer(entry, changed, *(stays if entry.changes.get("moved_tasks") else []))
 
-    def _tasks(self, entry: JournalEntry, rule: "_NotedRule") -> UndoResult:
-        noted = entry.changes.get("tasks")
-        tasks: Mapping[str, Any] = noted if isinstance(noted, dict) else {}
+    def _tasks(self, entry: JournalEntry, rule: "_JournalRule") -> UndoResult:
+        recorded = entry.changes.get("tasks")
+        tasks: Mapping[str, Any] = recorded if isinstance(recorded, dict) else {}
         if not tasks and not entry.changes.get("lanes"):
-            raise _not_kept(entry)
+            raise _not_undoable(entry)
         options = self._by(entry)
         editor = TaskEditor(self._broker, self._settings, _VERB, **options)
         report = editor.run(list(tasks), _each(tasks, rule))
         not_undone = [UndoFailure(subject=refused.task_id, reason=refused.detail) for refused in report.refused]
         if unnamed := entry.changes.get("unnamed"):
-            reason = "the journal only counts them: a large change does not name every task"
+            reason = "the journal entry counts them, but does not name them"
             not_undone.append(UndoFailure(subject=f"{unnamed} more tasks", reason=reason))
         for source, level, target, count, *_ in entry.changes.get("lanes") or []:
-            reason = f"{count} went to {target} as a whole, among others that wait there"
+            reason = f"the whole lane ({count_of(count, 'task')}) was moved to {target}, where other tasks wait too"
             not_undone.append(UndoFailure(subject=f"{source}, level {level}", reason=reason))
         changed = len(report.changed)
         return UndoResult(
@@ -143,39 +148,41 @@ class Undo:
         )  # fmt: skip
 
 
-def _not_kept(entry: JournalEntry) -> Refused:
-    return Refused(f"{entry.verb} of {entry.subject} cannot be undone: the journal does not keep the state before it")
+def _not_undoable(entry: JournalEntry) -> Refused:
+    return Refused(f"{entry.verb} of {entry.subject} cannot be undone: the journal does not record the state before it")
 
 
-_NotedRule = Callable[[Any, EditContext, EditableTask], EditStep]
-"""A rule that also receives what the journal entry says about the task."""
+_JournalRule = Callable[[Any, EditContext, EditableTask], EditStep]
+"""A rule that also receives the record of the task in the journal entry."""
 
 
-def _each(tasks: Mapping[str, Any], rule: _NotedRule) -> Rule:
+def _each(tasks: Mapping[str, Any], rule: _JournalRule) -> Rule:
     return lambda context, editable: rule(tasks.get(editable.task.task_id), context, editable)
 
 
-def _only(outcome: str, rule: Rule) -> _NotedRule:
-    def noted_rule(noted: Any, context: EditContext, editable: EditableTask) -> EditStep:
-        if not isinstance(noted, dict) or noted.get("outcome") != outcome:
+def _only(outcome: str, rule: Rule) -> _JournalRule:
+    """Apply the rule only to tasks with this outcome: a revoke, for example, cannot be undone."""
+
+    def checked_rule(recorded: Any, context: EditContext, editable: EditableTask) -> EditStep:
+        if not isinstance(recorded, dict) or recorded.get("outcome") != outcome:
             return RefusedEdit(editable.task.task_id, "an order to a worker cannot be undone")
         return rule(context, editable)
 
-    return noted_rule
+    return checked_rule
 
 
 def _uncancelled(retry: Rule) -> Rule:
     def decide(context: EditContext, editable: EditableTask) -> EditStep:
         task = editable.task
         if task.has_ended and task.state is not TaskState.CANCELLED:
-            return RefusedEdit(task.task_id, f"was sent again since, and has ended ({task.state})")
+            return RefusedEdit(task.task_id, f"was queued again since, and has ended ({task.state})")
         return retry(context, editable)
 
     return decide
 
 
 def _unqueued(reason: str) -> Rule:
-    cancel = partial(edits.cancel, reason=reason or "its retry was undone", terminate=False)
+    cancel = partial(rules.cancel, reason=reason or "its retry was undone", terminate=False)
 
     def decide(context: EditContext, editable: EditableTask) -> EditStep:
         task = editable.task
@@ -186,24 +193,24 @@ def _unqueued(reason: str) -> Rule:
     return decide
 
 
-def _moved_back(noted: Any, context: EditContext, editable: EditableTask) -> EditStep:
-    """Move a task back to where it was, if it still waits where the change put it."""
+def _moved_back(recorded: Any, context: EditContext, editable: EditableTask) -> EditStep:
+    """Move a task back, if it still waits where the change put it."""
     task = editable.task
-    match noted:
+    match recorded:
         case [str() as lane, int() as level, str() as to_lane, int() as to_level, *_]:
             before: dict[str, Any] = {"lane": lane, "level": level}
             after: dict[str, Any] = {"lane": to_lane, "level": to_level}
         case {"before": {"lane": str(), "level": int()} as before, "after": {"lane": str()} as after}:
             pass
         case _:
-            return RefusedEdit(task.task_id, "the journal does not say how it was before")
+            return RefusedEdit(task.task_id, "the journal does not record its state before the change")
     if task.has_ended or task.claimed_at is not None or not task.is_on_broker:
         return RefusedEdit(task.task_id, "it no longer waits")
     now = {"lane": task.lane, "level": task.level, "priority": task.priority.name, "worker": task.pinned_to}
     if all(now[name] == value for name, value in before.items() if name in now):
-        return NoChange(task.task_id, "is as it was already")
+        return NoChange(task.task_id, "is as before the change already")
     if any(now[name] != value for name, value in after.items() if name in now):
-        return RefusedEdit(task.task_id, "it was changed again since")
+        return RefusedEdit(task.task_id, "it has been changed again since")
     queue, owner = queue_of(before["lane"]), split(before["lane"])[1]
     if before["lane"] != task.lane:
         place = context.place(task, worker=owner, queue=queue)

@@ -1,8 +1,8 @@
 """Lead the fleet: one process at a time plans and applies, and the term of its lease fences its writes.
 
-Only the broker's clock ends a lease. The holder trusts it for a shorter time, by its own clock from before it asked, so
-it stops before another may start. A holder that was paused cannot know for how long; its next write carries a term that
-is no longer the lease's, and is rejected.
+A lease ends by the broker's clock alone. The holder trusts it for a shorter time, measured by its own clock from before
+its request, so it stops before another process can take the lease. A holder that was suspended for longer than that
+still writes with its old term, and the broker rejects the write.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ from uuid import uuid4
 
 from morag_queue.broker.contract import Broker
 from morag_queue.core.model import Lease
+from morag_queue.core.words import span
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 
 LEASE_S = 15.0
-"""Lifetime of a lease in seconds; also how long the fleet is without a leader after one dies."""
-
+"""Lifetime of a lease in seconds: the longest time without a leader after the death of one."""
 
 _TRUSTED = 0.6
 """Share of its lifetime for which the holder trusts its lease."""
@@ -28,7 +28,7 @@ Clock = Callable[[], float]
 
 
 class Leader:
-    """A lease, and whether it can still be trusted. Made by `lead`."""
+    """A lease, and whether it can still be trusted. Created by `lead`."""
 
     def __init__(self, broker: Broker, lease: Lease, asked_at: float, seconds: float, clock: Clock) -> None:
         self._broker, self._asked_at, self._seconds, self._clock = broker, asked_at, seconds, clock
@@ -36,12 +36,12 @@ class Leader:
 
     @property
     def term(self) -> str:
-        """The term that every write of this leader carries."""
+        """The term that each write of this leader carries."""
         return str(self.lease.term)
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the lease is certainly still held, by the holder's own clock."""
+        """Return whether the lease is certainly still held, by the holder's own clock."""
         return self._clock() - self._asked_at < _TRUSTED * self._seconds
 
     def keep(self) -> None:
@@ -56,7 +56,7 @@ class Leader:
         self.lease, self._asked_at = renewed, asked_at
 
     def step_down(self) -> bool:
-        """Give the lease up, so that the next leader need not wait. Returns False if it was lost before."""
+        """Give the lease up, so that the next leader need not wait. Return False if it was lost before."""
         with self._broker.translated():
             return self._broker.leases.give_up(self.lease)
 
@@ -64,7 +64,7 @@ class Leader:
 def lead(
     broker: Broker, who: str, verb: str, *, holder: str = "", seconds: float = LEASE_S, clock: Clock = monotonic
 ) -> Leader:
-    """Take the lease. Raises LeaseHeld, which names the holder."""
+    """Take the lease. Raises LeaseHeld with the holder and the term."""
     name, asked_at = holder or str(uuid4()), clock()
     with broker.translated():
         lease = broker.leases.take(name, who, verb, seconds)
@@ -87,8 +87,8 @@ def leading(
 
 
 def _held_by(lease: Lease, now: float) -> str:
-    since = max(now - lease.since, 0.0)
+    led = span(max(now - lease.since, 0.0))
     return (
-        f"{lease.who} leads the fleet by `{lease.verb}` for {since:.0f} s (term {lease.term}): nothing was changed; "
-        "wait for it or stop it, and see with --dry-run what there would be to do"
+        f"{lease.who} leads the fleet with `{lease.verb}` (term {lease.term}, for {led}): nothing was changed; "
+        "wait for it or stop it, or use --dry-run to see what would change"
     )

@@ -13,10 +13,10 @@ _RECONNECT_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class FailoverTarget:
-    """A worker and the verdict on it.
+    """A worker, and the verdict on its liveness.
 
     `incarnation` is the run that was judged: empty for a name that never registered, "fenced" for a fenced worker. A
-    verdict that is not certain may only reflect a lost connection.
+    verdict that is not certain may be due to a lost connection.
     """
 
     verdict: LivenessVerdict
@@ -34,18 +34,18 @@ class FailoverTarget:
 
 
 class LivenessCheck:
-    """Judges workers. `pause` waits the given seconds."""
+    """Judges the liveness of workers. `pause` waits the given seconds."""
 
     def __init__(self, broker: RedisBroker, pause: Callable[[float], None]) -> None:
         self._broker, self._pause = broker, pause
 
     def judge(self, snapshot: Snapshot, names: Iterable[str]) -> list[FailoverTarget]:
-        """Judge by connections. A verdict that is not certain is checked again after a worker could reconnect."""
+        """Judge by connections. An uncertain death is checked again once the worker has had time to reconnect."""
         workers = list(names)
-        targets = self._once(snapshot, workers)
+        targets = self._judge_once(snapshot, workers)
         if any(target.is_dead and not target.is_certain for target in targets):
             self._pause(_RECONNECT_SECONDS)
-            targets = self._once(snapshot, workers)
+            targets = self._judge_once(snapshot, workers)
         return targets
 
     def ask(self, snapshot: Snapshot, targets: list[FailoverTarget]) -> list[FailoverTarget]:
@@ -57,17 +57,17 @@ class LivenessCheck:
         # Without a list of nodes every worker is asked, and the wait for answers takes a whole second.
         answers = self._broker.control.ping(nodes if len(nodes) == len(silent) else None)
         answered = {node.partition("@")[0] for node in answers}
-        judged = {target.worker: target for target in self._once(snapshot, silent, answered)}
+        judged = {target.worker: target for target in self._judge_once(snapshot, silent, answered)}
         return [judged.get(target.worker, target) for target in targets]
 
-    def _once(
+    def _judge_once(
         self, snapshot: Snapshot, workers: Sequence[str], answered: Collection[str] | None = None
     ) -> list[FailoverTarget]:
         with self._broker.translated():
             connections = self._broker.evidence.connected().names if workers else {}
-        return [self._judged(snapshot, worker, connections, answered) for worker in workers]
+        return [self._target(snapshot, worker, connections, answered) for worker in workers]
 
-    def _judged(
+    def _target(
         self, snapshot: Snapshot, worker: str, connections: Mapping[str, int], answered: Collection[str] | None
     ) -> FailoverTarget:
         view = snapshot.worker_by_id.get(worker)

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 from morag_queue.core.model import QueueType
+from morag_queue.core.words import some
 from morag_queue.errors import NotFound, UsageError
 
-_SHOWN = 10
+NAMES_LISTED = 10
+"""Names that an error lists."""
 
 
 def resolve(kind: str, given: str, known: Iterable[str]) -> str:
@@ -13,21 +15,17 @@ def resolve(kind: str, given: str, known: Iterable[str]) -> str:
 
     Raises NotFound, or UsageError that lists the candidates.
     """
-    names = sorted(set(known))
+    names = set(known)
     if given in names:
         return given
     found = [name for name in names if given and name.startswith(given)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise UsageError(f"{kind} {given!r} is ambiguous: {_listed(found)}")
-    raise NotFound(f"no {kind} {given!r}; there {'are ' + _listed(names) if names else 'is none'}")
+        raise UsageError(f"{kind} {given!r} is ambiguous: {some(found, NAMES_LISTED)}")
+    raise NotFound(f"no {kind} {given!r}; there {'are ' + some(names, NAMES_LISTED) if names else 'is none'}")
 
 
 def resolve_queue(given: str) -> QueueType:
+    """Return the queue with this name or unique prefix. Raises NotFound, UsageError."""
     return QueueType(resolve("queue", given, QueueType))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""pause, resume: stop a queue from handing out tasks, and let it again. Running tasks continue, submitted ones wait.
+"""pause, resume: stop the workers from taking tasks of a queue, and let them continue. Running tasks are not affected.
 
 There is no plan: each is one atomic write to the set of paused queues.
 """
@@ -7,12 +7,13 @@ from morag_queue.broker.connection import translated
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import Frozen, QueueType
+from morag_queue.core.words import some
 
 from .names import resolve_queue
 
 
 class PauseResult(Frozen):
-    """The queue after the command. `warnings` name the workers that ignore a pause."""
+    """The queue after the command. `warnings` name workers that ignore a pause."""
 
     queue: QueueType
     paused: bool
@@ -46,8 +47,8 @@ def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, d
             verb = "pause" if paused else "resume"
             broker.journal.write(who, verb, queue.value, reason=reason, changes={"paused": paused})
     readers = [view for view in snapshot.workers if queue.value in view.info.queues]
-    names = ", ".join(view.worker for view in readers if not view.info.claims)
-    warning = f"{names} take messages in Celery's own way, which knows no pause: cordon or drain them"
+    names = some(view.worker for view in readers if not view.info.claims)
+    warning = f"workers that do not use the claim script ignore the pause ({names}): cordon or drain them"
     return PauseResult(
         queue=queue,
         paused=paused,

@@ -1,4 +1,4 @@
-"""Plans as files: written by one run and applied by another; a plan of another fleet or version is refused."""
+"""Plan files: one run writes the plan, another applies it. A plan of another fleet or version is refused."""
 
 import json
 import os
@@ -24,17 +24,17 @@ def write(plan: Plan, path: Path) -> None:
 
 
 def read(path: Path, fleet: str, verb: str) -> Plan:
-    """Read a plan. Raises Refused if the file is none, or is for another version, verb or fleet."""
+    """Read a plan. Raises Refused if the file is not a plan, or is for another version, verb or fleet."""
     try:
         fields = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise MoragQueueError(f"cannot read the plan {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise Refused(f"{path} is no plan: {error}; write one with `morag-queue {verb} --plan FILE`") from error
+        raise Refused(f"{path} is not a plan: {error}; write one with `morag-queue {verb} --plan FILE`") from error
     found: Any = fields.get("version") if isinstance(fields, dict) else None
     if found != PLAN_VERSION:
         raise Refused(
-            f"{path} is a plan of version {found}, and this is version {PLAN_VERSION}: nothing was changed; "
+            f"{path} is a plan of version {found}, this is version {PLAN_VERSION}: nothing was changed; "
             f"write a new one with `morag-queue {verb} --plan FILE`"
         )
     try:
@@ -42,14 +42,14 @@ def read(path: Path, fleet: str, verb: str) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise Refused(f"{path} is no plan: {where}: {first['msg']}; nothing was changed") from error
+        raise Refused(f"{path} is not a plan: {where}: {first['msg']}; nothing was changed") from error
     _check(plan, path, fleet, verb)
     return plan
 
 
 def _check(plan: Plan, path: Path, fleet: str, verb: str) -> None:
     if plan.fleet != fleet:
-        raise Refused(f"{path} is a plan for the fleet {plan.fleet}, and this is {fleet}: nothing was changed")
+        raise Refused(f"{path} is a plan for the fleet {plan.fleet}, this is {fleet}: nothing was changed")
     if plan.verb != verb:
         raise Refused(f"{path} is a plan of `{plan.verb}`: apply it with `morag-queue {plan.verb} --apply {path}`")
     for step in plan.steps:
@@ -57,4 +57,4 @@ def _check(plan: Plan, path: Path, fleet: str, verb: str) -> None:
             raise Refused(f"{path} has a step {step.kind}, which {verb} never plans: nothing was changed")
         for lane in (step.source, step.target):
             if queue_of(lane) is None:
-                raise Refused(f"{path} names {lane}, which is no lane of this fleet: nothing was changed")
+                raise Refused(f"{path} names {lane}, which is not a lane of this fleet: nothing was changed")

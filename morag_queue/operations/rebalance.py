@@ -1,16 +1,15 @@
-"""rebalance: one turn of the balancing loop, under the lease. `watch` runs the same two functions again and again.
+"""rebalance: one turn of the balancing loop, under the lease. `watch` repeats the same two functions.
 
-plan_turn    observe → plan            reads only
-apply_turn   apply → save → journal    writes, fenced by the leader's term
+plan_turn    observe → plan            only reads
+apply_turn   apply → journal → save    writes, fenced by the leader's term
 """
 
-from collections.abc import Callable
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from morag_queue.broker.contract import Broker
-from morag_queue.core.balancing.rebalance import PlannedTurn, plan_rebalance, window_seconds
+from morag_queue.core.balancing.rebalance import VERB, TurnPlan, plan_rebalance, window_seconds
 from morag_queue.core.balancing.state import BalancerState, after_applying
 from morag_queue.core.explain.decisions import TaskDecision, decisions
 from morag_queue.core.lanes import split
@@ -33,7 +32,10 @@ _NAMED_TASKS = 200
 
 
 class RebalanceResult(Frozen):
-    """What was planned, and the counts of what was done. `already` counts tasks that were at their target before."""
+    """The planned decisions and the counts of the applied ones.
+
+    `already` counts tasks that were at their target before, `foreign` messages that are not of the expected form.
+    """
 
     plan_id: str
     dry_run: bool
@@ -54,8 +56,8 @@ def plan_turn(
     snapshot: Snapshot | None = None,
     max_moves: int | None = None,
     only: QueueType | None = None,
-) -> PlannedTurn:
-    """Plan one turn on this snapshot, or on a new one. Costs by the size of the fleet, not of the backlog."""
+) -> TurnPlan:
+    """Plan one turn on this snapshot, or on a new one. The cost depends on the fleet, not on the backlog."""
     with broker.translated():
         snapshot = broker.observe(DEPTH)[0] if snapshot is None else snapshot
         windows = broker.windows(snapshot.taken_at, window_seconds(settings.policy))
@@ -66,7 +68,7 @@ def plan_turn(
 
 
 def apply_turn(
-    broker: Broker, turn: PlannedTurn, settings: Settings, *, term: str, who: str, verb: str, reason: str = ""
+    broker: Broker, turn: TurnPlan, settings: Settings, *, term: str, who: str, verb: str, reason: str = ""
 ) -> tuple[Applied, BalancerState]:
     """Apply the plan, save the state, and write the journal if anything moved. Raises LeaseLost on a stale term."""
     applied = apply(broker, turn.plan, term=term)
@@ -74,14 +76,19 @@ def apply_turn(
     with broker.translated():
         if applied.moved:
             broker.journal.write(
-                who, verb, "fleet", reason=reason, plan_id=turn.plan.plan_id, changes=changes(turn.plan, applied)
+                who,
+                verb,
+                "fleet",
+                reason=reason,
+                plan_id=turn.plan.plan_id,
+                changes=_journal_changes(turn.plan, applied),
             )
         broker.state_store.save(state, term=term)
     return applied, state
 
 
-def changes(plan: Plan, applied: Applied) -> dict[str, Any]:
-    """What the journal keeps of an applied plan: counts, and for each task source, target and reason."""
+def _journal_changes(plan: Plan, applied: Applied) -> dict[str, Any]:
+    """Return the changes of a journal entry: counts, and for each task its source, target and reason."""
     rejected = {refusal.task_id for refusal in applied.rejected}
     tasks = {
         step.task_id: [step.source, step.level, step.target, step.to_level, step.reason]
@@ -104,9 +111,7 @@ def preview(
 ) -> tuple[Plan, RebalanceResult]:
     """Plan one turn without applying it. Needs no lease."""
     began = monotonic()
-    with broker.translated():
-        state = broker.state_store.load()
-    plan = plan_turn(broker, settings, state, max_moves=max_moves, only=only).plan
+    plan = plan_turn(broker, settings, _load_state(broker), max_moves=max_moves, only=only).plan
     return plan, _result(plan, Applied(plan_id=plan.plan_id), began, dry_run=True)
 
 
@@ -120,45 +125,45 @@ def run_once(
     only: QueueType | None = None,
 ) -> RebalanceResult:
     """Plan and apply one turn. Raises LeaseHeld while another process leads."""
-
-    def planned(state: BalancerState) -> PlannedTurn:
-        return plan_turn(broker, settings, state, max_moves=max_moves, only=only)
-
-    return _under_lease(broker, settings, planned, who, reason)
+    began = monotonic()
+    with leading(broker, who, VERB) as leader:
+        turn = plan_turn(broker, settings, _load_state(broker), max_moves=max_moves, only=only)
+        applied, _ = apply_turn(broker, turn, settings, term=leader.term, who=who, verb=VERB, reason=reason)
+    return _result(turn.plan, applied, began, dry_run=False)
 
 
 def run_plan(broker: Broker, settings: Settings, plan: Plan, *, who: str, reason: str = "") -> RebalanceResult:
-    """Apply a plan that was made before; what no longer fits is rejected message by message.
+    """Apply a plan that was made before; steps that no longer fit are rejected message by message.
 
-    Raises LeaseHeld, and Refused when the plan moves work to a worker that is not registered.
+    Raises LeaseHeld, and Refused if the plan moves work to a worker that is not registered.
     """
+    began = monotonic()
     snapshot, _ = broker.observe()
     readers = readers_in(snapshot, broker.queues)
     steps = tuple(_checked(step, snapshot, readers) for step in plan.steps)
     checked = plan.model_copy(update={"steps": steps})
-    return _under_lease(broker, settings, lambda state: PlannedTurn(checked, state), who, reason)
+    with leading(broker, who, VERB) as leader:
+        turn = TurnPlan(checked, _load_state(broker))
+        applied, _ = apply_turn(broker, turn, settings, term=leader.term, who=who, verb=VERB, reason=reason)
+    return _result(checked, applied, began, dry_run=False)
 
 
 def _checked(step: Step, snapshot: Snapshot, readers: LaneReaders) -> Step:
-    """Apply the GPU safety rule of the present fleet to a step of a file: its author may not have known the rule."""
+    """Apply the GPU safety rule of the present fleet to a step: the plan may come from another version or fleet state.
+
+    Raises Refused for a target worker that is not registered.
+    """
     if not isinstance(step, MoveLane | MoveTask):
         return step
     worker = split(step.target)[1]
     if worker is not None and worker not in snapshot.worker_by_id:
-        raise Refused(f"the plan moves to {step.target}, and there is no worker {worker}: nothing was changed")
+        raise Refused(f"the plan moves work to {step.target}, but {worker} is not registered: nothing was changed")
     return step.model_copy(update={"keeps_gpu": is_unsafe_lane(step.target, readers.unsafe)})
 
 
-def _under_lease(
-    broker: Broker, settings: Settings, planned: Callable[[BalancerState], PlannedTurn], who: str, reason: str
-) -> RebalanceResult:
-    began = monotonic()
-    with leading(broker, who, "rebalance") as leader:
-        with broker.translated():
-            state = broker.state_store.load()
-        turn = planned(state)
-        applied, _ = apply_turn(broker, turn, settings, term=leader.term, who=who, verb="rebalance", reason=reason)
-    return _result(turn.plan, applied, began, dry_run=False)
+def _load_state(broker: Broker) -> BalancerState:
+    with broker.translated():
+        return broker.state_store.load()
 
 
 def _result(plan: Plan, applied: Applied, began: float, *, dry_run: bool) -> RebalanceResult:

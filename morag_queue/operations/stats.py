@@ -1,4 +1,4 @@
-"""`stats`, once and live: one snapshot and the counters. The cost depends on the fleet, not on the backlog."""
+"""stats, once and live: one snapshot and the counters. The cost depends on the fleet, not on the backlog."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Finding
 from morag_queue.core.doctor.service import check_service
 from morag_queue.core.histogram import Window, merge
-from morag_queue.core.model import FleetStats, HeldMessage, QueueType
+from morag_queue.core.model import HeldMessage, QueueType
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.stats import fleet_stats
+from morag_queue.core.stats import FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
 HISTORY = 60
@@ -44,7 +44,7 @@ class RunningTask:
 
 @dataclass(frozen=True, slots=True)
 class QueueFlow:
-    """Recent flow of a queue: tasks per minute in and out, and the tasks that ended in each of `HISTORY` minutes."""
+    """Recent flow of a queue: arrivals and ends per minute, and the tasks that ended in each of `HISTORY` minutes."""
 
     arrivals: float = 0.0
     ended: float = 0.0
@@ -145,9 +145,9 @@ class FleetWatcher:
         self._labels = {task_id: self._labels[task_id] for task_id in ids if task_id in self._labels}
         for task_id, record in self._broker.records(new).items():
             source = record.get("source")
-            self._labels[task_id] = _short(source) if isinstance(source, str) else ""
+            self._labels[task_id] = _label(source) if isinstance(source, str) else ""
 
 
-def _short(source: str) -> str:
+def _label(source: str) -> str:
     """Return the file name of a path; a URL stays whole."""
     return source if "://" in source else basename(source)

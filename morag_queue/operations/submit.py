@@ -1,4 +1,4 @@
-"""submit: probe, classify and route rows, then queue them as messages with their ledger records."""
+"""submit: probe, classify and route rows, then queue their messages with the ledger records."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 _CHUNK = 8 * BATCH
 """Rows that are probed together: enough to use the probe pool, few enough to show progress on a stream."""
 
-
-_NOTED = 20
+_JOURNALED_TASKS = 20
 """Ids that the journal entry of a bulk submit names."""
 
 
 class SubmittedTask(Frozen):
-    """One queued task, as scripts read it. `estimated_duration` is in minutes at factor 1."""
+    """One queued task in the JSON answer. `estimated_duration` is in minutes at factor 1."""
 
     task_id: str
     source: str
@@ -59,7 +58,7 @@ class SubmittedTask(Frozen):
 class SubmitReport:
     """The result for all rows.
 
-    `broken` is the error that stopped the submit; `uncertain` are ids that were sent and not confirmed.
+    `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed.
     """
 
     submitted: int = 0
@@ -117,7 +116,7 @@ class Submitter:
         details: bool = True,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> SubmitReport:
-        """Queue rows in order. A failed row stops no other; `on_progress` is called with the size of each batch."""
+        """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch."""
         report = SubmitReport()
         prepared = self.prepare(rows)
         ready: list[PreparedTask] = []
@@ -126,7 +125,7 @@ class Submitter:
                 report.failed += [row for row in batch if isinstance(row, RowFailure)]
                 ready = [task for task in batch if isinstance(task, PreparedTask)]
                 answers = self._broker.submit([outgoing(task, self._builder) for task in ready])
-                _note_answers(report, ready, answers, details)
+                _add_answers(report, ready, answers, details)
                 ready = []
                 on_progress(len(batch))
         except BrokerError as error:  # the server rejected the whole batch: none of it was queued
@@ -138,7 +137,7 @@ class Submitter:
         return report
 
     def _probe(self, rows: Iterable[Row]) -> None:
-        """Read each source once, also where many rows name it."""
+        """Probe each source once, even if many rows name it."""
         wanted = {(row.source, row.content_type): None for row in rows}
         by_type: dict[ContentType | None, list[str]] = {}
         for source, declared in wanted:
@@ -153,7 +152,7 @@ class Submitter:
         if isinstance(facts, MoragQueueError):
             return RowFailure.of(line, row.source, facts)
         try:
-            named = self._with_whole_name(row)
+            named = self._with_full_worker_id(row)
         except UsageError as error:
             return RowFailure.of(line, row.source, error)
         prepared = prepare(
@@ -162,14 +161,14 @@ class Submitter:
         )  # fmt: skip
         return RowFailure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
 
-    def _with_whole_name(self, row: Row) -> Row:
-        """Complete the prefix of the worker that the row pins. Raises UsageError where several match."""
+    def _with_full_worker_id(self, row: Row) -> Row:
+        """Complete the prefix of the worker that the row is pinned to. Raises UsageError if several match."""
         if row.worker is None or row.worker in self._workers:
             return row
         try:
             return row.model_copy(update={"worker": resolve("worker", row.worker, self._workers)})
         except NotFound:
-            return row  # routing refuses the pin, unless it is forced
+            return row  # routing refuses the pin unless it is forced
 
     def _classified(self, row: Row, facts: Facts) -> Classification:
         """Classify a row; rows with the same source and the same options share the result."""
@@ -181,7 +180,7 @@ class Submitter:
         return found
 
 
-def _note_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: Sequence[bool], details: bool) -> None:
+def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: Sequence[bool], details: bool) -> None:
     for task, queued in zip(ready, answers, strict=True):
         if not queued:
             report.failed.append(_still_open(task))
@@ -198,7 +197,7 @@ def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> 
         changes = {
             "submitted": report.submitted,
             "failed": len(report.failed),
-            "task_ids": [task.task_id for task in report.tasks[:_NOTED]],
+            "task_ids": [task.task_id for task in report.tasks[:_JOURNALED_TASKS]],
         }
         with broker.translated():
             broker.journal.write(who, "submit", subject, reason=reason, changes=changes)
@@ -255,5 +254,5 @@ def _refused(refusal: Refusal) -> Refused:
 
 def _still_open(task: PreparedTask) -> RowFailure:
     task_id = task.entry.task_id
-    error = Refused(f"task id {task_id} is still open: it was not queued again; choose another --id or wait")
+    error = Refused(f"task id {task_id} is still open, so it was not queued again; choose another --id or wait")
     return RowFailure.of(task.line, task.row.source, error)

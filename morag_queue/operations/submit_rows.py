@@ -45,12 +45,12 @@ class Row(Frozen):
 
     @field_validator("priority", mode="before")
     @classmethod
-    def _in_words(cls, word: Any) -> Any:
+    def _by_name(cls, word: Any) -> Any:
         return parse_priority(word) if isinstance(word, str) else word
 
 
 def row_of(source: str, fields: dict[str, Any]) -> Row:
-    """Build a row from the flags. Raises UsageError that names the wrong fields."""
+    """Build a row from the flags. Raises UsageError that names the invalid fields."""
     try:
         return Row(source=source, **fields)
     except ValidationError as error:
@@ -59,7 +59,7 @@ def row_of(source: str, fields: dict[str, Any]) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class RowFailure:
-    """A row that was not queued, and why. `line` counts from 1; 0 is not from a file."""
+    """A row that was not queued, and why. `line` counts from 1; 0 for a row of the command line."""
 
     line: int
     source: str
@@ -72,7 +72,7 @@ class RowFailure:
 
 
 def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[int, Row | RowFailure]]:
-    """Read JSON lines and skip blank ones. `defaults` has the flags, for fields that a line leaves out."""
+    """Parse JSON lines, skipping blank lines. `defaults` has the flags, for fields that a line leaves out."""
     given = {name: getattr(defaults, name) for name in defaults.model_fields_set - {"source"}}
     for number, line in enumerate(lines, 1):
         if line.strip():

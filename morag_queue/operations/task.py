@@ -1,4 +1,4 @@
-"""One task, found by its id or id prefix: what is known of it, and why it is where it is."""
+"""Find tasks by id or id prefix, show one with all its details, and explain its state."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from morag_queue.core.histogram import Window
 from morag_queue.core.model import Frozen, QueueType, TaskState
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.core.task import Task
+from morag_queue.core.words import count_of
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.settings import Settings
 
@@ -23,10 +24,13 @@ WINDOW_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class NameProblem:
-    """A name that matches no task, or several."""
+    """A name that matches no task, or more than one."""
 
     name: str
     error: NotFound | UsageError
+
+
+_REVOKED = "; it was cancelled: its worker was asked to drop it"
 
 
 class WorkerScore(Frozen):
@@ -37,7 +41,7 @@ class WorkerScore(Frozen):
 
 
 class RecordedDecision(Frozen):
-    """A decision about a task: at submit, or by the command of the journal entry `entry_id`."""
+    """A decision about a task: at submit, or by the command that wrote the journal entry `entry_id`."""
 
     at: float | None
     who: str = ""
@@ -48,7 +52,7 @@ class RecordedDecision(Frozen):
 
 
 class TaskExplanation(Frozen):
-    """The answer of `task why`. `position` is in the task's lane, 1 is the next; `ahead` counts all lanes."""
+    """The answer of `task why`. `position` is that in its lane, 1 is next; `ahead` counts the tasks of all lanes."""
 
     task_id: str
     state: TaskState
@@ -94,7 +98,7 @@ class TaskExplainer:
         return found
 
     def find_all(self, names: Iterable[str]) -> Iterator[TaskHit | NameProblem]:
-        """Find each of these, in their order. Many whole ids cost one pass through the lanes."""
+        """Find each of these, in their order. Any number of whole ids costs one pass through the lanes."""
         wanted = list(dict.fromkeys(names))
         with self._broker.translated():
             known = self.lookup.tasks(wanted)
@@ -108,7 +112,7 @@ class TaskExplainer:
                 yield NameProblem(name, error)
 
     def explain(self, task: Task) -> Explanation:
-        """Explain why a task is where it is."""
+        """Explain the state of a task."""
         windows = self._broker.windows(self.snapshot.taken_at, WINDOW_S)
         estimated = task.estimated_duration
         runs = {
@@ -171,15 +175,13 @@ class TaskExplainer:
 
 
 def unseen_tasks(broker: RedisBroker) -> str:
-    """Warn that workers without the agent hold tasks that are not visible; "" where there are none."""
+    """Return a warning if workers without the agent are connected, whose tasks are not visible; else ""."""
     with broker.translated():
         agentless = broker.evidence.connected().agentless_connections
     if not agentless:
         return ""
-    return f"{agentless} connections belong to workers without the agent, whose running tasks are not visible"
-
-
-_REVOKED = "; it was cancelled: its worker was asked to drop it"
+    connections = count_of(agentless, "connection")
+    return f"the running tasks of workers without the agent ({connections}) are not visible"
 
 
 def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:
@@ -189,7 +191,7 @@ def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:
 
 
 def _from_journal(entry: JournalEntry, task_id: str) -> RecordedDecision:
-    """Reduce a journal entry to this task: it may name a thousand others."""
+    """Reduce a journal entry to one task; the entry may name a thousand others."""
     tasks = entry.changes.get("tasks")
     of_this = tasks.get(task_id) if isinstance(tasks, dict) else None
     detail = {name: value for name, value in entry.changes.items() if not isinstance(value, list | dict)}

@@ -1,7 +1,7 @@
-"""Edit tasks by hand: look them up, plan the edits, apply the plan, note it in the journal.
+"""Edit tasks for an operator: look up → plan → apply → journal.
 
-The rules are in `core.edits`, the steps in `apply_edits`. A task that is taken or moved between its lookup and its edit
-is looked up and planned again, a few times.
+`core.edits` plans, `apply_edits` applies. A task that is taken or moved between its lookup and its edit is looked up
+and planned again, a few times.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from pydantic import Field
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_lookup import TaskHit
-from morag_queue.core.edits import (
+from morag_queue.core.edits.rules import EditContext, Rule, plan_edits
+from morag_queue.core.edits.steps import (
     CancelTask,
-    EditContext,
     EditPlan,
     EditStep,
     NoChange,
@@ -26,8 +26,6 @@ from morag_queue.core.edits import (
     ReviveTask,
     RevokeTask,
     RewriteTask,
-    Rule,
-    plan_edits,
 )
 from morag_queue.core.model import Frozen, TaskState
 from morag_queue.core.plan import Applied, Rejected
@@ -40,12 +38,11 @@ from .apply_edits import AppliedEdits, apply_edits, outcome_of
 from .task import NameProblem, TaskExplainer
 from .tasks import SelectedTask, Tasks
 
-NOTED = 1000
+JOURNALED_TASKS = 1000
 """Tasks of one edit that the journal names, and that can be undone; the others are only counted."""
 
-
 _ATTEMPTS = 3
-
+"""Lookups of a task that keeps changing between lookup and edit."""
 
 _BATCH = 500
 """Tasks whose ledger records are read in one call."""
@@ -63,9 +60,9 @@ class TaskChange(Frozen):
 
 @dataclass(slots=True)
 class EditReport:
-    """The result of one edit. `entry_id` is the journal entry, "" where nothing was changed.
+    """The result of one edit. `entry_id` is the journal entry, "" if nothing was changed.
 
-    In a dry run the tasks and the counts are those that the edit would have.
+    In a dry run it reports what the edit would change.
     """
 
     verb: str
@@ -92,17 +89,16 @@ class EditReport:
         return next(iter(self._statuses)) if len(self._statuses) == 1 else ExitStatus.FAILED
 
     def add(self, plan: EditPlan, result: AppliedEdits) -> None:
-        """Add the steps that were carried out, or refused by the plan."""
+        """Add the steps that were applied, or refused by the plan."""
         self.tasks += (_change(step) for step, done in zip(plan.steps, result.done, strict=True) if done)
-        self.applied = _sum(self.applied, result.applied)
+        self.applied += result.applied
         if result.applied.rejected:
             self._statuses.add(ExitStatus.REFUSED)
 
     def refuse(self, task_id: str, detail: str, status: ExitStatus = ExitStatus.REFUSED) -> None:
         """Add a task that no plan contains."""
         self.tasks.append(TaskChange(task_id=task_id, outcome="refused", detail=detail))
-        rejected = (*self.applied.rejected, Rejected(task_id=task_id, reason=detail))
-        self.applied = self.applied.model_copy(update={"rejected": rejected})
+        self.applied += Applied(plan_id="", rejected=(Rejected(task_id=task_id, reason=detail),))
         self._statuses.add(status)
 
     def as_json(self) -> dict[str, Any]:
@@ -136,29 +132,32 @@ class TaskEditor:
         return TaskExplainer(self._broker, self._settings)
 
     def refresh(self) -> None:
-        """Observe the fleet again: it may have changed while a person was asked, or while tasks were edited."""
+        """Observe the fleet again: it may have changed during a prompt, or while tasks were edited."""
         self.__dict__.pop("_explainer", None)
 
     def select(self, wanted: TaskFilter) -> list[TaskHit]:
-        """Find the tasks that a filter matches: waiting ones, and those of other states where it asks for them."""
+        """Find the tasks that a filter matches: waiting tasks, unless it selects another state."""
         tasks = Tasks(self._broker, self._settings, self.snapshot)
         if wanted.state in (TaskState.RUNNING, TaskState.FAILED, TaskState.QUARANTINED):
             found = self._explainer.find_all(task.task_id for task in tasks.all(wanted))
-            return [one for one in found if isinstance(one, TaskHit)]
+            return [hit for hit in found if isinstance(hit, TaskHit)]
         return list(self._with_records(tasks.waiting(wanted)))
 
     def run(self, tasks: Sequence[str] | Sequence[TaskHit], rule: Rule) -> EditReport:
-        """Edit the tasks, given by id, id prefix or as found. One that is not found is refused, and stops no other."""
+        """Edit tasks, given by id, by id prefix or as found by `select`. A task that is not found is refused alone.
+
+        If the broker fails midway the error is raised. The edits made until then stay, without a journal entry.
+        """
         report = EditReport(self._verb, self._dry_run, Applied(plan_id=str(uuid4())))
         hits = list(self._resolve(report, tasks))
         for attempt in range(_ATTEMPTS):
             if attempt and hits:
                 self.refresh()
                 hits = list(self._resolve(report, [hit.task.task_id for hit in hits]))
-            hits = self._edit(report, hits, rule)
+            hits = self._plan_and_apply(report, hits, rule)
         for hit in hits:
-            report.refuse(hit.task.task_id, "it kept moving meanwhile: try again")
-        self._note(report)
+            report.refuse(hit.task.task_id, "it changed again before each attempt: try again")
+        self._write_journal(report)
         return report
 
     def _resolve(self, report: EditReport, tasks: Sequence[str] | Sequence[TaskHit]) -> Iterator[TaskHit]:
@@ -174,27 +173,28 @@ class TaskEditor:
     def _with_records(self, waiting: Iterator[SelectedTask]) -> Iterator[TaskHit]:
         while batch := list(islice(waiting, _BATCH)):
             with self._broker.translated():
-                records = self._explainer.lookup.records(one.task.task_id for one in batch)
-            for one in batch:
-                yield TaskHit(one.task, one.waiting.raw.decode(), records.get(one.task.task_id))
+                records = self._explainer.lookup.records(selected.task.task_id for selected in batch)
+            for selected in batch:
+                yield TaskHit(selected.task, selected.waiting.raw.decode(), records.get(selected.task.task_id))
 
-    def _edit(self, report: EditReport, hits: list[TaskHit], rule: Rule) -> list[TaskHit]:
-        """Plan and apply; return the tasks that were no longer as they had been read."""
+    def _plan_and_apply(self, report: EditReport, hits: list[TaskHit], rule: Rule) -> list[TaskHit]:
+        """Edit the tasks. Return those that have changed since they were read: nothing of them was edited."""
         context = EditContext(self.snapshot, self._settings.policy, self._settings.queues)
         plan = plan_edits(context, (hit.editable for hit in hits), rule, plan_id=report.applied.plan_id)
         result = apply_edits(self._broker, plan, hits, dry_run=self._dry_run)
         report.add(plan, result)
         return [hit for hit, done in zip(hits, result.done, strict=True) if not done]
 
-    def _note(self, report: EditReport) -> None:
+    def _write_journal(self, report: EditReport) -> None:
         changed = report.changed
         if self._dry_run or not changed:
             return
         subject = changed[0].task_id if len(changed) == 1 else f"{len(changed)} tasks"
         tasks = {
-            one.task_id: {"outcome": one.outcome, "before": one.before, "after": one.after} for one in changed[:NOTED]
+            task.task_id: {"outcome": task.outcome, "before": task.before, "after": task.after}
+            for task in changed[:JOURNALED_TASKS]
         }
-        changes = {"count": len(changed), "unnamed": max(len(changed) - NOTED, 0), "tasks": tasks}
+        changes = {"count": len(changed), "unnamed": max(len(changed) - JOURNALED_TASKS, 0), "tasks": tasks}
         with self._broker.translated():
             report.entry_id = self._broker.journal.write(
                 self._who, self._verb, subject, reason=self.reason, changes=changes
@@ -222,13 +222,3 @@ def _change(step: EditStep) -> TaskChange:
         case NoChange() | RefusedEdit():
             detail = step.detail
     return TaskChange(task_id=step.task_id, outcome=outcome_of(step), detail=detail, before=before, after=after)
-
-
-def _sum(one: Applied, other: Applied) -> Applied:
-    counts = {name: value for name, value in other if isinstance(value, int)}
-    return one.model_copy(
-        update={
-            **{name: getattr(one, name) + count for name, count in counts.items()},
-            "rejected": (*one.rejected, *other.rejected),
-        }
-    )

@@ -1,4 +1,4 @@
-"""tasks: running and waiting tasks, page by page. A page costs by its length, not by the backlog."""
+"""tasks: list running and waiting tasks page by page. The cost depends on the page, not on the backlog."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,17 +16,15 @@ from morag_queue.errors import UsageError
 from morag_queue.settings import Settings
 
 _FIRST_BATCH, _BATCH = 50, 500
-"""Tasks whose ledger records are read in one call: few at first, since a page is short."""
-
+"""Tasks whose ledger records are read in one call: few at first, because a page is short."""
 
 _IN_DEAD = (TaskState.FAILED, TaskState.QUARANTINED)
-
 
 _BY_ID_ONLY = (TaskState.COMPLETED, TaskState.CANCELLED)
 
 
 class TaskPage(Frozen):
-    """`waiting` counts all waiting tasks, also those outside the filter. `has_more`: the limit cut the page."""
+    """One page. `waiting` counts all waiting tasks, also those outside the filter; `has_more`: more tasks match."""
 
     tasks: tuple[Task, ...]
     waiting: int
@@ -35,7 +33,7 @@ class TaskPage(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class SelectedTask:
-    """A waiting task and its message, for an edit of many."""
+    """A waiting task and its message."""
 
     task: Task
     waiting: WaitingMessage
@@ -50,13 +48,13 @@ class Tasks:
         self._lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
 
     def page(self, wanted: TaskFilter, *, limit: int, newest: bool = False) -> TaskPage:
-        """Return up to `limit` tasks: first the running ones, then the waiting ones, next to run (or newest) first."""
+        """Return up to `limit` tasks: running tasks, then waiting tasks, next to run (or newest) first."""
         found = list(islice(self.all(wanted, newest=newest), limit + 1))
         waiting = sum(view.length for view in self.snapshot.lanes)
         return TaskPage(tasks=tuple(found[:limit]), waiting=waiting, has_more=len(found) > limit)
 
     def all(self, wanted: TaskFilter, *, newest: bool = False) -> Iterator[Task]:
-        """Yield as `page`, without a limit; the lanes are read as the iterator is consumed.
+        """Yield the tasks of `page` without a limit; the lanes are read as the iterator is consumed.
 
         Raises UsageError for states of which the broker keeps no list.
         """
@@ -72,7 +70,7 @@ class Tasks:
             held.sort(key=lambda task: task.claimed_at or 0.0, reverse=newest)
             yield from (task for task in held if wanted.matches(task, now))
         if wanted.state is not TaskState.RUNNING:
-            yield from self._with_records(one.task for one in self.waiting(wanted, newest=newest))
+            yield from self._with_records(selected.task for selected in self.waiting(wanted, newest=newest))
 
     def waiting(self, wanted: TaskFilter, *, newest: bool = False) -> Iterator[SelectedTask]:
         """Yield the waiting tasks that match, with their messages."""
@@ -87,14 +85,14 @@ class Tasks:
     def _read(self, lane: str, level: int, length: int, wanted: TaskFilter, newest: bool) -> Iterator[SelectedTask]:
         windows = self._lookup.search.windows(lane, level, length, newest=newest)
         before = self._lookup.position(lane, level, 0)
-        may_fit = text_filter(wanted.name, wanted.priority)
+        may_match = text_filter(wanted.name, wanted.priority)
         while True:
             with self._broker.translated():
                 window = next(windows, None)
             if window is None:
                 return
             for message in window:
-                if not may_fit(message.raw):
+                if not may_match(message.raw):
                     continue
                 task = waiting_task(message.raw, lane, level, message.depth, before + message.depth)
                 if task is not None and wanted.matches(task, self.snapshot.taken_at):
@@ -117,9 +115,9 @@ def dead_tasks(broker: RedisBroker, wanted: TaskFilter, now: float) -> list[Task
     return [task for task in tasks if wanted.matches(task, now)]
 
 
-def _oldest(one: SelectedTask) -> float:
-    return one.task.enqueued_at or 0.0
+def _oldest(selected: SelectedTask) -> float:
+    return selected.task.enqueued_at or 0.0
 
 
-def _newest(one: SelectedTask) -> float:
-    return -(one.task.enqueued_at or 0.0)
+def _newest(selected: SelectedTask) -> float:
+    return -(selected.task.enqueued_at or 0.0)

@@ -13,7 +13,7 @@ from morag_queue.core.recovery.requeue import HeldTasks
 from morag_queue.core.snapshot import Snapshot, WorkerView
 
 _PINS_READ = 100
-"""Messages read per list to find pins: whether there are any is the question, not how many."""
+"""Messages read per list to find pins. The count need not be exact: any pin blocks a drain."""
 
 
 def held_tasks(broker: Broker, task_ids: Iterable[str]) -> HeldTasks:
@@ -29,7 +29,7 @@ def held_tasks(broker: Broker, task_ids: Iterable[str]) -> HeldTasks:
 
 
 def running_tasks(broker: Broker, snapshot: Snapshot, view: WorkerView) -> Iterator[RunningTask]:
-    """The tasks that a worker holds, each with its expected remaining minutes; None without an estimate."""
+    """Yield the tasks that a worker holds, each with its expected remaining minutes, None without an estimate."""
     held = snapshot.held_by_worker.get(view.worker, ())
     records = broker.records(message.task_id for message in held)
     for message in held:

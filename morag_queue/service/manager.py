@@ -25,13 +25,14 @@ from uuid import uuid4
 
 from morag_queue.broker.connection import connect_like
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.model import Classification, QueuePriority, QueueStats, QueueType
+from morag_queue.core.model import Classification, QueuePriority, QueueType
 from morag_queue.core.routing.types import Refusal
+from morag_queue.core.stats import QueueStats
 from morag_queue.errors import Refused
-from morag_queue.operations.complete import complete
 from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import outgoing
 from morag_queue.operations.submit_rows import Row, prepare
+from morag_queue.operations.task_edits import complete
 from morag_queue.settings import BrokerSettings, Settings, load
 from morag_queue.settings.urls import SCHEMES
 from morag_queue.watch.events import EventSink

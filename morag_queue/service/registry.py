@@ -14,10 +14,10 @@ from redis import Redis
 
 from morag_queue.broker.connection import connect_like
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.model import ContentType, Frozen, QueueType, Requires, WorkerInfo, WorkerStats, WorkerStatus
+from morag_queue.core.model import ContentType, Frozen, QueueType, Requires, WorkerInfo, WorkerStatus
 from morag_queue.core.routing.feasibility import Feasibility, in_service, suits, worker_loads
 from morag_queue.core.snapshot import Snapshot, WorkerView
-from morag_queue.core.stats import worker_stats
+from morag_queue.core.stats import WorkerStats, worker_stats
 from morag_queue.core.worker_status import SERVING
 from morag_queue.errors import NotFound, Refused
 from morag_queue.settings import Settings, load

@@ -151,7 +151,7 @@ ANSWERS = {
     "drain": "morag_queue.operations.cordon:CordonResult",
     "failover": "morag_queue.operations.failover:FailoverResult",
     "watch": f"{_THIS_MODULE}:LogLine",
-    "stats": "morag_queue.core.model:FleetStats",
+    "stats": "morag_queue.core.stats:FleetStats",
     "tasks": "morag_queue.operations.tasks:TaskPage",
     "task show": "morag_queue.operations.task:TaskDetails",
     "task why": "morag_queue.operations.task:TaskExplanation",

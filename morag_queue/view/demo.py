@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from morag_queue.core.model import FleetStats
+from morag_queue.core.stats import FleetStats
 
 from .stats import stats_view
 from .text import format_duration, safe

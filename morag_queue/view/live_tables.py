@@ -9,7 +9,8 @@ from rich.segment import Segment
 
 from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Severity
-from morag_queue.core.model import WorkerStats, WorkerStatus
+from morag_queue.core.model import WorkerStatus
+from morag_queue.core.stats import WorkerStats
 from morag_queue.operations.stats import HISTORY, LiveFrame, QueueFlow, RunningTask
 
 from .journal import counts

@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.core.model import FleetStats
+from morag_queue.core.stats import FleetStats
 
 from .stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, table_columns
 from .table import FittedTable

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from morag_queue.core.model import QueuePriority, QueueStats, WorkerStats, WorkerStatus
+from morag_queue.core.model import QueuePriority, WorkerStatus
+from morag_queue.core.stats import QueueStats, WorkerStats
 
 from .table import Cell, Column, cell
 from .text import format_duration, format_minutes, short

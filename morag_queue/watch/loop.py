@@ -19,11 +19,11 @@ from morag_queue.broker.counters import CorrectionStore
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.fleet_poll import ChangeKind, FleetChange
-from morag_queue.core.model import FleetStats
+from morag_queue.core.stats import FleetStats
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 from morag_queue.operations.leader import LEASE_S, Leader, lead
 from morag_queue.operations.stats import stats
-from morag_queue.operations.sweep import LOOK_AGAIN_SECONDS, Sweep
+from morag_queue.operations.sweep import SEARCH_AGAIN_SECONDS, Sweep
 
 from .agentless import AgentlessSupport
 from .events import Event, EventSink
@@ -194,7 +194,7 @@ class Watch:
 
     def _sweep_part(self) -> None:
         report = sweep_step(self._broker, self._sweep, term=self._term, who=self._who)
-        self._sweep_at = self._clock() + (LOOK_AGAIN_SECONDS if self._sweep.must_look_again else SWEEP_S)
+        self._sweep_at = self._clock() + (SEARCH_AGAIN_SECONDS if self._sweep.must_search_again else SWEEP_S)
         report_turn(self._emit, report, {}, 0.0)
         self._callbacks.on_turn(report, 0.0)
 

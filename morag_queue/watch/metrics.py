@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 from morag_queue.broker.counters import FleetCounters, fleet_counters
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.histogram import GROWTH, LAST_BUCKET, SMALLEST_S
-from morag_queue.core.model import Capability, FleetStats, QueueStats, QueueType, WorkerStatus
+from morag_queue.core.model import Capability, QueueType, WorkerStatus
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.stats import fleet_stats
+from morag_queue.core.stats import FleetStats, QueueStats, fleet_stats
 from morag_queue.errors import MoragQueueError
 
 from .events import Event, EventSink

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from morag_queue.core.fleet_poll import STALLED_AFTER_S, ChangeKind, FleetChange, PollHistory
-from morag_queue.core.model import FleetStats, WorkerStatus
+from morag_queue.core.model import WorkerStatus
 from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.stats import FleetStats
 from morag_queue.core.worker_status import SERVING
 
 from .events import Event, EventSink
@@ -67,7 +68,7 @@ def _report_plan(emit: EventSink, report: TurnReport) -> None:
 
 def _report_failover(emit: EventSink, report: TurnReport) -> None:
     result = report.failed_over
-    dead = [worker for worker in result.workers if worker.done == "failed over"] if result is not None else []
+    dead = [worker for worker in result.workers if worker.is_failed_over] if result is not None else []
     if result is not None and dead:
         emit(
             Event.FAILED_OVER, workers=[worker.worker for worker in dead],

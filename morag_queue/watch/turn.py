@@ -87,7 +87,7 @@ def step(
     snapshot, _ = broker.observe(DEPTH)
     opened = () if dry_run else tuple(_open_breakers(broker, snapshot, evidence.flapping, term=term, who=who))
     failover = Failover(broker, who=who, reason="found by the loop", pause=pause, term=term, dry_run=dry_run)
-    failed = failover.of_turn(snapshot, *_due(broker, snapshot, evidence), depth=DEPTH)
+    failed = failover.run_observed(snapshot, *_due(broker, snapshot, evidence), depth=DEPTH)
     turn = plan_turn(broker, settings, state, snapshot=failover.snapshot)
     applied, kept = Applied(plan_id=turn.plan.plan_id), turn.state
     if not dry_run:

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.histogram import LAST_BUCKET
-from morag_queue.core.model import Capability, FleetStats, QueueType
+from morag_queue.core.model import Capability, QueueType
+from morag_queue.core.stats import FleetStats
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from morag_queue.operations.stats import HISTORY, FleetWatcher

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from morag_queue.core.model import WorkerStatus
-from morag_queue.operations.drain import DEADLINE_SECONDS
+from morag_queue.operations.drain_options import DEADLINE_SECONDS
 from tests.cli.helpers import cordon_of, journaled_verbs
 
 
@@ -91,7 +91,7 @@ def test_drain_refuses_the_last_gpu_worker_while_gpu_work_waits(stage, fleet):
 
 def test_draining_the_last_worker_of_an_idle_fleet_warns(stage, fleet):
     stage.join("cpu-1")
-    assert "last worker in service for cpu_standard" in fleet("drain", "cpu-1", "--json").err
+    assert "no other worker in service reads cpu_standard" in fleet("drain", "cpu-1", "--json").err
 
 
 def test_drain_exits_with_6_at_the_deadline_and_says_how_to_continue(stage, fleet):
@@ -150,7 +150,7 @@ def test_a_drain_stops_if_the_worker_is_uncordoned_meanwhile(stage, fleet, monke
     stage.claim("cpu-1")
     lift = lambda _: stage.broker.cordons.put("cpu-1", None, tuple(WorkerStatus))  # noqa: E731
     monkeypatch.setattr("morag_queue.cli.drain.sleep", lift)
-    assert "put back into service" in fleet("drain", "cpu-1", status=5).err
+    assert "put back into service during the drain" in fleet("drain", "cpu-1", status=5).err
     assert cordon_of(stage, "cpu-1") is None
 
 
@@ -184,7 +184,7 @@ def test_drain_leaves_a_foreign_message_in_its_lane_and_warns(stage, fleet):
     stage.client.lpush("cpu_standard.cpu-1", "not a message")
     done = fleet("drain", "cpu-1", "--allow-pinned", "--allow-last", "--json")
     assert (done.json["state"], done.json["moved_tasks"]) == ("drained", 1)
-    assert "1 messages stay in its lanes" in done.err
+    assert "1 message could not be moved out of its lanes" in done.err
     assert stage.client.lrange("cpu_standard.cpu-1", 0, -1) == [b"not a message"]
 
 
@@ -193,7 +193,7 @@ def test_drain_reports_its_progress_unless_quiet(stage, fleet):
     stage.join("cpu-2")
     stage.submit("t", worker="cpu-1")
     err = fleet("drain", "cpu-1", "--allow-pinned").err
-    assert "s] cpu-1 takes nothing any more" in err
+    assert "s] cpu-1 takes no new tasks" in err
     assert "s] moved 1 task from its lanes to the shared lanes" in err
     assert "s] cpu-1 is drained" in err
     fleet("uncordon", "cpu-1")

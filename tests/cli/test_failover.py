@@ -53,6 +53,7 @@ def test_a_dry_run_of_failover_lists_the_target_of_each_task(stage, join, fleet)
     stage.claim("cpu-1")
     stage.submit("pinned", worker="cpu-1")
     out = fleet("failover", "cpu-1", "--dry-run").out
+    assert "cpu-1: dead, would be failed over (" in out
     assert "  held held by cpu-1 → cpu_standard at level 4\n" in out
     assert "  1 of cpu_standard.cpu-1 at level 4 → cpu_standard\n" in out
     assert out.endswith("would be 1 requeued, 1 moved\n")
@@ -105,6 +106,7 @@ def test_a_dry_run_of_failover_counts_tasks_and_changes_nothing(stage, join, fle
     stage.submit("pin", worker="cpu-1")
     answer = fleet("failover", "cpu-1", "--dry-run", "--json").json
     assert recovery_counts(answer) == (1, 1, 0, 0)
+    assert answer["workers"][0]["done"] == "would be failed over"
     assert stage.ids("cpu_standard.cpu-1", 4) == ["pin"]
     assert len(stage.broker.observe()[0].held) == 1
     assert stage.broker.journal.latest(5) == []
@@ -116,7 +118,7 @@ def test_failover_refuses_a_live_worker_and_shows_the_evidence(stage, join, flee
     stage.claim("cpu-1")
     refused = fleet("failover", "cpu-1", status=5).err
     assert "cpu-1 is alive" in refused
-    assert "1 connections named mq.cpu-1" in refused
+    assert "1 connection named mq.cpu-1" in refused
     assert "--force" in refused
     assert len(stage.broker.observe()[0].held) == 1
 

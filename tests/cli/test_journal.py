@@ -26,7 +26,7 @@ def test_undoing_a_cancel_skips_a_task_that_ran_since(stage, fleet):
     fleet("task", "retry", "a")
     stage.claim("cpu-1")
     stage.end("a")
-    assert "was sent again since, and has ended (completed)" in fleet("journal", "undo", entry, status=5).err
+    assert "was queued again since, and has ended (completed)" in fleet("journal", "undo", entry, status=5).err
 
 
 def test_undoing_prio_and_move_restores_tasks_that_still_wait(stage, fleet):
@@ -40,7 +40,7 @@ def test_undoing_prio_and_move_restores_tasks_that_still_wait(stage, fleet):
     result = fleet("journal", "undo", entry, "--json", status=3)
     assert {failure["subject"]: failure["reason"] for failure in result.json["not_undone"]} == {
         "a": "it no longer waits",
-        "b": "it was changed again since",
+        "b": "it has been changed again since",
     }
     assert stage.ids("cpu_standard", 4) == ["c"]
     assert stage.broker.records(["c"])["c"] == before["c"]
@@ -65,7 +65,7 @@ def test_undo_refuses_a_change_that_cannot_be_undone(stage, fleet, fail):
     fleet("dead", "drop", "f-1")
     assert "cannot be undone" in fleet("journal", "undo", last_entry_id(stage), status=5).err
     swept = stage.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
-    assert "the journal does not keep the state before it" in fleet("journal", "undo", swept, status=5).err
+    assert "the journal does not record the state before it" in fleet("journal", "undo", swept, status=5).err
     assert "no journal entry '17'" in fleet("journal", "undo", "17-99", status=8).err.replace("17-99", "17")
 
 
@@ -97,7 +97,7 @@ def test_undoing_a_rebalance_moves_tasks_back_but_not_whole_lanes(stage, fleet):
     entry = stage.broker.journal.write("watch", "rebalance", "fleet", changes=changes)
     assert fleet("task", "why", "a", "--json").json["decisions"][-1]["reason"] == "starving"
     result = fleet("journal", "undo", entry, status=3)
-    assert "not undone: cpu_batch.cpu-9, level 3: 7 went to cpu_batch as a whole" in result.err
+    assert "not undone: cpu_batch.cpu-9, level 3: the whole lane (7 tasks) was moved to cpu_batch" in result.err
     assert stage.ids("cpu_standard", 4) == ["b", "a"]
 
 

@@ -40,4 +40,4 @@ def test_pause_rejects_an_unknown_or_ambiguous_queue(fleet, name, status):
 
 def test_pause_warns_of_workers_that_ignore_it(stage, fleet):
     stage.join("cpu-1", claims=False)
-    assert "cpu-1 take messages in Celery's own way" in fleet("pause", "cpu_batch").err
+    assert "workers that do not use the claim script ignore the pause (cpu-1)" in fleet("pause", "cpu_batch").err

@@ -74,7 +74,7 @@ def test_a_dry_run_of_rebalance_lists_the_moves_and_makes_none(stage, fleet):
     starve(stage, "a", "b")
     out = fleet("rebalance", "--dry-run").out
     assert "cpu_standard 4" in out
-    assert "starvation guard: it has waited 180 min, NORMAL should wait at most 60" in out
+    assert "starvation guard: it has waited 180 min, the limit of NORMAL is 60 min" in out
     assert out.endswith("2 tasks would be moved\n")
     assert stage.ids(CPU, 4) == ["a", "b"]
     assert stage.broker.state_store.load().at is None
@@ -106,7 +106,7 @@ def test_rebalance_exits_with_7_and_names_the_leader(stage, fleet):
     starve(stage, "a")
     stage.broker.leases.take("other", "bob@host", "watch", 60)
     refused = fleet("rebalance", status=7)
-    assert "bob@host leads the fleet by `watch` for 0 s (term 1): nothing was changed" in refused.err
+    assert "bob@host leads the fleet with `watch` (term 1, for 0 s): nothing was changed" in refused.err
     assert stage.ids(CPU, 4) == ["a"]
     assert fleet("rebalance", "--dry-run", "--json").json["decisions"][0]["task_id"] == "a"
 
@@ -136,7 +136,10 @@ def test_apply_rejects_single_moves_that_no_longer_fit(stage, fleet):
     applied = fleet("rebalance", "--apply", "p.json", "--json", status=3).json
     assert applied["moved_tasks"] == 1
     assert applied["rejected"] == [
-        {"task_id": "a", "reason": "it is no longer in cpu_standard at level 4: taken, ended or moved meanwhile"}
+        {
+            "task_id": "a",
+            "reason": "it is no longer in cpu_standard at level 4: it was taken, moved or cancelled meanwhile",
+        }
     ]
 
 
@@ -152,14 +155,14 @@ def test_apply_refuses_a_plan_of_which_no_move_fits(stage, fleet):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fleet": "mq@elsewhere:1/0"}, "is a plan for the fleet mq@elsewhere:1/0, and this is"),
-        ({"version": 99}, "is a plan of version 99, and this is version 1: nothing was changed"),
+        ({"fleet": "mq@elsewhere:1/0"}, "is a plan for the fleet mq@elsewhere:1/0, this is"),
+        ({"version": 99}, "is a plan of version 99, this is version 1: nothing was changed"),
         ({"verb": "drain"}, "is a plan of `drain`: apply it with `morag-queue drain --apply"),
         (
             {"steps": [{"kind": "resend", "task_id": "a", "reason": ""}]},
             "has a step resend, which rebalance never plans",
         ),
-        ({"steps": 7}, "is no plan: steps:"),
+        ({"steps": 7}, "is not a plan: steps:"),
     ],
     ids=["fleet", "version", "verb", "kind of step", "form"],
 )
@@ -187,7 +190,7 @@ def test_apply_refuses_a_plan_with_a_foreign_lane(stage, fleet, tmp_path):
     fleet("rebalance", "--plan", "p.json")
     file = tmp_path / "p.json"
     file.write_text(file.read_text().replace('"target": "cpu_standard"', '"target": "mq:workers"'))
-    assert "names mq:workers, which is no lane of this fleet" in fleet("rebalance", "--apply", "p.json", status=5).err
+    assert "names mq:workers, which is not a lane" in fleet("rebalance", "--apply", "p.json", status=5).err
 
 
 def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(stage, fleet, tmp_path):
@@ -202,7 +205,7 @@ def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(stage, fleet, tmp_path):
     assert rejected == [
         {
             "task_id": "film",
-            "reason": "it needs a GPU, and workers without one read cpu_standard: it stays in gpu_priority",
+            "reason": "it needs a GPU, and workers without a GPU read cpu_standard: it stays in gpu_priority",
         }
     ]
     assert stage.ids("gpu_priority", 4) == ["film"]
@@ -219,7 +222,7 @@ def test_apply_refuses_moving_a_gpu_lane_to_a_cpu_lane_or_to_an_unknown_worker(s
     assert stage.ids("gpu_priority", 4) == ["film"]
     (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane | {"target": "cpu_batch.ghost"}]}))
     err = fleet("rebalance", "--apply", "p.json", status=5).err
-    assert "moves to cpu_batch.ghost, and there is no worker ghost: nothing was changed" in err
+    assert "moves work to cpu_batch.ghost, but ghost is not registered: nothing was changed" in err
 
 
 @pytest.mark.parametrize(
@@ -243,7 +246,7 @@ def test_contradictory_plan_options_are_wrong_usage(fleet, args, message):
 def test_a_missing_invalid_or_unwritable_plan_file_is_reported(fleet, tmp_path):
     assert "cannot read the plan" in fleet("rebalance", "--apply", "none.json", status=1).err
     (tmp_path / "p.json").write_text("{")
-    assert "p.json is no plan" in fleet("rebalance", "--apply", "p.json", status=5).err
+    assert "p.json is not a plan" in fleet("rebalance", "--apply", "p.json", status=5).err
     assert "cannot write the plan" in fleet("rebalance", "--plan", "no/such/dir/p.json", status=1).err
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from morag_queue.core.balancing.rebalance import PlannedTurn, plan_rebalance
+from morag_queue.core.balancing.rebalance import TurnPlan, plan_rebalance
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.lanes import lane
 from morag_queue.core.model import QueuePriority, QueueType, Requires
@@ -47,7 +47,7 @@ def waiting(
 
 def turn(
     snapshot: Snapshot, state: BalancerState | None = None, policy: Policy | None = None, **more: object
-) -> PlannedTurn:
+) -> TurnPlan:
     return plan_rebalance(snapshot, policy or Policy(), Queues(), state or BalancerState(), plan_id="p", **more)  # type: ignore[arg-type]
 
 

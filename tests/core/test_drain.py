@@ -59,7 +59,9 @@ def test_draining_a_worker_with_empty_lanes_plans_nothing():
 
 def test_force_requeues_the_message_claimed_first_last_so_that_it_runs_first():
     messages = held("cpu-1", count=2)
-    later = tuple(one.model_copy(update={"claimed_at": one.claimed_at + n}) for n, one in enumerate(messages))
+    later = tuple(
+        message.model_copy(update={"claimed_at": message.claimed_at + n}) for n, message in enumerate(messages)
+    )
     plan = forced_requeue(fleet(worker("cpu-1"), held=later), "cpu-1")
     assert [step.task_id for step in plan.steps] == ["cpu-1-1", "cpu-1-0"]
     at_once = forced_requeue(fleet(worker("cpu-1"), held=messages), "cpu-1")
@@ -90,7 +92,7 @@ def test_a_worker_out_of_service_does_not_count_as_another_server_of_the_queue()
     ):
         assert "last_worker" in blockers(fleet(worker("gpu-1", "gpu"), other, lanes=waiting), "gpu-1")
     silent = worker("gpu-2", "gpu", beat_age=20)
-    assert blockers(fleet(worker("gpu-1", "gpu"), silent, lanes=waiting), "gpu-1") == {}, "a suspect one may come back"
+    assert blockers(fleet(worker("gpu-1", "gpu"), silent, lanes=waiting), "gpu-1") == {}, "it may come back"
 
 
 def test_pinned_tasks_are_a_blocker():
@@ -100,8 +102,8 @@ def test_pinned_tasks_are_a_blocker():
 
 
 def test_tasks_expected_to_outlast_the_deadline_are_a_blocker_that_names_them():
-    one, other = held("worker-cpu-1", count=2)
-    running = (RunningTask(one, 90.0), RunningTask(other, None))
+    first, second = held("worker-cpu-1", count=2)
+    running = (RunningTask(first, 90.0), RunningTask(second, None))
     blocker = blockers(usual_fleet(), "worker-cpu-1", running=running)["past_deadline"]
     assert "worker-cpu-1-0" in blocker.reason
     assert "worker-cpu-1-1" not in blocker.reason, "there is no estimate for it"
@@ -119,7 +121,7 @@ def test_drain_of_a_dead_worker_that_holds_tasks_points_to_failover():
 
 def test_all_blockers_are_found_at_once():
     bad = fleet(worker("gpu-1", "gpu", beat_age=600), held=held("gpu-1", GPU), lanes=(queued(GPU, 1),))
-    running = tuple(RunningTask(one, 600.0) for one in bad.held)
+    running = tuple(RunningTask(message, 600.0) for message in bad.held)
     assert set(blockers(bad, "gpu-1", running=running, pinned=2)) == {
         "last_worker", "pinned", "past_deadline", "offline",
     }  # fmt: skip

@@ -4,12 +4,11 @@ from functools import partial
 
 import pytest
 
-from morag_queue.core import edits
-from morag_queue.core.edits import (
+from morag_queue.core.edits import rules
+from morag_queue.core.edits.rules import EditContext, MoveTarget, plan_edits
+from morag_queue.core.edits.steps import (
     CancelTask,
     EditableTask,
-    EditContext,
-    MoveTarget,
     NoChange,
     RefusedEdit,
     RestartSource,
@@ -17,18 +16,17 @@ from morag_queue.core.edits import (
     ReviveTask,
     RevokeTask,
     RewriteTask,
-    plan_edits,
 )
 from morag_queue.core.model import QueuePriority, QueueType, Requires, TaskState
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.task import Task
 from tests.core.fleets import NOW, fleet, held, worker
 
-CANCEL = partial(edits.cancel, reason="typo", terminate=False)
-TERMINATE = partial(edits.cancel, reason="typo", terminate=True)
-MOVE = partial(edits.move, target=MoveTarget(QueueType.CPU_BATCH), force=False)
-PRIORITISE = partial(edits.prioritise, priority=QueuePriority.URGENT)
-RETRY = partial(edits.retry, reset=False)
+CANCEL = partial(rules.cancel, reason="typo", terminate=False)
+TERMINATE = partial(rules.cancel, reason="typo", terminate=True)
+MOVE = partial(rules.move, target=MoveTarget(QueueType.CPU_BATCH), force=False)
+PRIORITISE = partial(rules.prioritise, priority=QueuePriority.URGENT)
+RETRY = partial(rules.retry, reset=False)
 
 
 def task(state=TaskState.QUEUED, **fields):
@@ -104,7 +102,7 @@ def test_a_task_of_an_offline_worker_is_refused_until_a_failover():
 def test_a_move_to_a_queue_lifts_the_pin_and_a_move_to_a_worker_sets_it():
     pinned = task(lane="cpu_standard.cpu-1", pinned_to="cpu-1")
     assert plan(MOVE, pinned).fields == {"queue": "cpu_batch", "worker": None}
-    to_worker = plan(partial(edits.move, target=MoveTarget(worker="cpu-1"), force=False), WAITING)
+    to_worker = plan(partial(rules.move, target=MoveTarget(worker="cpu-1"), force=False), WAITING)
     assert (to_worker.lane, to_worker.fields["worker"]) == ("cpu_standard.cpu-1", "cpu-1")
 
 

@@ -17,7 +17,7 @@ def test_a_dead_workers_lanes_move_to_the_shared_lanes_level_by_level():
         "7 cpu_standard.w/6 → cpu_standard/6",
         "2 gpu_priority.w/1 → gpu_priority/1",
     ]
-    assert plan.steps[0].reason == "evacuation: w is offline (no beat for 8 min)"
+    assert plan.steps[0].reason == "evacuation: w is offline (no heartbeat for 8 min)"
 
 
 def test_a_draining_workers_lanes_move_to_the_shared_lanes():

@@ -107,8 +107,8 @@ def test_gpu_work_never_falls_back_to_a_cpu_queue():
     before = fleet(worker("gpu-1", "gpu"), worker("cpu-1"), lanes=(queued(GPU, 2, "gpu-1"),))
     made = plan(before, "gpu-1")
     assert [step.target for step in made.steps] == ["gpu_priority"]
-    assert [(one.subject, one.reason) for one in made.declined] == [
-        ("gpu_priority", "no worker serves it any more: its work waits")
+    assert [(declined.subject, declined.reason) for declined in made.declined] == [
+        ("gpu_priority", "no worker in service reads it: its tasks wait")
     ]
 
 

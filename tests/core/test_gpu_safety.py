@@ -139,9 +139,12 @@ def fleets(draw) -> Snapshot:
 
 def plans(snapshot: Snapshot) -> Iterator[Plan]:
     policy, queues = Policy(), Queues()
-    tasks = HeldTasks(gpu={one.task_id for one in snapshot.held if one.task_id.startswith("gpu:")})
-    stale = [StaleMessage(f"{one.tag}s", "", "", one.lane, one.task_id, one.level) for one in snapshot.held]
-    lost = [OpenTask(one.task_id, NOW - 60, queue_of(one.lane) or STANDARD, 4) for one in snapshot.held]
+    tasks = HeldTasks(gpu={message.task_id for message in snapshot.held if message.task_id.startswith("gpu:")})
+    stale = [
+        StaleMessage(f"{message.tag}s", "", "", message.lane, message.task_id, message.level)
+        for message in snapshot.held
+    ]
+    lost = [OpenTask(message.task_id, NOW - 60, queue_of(message.lane) or STANDARD, 4) for message in snapshot.held]
     yield plan_rebalance(snapshot, policy, queues, BalancerState(), plan_id="p").plan
     yield plan_failover(snapshot, policy, queues, NAMES[:2], tasks, plan_id="p")
     yield plan_sweep(snapshot, policy, queues, SweepFindings(tasks=tasks, stale=stale, lost=lost), plan_id="p")
@@ -155,7 +158,7 @@ def plans(snapshot: Snapshot) -> Iterator[Plan]:
 def test_no_plan_moves_gpu_work_into_a_queue_that_a_cpu_worker_may_read(snapshot):
     heads = (head for view in snapshot.lanes for row in view.heads for head in row)
     needs_gpu = {head.task_id for head in heads if head.requires is Requires.GPU}
-    lost_from = {one.task_id: one.lane for one in snapshot.held}
+    lost_from = {message.task_id: message.lane for message in snapshot.held}
     for plan in plans(snapshot):
         for step in plan.steps:
             queue = queue_of(step.target or lost_from[step.task_id])
@@ -173,4 +176,4 @@ def test_no_plan_moves_gpu_work_into_a_queue_that_a_cpu_worker_may_read(snapshot
 @given(fleets())
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_readers_of_a_snapshot_close_exactly_the_queues_of_the_rule(snapshot):
-    assert set(readers_in(snapshot, Queues()).unsafe) == {one for one in QueueType if cpu_may_read(snapshot, one)}
+    assert set(readers_in(snapshot, Queues()).unsafe) == {queue for queue in QueueType if cpu_may_read(snapshot, queue)}

@@ -50,7 +50,7 @@ REFUSED = [
     (VIDEO, worker("w", "gpu", cordon="draining", claims=False), "draining",
      "worker w is being drained (draining by ann): uncordon it, or add --force"),
     (VIDEO, worker("w", "gpu", beat_age=90), "offline",
-     "worker w is offline (no beat for 90 s): start it, or add --force"),
+     "worker w is offline (no heartbeat for 90 s): start it, or add --force"),
     (VIDEO, worker("w", "gpu", content_types=(ContentType.IMAGE,)), "content_type",
      "worker w does not take this content type: choose another worker, or add --force"),
     (VIDEO, worker("w", "gpu", memory_gb=1.0), "memory",

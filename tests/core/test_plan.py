@@ -1,4 +1,4 @@
-"""The one count of what was done."""
+"""The counts of an applied plan, and those that a plan expects."""
 
 from morag_queue.core.plan import Applied, MoveLane, MoveTask, Plan, Rejected, Resend, TakeBack
 

@@ -25,7 +25,7 @@ def test_the_newest_entries_of_a_long_gpu_queue_spill_to_idle_cpu_slots():
     # 100 × 12 s on 2 slots are 10 min; a CPU needs 2 min for one
     plan = turn(small_fleet(waiting(FALLBACK, {4: images(100)}, depth=8)), FRESH, windows=WINDOWS).plan
     assert moves(plan) == [f"i{n} gpu_fallback/4 → cpu_standard/4" for n in (99, 98, 97, 96)]
-    assert plan.steps[0].reason == "spill: 11.0 min until it ends on a GPU, 2.0 min on a CPU"
+    assert plan.steps[0].reason == "spill: it would end in 11.0 min on a GPU, in 2.0 min on a CPU"
     assert plan.steps[0].estimated_improvement > 8
     assert 0.7 < plan.steps[0].confidence < 1
 
@@ -33,7 +33,7 @@ def test_the_newest_entries_of_a_long_gpu_queue_spill_to_idle_cpu_slots():
 def test_nothing_spills_when_the_gpu_ends_it_as_soon():
     plan = turn(small_fleet(waiting(FALLBACK, {4: images(3)})), FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
-    assert why_not(plan, "i2") == ["spill: no gain: 1.3 min until it ends on a GPU, 2.0 min on a CPU"]
+    assert why_not(plan, "i2") == ["spill: no gain: it would end in 1.3 min on a GPU, in 2.0 min on a CPU"]
 
 
 def test_a_spill_must_gain_a_quarter_of_the_cpu_run_time():
@@ -64,13 +64,13 @@ def test_nothing_spills_while_cpu_work_waits():
     lanes = (waiting(FALLBACK, {4: images(100)}), waiting(CPU, {4: [entry("c")]}))
     plan = turn(small_fleet(*lanes), FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
-    assert why_not(plan, "cpu_standard") == ["spill: 1 tasks wait in the CPU lanes already"]
+    assert why_not(plan, "cpu_standard") == ["spill: 1 task already waits in the CPU lanes"]
 
 
 def test_nothing_spills_to_busy_cpu_slots():
     plan = turn(small_fleet(waiting(FALLBACK, {4: images(100)}), cpu_held=4), FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
-    assert why_not(plan, "cpu_standard") == ["spill: 0 of 4 cpu slots are idle, 10% stay free"]
+    assert why_not(plan, "cpu_standard") == ["spill: 0 of 4 CPU slots are idle, and 10% stay free"]
 
 
 def test_no_more_entries_spill_than_slots_are_idle():
@@ -105,7 +105,7 @@ def test_spilled_work_returns_when_the_gpus_are_free_again():
     before = small_fleet(waiting(CPU, {4: images(1, waited=5)}), cpu_held=4, gpu_held=0)
     plan = turn(before, FRESH, windows=WINDOWS).plan
     assert moves(plan) == ["i0 cpu_standard/4 → gpu_fallback/4"]
-    assert plan.steps[0].reason == "return: 0.2 min until it ends on a GPU, 2.0 min on a CPU"
+    assert plan.steps[0].reason == "return: it would end in 0.2 min on a GPU, in 2.0 min on a CPU"
 
 
 def test_spilled_work_stays_for_at_least_two_ticks():
@@ -118,7 +118,9 @@ def test_spilled_work_stays_when_the_gain_is_too_small():
     before = small_fleet(waiting(CPU, {4: images(1, waited=5)}), cpu_held=4, gpu_held=2)
     plan = turn(before, FRESH, windows=WINDOWS).plan
     assert moves(plan) == []
-    assert why_not(plan, "i0") == ["return: not much to win: 1.1 min until it ends on a GPU, 2.0 min on a CPU"]
+    assert why_not(plan, "i0") == [
+        "return: the gain is too small: it would end in 1.1 min on a GPU, in 2.0 min on a CPU"
+    ]
 
 
 def test_work_submitted_to_the_cpu_queue_is_not_returned():

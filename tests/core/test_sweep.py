@@ -82,7 +82,7 @@ def test_only_a_task_at_the_head_of_its_lane_is_a_suspect():
         OpenTask("behind them", NOW - 5, "cpu_standard", 3),
         OpenTask("alone at its level", NOW - 5, "cpu_standard", 4),
     ]
-    assert [one.task_id for one in suspects(waiting, opened)] == ["before all that wait", "alone at its level"]
+    assert [task.task_id for task in suspects(waiting, opened)] == ["before all that wait", "alone at its level"]
 
 
 def test_a_held_task_or_one_with_an_unsearchable_id_is_no_suspect():

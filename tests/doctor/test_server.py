@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from morag_queue.core.doctor import Code, Facts, Severity, diagnose
+from morag_queue.core.doctor import Code, FleetFacts, Severity, diagnose
 from morag_queue.core.doctor.facts import Server
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.local.waiting import until
@@ -27,7 +27,7 @@ def configure(client):
 
 
 def findings_for(**server):
-    facts = Facts(Snapshot(taken_at=1.0), server=Server(**{"version": "7.2", **server}))
+    facts = FleetFacts(Snapshot(taken_at=1.0), server=Server(**{"version": "7.2", **server}))
     return {finding.code: finding for finding in diagnose(facts) if finding.code is not Code.QUEUE_WITHOUT_WORKER}
 
 

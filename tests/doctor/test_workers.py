@@ -5,7 +5,7 @@ import redis
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.leader import Leases
-from morag_queue.core.doctor import Code, Facts, Severity, diagnose
+from morag_queue.core.doctor import Code, FleetFacts, Severity, diagnose
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Policy
 from morag_queue.local.waiting import until
@@ -179,7 +179,7 @@ def test_agentless_workers_are_checked_by_their_queues_and_settings(make_fleet, 
 def test_the_default_visibility_timeout_is_too_short_for_a_worker_that_counts_as_online_for_longer():
     policy = Policy(offline_after_seconds=7200)
     for settings in ({}, {"visibility_timeout": None}):
-        found = diagnose(Facts(fleet(worker("worker-1", settings=settings)), policy))
+        found = diagnose(FleetFacts(fleet(worker("worker-1", settings=settings)), policy))
         finding = next(finding for finding in found if finding.code is Code.VISIBILITY_TIMEOUT)
         assert finding.message == (
             "has a visibility timeout of 60 min: after a connection loss of that length its tasks run elsewhere too, "

@@ -131,7 +131,7 @@ def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
 
 @pytest.mark.parametrize("command", ["drain", "failover"])
 def test_a_killed_command_leaves_each_message_in_one_place_and_a_second_run_finishes(stage, command, tmp_path):
-    """Kill the process; tests/verbs/test_kill_sweep.py interrupts the same commands at every step."""
+    """Kill the process; tests/operations/test_killed_commands.py interrupts the same commands at every step."""
     env = {"PATH": "/usr/bin:/bin", "REDIS_URL": stage.url, "HOME": "/nowhere"}
     sent = [f"t-{n:05d}" for n in range(12_000)]
     args = {"drain": ("drain", "cpu-1", "--force"), "failover": ("failover", "cpu-1")}[command]

@@ -4,16 +4,8 @@ from math import sin
 
 from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Code, Finding, Severity
-from morag_queue.core.model import (
-    Capability,
-    FleetStats,
-    Lease,
-    QueuePriority,
-    QueueStats,
-    QueueType,
-    WorkerStats,
-    WorkerStatus,
-)
+from morag_queue.core.model import Capability, Lease, QueuePriority, QueueType, WorkerStatus
+from morag_queue.core.stats import FleetStats, QueueStats, WorkerStats
 from morag_queue.operations.stats import HISTORY, LiveFrame, QueueFlow, RunningTask
 
 NOON = 1_790_000_000.0

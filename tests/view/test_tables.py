@@ -11,19 +11,17 @@ from morag_queue.core.model import (
     Classification,
     ContentType,
     DecisionAction,
-    FleetStats,
     LoadBalancingDecision,
     QueuePriority,
-    QueueStats,
     QueueType,
     Requires,
     ResourceRequirement,
     TaskComplexity,
-    WorkerStats,
     WorkerStatus,
 )
 from morag_queue.core.routing.feasibility import Feasibility, Score
 from morag_queue.core.routing.types import Placement
+from morag_queue.core.stats import FleetStats, QueueStats, WorkerStats
 from morag_queue.operations.submit import SubmittedTask
 from morag_queue.view.stats import stats_view
 from morag_queue.view.submit import classify_view, submit_view

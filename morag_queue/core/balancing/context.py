@@ -1,4 +1,4 @@
-"""The context of the balancing rules: one snapshot, counted once; and the result of a rule."""
+"""The input and the result of the balancing rules. Values that several rules need are computed once."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,11 +21,11 @@ from .capacity import FleetCapacity, fleet_capacity, pool_of
 from .state import BalancerState, Pool, advanced, resting
 
 NEVER_S = 30 * 86_400.0
-"""Seconds that work waits for a pool without slots: longer than any estimate, and still comparable."""
+"""Wait in seconds for a pool without slots: longer than any estimate, but finite."""
 
 
 class Candidate(NamedTuple):
-    """A visible entry of a shared lane, its place, and the seconds it runs on the hardware that suits it best."""
+    """An entry of a shared lane that a rule may move. `seconds` is its run time on the hardware that suits it best."""
 
     head: LaneEntry
     lane: LaneView
@@ -57,9 +57,9 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class RuleContext:
-    """Everything a rule may use. `only` limits moves to one queue's lanes; `windows` count the last ticks, by queue.
+    """The input of the rules. `only` limits moves to the lanes of one queue; `windows` has recent counts by queue.
 
-    `before` is the state that the last turn left, `state` adds what was earned since.
+    `before` is the state after the last turn; `state` adds the tokens earned since.
     """
 
     snapshot: Snapshot
@@ -88,12 +88,12 @@ class RuleContext:
 
     @cached_property
     def shared(self) -> Mapping[QueueType, LaneView]:
-        """The shared lanes with waiting work, by queue."""
+        """Shared lanes with waiting work, by queue."""
         return {view.queue: view for view in self.snapshot.lanes if view.worker is None and view.length}
 
     @cached_property
     def queued(self) -> Mapping[Pool, tuple[float, ...]]:
-        """Seconds of work that wait for each pool, up to each level: count times the mean of the visible entries."""
+        """Seconds of work that wait for each pool, up to each level: length times the mean of the visible entries."""
         sums = {pool: [0.0] * len(LEVELS) for pool in Pool}
         for view in self.snapshot.lanes:
             pool = self.pools[view.queue]
@@ -107,19 +107,20 @@ class RuleContext:
         return {queue: pool_of(queue, self.queues) for queue in QueueType}
 
     def pace(self, queue: QueueType) -> float:
-        """The usual run time of a queue's tasks in seconds."""
+        """Return the usual run time of a queue's tasks in seconds."""
         window = self.windows.get(queue)
         return (window.mean_run_seconds if window else None) or ASSUMED_RUN_S
 
     def seconds(self, head: LaneEntry, pool: Pool) -> float:
-        """Seconds that an entry runs in a pool; infinite if it cannot run there."""
+        """Return the run time of an entry in a pool, in seconds; infinite if it cannot run there."""
         return head.minutes * self._rates(head)[0 if pool is Pool.GPU else 1]
 
     def best_seconds(self, head: LaneEntry) -> float:
+        """Return the run time of an entry on the hardware that suits it best, in seconds."""
         return head.minutes * min(self._rates(head))
 
     def _rates(self, head: LaneEntry) -> tuple[float, float]:
-        """Seconds on a GPU and on a CPU for each minute at factor 1; cached for entries of one kind."""
+        """Return (seconds on a GPU, seconds on a CPU) for each minute at factor 1; cached by kind of entry."""
         kind = head.requires, head.content_type
         rates = self._known_rates.get(kind)
         if rates is None:
@@ -134,11 +135,11 @@ class RuleContext:
 
     @cached_property
     def patience(self) -> Mapping[QueuePriority, float]:
-        """Seconds of waiting after which a task counts as starved, by priority."""
+        """The maximum wait in seconds, by priority; a task that exceeds it is starving."""
         return {priority: 60.0 * self.policy.balancing.max_wait_minutes.of(priority) for priority in QueuePriority}
 
     def ahead(self, pool: Pool, at_level: int, gone: float = 0.0) -> float:
-        """Seconds until a new entry of this level would start in a pool, if `gone` seconds of work were removed."""
+        """Return in how many seconds a new entry of this level would start, if `gone` seconds of work were removed."""
         slots = self.capacity.slots[pool]
         if not slots:
             return NEVER_S
@@ -149,20 +150,20 @@ class RuleContext:
 
     @cached_property
     def lifted(self) -> Mapping[QueueType, int]:
-        """The level that a promoted entry gets, by queue: the first polled one behind URGENT's."""
+        """The level of a promoted entry, by queue: the first polled level after that of URGENT."""
         return {
             queue: min((level for level in polled if level >= 1), default=0)
             for queue, polled in self.readers.polled.items()
         }
 
     def level(self, head: LaneEntry, queue: QueueType) -> int:
-        """The level that an entry would get if it were submitted now, its wait included."""
+        """Return the level that an entry would get now, including its wait."""
         waited = max(self.now - head.enqueued_at, 0.0) if head.enqueued_at else 0.0
         wanted = level(head.priority, self.best_seconds(head) / 60, self.policy.order, wait_s=waited)
         return self.readers.polled[queue][wanted]
 
     def candidates(self, queues: Iterable[QueueType]) -> Iterator[Candidate]:
-        """The visible entries of shared lanes that are not paused, each once, ordered by lane, level and age."""
+        """Yield the visible entries of shared lanes that are not paused, each once, by lane, level and age."""
         for queue in queues:
             yield from self._visible.get(queue, ())
 
@@ -178,22 +179,23 @@ class RuleContext:
     def _entries(self, view: LaneView) -> Iterator[Candidate]:
         for n in LEVELS:
             heads, tails = view.heads[n], view.tails[n]
-            if tails and view.lengths[n] < len(heads) + len(tails):  # a short list: entries may be at both ends
+            if tails and view.lengths[n] < len(heads) + len(tails):  # a short list has entries in both ends
                 seen = {head.task_id for head in heads}
                 tails = tuple(head for head in tails if head.task_id not in seen)
             for head in (*heads, *reversed(tails)):
                 yield Candidate(head, view, n, self.best_seconds(head))
 
     def of_pool(self, pool: Pool) -> tuple[QueueType, ...]:
-        return tuple(queue for queue, its in self.pools.items() if its is pool)
+        """Return the queues that a pool serves."""
+        return tuple(queue for queue, served_by in self.pools.items() if served_by is pool)
 
     def resting(self, head: LaneEntry, chosen: Collection[str]) -> str:
-        """Why an entry may not be moved; empty when it may. `chosen` are the tasks that this plan moves already."""
+        """Return why an entry may not be moved, or "". `chosen` are the tasks that this plan moves already."""
         if head.task_id in chosen:
             return "this plan moves it already"
         return resting(self.state, head.task_id, self.now, self.policy.balancing)
 
     def _mean_seconds(self, view: LaneView, at_level: int, pool: Pool) -> float:
-        seen = [self.seconds(head, pool) for head in (*view.heads[at_level], *view.tails[at_level])]
-        known = [seconds for seconds in seen if seconds < inf]
-        return sum(known) / len(known) if known else self.pace(view.queue)
+        known = [self.seconds(head, pool) for head in (*view.heads[at_level], *view.tails[at_level])]
+        finite = [seconds for seconds in known if seconds < inf]
+        return sum(finite) / len(finite) if finite else self.pace(view.queue)

@@ -12,10 +12,10 @@ STARVING, AGED, ENDING = "starvation guard", "promotion by age", "drain guard"
 
 
 def promote_starving(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """Promote entries that exceeded the maximum wait of their priority. Costs at most 5 % of a pool's slot-seconds.
+    """Promote entries that exceeded the maximum wait of their priority, for at most 5 % of a pool's slot-seconds.
 
-    The cost is counted in work, not in tasks: counted in tasks, an overloaded fleet would degrade to first in, first
-    out. Each pool earns slot-seconds over time (`BalancerState.tokens`); the most overdue entry goes first.
+    The cost is counted in seconds of work: counted in tasks, an overloaded fleet would degrade to first in, first out.
+    Each pool earns slot-seconds over time (`BalancerState.tokens`); the most overdue entry goes first.
     """
     steps: list[MoveTask] = []
     declined: list[Declined] = []
@@ -28,20 +28,21 @@ def promote_starving(context: RuleContext, chosen: Collection[str], limit: int) 
         ]
         for overdue, task in sorted(waiting, key=lambda row: (-row[0], *row[1].tie)):
             if tokens[pool] <= 0:
-                reason = f"starvation guard: the {pool.value} pool has used up its share of slots for this"
+                reason = f"{STARVING}: the {pool.value} pool has used up its share of slots for starving tasks"
                 declined.append(Declined(subject=task.where, reason=reason))
             elif why := context.resting(task.head, chosen):
-                declined.append(Declined(subject=task.where, reason=f"starvation guard: {why}"))
+                declined.append(Declined(subject=task.where, reason=f"{STARVING}: {why}"))
             elif len(steps) < limit:
                 patience = context.patience[task.head.priority] / 60
-                waited = f"{overdue * patience:.0f} min, {task.head.priority.name} should wait at most {patience:g}"
-                steps.append(_promoted(context, task, pool, STARVING, f"it has waited {waited}"))
+                waited = f"it has waited {overdue * patience:.0f} min"
+                limit_words = f"the limit of {task.head.priority.name} is {patience:g} min"
+                steps.append(_promoted(context, task, pool, STARVING, f"{waited}, {limit_words}"))
                 tokens[pool] -= task.seconds
     return RuleResult(tuple(steps), tuple(declined), {"tokens": tokens})
 
 
 def promote_aged(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """Give an entry the better level that its wait has earned in weighted order; a level never gets worse.
+    """In weighted order, give an entry the level of its present wait, if that is better.
 
     In strict order levels do not depend on age; there the starvation guard handles long waits.
     """
@@ -57,19 +58,19 @@ def promote_aged(context: RuleContext, chosen: Collection[str], limit: int) -> R
     ]
     for level, pool, task in sorted(better, key=lambda row: (row[0] - row[2].level, *row[2].tie)):
         if why := context.resting(task.head, chosen):
-            declined.append(Declined(subject=task.where, reason=f"promotion by age: {why}"))
+            declined.append(Declined(subject=task.where, reason=f"{AGED}: {why}"))
         elif len(steps) < limit:
             waited = (context.now - task.head.enqueued_at) / 60
-            reason = f"after {waited:.0f} min of waiting it belongs to level {level}"
+            reason = f"after waiting {waited:.0f} min its level is {level}"
             steps.append(_promoted(context, task, pool, AGED, reason, level))
     return RuleResult(tuple(steps), tuple(declined))
 
 
 def start_longest_first(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """Start the longest tasks first when a batch ends, so that none of them outlasts all the rest.
+    """Start the longest tasks first when a batch ends, so that none of them outlasts all others.
 
-    A pool is at the end of a batch while less work arrives than a fifth of what it can do. Then a few of its longest
-    entries per tick go to the front.
+    A pool is at the end of a batch while the arriving work is less than a fifth of its capacity. Then a few of its
+    longest entries per tick go to the front.
     """
     steps: list[MoveTask] = []
     declined: list[Declined] = []
@@ -82,35 +83,34 @@ def start_longest_first(context: RuleContext, chosen: Collection[str], limit: in
         allowed = max(1, slots // context.policy.balancing.slots_per_long_task)
         for task in _long(context, pool, rest):
             if why := context.resting(task.head, chosen):
-                declined.append(Declined(subject=task.where, reason=f"drain guard: {why}"))
+                declined.append(Declined(subject=task.where, reason=f"{ENDING}: {why}"))
             elif done[pool] >= allowed:
-                reason = f"drain guard: enough long tasks of the {pool.value} pool were brought forward in this tick"
+                reason = f"{ENDING}: enough long tasks of the {pool.value} pool were promoted in this tick"
                 declined.append(Declined(subject=task.where, reason=reason))
             elif len(steps) < limit:
                 done[pool] += 1
-                reason = (
-                    f"it takes {task.seconds / 60:.0f} min, all that waits {rest / 60:.0f} min of the {pool.value} pool"
-                )
+                all_work = f"all waiting work {rest / 60:.0f} min of the {pool.value} pool"
+                reason = f"it takes {task.seconds / 60:.0f} min, {all_work}"
                 steps.append(_promoted(context, task, pool, ENDING, reason))
     return RuleResult(tuple(steps), tuple(declined), {"tick_long": done})
 
 
 def _overdue(context: RuleContext, task: Candidate) -> float:
-    """The wait as a multiple of the maximum wait of the priority."""
+    """Return the wait as a multiple of the maximum wait of the priority."""
     if not task.head.enqueued_at:
         return 0.0
     return (context.now - task.head.enqueued_at) / context.patience[task.head.priority]
 
 
 def _arriving(context: RuleContext, pool: Pool) -> float:
-    """Work that arrived in the last ticks, as a share of what the pool could do in that time."""
+    """Return the work that arrived in the last ticks, as a share of the pool's capacity in that time."""
     windows = [(queue, context.windows[queue]) for queue in context.of_pool(pool) if queue in context.windows]
-    able = max((window.seconds for _, window in windows), default=0.0) * context.capacity.slots[pool]
-    return sum(window.arrivals * context.pace(queue) for queue, window in windows) / able if able else 0.0
+    capacity = max((window.seconds for _, window in windows), default=0.0) * context.capacity.slots[pool]
+    return sum(window.arrivals * context.pace(queue) for queue, window in windows) / capacity if capacity else 0.0
 
 
 def _long(context: RuleContext, pool: Pool, rest: float) -> list[Candidate]:
-    """Entries that outlast all waiting work and have other work ahead of them; the longest first."""
+    """Return the entries that outlast all waiting work and have other work ahead of them, the longest first."""
     lengths = [view.lengths for queue, view in context.shared.items() if context.pools[queue] is pool]
     shortest = max(rest, context.policy.balancing.long_seconds)
     found = [

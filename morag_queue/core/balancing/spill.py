@@ -7,19 +7,19 @@ from heapq import heappop, heappush
 from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.core.plan import Declined, MoveTask
+from morag_queue.core.words import count_of
 
 from .context import Candidate, RuleContext, RuleResult
 from .state import Pool
 
 SPILL, RETURN = "spill", "return"
 
-
 _TARGET = QueueType.CPU_STANDARD
 
 
 @dataclass(frozen=True, slots=True)
 class SpillEstimate:
-    """One entry on a GPU or on a CPU, in seconds: the `wait` until a GPU starts it, and the run time on each."""
+    """The options of one entry, in seconds: the `wait` until a GPU starts it, and its run time on a GPU and a CPU."""
 
     wait: float
     on_gpu: float
@@ -27,23 +27,23 @@ class SpillEstimate:
 
     @property
     def by_gpu(self) -> float:
-        """Seconds until it would end on a GPU."""
+        """The time until it would end on a GPU."""
         return self.wait + self.on_gpu
 
     @property
     def words(self) -> str:
-        return f"{_minutes(self.by_gpu)} until it ends on a GPU, {_minutes(self.on_cpu)} on a CPU"
+        return f"it would end in {_minutes(self.by_gpu)} on a GPU, in {_minutes(self.on_cpu)} on a CPU"
 
 
 def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
     """Move work that prefers a GPU to an idle CPU where it ends earlier by a margin; the largest gain first.
 
-    Within a level the newest entry goes first, because it would wait longest from now on. A tenth of the cpu slots
-    stays free, and nothing spills while CPU work waits. gain = w² (W + p_gpu − 1.25 p_cpu) / p_cpu, where w
-    is the priority and W the wait.
+    Within a level the newest entry goes first, because it would wait longest. A tenth of the CPU slots stays free, and
+    nothing spills while CPU work waits. gain = w² (W + p_gpu − 1.25 p_cpu) / p_cpu, where w is the weight of the
+    priority, W the wait, and p the run time.
     """
     rows = [list(row) for row in _rows(context)]
-    if rows and (obstacle := _no_room(context)):
+    if rows and (obstacle := _obstacle(context)):
         return RuleResult(declined=(Declined(subject=_TARGET.value, reason=f"spill: {obstacle}"),))
     steps: list[MoveTask] = []
     declined: list[Declined] = []
@@ -52,7 +52,7 @@ def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResu
     heap: list[tuple[float, tuple[int, float, str], int]] = []
 
     def offer(n: int) -> None:
-        """Add the newest entry of a row that may be moved; its gain can only fall while others spill."""
+        """Add the newest entry of a row that may be moved. Its gain only falls while others spill."""
         while rows[n]:
             task = rows[n][0]
             why = context.resting(task.head, chosen)
@@ -81,9 +81,9 @@ def spill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResu
 
 
 def unspill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleResult:
-    """Move spilled work that still waits back as soon as the GPUs would end it in half the time.
+    """Move spilled work that still waits back once a GPU would end it in half the time.
 
-    The header tells spilled work: it was submitted to a GPU queue and is in a CPU lane.
+    Spilled work is recognised by its header: it was submitted to a GPU queue and is in a CPU lane.
     """
     steps: list[MoveTask] = []
     declined: list[Declined] = []
@@ -97,7 +97,7 @@ def unspill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleRe
         if why := context.resting(task.head, chosen) or _too_early(context, task) or _closed(context, home):
             declined.append(Declined(subject=task.where, reason=f"return: {why}"))
         elif choice.by_gpu >= share * choice.on_cpu:
-            declined.append(Declined(subject=task.where, reason=f"return: not much to win: {choice.words}"))
+            declined.append(Declined(subject=task.where, reason=f"return: the gain is too small: {choice.words}"))
         elif len(steps) < limit:
             added[task.level] += choice.on_gpu
             steps.append(_moved(context, task, home, RETURN, choice, choice.on_cpu - choice.by_gpu))
@@ -105,7 +105,7 @@ def unspill(context: RuleContext, chosen: Collection[str], limit: int) -> RuleRe
 
 
 def _rows(context: RuleContext) -> Iterator[list[Candidate]]:
-    """The entries that may spill, one row per lane and level, the newest first."""
+    """Yield the entries that prefer a GPU, one row per lane and level, the newest first."""
     rows: dict[tuple[str, int], list[Candidate]] = {}
     for task in context.candidates(context.of_pool(Pool.GPU)):
         if task.head.requires is Requires.GPU_PREFERRED:
@@ -113,21 +113,21 @@ def _rows(context: RuleContext) -> Iterator[list[Candidate]]:
     yield from (row[::-1] for row in rows.values())
 
 
-def _no_room(context: RuleContext) -> str:
-    """Why nothing can spill at all; empty when something can."""
+def _obstacle(context: RuleContext) -> str:
+    """Return why nothing can spill now, or ""."""
     capacity = context.capacity
     if _TARGET in context.snapshot.paused:
         return f"{_TARGET} is paused"
-    registered = {None, *context.snapshot.worker_by_id}  # no worker claims what is pinned to an unknown task
+    registered = {None, *context.snapshot.worker_by_id}  # lanes of unregistered workers do not compete for the slots
     waiting = sum(
         view.length for queue in context.of_pool(Pool.CPU) for view in context.snapshot.lanes_by_queue[queue]
         if view.worker in registered
     )  # fmt: skip
     if waiting:
-        return f"{waiting} tasks wait in the CPU lanes already"
+        return f"{count_of(waiting, 'task')} already wait{'s' if waiting == 1 else ''} in the CPU lanes"
     share = context.policy.balancing.spill_idle_share
     if capacity.spare_idle <= share * capacity.spare:
-        return f"{capacity.spare_idle} of {capacity.spare} cpu slots are idle, {share:.0%} stay free"
+        return f"{capacity.spare_idle} of {capacity.spare} CPU slots are idle, and {share:.0%} stay free"
     return ""
 
 
@@ -140,7 +140,7 @@ def _gain(context: RuleContext, task: Candidate, gone: dict[int, float]) -> tupl
 
 
 def _choice(context: RuleContext, task: Candidate, gone: dict[int, float]) -> SpillEstimate:
-    """The estimate with `gone` seconds of GPU work removed from each level; an entry does not wait for itself."""
+    """Return the estimate with `gone` seconds of GPU work removed by level; an entry does not wait for itself."""
     on_gpu = context.seconds(task.head, Pool.GPU)
     own = on_gpu if context.pools[task.lane.queue] is Pool.GPU else 0.0
     away = own + sum(gone[level] for level in LEVELS[: task.level + 1])
@@ -152,7 +152,7 @@ def _too_early(context: RuleContext, task: Candidate) -> str:
     mark = context.state.moved.get(task.head.task_id)
     since = mark.at if mark else task.head.enqueued_at
     due = balancing.return_ticks * balancing.interval_seconds
-    return f"it waits there for {context.now - since:.0f} s only" if 0 <= context.now - since < due else ""
+    return f"it has waited there for only {context.now - since:.0f} s" if 0 <= context.now - since < due else ""
 
 
 def _closed(context: RuleContext, queue: QueueType) -> str:

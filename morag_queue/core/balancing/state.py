@@ -1,7 +1,7 @@
 """The balancer's state between two turns: a small, bounded value that is stored on the broker as JSON.
 
-Without it every turn would be the first one: a task would move back and forth, a rejected move would be tried again for
-ever, and the budget of a tick would become the budget of an event.
+Without it, a task could be moved back and forth, a rejected move would be repeated in every turn, and each turn would
+have the budget of a whole tick.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from typing import TypeVar
 from morag_queue.core.model import Frozen
 from morag_queue.core.plan import Applied, MoveTask, Plan
 from morag_queue.core.policy import BalancingPolicy
+from morag_queue.core.words import count_of, span
 
 REMEMBERED = 4096
-"""Moved tasks that are remembered, the latest ones. A forgotten task may be moved once more."""
+"""Moved tasks that the state keeps: the latest. Older tasks may be moved again."""
 
-
-Kept = TypeVar("Kept")
+Value = TypeVar("Value")
 
 
 class Pool(StrEnum):
@@ -36,9 +36,11 @@ class MoveRecord(Frozen):
 class BalancerState(Frozen):
     """Times are seconds since the epoch, by the server's clock.
 
-    at, acted_at     the last turn, and the last that moved something
-    tick_at, tick_…  the start of the present tick, and what was done in it
-    tokens           slot-seconds that each pool may still spend on work that would starve
+    at, acted_at     the last turn, and the last turn that moved something
+    tick_at          the start of the present tick
+    tick_moves       optional moves in it
+    tick_long        long tasks promoted in it, by pool
+    tokens           slot-seconds that each pool may still spend on starving work
     moved, refused   by task id: its moves, and the time of its last rejected move
     """
 
@@ -53,9 +55,9 @@ class BalancerState(Frozen):
 
 
 def advanced(state: BalancerState, now: float, slots: Mapping[Pool, int], balancing: BalancingPolicy) -> BalancerState:
-    """The state at the start of a turn: with the tokens earned since the last one, and a new tick if one is due.
+    """Return the state at the start of a turn: add the tokens earned since the last turn, and start a tick if due.
 
-    A fleet that was never watched starts with the full amount of tokens.
+    The first turn of a fleet starts with the maximum of tokens.
     """
     tick_is_over = state.tick_at is None or not 0 <= now - state.tick_at < balancing.interval_seconds
     passed = balancing.starving_span_seconds if state.at is None else max(now - state.at, 0.0)
@@ -68,7 +70,7 @@ def advanced(state: BalancerState, now: float, slots: Mapping[Pool, int], balanc
 
 
 def settling(state: BalancerState, now: float, balancing: BalancingPolicy) -> float:
-    """Seconds until optional moves are allowed again; 0 when they are."""
+    """Return the seconds until optional moves are allowed again, 0 if they are."""
     if state.acted_at is None:
         return 0.0
     since = now - state.acted_at
@@ -76,36 +78,36 @@ def settling(state: BalancerState, now: float, balancing: BalancingPolicy) -> fl
 
 
 def resting(state: BalancerState, task_id: str, now: float, balancing: BalancingPolicy) -> str:
-    """Why this task may not be moved now, in words; empty when it may."""
+    """Return why this task may not be moved now, or ""."""
     refused = state.refused.get(task_id)
     if refused is not None and 0 <= now - refused < balancing.refused_seconds:
-        return f"its last move was refused {now - refused:.0f} s ago"
+        return f"its last move was rejected {span(now - refused)} ago"
     mark = state.moved.get(task_id)
     if mark is None:
         return ""
     if mark.count >= balancing.moves_per_task:
-        return f"it was moved {mark.count} times already"
-    return f"it was moved {now - mark.at:.0f} s ago" if 0 <= now - mark.at < balancing.rest_seconds else ""
+        return f"it was already moved {count_of(mark.count, 'time')}"
+    return f"it was moved {span(now - mark.at)} ago" if 0 <= now - mark.at < balancing.rest_seconds else ""
 
 
 def after_applying(
     state: BalancerState, plan: Plan, applied: Applied, now: float, balancing: BalancingPolicy
 ) -> BalancerState:
-    """The state after a plan was applied: with its moves and rejections, and without outdated ones.
+    """Return the state after a plan was applied: add its moves and rejections, and drop outdated rejections.
 
-    `state` is the one that came with the plan.
+    `state` is that of the `TurnPlan`.
     """
     refused = {refusal.task_id for refusal in applied.rejected if refusal.task_id}
     chosen = [step for step in plan.steps if isinstance(step, MoveTask)]
     moved = dict(state.moved)
     for step in chosen:
         if step.task_id not in refused:
-            known = moved.pop(step.task_id, None)  # the latest are last
+            known = moved.pop(step.task_id, None)  # keeps the latest move last
             moved[step.task_id] = MoveRecord(count=(known.count if known else 0) + 1, at=now)
     fresh = {task: at for task, at in state.refused.items() if 0 <= now - at < balancing.refused_seconds}
     fresh |= {step.task_id: now for step in chosen if step.task_id in refused}
     return state.model_copy(update={"moved": _latest(moved), "refused": _latest(fresh)})
 
 
-def _latest(known: Mapping[str, Kept]) -> Mapping[str, Kept]:
+def _latest(known: Mapping[str, Value]) -> Mapping[str, Value]:
     return known if len(known) <= REMEMBERED else dict(list(known.items())[-REMEMBERED:])

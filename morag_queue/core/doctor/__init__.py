@@ -1,6 +1,6 @@
 """Diagnosis of a fleet: facts in, findings out. Each check is a pure function of the facts."""
 
-from .facts import Facts
+from .facts import FleetFacts
 from .finding import Code, Finding, Severity
 from .lanes import check_keys, check_messages, check_separators, check_steps
 from .server import check_clocks, check_server, check_unread
@@ -15,7 +15,7 @@ from .workers import (
     check_unserved_queues,
 )
 
-__all__ = ["Code", "Facts", "Finding", "Severity", "diagnose"]
+__all__ = ["Code", "Finding", "FleetFacts", "Severity", "diagnose"]
 
 _CHECKS = (
     check_server,
@@ -36,7 +36,7 @@ _CHECKS = (
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
-def diagnose(facts: Facts) -> tuple[Finding, ...]:
+def diagnose(facts: FleetFacts) -> tuple[Finding, ...]:
     """Return all findings: errors, then warnings, then information, each in the order of the checks."""
     found = list(check_service(facts.snapshot, facts.policy, leader_expected=facts.leader_expected))
     # The samples describe foreign messages in more detail than the ends of the lanes do.

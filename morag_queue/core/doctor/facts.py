@@ -1,4 +1,4 @@
-"""Input of the doctor, gathered by `broker.inspection`. Facts that could not be read are None or empty."""
+"""Facts about a fleet for the doctor, read by `broker.inspection`. What could not be read is None or empty."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from morag_queue.core.snapshot import Snapshot
 class Server:
     """From INFO and CONFIG.
 
-    `limit_bytes` is maxmemory, 0 for none. `memory_bytes` is the memory of the machine, 0 if unknown. `saves` tells
+    `limit_bytes` is maxmemory, 0 for none. `memory_bytes` is the memory of the machine, 0 if unknown. `saves` is
     whether RDB snapshots are configured, None if unknown.
     """
 
@@ -53,7 +53,7 @@ class Keyspace:
     """The keys that were scanned.
 
     own         keys in our namespace
-    like_lanes  other keys whose names begin with the name of a queue
+    like_lanes  other keys whose names start with the name of a queue
     expected    type by name of our fixed keys
     families    prefixes of our other keys
     prefix      `global_keyprefix` of kombu
@@ -102,7 +102,7 @@ class AgentConnection:
 
 
 @dataclass(frozen=True)
-class Facts:
+class FleetFacts:
     """All input of the checks.
 
     steps          priority steps that this command publishes to

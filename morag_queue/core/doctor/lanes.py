@@ -9,13 +9,13 @@ from morag_queue.core.model import QueueType
 from morag_queue.core.snapshot import LaneView
 from morag_queue.core.words import count_of, is_are, some
 
-from .facts import Facts, RedisKey
+from .facts import FleetFacts, RedisKey
 from .finding import Code, Finding, error, info, warning
 
 KOMBU_SEP = "\x06\x16"
 
 
-def check_keys(facts: Facts) -> Iterator[Finding]:
+def check_keys(facts: FleetFacts) -> Iterator[Finding]:
     """Check our keys by name and type."""
     space = facts.keyspace
     unknown = []
@@ -45,14 +45,14 @@ def _wrong_type(key: RedisKey, wanted: str) -> Finding:
     )  # fmt: skip
 
 
-def _is_list(facts: Facts, key: RedisKey) -> bool:
+def _is_list(facts: FleetFacts, key: RedisKey) -> bool:
     """Return whether a key has the name of one of our lists."""
     known = {view.lane for view in facts.snapshot.lanes} | set(QueueType)
     lane, _, level = key.name.removeprefix(facts.keyspace.prefix).partition(facts.sep)
     return lane in known and level in ("", *"123456789")
 
 
-def check_separators(facts: Facts) -> Iterator[Finding]:
+def check_separators(facts: FleetFacts) -> Iterator[Finding]:
     """Find lists of our lanes with another separator, and workers that use another one."""
     others: Counter[tuple[str, str]] = Counter()
     for key in facts.keyspace.like_lanes:
@@ -78,7 +78,7 @@ _SEP_REMEDY = (
 )
 
 
-def _other_separator(facts: Facts, key: RedisKey) -> tuple[str, str] | None:
+def _other_separator(facts: FleetFacts, key: RedisKey) -> tuple[str, str] | None:
     """Return (lane, separator) of a key that is a list of one of our lanes with another separator, else None."""
     name = key.name.removeprefix(facts.keyspace.prefix)
     lanes = sorted({view.lane for view in facts.snapshot.lanes} | set(QueueType), key=len, reverse=True)
@@ -95,7 +95,7 @@ def _transport(conf: object) -> dict[str, object]:
     return options if isinstance(options, dict) else {}
 
 
-def check_steps(facts: Facts) -> Iterator[Finding]:
+def check_steps(facts: FleetFacts) -> Iterator[Finding]:
     """Find messages at levels that no worker of their lane polls, and workers whose steps differ from ours."""
     for view in facts.snapshot.lanes:
         steps = _polled(facts, view)
@@ -124,7 +124,7 @@ def check_steps(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _polled(facts: Facts, lane: LaneView) -> frozenset[int] | None:
+def _polled(facts: FleetFacts, lane: LaneView) -> frozenset[int] | None:
     """Return the levels that any worker of the lane polls, in service or not; None for a lane without workers."""
     polled: Iterable[tuple[int, ...]] = [
         view.info.priority_steps
@@ -144,7 +144,7 @@ def _steps(options: dict[str, object]) -> Iterable[int]:
     return [step for step in steps if isinstance(step, int)] if isinstance(steps, list | tuple) else (0, 3, 6, 9)
 
 
-def check_messages(facts: Facts) -> Iterator[Finding]:
+def check_messages(facts: FleetFacts) -> Iterator[Finding]:
     """Check the sampled messages: foreign ones, and ones without a priority."""
     foreign = Counter(sample.lane for sample in facts.samples if not sample.is_celery)
     for lane, number in foreign.items():

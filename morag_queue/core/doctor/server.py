@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 from morag_queue.core.words import span
 
-from .facts import Facts, Permissions, Server
+from .facts import FleetFacts, Permissions, Server
 from .finding import Code, Finding, error, info, warning
 
 OLDEST = {"redis": (6, 2), "valkey": (7, 2)}  # LMOVE needs Redis 6.2; 7.2 is the first Valkey
 _NAMES = {"redis": "Redis", "valkey": "Valkey"}
 FULL, NEARLY_FULL = 0.95, 0.8  # used share of the memory: error, warning
-FLEET = "the fleet"  # the part of `Facts.unread` without which no check of lanes and workers is possible
+FLEET = "the fleet"  # the part of `FleetFacts.unread` without which no check of lanes and workers is possible
 # Clock difference: from one heartbeat on a warning; from 30 s on counters land in the wrong minute and ETAs are wrong.
 SKEW_S, BAD_SKEW_S = 2.0, 30.0
 
 
-def check_server(facts: Facts) -> Iterator[Finding]:
+def check_server(facts: FleetFacts) -> Iterator[Finding]:
     if facts.server is not None:
         yield from _kind(facts.server)
         yield from _memory(facts.server)
@@ -24,7 +24,7 @@ def check_server(facts: Facts) -> Iterator[Finding]:
         yield from _permissions(facts.permissions)
 
 
-def check_clocks(facts: Facts) -> Iterator[Finding]:
+def check_clocks(facts: FleetFacts) -> Iterator[Finding]:
     """Compare the clocks of this machine and of the workers with the server's."""
     if abs(facts.clock_offset) >= SKEW_S:
         yield _skew("this machine", -facts.clock_offset)
@@ -34,7 +34,7 @@ def check_clocks(facts: Facts) -> Iterator[Finding]:
             yield _skew(view.worker, beat.clock - beat.at)
 
 
-def check_unread(facts: Facts) -> Iterator[Finding]:
+def check_unread(facts: FleetFacts) -> Iterator[Finding]:
     """Report every part that could not be read."""
     for part, why in facts.unread.items():
         remedy = "grant the login of the URL this right, or ask the administrator of the server"

@@ -5,7 +5,7 @@ from typing import Any
 
 from morag_queue.core.words import some, span
 
-from .facts import AgentlessWorker, Facts
+from .facts import AgentlessWorker, FleetFacts
 from .finding import Code, Finding, error, warning
 from .workers import agentless_of_fleet, present_workers
 
@@ -15,7 +15,7 @@ _DEFAULT_VISIBILITY_S = 3600.0  # of kombu's Redis transport
 Settings = Mapping[str, Any]
 
 
-def _worker_settings(facts: Facts) -> Iterator[tuple[str, Settings]]:
+def _worker_settings(facts: FleetFacts) -> Iterator[tuple[str, Settings]]:
     """Yield each worker of the fleet with its settings, with or without the agent."""
     for view in present_workers(facts):
         yield view.worker, view.info.settings
@@ -65,7 +65,7 @@ _RULES: tuple[tuple[Code, Callable[[Settings], bool], str, str], ...] = (
 )  # fmt: skip
 
 
-def check_settings(facts: Facts) -> Iterator[Finding]:
+def check_settings(facts: FleetFacts) -> Iterator[Finding]:
     """Report each rule once, with the workers that violate it."""
     workers = list(_worker_settings(facts))
     for code, violates, message, remedy in _RULES:
@@ -74,7 +74,7 @@ def check_settings(facts: Facts) -> Iterator[Finding]:
             yield warning(code, some(violators), message, remedy)
 
 
-def check_visibility(facts: Facts) -> Iterator[Finding]:
+def check_visibility(facts: FleetFacts) -> Iterator[Finding]:
     """Check the visibility timeouts: kombu redelivers a message that is unacked for longer.
 
     An agent renews the timestamps of the messages that its worker holds, so there the timeout only has to outlast a
@@ -103,9 +103,7 @@ def check_visibility(facts: Facts) -> Iterator[Finding]:
 
 def _too_short(worker: AgentlessWorker, timeout: float, kind: str, longest: float, *, watched: bool) -> Finding:
     consequence = (
-        "only morag-queue watch prevents a second run"
-        if watched
-        else "it is redelivered while it runs, again and again"
+        "only morag-queue watch prevents a second run" if watched else "it is redelivered repeatedly while it runs"
     )
     return (warning if watched else error)(
         Code.VISIBILITY_TIMEOUT, worker.worker,
@@ -114,7 +112,7 @@ def _too_short(worker: AgentlessWorker, timeout: float, kind: str, longest: floa
     )  # fmt: skip
 
 
-def _longest(facts: Facts) -> tuple[float, str]:
+def _longest(facts: FleetFacts) -> tuple[float, str]:
     """Return the longest estimated run, time to an ETA or measured run: (seconds, kind)."""
     now = facts.snapshot.taken_at
     return max(

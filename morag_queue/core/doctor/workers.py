@@ -10,23 +10,23 @@ from morag_queue.core.snapshot import WorkerView
 from morag_queue.core.words import count_of, is_are, some
 from morag_queue.core.worker_status import status_in
 
-from .facts import AgentlessWorker, Facts
+from .facts import AgentlessWorker, FleetFacts
 from .finding import Code, Finding, error, info, warning
 
 
-def present_workers(facts: Facts) -> Iterator[WorkerView]:
+def present_workers(facts: FleetFacts) -> Iterator[WorkerView]:
     """Yield the registered workers that are not offline."""
     for view in facts.snapshot.workers:
         if status_in(facts.snapshot, view, facts.policy)[0] is not WorkerStatus.OFFLINE:
             yield view
 
 
-def agentless_of_fleet(facts: Facts) -> list[AgentlessWorker]:
+def agentless_of_fleet(facts: FleetFacts) -> list[AgentlessWorker]:
     """Return the workers without the agent that read a queue or lane of this fleet."""
     return [worker for worker in facts.agentless_workers if any(queue_of(queue) for queue in worker.queues)]
 
 
-def check_duplicates(facts: Facts) -> Iterator[Finding]:
+def check_duplicates(facts: FleetFacts) -> Iterator[Finding]:
     """Find worker names in use more than once, from agents' connections and from the nodes of agentless workers."""
     registered = {view.info.client_name for view in facts.snapshot.workers}
     unregistered = [connection.name for connection in facts.connections if connection.name not in registered]
@@ -51,7 +51,7 @@ def _connection_prefix(worker: str) -> str:
     return f"mq.{quote(worker, safe='')}."
 
 
-def check_unserved_queues(facts: Facts) -> Iterator[Finding]:
+def check_unserved_queues(facts: FleetFacts) -> Iterator[Finding]:
     """Find empty queues without a worker; `check_service` reports those where tasks wait."""
     served = {queue for view in present_workers(facts) for queue in view.info.queues}
     served |= {queue for agentless in facts.agentless_workers for queue in agentless.queues}
@@ -64,7 +64,7 @@ def check_unserved_queues(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def check_foreign_agents(facts: Facts) -> Iterator[Finding]:
+def check_foreign_agents(facts: FleetFacts) -> Iterator[Finding]:
     """Find agents that are connected to this server and not registered in this fleet."""
     registered = {view.info.client_name for view in facts.snapshot.workers}
     prefixes = tuple(_connection_prefix(view.worker) for view in facts.snapshot.workers)
@@ -82,7 +82,7 @@ def check_foreign_agents(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def check_agentless(facts: Facts) -> Iterator[Finding]:
+def check_agentless(facts: FleetFacts) -> Iterator[Finding]:
     """Find workers without the agent, and workers that read no queue of this fleet."""
     ours = agentless_of_fleet(facts)
     if ours:
@@ -107,7 +107,7 @@ def check_agentless(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def check_agents(facts: Facts) -> Iterator[Finding]:
+def check_agents(facts: FleetFacts) -> Iterator[Finding]:
     """Find agents of another version, and agents that do not use the claim script."""
     outdated = [view for view in present_workers(facts) if view.info.version not in ("", facts.version)]
     if outdated:
@@ -125,7 +125,7 @@ def check_agents(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def check_unowned(facts: Facts) -> Iterator[Finding]:
+def check_unowned(facts: FleetFacts) -> Iterator[Finding]:
     """Find unacked messages without a known owner. Agentless workers record no owner, so with them none is certain."""
     if facts.unowned > 0 and not facts.agentless_workers and not facts.silent:
         yield warning(

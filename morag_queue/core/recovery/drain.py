@@ -1,4 +1,4 @@
-"""Plan a drain: what moves where, and the blockers that stop it before anything changes."""
+"""Plan a drain, and find the blockers that stop it before anything changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,16 @@ from morag_queue.core.plan import Blocker, Plan, plan_of
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.lane_readers import readers_in
 from morag_queue.core.snapshot import Snapshot, WorkerView
-from morag_queue.core.words import count_of, is_are
+from morag_queue.core.words import count_of, is_are, some
 from morag_queue.core.worker_status import SERVING, status_in
 
 from .empty_lanes import empty_lanes
 from .requeue import HeldTasks, requeue_held
 
-_NAMED_TASKS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class RunningTask:
-    """A task that the worker holds, and the minutes it is expected to run on; None when there is no estimate."""
+    """A task that the worker holds, and its expected remaining minutes, None without an estimate."""
 
     held: HeldMessage
     remaining_minutes: float | None
@@ -27,10 +25,10 @@ class RunningTask:
 
 @dataclass(frozen=True, slots=True)
 class DrainCheck:
-    """What the blockers are found in.
+    """Input of the search for blockers.
 
-    `pinned` counts the tasks in the worker's lanes that a person pinned to it; `deadline_seconds` is None for a drain
-    that waits without limit.
+    `pinned` counts the tasks in the worker's lanes that are pinned to it; `deadline_seconds` is None for a drain that
+    waits without limit.
     """
 
     snapshot: Snapshot
@@ -57,13 +55,13 @@ def plan_forced_requeue(
 
 
 def drain_blockers(check: DrainCheck) -> tuple[Blocker, ...]:
-    """Every reason not to drain the worker now, overridden or not."""
-    found = (filter_blockers(check) for filter_blockers in _FILTERS)
+    """Return every reason not to drain the worker now, overridden or not."""
+    found = (find_blocker(check) for find_blocker in _CHECKS)
     return tuple(blocker for blocker in found if blocker is not None)
 
 
 def unserved(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[QueueType, ...]:
-    """The queues that no other worker serves."""
+    """Return the queues of the worker that no other worker serves."""
     others = [
         other
         for other in snapshot.workers
@@ -95,7 +93,7 @@ def _pinned_tasks(check: DrainCheck) -> Blocker | None:
         kind="pinned",
         subject=check.worker.worker,
         reason=f"{count_of(check.pinned, 'task')} in its lanes {is_are(check.pinned)} pinned to it",
-        remedy="let them run first (`morag-queue cordon` takes nothing new), or let them go to any worker",
+        remedy="let them run first (after `morag-queue cordon` it takes no others), or release them to any worker",
         overridden_by="--allow-pinned",
     )
 
@@ -109,12 +107,11 @@ def _past_deadline(check: DrainCheck) -> Blocker | None:
     if not late:
         return None
     longest = max(minutes for _, minutes in late)
-    names = ", ".join(task.held.task_id for task, _ in late[:_NAMED_TASKS])
-    more = f" and {len(late) - _NAMED_TASKS} more" if len(late) > _NAMED_TASKS else ""
+    names = some(task.held.task_id for task, _ in late)
     return Blocker(
         kind="past_deadline",
         subject=check.worker.worker,
-        reason=f"{count_of(len(late), 'task')} ({names}{more}) {is_are(len(late))} expected to run for another "
+        reason=f"{count_of(len(late), 'task')} ({names}) {is_are(len(late))} expected to run for another "
         f"{longest:.0f} min, and the deadline is {deadline / 60:.3g} min",
         remedy="give a longer --deadline",
         overridden_by="--no-deadline",
@@ -132,9 +129,9 @@ def _dead_holder(check: DrainCheck) -> Blocker | None:
         kind="offline",
         subject=view.worker,
         reason=f"it holds {count_of(count, 'task')} and will not finish them: {reason}",
-        remedy=f"take them back with `morag-queue failover {view.worker}`",
+        remedy=f"requeue them with `morag-queue failover {view.worker}`",
         overridden_by="--force",
     )
 
 
-_FILTERS = (_last_worker, _pinned_tasks, _past_deadline, _dead_holder)
+_CHECKS = (_last_worker, _pinned_tasks, _past_deadline, _dead_holder)

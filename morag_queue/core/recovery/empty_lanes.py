@@ -8,7 +8,7 @@ from morag_queue.core.plan import Declined, MoveLane, MoveTask, Step
 from morag_queue.core.routing.lane_readers import LaneReaders
 from morag_queue.core.snapshot import LaneView, Snapshot
 
-_NO_TARGETS: Mapping[QueueType, QueueType] = {}
+from .requeue import NO_TARGETS, no_safe_lane
 
 
 def empty_lanes(
@@ -17,15 +17,15 @@ def empty_lanes(
     readers: LaneReaders,
     reason: str,
     *,
-    targets: Mapping[QueueType, QueueType] = _NO_TARGETS,
+    targets: Mapping[QueueType, QueueType] = NO_TARGETS,
     only: QueueType | None = None,
     rule: str = "",
 ) -> Iterator[Step | Declined]:
-    """Move what waits in the worker's lanes to the shared lanes, level by level; order and age are kept.
+    """Move what waits in the worker's lanes to the shared lanes, level by level, in the same order.
 
     `targets` replaces the queue that the work of a queue goes to, `only` limits the plan to one queue. A level that no
     reader of the target polls is declined. A forced pin may have put work that requires a GPU in the lane of a CPU
-    queue: such work goes to a safe GPU queue, one task at a time as it comes to the head of its lane.
+    queue: such work goes to a safe GPU queue, each task once it is at the head of its lane.
     """
     for view in snapshot.lanes_by_worker.get(worker, ()):
         if only not in (None, view.queue):
@@ -40,22 +40,21 @@ def _empty_level(
     view: LaneView, level: int, target: QueueType, readers: LaneReaders, reason: str, rule: str
 ) -> Iterator[Step | Declined]:
     if readers.polled[target][level] != level:
-        unread = f"no reader of {target} polls level {level}; morag-queue task move takes them one by one"
-        yield Declined(subject=view.lane, reason=f"{reason}: {unread}")
+        problem = f"no reader of {target} polls level {level}; move the tasks with morag-queue task move"
+        yield Declined(subject=view.lane, reason=f"{reason}: {problem}")
         return
     unsafe = target in readers.unsafe
-    stuck = [head.task_id for head in view.heads[level] if unsafe and head.requires is Requires.GPU]
-    for task_id in stuck:
+    gpu_tasks = [head.task_id for head in view.heads[level] if unsafe and head.requires is Requires.GPU]
+    for task_id in gpu_tasks:
         if readers.gpu_queue is None:
-            yield Declined(subject=f"task {task_id}", reason=f"{reason}: no lane keeps it from cpu workers")
+            yield no_safe_lane(task_id, reason)
         else:
             yield MoveTask(
                 task_id=task_id, source=view.lane, target=lane(readers.gpu_queue), level=level,
                 to_level=readers.polled[readers.gpu_queue][level], reason=f"{reason}; it needs a GPU", rule=rule,
                 keeps_gpu=False,
             )  # fmt: skip
-    if view.lengths[level] > len(stuck):
+    if (count := view.lengths[level] - len(gpu_tasks)) > 0:
         yield MoveLane(
-            source=view.lane, target=lane(target), level=level, count=view.lengths[level] - len(stuck), reason=reason,
-            rule=rule, keeps_gpu=unsafe,
+            source=view.lane, target=lane(target), level=level, count=count, reason=reason, rule=rule, keeps_gpu=unsafe,
         )  # fmt: skip

@@ -24,9 +24,9 @@ def plan_failover(
     plan_id: str,
     why: str = "it is dead",
 ) -> Plan:
-    """Requeue what these workers hold, first in line, and move what waits in their lanes behind the shared work.
+    """Requeue what these workers hold at the front, and move what waits in their lanes behind the shared work.
 
-    The caller has proved that they are dead, or fenced them.
+    The caller has fenced them, or proved that they are dead.
     """
     gone = set(workers)
     readers = readers_in(snapshot, queues)
@@ -42,10 +42,10 @@ def plan_failover(
 
 
 def without_workers(snapshot: Snapshot, workers: Collection[str]) -> Snapshot:
-    """The snapshot without what these workers hold and what waits in their lanes.
+    """Return the snapshot without what these workers hold and what waits in their lanes.
 
-    After a failover the rest of the turn is planned on this, instead of reading the fleet again. What the failover
-    moved shows in the shared lanes at the next turn.
+    After a failover the rest of the turn is planned on it, which saves another read of the fleet. The recovered work
+    appears in the shared lanes in the next turn.
     """
     gone = set(workers)
     if not gone:
@@ -58,7 +58,7 @@ def without_workers(snapshot: Snapshot, workers: Collection[str]) -> Snapshot:
 
 
 def without_tasks(snapshot: Snapshot, task_ids: Collection[str]) -> Snapshot:
-    """The snapshot without held messages of these tasks."""
+    """Return the snapshot without the held messages of these tasks."""
     if not task_ids:
         return snapshot
     return replace(snapshot, held=tuple(message for message in snapshot.held if message.task_id not in task_ids))
@@ -67,9 +67,9 @@ def without_tasks(snapshot: Snapshot, task_ids: Collection[str]) -> Snapshot:
 def _targets(
     snapshot: Snapshot, gone: set[str], policy: Policy, queues: Queues, readers: LaneReaders
 ) -> tuple[Mapping[QueueType, QueueType], list[Declined]]:
-    """Where the work of each queue goes instead when no worker in service reads the queue any more.
+    """Return (the fallback of each queue without a worker in service, the queues without a served fallback).
 
-    A lane moves in bulk, and its messages may require a GPU: work of a GPU queue falls back to safe queues only.
+    A lane is moved as a whole, and its messages may require a GPU: a GPU queue falls back to safe queues only.
     """
 
     def is_served(queue: QueueType) -> bool:
@@ -87,7 +87,7 @@ def _targets(
         )
         target = next((fallback for fallback in chain if is_served(fallback)), None)
         if target is None:
-            declined.append(Declined(subject=queue, reason="no worker serves it any more: its work waits"))
+            declined.append(Declined(subject=queue, reason="no worker in service reads it: its tasks wait"))
         elif target is not queue:
             targets[queue] = target
     return targets, declined

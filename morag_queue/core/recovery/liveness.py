@@ -1,7 +1,7 @@
 """Prove that a worker is dead.
 
-The connections of a killed process leave the server's client list within milliseconds, while a stopped or busy process
-stays in the list however long it is silent. So absence is proof, and silence is not.
+The connections of a killed process disappear from the server's client list within milliseconds. A stopped or busy
+process stays in the list, however long it is silent. So absence proves death, and silence does not.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Snapshot, WorkerView
+from morag_queue.core.words import count_of
 
 
 class Liveness(StrEnum):
@@ -22,7 +23,7 @@ class Liveness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LivenessEvidence:
-    """Evidence besides the heartbeat.
+    """Evidence on a worker besides its heartbeat.
 
     `answered` is None if the worker was not asked; `process_is_gone` is known only on the worker's own machine.
     """
@@ -34,6 +35,8 @@ class LivenessEvidence:
 
 @dataclass(frozen=True, slots=True)
 class LivenessVerdict:
+    """The verdict on one worker, with the evidence in words."""
+
     worker: str
     liveness: Liveness
     evidence: tuple[str, ...]
@@ -45,7 +48,7 @@ def assess_liveness(worker: str, view: WorkerView | None, seen: LivenessEvidence
         seen.answered  # type: ignore[arg-type]
     )
     if view is None:
-        evidence = ("it has not registered: it runs without the agent, or not at all", *filter(None, [answer]))
+        evidence = ("it is not registered: it runs without the agent, or not at all", *filter(None, [answer]))
         return LivenessVerdict(worker, Liveness.ALIVE if seen.answered else Liveness.UNKNOWN, evidence)
     if view.fenced:
         return LivenessVerdict(worker, Liveness.DEAD, ("it was fenced by an earlier failover and has not come back",))
@@ -54,19 +57,19 @@ def assess_liveness(worker: str, view: WorkerView | None, seen: LivenessEvidence
         listed = f"no connection named {view.info.client_name} in CLIENT LIST"
         gone = f"its process {view.info.pid} is gone from this machine" if seen.process_is_gone else None
         return LivenessVerdict(worker, Liveness.DEAD, tuple(filter(None, [listed, gone, beat, answer])))
-    listed = f"{seen.connections} connections named {view.info.client_name} in CLIENT LIST"
-    lively = seen.answered or (age is not None and age <= 2 * view.info.beat_seconds)
+    listed = f"{count_of(seen.connections, 'connection')} named {view.info.client_name} in CLIENT LIST"
+    is_alive = seen.answered or (age is not None and age <= 2 * view.info.beat_seconds)
     return LivenessVerdict(
-        worker, Liveness.ALIVE if lively else Liveness.UNPROVEN, tuple(filter(None, [listed, beat, answer]))
+        worker, Liveness.ALIVE if is_alive else Liveness.UNPROVEN, tuple(filter(None, [listed, beat, answer]))
     )
 
 
 def is_overdue(snapshot: Snapshot, view: WorkerView, policy: Policy) -> bool:
-    """Whether a worker without connections is failed over automatically.
+    """Return whether a worker without connections should be failed over automatically.
 
-    It must have left something behind, and not be about to return: a crashed worker has missed two heartbeats; one that
-    shut down cleanly has been away for longer than a restart takes and is not drained (a drained worker is expected to
-    come back and find its pins).
+    It must have left work behind, and not be about to return. One that holds messages is overdue after two missed
+    heartbeats. One that only has work in its lanes gets the time of a restart, `offline_after_seconds`; a drained one
+    is never overdue, because it is expected to come back for its pinned tasks.
     """
     waiting = snapshot.waiting_count(view.worker)
     if snapshot.held_by_worker.get(view.worker):
@@ -82,10 +85,10 @@ def _silent_for(view: WorkerView, now: float) -> float:
 
 
 def _beat(view: WorkerView, now: float) -> tuple[str, float | None]:
-    """The heartbeat in words, and its age in seconds; None when no other heartbeat will follow."""
+    """Return the heartbeat in words, and its age in seconds, None if no other heartbeat will follow."""
     if view.beat is None:
         return "it has sent no heartbeat", None
     age = max(now - view.beat.at, 0.0)
     if view.beat.stopped:
-        return f"it said goodbye {age:.1f} s ago", None
+        return f"it shut down {age:.1f} s ago", None
     return f"its last heartbeat was {age:.1f} s ago", age

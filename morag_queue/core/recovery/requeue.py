@@ -11,12 +11,12 @@ from morag_queue.core.policy import Policy
 from morag_queue.core.routing.gpu_safety import is_unsafe_lane
 from morag_queue.core.routing.lane_readers import LaneReaders
 
-_NO_TARGETS: Mapping[QueueType, QueueType] = {}
+NO_TARGETS: Mapping[QueueType, QueueType] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class HeldTasks:
-    """What the broker knows of held tasks beyond the snapshot.
+    """Facts about held tasks that are not in the snapshot.
 
     `attempts` counts, by task id, the workers that died over a task; `gpu` are the ids of those that require a GPU.
     """
@@ -31,14 +31,14 @@ def requeue_held(
     readers: LaneReaders,
     reason: str,
     *,
-    targets: Mapping[QueueType, QueueType] = _NO_TARGETS,
+    targets: Mapping[QueueType, QueueType] = NO_TARGETS,
 ) -> Iterator[TakeBack | Declined]:
-    """Requeue held messages in such an order that the one claimed first is the first to run again.
+    """Requeue held messages; the one that was claimed first will run first.
 
-    Each goes to the front of its lane, so the one claimed last is requeued first. `targets` replaces the queue that the
-    work of a queue goes to.
+    Each goes to the front of its lane, so the one that was claimed last is requeued first. `targets` replaces the queue
+    that the work of a queue goes to.
     """
-    for message in sorted(held, key=lambda message: message.claimed_at)[::-1]:  # the list breaks ties by claim order
+    for message in sorted(held, key=lambda message: message.claimed_at)[::-1]:  # ties: the order of the snapshot
         target = requeue_target(message.task_id, message.lane, tasks, readers, targets)
         if target is None:
             yield no_safe_lane(message.task_id, reason)
@@ -52,7 +52,7 @@ def requeue_held(
 def after_death(
     steps: Iterable[TakeBack | Declined], tasks: HeldTasks, now: float, policy: Policy
 ) -> Iterator[TakeBack | Declined]:
-    """Count the requeues as deaths of the worker: later attempts wait longer, and too many end in quarantine.
+    """Count the requeues as deaths of the worker: each further one delays the task, and too many quarantine it.
 
     `now` is the server's clock, seconds since the epoch.
     """
@@ -71,9 +71,9 @@ def requeue_target(
     held_lane: str,
     tasks: HeldTasks,
     readers: LaneReaders,
-    targets: Mapping[QueueType, QueueType] = _NO_TARGETS,
+    targets: Mapping[QueueType, QueueType] = NO_TARGETS,
 ) -> str | None:
-    """The shared lane that a held task goes to; None when it requires a GPU and every queue is closed to such work."""
+    """Return the shared lane that a held task goes to; None if it requires a GPU and every queue is closed to it."""
     queue = queue_of(held_lane)
     target = lane(targets.get(queue, queue)) if queue else held_lane
     if task_id in tasks.gpu and is_unsafe_lane(target, readers.unsafe):
@@ -83,4 +83,4 @@ def requeue_target(
 
 def no_safe_lane(task_id: str, reason: str) -> Declined:
     """Decline a task that requires a GPU while every queue is closed to such work."""
-    return Declined(subject=f"task {task_id}", reason=f"{reason}: no lane keeps it from cpu workers")
+    return Declined(subject=f"task {task_id}", reason=f"{reason}: it requires a GPU, and CPU workers read every lane")

@@ -24,7 +24,7 @@ def unsafe_queues(cpu_readers: Mapping[str, Sequence[str]], queues: Queues) -> M
 
 
 def is_unsafe_lane(lane: str, unsafe: Container[QueueType]) -> bool:
-    """Whether work that requires a GPU must stay out of this lane."""
+    """Return whether work that requires a GPU must stay out of this lane."""
     queue = queue_of(lane)
     return queue is not None and queue in unsafe
 

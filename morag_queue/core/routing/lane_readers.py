@@ -1,4 +1,4 @@
-"""The workers that read each queue, and what follows: the levels they all poll, and the queues closed to GPU work."""
+"""The readers of each queue: the levels that all of them poll, and the queues closed to GPU work because of them."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -16,7 +16,7 @@ from .gpu_safety import unsafe_queues
 
 @dataclass(frozen=True, slots=True)
 class LaneReaders:
-    """All registered workers count, in service or not.
+    """The readers of each queue. All registered workers count, in service or not.
 
     polled     for each queue and level, the level that all readers of the queue poll for it
     unsafe     the queues closed to work that requires a GPU, with the reason; see `gpu_safety`
@@ -29,12 +29,12 @@ class LaneReaders:
 
 
 def lane_readers(loads: Iterable[WorkerLoad], queues: Queues) -> LaneReaders:
-    """The readers among these workers."""
+    """Return the readers among these workers."""
     return _readers(((load.worker, load.queues, load.priority_steps, load.has_gpu) for load in loads), queues)
 
 
 def readers_in(snapshot: Snapshot, queues: Queues) -> LaneReaders:
-    """The readers among the workers of a snapshot."""
+    """Return the readers among the workers of a snapshot."""
     infos = (view.info for view in snapshot.workers)
     return _readers(
         ((info.worker, info.queues, info.priority_steps, info.capability.has_gpu) for info in infos), queues
@@ -42,12 +42,12 @@ def readers_in(snapshot: Snapshot, queues: Queues) -> LaneReaders:
 
 
 def polled_levels(loads: Iterable[WorkerLoad]) -> tuple[int, ...]:
-    """For each level, the level that all these workers poll for it."""
+    """Return for each level the level that all these workers poll for it."""
     return _polled(frozenset(load.priority_steps for load in loads))
 
 
 def fallbacks(queue: QueueType, queues: Queues) -> tuple[QueueType, ...]:
-    """The queue, its fallback, the fallback of that, and so on until one repeats."""
+    """Return the queue and the chain of its fallbacks, until a queue repeats."""
     chain = [queue]
     while (following := queues.of(chain[-1]).fallback) not in chain:
         chain.append(following)
@@ -55,7 +55,7 @@ def fallbacks(queue: QueueType, queues: Queues) -> tuple[QueueType, ...]:
 
 
 def _readers(workers: Iterable[tuple[str, Collection[str], tuple[int, ...], bool]], queues: Queues) -> LaneReaders:
-    """`workers` are rows of name, queues, priority steps and whether it has a GPU."""
+    """Group the workers, given as (name, queues, priority steps, whether it has a GPU), by queue."""
     steps: defaultdict[str, set[tuple[int, ...]]] = defaultdict(set)
     cpu_readers: defaultdict[str, list[str]] = defaultdict(list)
     for worker, reads, polls, has_gpu in workers:
@@ -73,6 +73,6 @@ def _readers(workers: Iterable[tuple[str, Collection[str], tuple[int, ...], bool
 
 @cache
 def _polled(steps: frozenset[tuple[int, ...]]) -> tuple[int, ...]:
-    """Cached: a fleet has one or two kinds of steps, and early binding asks once for each task of a batch."""
+    """Cached: a fleet has one or two kinds of steps, and early binding needs them for each task of a batch."""
     common = common_steps(steps)
     return tuple(snap(level, common) for level in LEVELS)

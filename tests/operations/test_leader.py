@@ -26,7 +26,7 @@ def test_a_second_leader_is_refused_with_the_name_of_the_first(rig):
     lead(rig.broker, "ann@a", "watch")
     rig.clock += 8
     with pytest.raises(
-        LeaseHeld, match=r"ann@a leads the fleet by `watch` for 8 s .term 1.: nothing was changed"
+        LeaseHeld, match=r"ann@a leads the fleet with `watch` .term 1, for 8 s.: nothing was changed"
     ) as error:
         lead(rig.broker, "bob@b", "rebalance")
     assert error.value.exit_status is ExitStatus.LEASE_HELD

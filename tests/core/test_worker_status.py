@@ -1,4 +1,4 @@
-"""The status of a worker in one word, and its drain state."""
+"""The status of a worker with its reason, and its drain state."""
 
 import pytest
 from hypothesis import given
@@ -23,16 +23,16 @@ POLICY = Policy()
         (worker("w", beat_age=None, started_at=NOW - 61), 0, "offline", "has sent no heartbeat yet"),
         (worker("w", fenced=True), 0, "offline", "failed over"),
         (worker("w", beat_age=300, stopped=True), 0, "offline", "shut down 5 min ago"),
-        (worker("w", beat_age=61), 0, "offline", "no beat for 61 s"),
-        (worker("w", beat_age=60), 0, "suspect", "no beat for 60 s"),
-        (worker("w", beat_age=11), 4, "suspect", "no beat for 11 s"),
+        (worker("w", beat_age=61), 0, "offline", "no heartbeat for 61 s"),
+        (worker("w", beat_age=60), 0, "suspect", "no heartbeat for 60 s"),
+        (worker("w", beat_age=11), 4, "suspect", "no heartbeat for 11 s"),
         (worker("w", beat_age=10), 0, "online", ""),
         (worker("w", beat_age=-30), 0, "online", ""),
         (worker("w", cordon="cordoned", cordon_reason="new disk"), 4, "cordoned", "cordoned by ann: new disk"),
-        (worker("w", cordon="cordoned", beat_age=15), 0, "cordoned", "cordoned by ann; no beat for 15 s"),
-        (worker("w", cordon="cordoned", beat_age=90), 0, "offline", "no beat for 90 s; cordoned by ann"),
+        (worker("w", cordon="cordoned", beat_age=15), 0, "cordoned", "cordoned by ann; no heartbeat for 15 s"),
+        (worker("w", cordon="cordoned", beat_age=90), 0, "offline", "no heartbeat for 90 s; cordoned by ann"),
         (worker("w", cordon="draining"), 1, "draining", "draining by ann"),
-        (worker("w", cordon="draining", beat_age=90), 1, "offline", "no beat for 90 s; draining by ann"),
+        (worker("w", cordon="draining", beat_age=90), 1, "offline", "no heartbeat for 90 s; draining by ann"),
         (worker("w", cordon="draining"), 0, "drained", "drained by ann"),
         (worker("w", cordon="drained", beat_age=7200, stopped=True), 0, "drained", "drained by ann; shut down 2 h ago"),
     ],

@@ -40,31 +40,31 @@ def staged(fleet) -> tuple[MemoryDriver, Settings]:
     """A fleet with its tasks queued as by routing, some of them claimed."""
     workers, tasks, order = fleet
     rig = MemoryDriver()
-    for n, one in enumerate(tasks):
-        queue = choose_queue(one["requires"], one["priority"])
-        best = one["minutes"] * (0.2 if one["requires"] is Requires.GPU_PREFERRED else 1.0)
-        pinned = one["pinned"]
+    for n, task in enumerate(tasks):
+        queue = choose_queue(task["requires"], task["priority"])
+        best = task["minutes"] * (0.2 if task["requires"] is Requires.GPU_PREFERRED else 1.0)
+        pinned = task["pinned"]
         rig.submit(
             f"t{n}", lane=queue.value if pinned is None else f"{queue.value}.{pinned}",
-            level=level(one["priority"], best, order), requires=one["requires"], priority=one["priority"],
-            estimated_duration=one["minutes"], enqueued_at=rig.clock - 60 * one["waited_minutes"], worker=pinned,
+            level=level(task["priority"], best, order), requires=task["requires"], priority=task["priority"],
+            estimated_duration=task["minutes"], enqueued_at=rig.clock - 60 * task["waited_minutes"], worker=pinned,
         )  # fmt: skip
-    for n, one in enumerate(workers):
+    for n, worker in enumerate(workers):
         name = f"w{n}"
-        rig.broker.register(worker_info(name, one["capability"], one["slots"]))
+        rig.broker.register(worker_info(name, worker["capability"], worker["slots"]))
         rig.broker.beat(name)
-        for _ in range(min(one["claims"], one["slots"])):
+        for _ in range(min(worker["claims"], worker["slots"])):
             rig.claim(name)
-        if one["state"] == "dead":
+        if worker["state"] == "dead":
             rig.broker.beat(name, stopped=True)
-        elif one["state"] in ("draining", "cordoned"):
-            rig.broker.cordons.put(name, Cordon(state=WorkerStatus(one["state"])), (None,))
+        elif worker["state"] in ("draining", "cordoned"):
+            rig.broker.cordons.put(name, Cordon(state=WorkerStatus(worker["state"])), (None,))
     return rig, Settings(policy=Policy(order=order))
 
 
 def everywhere(rig: MemoryDriver) -> list[str]:
-    held = [one.task_id for one in rig.broker.observe()[0].held]
-    return sorted(held + [one for ids in rig.places().values() for one in ids])
+    held = [message.task_id for message in rig.broker.observe()[0].held]
+    return sorted(held + [task_id for ids in rig.places().values() for task_id in ids])
 
 
 @given(fleets)
@@ -75,7 +75,7 @@ def test_every_task_is_in_one_place_before_and_after(fleet):
     done = run_once(rig.broker, configured, who="ann")
     assert everywhere(rig) == before
     assert done.rejected == ()
-    assert done.moved_tasks == sum(one.tasks for one in done.decisions)
+    assert done.moved_tasks == sum(decision.tasks for decision in done.decisions)
 
 
 @given(fleets)
@@ -88,9 +88,11 @@ def test_tasks_that_are_not_moved_keep_their_order(fleet):
     run_once(rig.broker, configured, who="ann")
     after = rig.places()
     for (lane, n), ids in before.items():
-        stayed = [one for one in ids if one not in chosen]
-        there = [one for place in dict.fromkeys([lane, lane.partition(".")[0]]) for one in after.get((place, n), [])]
-        assert [one for one in there if one in set(stayed)] == stayed
+        stayed = [task_id for task_id in ids if task_id not in chosen]
+        there = [
+            task_id for place in dict.fromkeys([lane, lane.partition(".")[0]]) for task_id in after.get((place, n), [])
+        ]
+        assert [task_id for task_id in there if task_id in set(stayed)] == stayed
 
 
 @given(fleets)
@@ -102,7 +104,9 @@ def test_gpu_work_never_enters_a_lane_that_a_cpu_worker_reads(fleet):
         rig.clock += 31
     for (lane, n), ids in rig.places().items():
         if lane.partition(".")[0] in CPU_LANES:
-            needy = [one for one in rig.messages(lane, n) if one["headers"]["morag_queue"]["requires"] == "gpu"]
+            needy = [
+                message for message in rig.messages(lane, n) if message["headers"]["morag_queue"]["requires"] == "gpu"
+            ]
             assert needy == [], (lane, ids)
 
 
@@ -128,10 +132,10 @@ def test_in_an_idle_fleet_a_task_is_moved_at_most_twice_and_only_for_its_wait(fl
             if view.beat and not view.beat.stopped:
                 rig.broker.beat(name)
         done = run_once(rig.broker, configured, who="ann")
-        for one in done.decisions:
-            if one.task_id is not None:
-                moves[one.task_id] = moves.get(one.task_id, 0) + 1
-        late += [one.reason for one in done.decisions] if turn >= 60 else []
+        for decision in done.decisions:
+            if decision.task_id is not None:
+                moves[decision.task_id] = moves.get(decision.task_id, 0) + 1
+        late += [decision.reason for decision in done.decisions] if turn >= 60 else []
     assert max(moves.values(), default=0) <= 2
     assert [why for why in late if not why.startswith(("starvation guard", "promotion by age"))] == []
 

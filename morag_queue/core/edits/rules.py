@@ -1,130 +1,40 @@
 """Plan edits of single tasks: cancel, move, change the priority, run again.
 
-A rule turns one task into one step of the closed union `EditStep`; `plan_edits` applies a rule to many tasks. Refusals
-and tasks that need no change are steps, too. The broker re-checks each step when it is applied.
+A rule turns one task into one step; `plan_edits` applies a rule to many tasks. Refusals and tasks that need no change
+are steps, too. The broker re-checks each step when it is applied.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
-from typing import Literal
 
-from .estimate import best_estimate
-from .explain.explain import ReasonCode, explain
-from .lanes import lane as lane_name
-from .lanes import split
-from .levels import level as level_of
-from .model import QueuePriority, QueueType, TaskState
-from .policy import Policy, Queues
-from .routing.feasibility import WorkerLoad, worker_loads
-from .routing.lane_readers import LaneReaders, lane_readers, polled_levels
-from .routing.router import Router
-from .routing.types import Placement, Refusal, TaskProfile
-from .snapshot import Snapshot
-from .task import Task
+from morag_queue.core.estimate import best_estimate
+from morag_queue.core.explain.explain import ReasonCode, explain
+from morag_queue.core.lanes import lane as lane_name
+from morag_queue.core.lanes import split
+from morag_queue.core.levels import level as level_of
+from morag_queue.core.model import QueuePriority, QueueType, TaskState
+from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.routing.feasibility import WorkerLoad, worker_loads
+from morag_queue.core.routing.lane_readers import LaneReaders, lane_readers, polled_levels
+from morag_queue.core.routing.router import Router
+from morag_queue.core.routing.types import Placement, Refusal, TaskProfile
+from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.task import Task
 
-
-class RestartSource(StrEnum):
-    """The best source from which an ended task can be queued again."""
-
-    DEAD_LETTER = "dead_letter"
-    MESSAGE = "message"
-    ARGUMENTS = "arguments"
-    NOTHING = "nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class EditableTask:
-    """A task, and what an edit depends on besides. `is_revoked`: it was cancelled while a worker held it."""
-
-    task: Task
-    is_revoked: bool = False
-    is_dead_letter: bool = False
-    restart: RestartSource = RestartSource.NOTHING
-
-
-@dataclass(frozen=True, slots=True)
-class _TaskStep:
-    task: Task
-
-    @property
-    def task_id(self) -> str:
-        return self.task.task_id
-
-
-@dataclass(frozen=True, slots=True)
-class CancelTask(_TaskStep):
-    """Take a waiting message out of its lane for good."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RewriteTask(_TaskStep):
-    """Put a waiting message behind those at another lane or level. `fields` change in its header and its record."""
-
-    lane: str
-    level: int
-    fields: Mapping[str, str | None]
-    outcome: Literal["moved", "changed"]
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class RevokeTask(_TaskStep):
-    """Ask the worker that holds it, by its Celery node name, to drop or terminate it; nothing confirms it."""
-
-    node: str
-    worker: str
-    terminate: bool
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReviveTask(_TaskStep):
-    """Move a task out of `dead` into a lane. Without `reset` its retries count on, and so do its lost workers."""
-
-    lane: str
-    level: int
-    reset: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ResubmitTask(_TaskStep):
-    """Send an ended task again, from its kept message or its arguments."""
-
-    lane: str
-    level: int
-    enqueued_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class NoChange:
-    """The task already is as requested."""
-
-    task_id: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedEdit:
-    """The task cannot be edited as requested."""
-
-    task_id: str
-    detail: str
-
-
-EditStep = CancelTask | RewriteTask | RevokeTask | ReviveTask | ResubmitTask | NoChange | RefusedEdit
-
-
-@dataclass(frozen=True, slots=True)
-class EditPlan:
-    """One step for each task. `taken_at` is the time of the snapshot, seconds since the epoch."""
-
-    plan_id: str
-    taken_at: float
-    steps: tuple[EditStep, ...]
+from .steps import (
+    CancelTask,
+    EditableTask,
+    EditPlan,
+    EditStep,
+    NoChange,
+    RefusedEdit,
+    RestartSource,
+    ResubmitTask,
+    ReviveTask,
+    RevokeTask,
+    RewriteTask,
+)
 
 
 @dataclass(frozen=True)

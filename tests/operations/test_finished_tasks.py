@@ -79,7 +79,7 @@ def test_a_task_is_completed_once(dead):
 
 def test_a_restarted_worker_does_not_requeue_a_task_that_its_last_run_completed(dead):
     result(dead, "done")
-    (incarnation,) = {one.incarnation for one in dead.broker.observe()[0].held}
+    (incarnation,) = {message.incarnation for message in dead.broker.observe()[0].held}
     assert dead.broker.registry.take_back(WORKER, incarnation, max_deaths=3) == 1
     assert dead.ids("cpu_standard", 4) == ["not-done"]
     assert dead.broker.records(["done"])["done"]["state"] == "completed"

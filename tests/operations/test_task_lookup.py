@@ -1,4 +1,4 @@
-"""Find one task wherever it is, and explain it."""
+"""Find a task by id or prefix in any place, and explain its state."""
 
 import json
 from datetime import UTC, datetime
@@ -110,10 +110,10 @@ def test_why_gives_position_reason_workers_and_start_time(stage, explainer):
     stage.claim("cpu-1")
     why = explainer().why("c")
     assert (why.state, why.lane, why.position, why.reason_code) == ("queued", "cpu_standard", 2, "BEHIND_EARLIER")
-    assert {one.worker: one.verdict for one in why.workers} == {"cpu-1": "full", "gpu-1": "not_served"}
+    assert {row.worker: row.verdict for row in why.workers} == {"cpu-1": "full", "gpu-1": "not_served"}
     assert why.earliest_start_at <= why.expected_start <= why.latest_start_at
     assert why.expected_start - explainer().snapshot.taken_at == pytest.approx(120, abs=5)  # two tasks of a minute each
-    assert [one.verb for one in why.decisions] == ["submit"]
+    assert [decision.verb for decision in why.decisions] == ["submit"]
 
 
 def test_show_decodes_the_arguments_of_a_task_of_plain_celery(stage):

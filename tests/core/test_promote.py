@@ -19,7 +19,7 @@ def test_a_low_task_past_the_maximum_wait_of_its_priority_is_promoted():
     before = usual_fleet(lanes=(waiting(CPU, {4: [entry("young")], 6: [entry("old", waited=130, priority="LOW")]}),))
     plan = turn(before, windows=BUSY).plan
     assert moves(plan) == ["old cpu_standard/6 → cpu_standard/1"]
-    assert plan.steps[0].reason == "starvation guard: it has waited 130 min, LOW should wait at most 120"
+    assert plan.steps[0].reason == "starvation guard: it has waited 130 min, the limit of LOW is 120 min"
 
 
 def test_no_entry_is_promoted_before_its_maximum_wait():
@@ -41,7 +41,9 @@ def test_promotion_stops_when_the_pool_has_used_up_its_tokens():
     minute_ago = BalancerState(at=NOW - 60, tick_at=NOW - 60)
     after = turn(usual_fleet(lanes=(waiting(CPU, {4: starved}),)), minute_ago, windows=BUSY)
     assert moves(after.plan) == ["a cpu_standard/4 → cpu_standard/1"]
-    assert why_not(after.plan, "b") == ["starvation guard: the cpu pool has used up its share of slots for this"]
+    assert why_not(after.plan, "b") == [
+        "starvation guard: the cpu pool has used up its share of slots for starving tasks"
+    ]
     assert after.state.tokens[Pool.CPU] == pytest.approx(21 - 600)
 
 
@@ -77,7 +79,7 @@ def test_the_longest_task_starts_first_when_a_batch_ends():
     lane = waiting(CPU, {4: [entry("s1"), entry("s2")], 5: [entry("long", minutes=30)]})
     plan = turn(usual_fleet(lanes=(lane,)), FRESH).plan
     assert moves(plan) == ["long cpu_standard/5 → cpu_standard/1"]
-    assert plan.steps[0].reason == "drain guard: it takes 30 min, all that waits 5 min of the cpu pool"
+    assert plan.steps[0].reason == "drain guard: it takes 30 min, all waiting work 5 min of the cpu pool"
 
 
 def test_no_batch_ends_while_work_keeps_arriving():
@@ -94,7 +96,7 @@ def test_a_small_fleet_promotes_only_the_longest_task_per_tick():
     lane = waiting(CPU, {4: [entry("s1")], 5: [entry("long", minutes=30), entry("longer", minutes=40)]})
     plan = turn(usual_fleet(lanes=(lane,)), FRESH).plan
     assert moves(plan) == ["longer cpu_standard/5 → cpu_standard/1"]
-    assert why_not(plan, "long") == ["drain guard: enough long tasks of the cpu pool were brought forward in this tick"]
+    assert why_not(plan, "long") == ["drain guard: enough long tasks of the cpu pool were promoted in this tick"]
 
 
 def test_the_batch_of_the_gpu_pool_ends_independently_of_the_cpu_pool():

@@ -25,14 +25,14 @@ def test_a_task_is_submitted_balanced_and_completed_in_memory():
     rig.broker.beat("gone", stopped=True)
     done = run_once(rig.broker, configured, who="ann@here", reason="test")
     assert (done.moved_tasks, done.rejected) == (1, ())
-    assert sorted(one for ids in rig.places().values() for one in ids) == ["a", "b"]
+    assert sorted(task_id for ids in rig.places().values() for task_id in ids) == ["a", "b"]
     (change,) = latest(rig.broker, 10)
     assert entry(rig.broker, change.plan_id) == change
 
     assert {rig.claim("cpu-1"), rig.claim("cpu-1")} == {"a", "b"}
     rig.end("a", run_seconds=60)
     rig.end("b", run_seconds=60)
-    standard = next(one for one in stats(rig.broker, configured).queues if one.queue_type is QueueType.CPU_STANDARD)
+    standard = next(row for row in stats(rig.broker, configured).queues if row.queue_type is QueueType.CPU_STANDARD)
     assert (standard.pending_tasks, standard.completed_tasks, standard.average_processing_time) == (0, 2, 1.0)
 
 

@@ -21,8 +21,8 @@ def starved(count: int):
 
 def plan_of(*task_ids: str) -> Plan:
     steps = [
-        MoveTask(task_id=one, source="cpu_standard", target="cpu_standard", level=4, to_level=1, reason="")
-        for one in task_ids
+        MoveTask(task_id=task_id, source="cpu_standard", target="cpu_standard", level=4, to_level=1, reason="")
+        for task_id in task_ids
     ]
     return Plan(plan_id="p", verb="rebalance", fleet="", taken_at=NOW, steps=tuple(steps))
 
@@ -38,7 +38,7 @@ def test_a_turn_that_follows_at_once_plans_nothing():
     first = turn(starved(4), windows=BUSY)
     again = turn(starved(4), first.state, windows=BUSY)
     assert (len(first.plan.steps), again.plan.steps) == (4, ())
-    assert why_not(again.plan, "this turn") == ["nothing more is moved while the last moves settle, for 5.0 s"]
+    assert why_not(again.plan, "this turn") == ["no optional moves for 5.0 s, until the last moves have settled"]
 
 
 def test_the_budget_is_per_tick():
@@ -57,7 +57,7 @@ def test_a_moved_task_rests_for_a_minute_and_is_moved_at_most_twice():
     ]
     assert len(turn(starved(1), with_mark(1, 61), windows=BUSY).plan.steps) == 1
     assert why_not(turn(starved(1), with_mark(2, 9999), windows=BUSY).plan, "s00") == [
-        "starvation guard: it was moved 2 times already"
+        "starvation guard: it was already moved 2 times"
     ]
 
 

@@ -6,9 +6,8 @@ from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.core.model import QueuePriority
 from morag_queue.core.task import TaskFilter
 from morag_queue.errors import BrokerError
-from morag_queue.operations.complete import complete
 from morag_queue.operations.task_editor import TaskEditor
-from morag_queue.operations.task_edits import cancel, prioritise, retry
+from morag_queue.operations.task_edits import cancel, complete, prioritise, retry
 from morag_queue.operations.worker_tasks import running_tasks
 
 
@@ -18,7 +17,7 @@ def editor(stage):
 
 
 def outcomes(report):
-    return {one.task_id: one.outcome for one in report.tasks}
+    return {task.task_id: task.outcome for task in report.tasks}
 
 
 def test_a_task_taken_after_its_selection_is_planned_again(stage, editor):
@@ -88,8 +87,8 @@ def test_a_message_is_found_after_others_before_it_were_taken(stage):
     stage.submit(*"abcdefgh")
     raws = list(reversed(stage.client.lrange("cpu_standard\x06\x164", 0, -1)))
     changes = [
-        LaneEdit(one, "cpu_standard", 4, depth, raws[n], None, "{}")
-        for n, one, depth in ((3, "d", 3), (5, "f", 1), (6, "g", 90), (7, "x", 8))
+        LaneEdit(task_id, "cpu_standard", 4, depth, raws[n], None, "{}")
+        for n, task_id, depth in ((3, "d", 3), (5, "f", 1), (6, "g", 90), (7, "x", 8))
     ]
     stage.client.rpop("cpu_standard\x06\x164")
     done = LaneEdits(stage.client, stage.keys, 60).apply([*changes, changes[0]])

@@ -20,12 +20,12 @@ class Killed(BaseException):
 class Doomed(redis.Connection):
     """Sends a fixed number of times, then fails."""
 
-    left = 0
+    remaining = 0
 
     def send_packed_command(self, *args, **kwargs):
-        if Doomed.left <= 0:
+        if Doomed.remaining <= 0:
             raise Killed
-        Doomed.left -= 1
+        Doomed.remaining -= 1
         return super().send_packed_command(*args, **kwargs)
 
 
@@ -52,7 +52,7 @@ def places(stage: SimulatedFleet) -> dict[str, list[str]]:
 def test_a_run_killed_at_any_point_loses_and_duplicates_nothing(valkey, seconds_later):
     for sent in count():
         stage = stage_of(valkey)
-        Doomed.left = sent
+        Doomed.remaining = sent
         pool = redis.ConnectionPool.from_url(valkey, connection_class=Doomed)
         broker = RedisBroker(Settings(redis_url=valkey), client=redis.Redis(connection_pool=pool))
         try:
@@ -61,7 +61,7 @@ def test_a_run_killed_at_any_point_loses_and_duplicates_nothing(valkey, seconds_
         except Killed:
             was_killed = True
         found = places(stage)
-        assert sorted(one for ids in found.values() for one in ids) == sorted(
+        assert sorted(task_id for ids in found.values() for task_id in ids) == sorted(
             [f"s{n}" for n in range(9)] + ["old-1", "old-2"]
         ), f"killed after {sent} sends"
         if seconds_later == "at once" and stage.broker.leases.current() is not None:

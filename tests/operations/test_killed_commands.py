@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.operations.drain import Drain, DrainOptions, DrainProgress
+from morag_queue.operations.drain import Drain
+from morag_queue.operations.drain_options import DrainOptions, DrainProgress
 from morag_queue.operations.failover import Failover
 from morag_queue.operations.sweep import Sweep
 from tests.support.simulated_fleet import SimulatedFleet
@@ -55,17 +56,17 @@ def drain(broker: RedisBroker) -> None:
 
 
 def failover(broker: RedisBroker) -> None:
-    Failover(broker, who="ann", pause=lambda _: None).named(["cpu-1"])
+    Failover(broker, who="ann", pause=lambda _: None).run_named(["cpu-1"])
 
 
 def failover_dead(broker: RedisBroker) -> None:
-    Failover(broker, who="ann", pause=lambda _: None).dead(Sweep(broker))
+    Failover(broker, who="ann", pause=lambda _: None).run_dead(Sweep(broker))
 
 
 def scene(stage: SimulatedFleet) -> None:
     """Set up: cpu-1 is dead, holds some tasks and has many in its lane; cpu-2 is idle."""
     stage.client.flushall()
-    stage.join("cpu-1", client_name="mq.nobody", slots=HELD)
+    stage.join("cpu-1", client_name="mq.absent", slots=HELD)
     stage.join("cpu-2", client_name="mq.another")
     stage.fill(TASKS)
     assert [stage.claim("cpu-1") for _ in range(HELD)] == TASKS[:HELD]
@@ -79,11 +80,11 @@ def everywhere(stage: SimulatedFleet) -> list[str]:
     """Return the task ids of all messages: first those in lanes, next to run first, then the unacked ones."""
     lists = ("cpu_standard", "cpu_standard.cpu-1")
     waiting = [task_id for lane in lists for level in range(10) for task_id in stage.ids(lane, level)]
-    return waiting + [json.loads(one)[0]["headers"]["id"] for one in stage.client.hvals(stage.keys.unacked)]
+    return waiting + [json.loads(raw)[0]["headers"]["id"] for raw in stage.client.hvals(stage.keys.unacked)]
 
 
 def cuts(stage: SimulatedFleet, share: float) -> Iterator[Scissors]:
-    """Set up the fleet anew and cut one step later, each time."""
+    """Set up the fleet again for each cut; each is one step later than the one before."""
     at = 0
     while True:
         at += 1
