@@ -28,7 +28,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.recovery import RequeueRequest, Requeues
+from morag_queue.broker.requeue import RequeueRequest, Requeues
 from morag_queue.core import lanes
 
 from .claim_request import ClaimRequest

@@ -11,7 +11,7 @@ from redis import Redis
 from .celery_control import CeleryControl
 from .keys import Keys
 from .ledger import ExternalCompletion, ExternalCompletions
-from .recovery import LostWork
+from .lost_work import LostWork
 
 _STARTS = 10_000
 """Starts kept in memory; the wait of a task whose start was dropped is not known."""

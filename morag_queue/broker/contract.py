@@ -21,7 +21,8 @@ from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings
 
 if TYPE_CHECKING:
-    from .recovery import RequeueRequest, ResendRequest
+    from .lost_work import ResendRequest
+    from .requeue import RequeueRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from .lanes import Moves
     from .leader import Leases, StateStore
     from .ledger import Ledger
-    from .recovery import LostWork, Requeues
+    from .lost_work import LostWork
+    from .requeue import Requeues
     from .results import Results
     from .workers import ClientConnections, Cordons, Registry
 
@@ -92,13 +93,13 @@ class RedisBroker:
 
     @cached_property
     def requeues(self) -> "Requeues":
-        from .recovery import Requeues
+        from .requeue import Requeues
 
         return Requeues(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def lost(self) -> "LostWork":
-        from .recovery import LostWork
+        from .lost_work import LostWork
 
         return LostWork(self.client, self.keys, self.settings.ledger.retention_seconds)
 

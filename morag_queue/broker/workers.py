@@ -18,7 +18,7 @@ from .codec import read_held
 from .connection import fenced
 from .keys import Keys
 from .ledger import Ledger
-from .recovery import RequeueRequest, Requeues
+from .requeue import RequeueRequest, Requeues
 from .results import Results
 from .scripts import Call, Script
 

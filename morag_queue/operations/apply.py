@@ -6,7 +6,8 @@ from itertools import groupby
 from typing import Any, assert_never
 
 from morag_queue.broker.contract import Broker, MoveOutcome
-from morag_queue.broker.recovery import RequeueRequest, ResendRequest
+from morag_queue.broker.lost_work import ResendRequest
+from morag_queue.broker.requeue import RequeueRequest
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 from morag_queue.core.plan import Applied, MoveLane, MoveTask, Plan, Rejected, Resend, TakeBack

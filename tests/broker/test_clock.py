@@ -4,7 +4,7 @@ import pytest
 
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.recovery import Requeues
+from morag_queue.broker.requeue import Requeues
 from tests.broker.conftest import Bench
 
 

@@ -8,7 +8,8 @@ import pytest
 from celery import Celery
 
 from morag_queue.broker.contract import MoveCounts, MoveOutcome
-from morag_queue.broker.recovery import RequeueRequest, ResendRequest
+from morag_queue.broker.lost_work import ResendRequest
+from morag_queue.broker.requeue import RequeueRequest
 from morag_queue.core.balancing.state import BalancerState, MoveRecord
 from morag_queue.core.model import Cordon, QueueType, Requires, WorkerStatus
 from morag_queue.core.plan import Plan, Resend, TakeBack

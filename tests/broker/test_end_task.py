@@ -10,7 +10,8 @@ import redis
 
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.ledger import ExternalCompletion, ExternalCompletions, Ledger, TaskEnd
-from morag_queue.broker.recovery import LostWork, RequeueRequest, Requeues, ResendRequest
+from morag_queue.broker.lost_work import LostWork, ResendRequest
+from morag_queue.broker.requeue import RequeueRequest, Requeues
 from tests.broker.conftest import Bench, MakeFull
 
 QUEUE = "cpu_standard"

@@ -8,7 +8,8 @@ from morag_queue.broker.dead_letters import DeadLetters
 from morag_queue.broker.lane_search import LaneSearch
 from morag_queue.broker.lanes import Moves
 from morag_queue.broker.ledger import Ledger, TaskEnd
-from morag_queue.broker.recovery import LostWork, RequeueRequest, Requeues
+from morag_queue.broker.lost_work import LostWork
+from morag_queue.broker.requeue import RequeueRequest, Requeues
 from morag_queue.core.plan import MoveTask
 from tests.broker.conftest import Bench
 

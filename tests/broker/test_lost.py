@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from morag_queue.broker.recovery import LostWork, ResendRequest
+from morag_queue.broker.lost_work import LostWork, ResendRequest
 from tests.broker.conftest import Bench
 
 RECORD = (

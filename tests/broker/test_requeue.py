@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from morag_queue.broker.recovery import RequeueRequest, Requeues
+from morag_queue.broker.requeue import RequeueRequest, Requeues
 from tests.broker.conftest import Bench, MakeFull, Taken
 
 

@@ -1,6 +1,6 @@
 """`dead ls|show|requeue|drop`."""
 
-from morag_queue.broker.recovery import RequeueRequest
+from morag_queue.broker.requeue import RequeueRequest
 
 LIMIT = 3
 """Deaths of workers that a task may cause before it is quarantined."""

@@ -11,7 +11,8 @@ from .lanes import Message, MessageLists
 from .ledger import MemoryLedger
 
 if TYPE_CHECKING:
-    from morag_queue.broker.recovery import RequeueRequest, ResendRequest
+    from morag_queue.broker.lost_work import ResendRequest
+from morag_queue.broker.requeue import RequeueRequest
 
 Held = dict[str, tuple[HeldMessage, Message]]
 Check = Callable[[str], None]

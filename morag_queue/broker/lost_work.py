@@ -7,8 +7,7 @@ again what they change.
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
-from uuid import uuid4
+from typing import Any, ClassVar
 
 from redis import Redis
 
@@ -206,100 +205,3 @@ def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: in
 def _literal(text: str) -> str:
     """Escape the text for a pattern of SCAN."""
     return "".join(f"\\{sign}" if sign in "*?[]\\" else sign for sign in text)
-
-
-Outcome: TypeAlias = Literal["moved", "gone", "early", "foreign", "quarantined", "cancelled"]
-"""The result of a requeue, see requeue.lua."""
-
-REVOKED_S = 3 * 3600
-"""How long a cancelled tag is kept, in seconds: as long as a Celery worker keeps revoked ids."""
-
-_REQUEUE_BURST = 250
-"""Calls in flight at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequeueRequest:
-    """One message to requeue, first in `lane`. `incarnation` is its supposed holder, "" for none.
-
-    `max_deaths`: deaths of owners after which the task is quarantined; None where this is no death. With
-    `untouched_since` (seconds, server's clock) the message stays if a worker has touched it since. `eta` is written
-    into a message that has none.
-    """
-
-    tag: str
-    incarnation: str
-    task_id: str
-    lane: str
-    level: int
-    why: str = ""
-    max_deaths: int | None = None
-    untouched_since: float | None = None
-    eta: str = ""
-
-
-@dataclass(frozen=True)
-class RequeueCall(Call):
-    SCRIPT: ClassVar = "requeue"
-    KEYS: ClassVar = ("unacked", "unacked_index", "held", "revoked", "lease", *END_KEYS)
-
-    list: Key
-    task: Key
-    tag: str
-    incarnation: str
-    new_tag: str
-    lane: str
-    level: int
-    queue: str
-    max_deaths: int | None
-    why: str
-    untouched_since: float | None
-    eta: str
-    retention: int
-    term: str
-
-
-@dataclass(frozen=True)
-class RevokeCall(Call):
-    """`keep_seconds`: older tags are dropped."""
-
-    SCRIPT: ClassVar = "revoke"
-    KEYS: ClassVar = ("revoked",)
-
-    tag: str
-    keep_seconds: int
-
-
-class Requeues:
-    """Takes messages back from workers of one fleet; each in one atomic step that is safe to repeat."""
-
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
-        self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._requeue = Script(client, keys, RequeueCall)
-        self._revoke = Script(client, keys, RevokeCall)
-
-    def apply(self, requests: Iterable[RequeueRequest], *, term: str = "") -> list[Outcome]:
-        """Requeue messages, each before those that wait in its lane. Return the outcomes in order.
-
-        Raises ResponseError on a stale term.
-        """
-        wanted = list(requests)
-        outcomes: list[Outcome] = []
-        for start in range(0, len(wanted), _REQUEUE_BURST):
-            pipe = self._client.pipeline(transaction=False)
-            for request in wanted[start : start + _REQUEUE_BURST]:
-                self._requeue(self._call(request, term), pipe)
-            outcomes += (answer.decode() for answer in pipe.execute())
-        return outcomes
-
-    def revoke(self, tag: str) -> None:
-        """Mark a held message as cancelled: when it is requeued, its task ends as cancelled instead."""
-        self._revoke(RevokeCall(tag, REVOKED_S))
-
-    def _call(self, request: RequeueRequest, term: str) -> RequeueCall:
-        return RequeueCall(
-            list=self._keys.list(request.lane, request.level), task=self._keys.task(request.task_id), tag=request.tag,
-            incarnation=request.incarnation, new_tag=str(uuid4()), lane=request.lane, level=request.level,
-            queue=queue_of(request.lane) or "", max_deaths=request.max_deaths, why=request.why,
-            untouched_since=request.untouched_since, eta=request.eta, retention=self._retention, term=term,
-        )  # fmt: skip
