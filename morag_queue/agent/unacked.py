@@ -17,7 +17,7 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from morag_queue.broker.codec import HEADER
+from morag_queue.broker.codec import ended_record, header_of, level_of, task_id_of, task_of
 from morag_queue.broker.ledger import TaskEnd
 from morag_queue.core import lanes
 from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
@@ -49,16 +49,14 @@ def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, A
 
 def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
     """The claim of a message that was taken."""
-    headers, priority = message["headers"], message["properties"].get("priority")
-    entry = headers.get(HEADER)
     return Claim(
         tag=message["properties"]["delivery_tag"],
-        task_id=str(headers.get("id") or ""),
-        task=str(headers.get("task") or ""),
+        task_id=task_id_of(message),
+        task=task_of(message),
         lane=lane,
-        level=priority if isinstance(priority, int) else 0,
+        level=level_of(message),
         claimed_at=claimed_at,
-        entry=entry if isinstance(entry, dict) else {},
+        entry=header_of(message),
     )
 
 
@@ -77,11 +75,11 @@ def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
         outcome=outcome.state,
         wait_seconds=max(wait, 0.0) if wait is not None else None,
         run_seconds=outcome.run_seconds,
-        record={
-            **claim.entry, "state": outcome.state, "task": claim.task, "lane": claim.lane, "worker": worker,
-            "started_at": round(started_at, 3) if ran else None,
-            "wait_seconds": wait, "run_seconds": outcome.run_seconds, "error": outcome.error,
-        },
+        record=ended_record(
+            claim.entry, state=outcome.state, task=claim.task, lane=claim.lane, worker=worker,
+            started_at=started_at if ran else None, wait_seconds=wait, run_seconds=outcome.run_seconds,
+            error=outcome.error,
+        ),
         blame=blame(kind_of(outcome.error)) if outcome.error else Blame.NONE,
     )  # fmt: skip
 

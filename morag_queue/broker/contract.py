@@ -20,6 +20,8 @@ from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings
 
+from .codec import LedgerRecord
+
 if TYPE_CHECKING:
     from .lost_work import ResendRequest
     from .requeue import RequeueRequest
@@ -97,10 +99,6 @@ class Requeues(Protocol):
 
 class LostTasks(Protocol):
     """Open tasks of the ledger whose message is gone."""
-
-    def records(self, task_ids: Sequence[str]) -> Mapping[str, str]:
-        """The ledger's records of the known tasks, as stored (JSON)."""
-        ...
 
     def resend(self, again: "ResendRequest", max_losses: int, *, term: str = "") -> str:
         """Queue the task first in its lane: resent, quarantined, or changed (its record is another one now)."""
@@ -236,6 +234,6 @@ class Broker(Protocol):
         """Queue messages in order. The answer is False for an id that is still open."""
         ...
 
-    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The ledger records of the tasks that it knows."""
+    def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
+        """The ledger records of those tasks that have one."""
         ...

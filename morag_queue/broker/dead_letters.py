@@ -3,14 +3,13 @@
 The latest 10,000 are kept, see dead_letter.lua; a person decides what happens to them.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from redis import Redis
 
-from .codec import DeadLetter, read_dead_letter
+from .codec import DeadLetter, Story, read_dead_letter, write_story
 from .keys import Keys
 from .scripts import Call, Key, Script
 
@@ -73,7 +72,7 @@ class DeadLetters:
         level: int,
         *,
         is_worker_lane: bool,
-        story: Sequence[Any],
+        story: Story,
     ) -> bool:
         """Queue it again with `text` as its message. False when it has left `dead` or changed since it was read.
 
@@ -82,7 +81,7 @@ class DeadLetters:
         call = ReviveCall(
             list=self._keys.list(lane, level), task=self._keys.task(letter.task_id), task_id=letter.task_id,
             seen=letter.text, message=text, record=record, deaths=len(story),
-            story=json.dumps(list(story)) if story else "", worker_lane=lane if is_worker_lane else "",
+            story=write_story(story), worker_lane=lane if is_worker_lane else "",
         )  # fmt: skip
         return bool(self._revive(call))
 

@@ -4,7 +4,6 @@ Every call is bounded and can be continued in the next turn. Only `resend` and `
 again what they change.
 """
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from redis import Redis
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
 
-from .codec import read_held, read_result, unacked_task_id
+from .codec import LedgerRecord, escaped, read_held, read_result, unacked_task_id
 from .keys import Keys
 from .ledger import END_KEYS, ExternalCompletion, ExternalCompletions
 from .scripts import Call, Key, Script
@@ -133,7 +132,7 @@ class LostWork:
         Each list is searched from its newest to its oldest message. Messages are taken from the end that is read last,
         so one that is taken or pushed meanwhile cannot be missed.
         """
-        words = {json.dumps(task_id)[1:-1]: task_id for task_id in task_ids}
+        words = {escaped(task_id): task_id for task_id in task_ids}
         found: set[str] = set()
         for lane, level, length in lists:
             key = self._keys.list(lane, level)
@@ -151,11 +150,6 @@ class LostWork:
         ids = {message.task_id for tag, record in held if (message := read_held(tag, record)) is not None}
         unacked = self._client.hscan_iter(self._keys.unacked, count=_KEYS_A_CALL)
         return ids | {task_id for _, text in unacked if (task_id := unacked_task_id(text)) is not None}
-
-    def records(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """The ledger's records as they are stored, by task id; tasks without one are left out."""
-        found: Any = self._client.mget([self._keys.task(task_id) for task_id in task_ids]) if task_ids else []
-        return {task_id: text.decode() for task_id, text in zip(task_ids, found, strict=True) if text}
 
     def results(self, task_ids: Sequence[str]) -> dict[str, str]:
         """How tasks ended (completed, failed, cancelled), by Celery's results in this database."""
@@ -191,9 +185,9 @@ class LostWork:
         answer: bytes = self._resend(call)
         return answer.decode()
 
-    def close(self, task_id: str, seen: str, state: str) -> bool:
-        """End an open entry as its result says. False where the record has changed since it was read as `seen`."""
-        return self._completions.end(ExternalCompletion(task_id, state), seen)
+    def close(self, task_id: str, record: LedgerRecord, state: str) -> bool:
+        """End an open entry as its result says. False where it has changed since it was read as `record`."""
+        return self._completions.end(ExternalCompletion(task_id, state), record)
 
 
 def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> StaleMessage:

@@ -21,6 +21,7 @@ from .scripts import Script
 
 if TYPE_CHECKING:
     from .celery_control import CeleryControl
+    from .codec import LedgerRecord
     from .contract import OutgoingMessage
     from .dead_letters import DeadLetters
     from .journal import Journal
@@ -187,8 +188,8 @@ class RedisBroker:
                 answer += self.ledger.submit(messages[start : start + BATCH])
         return answer
 
-    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The ledger records of the tasks that it knows."""
+    def records(self, task_ids: Iterable[str]) -> dict[str, "LedgerRecord"]:
+        """The ledger records of those tasks that have one."""
         with translated(self.settings.redis_url):
             return self.ledger.records(task_ids)
 

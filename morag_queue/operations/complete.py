@@ -7,7 +7,7 @@ from morag_queue.broker.redis import RedisBroker
 def complete(broker: RedisBroker, task_id: str, success: bool) -> bool:
     """End a task; False for one that is unknown, has ended already, or is held by a worker with the agent."""
     with broker.translated():
-        record = broker.lost.records([task_id]).get(task_id)
+        record = broker.records([task_id]).get(task_id)
         if record is None:
             return False
         snapshot, _ = broker.observe()

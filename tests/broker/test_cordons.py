@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from morag_queue.broker.codec import LedgerRecord
 from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.broker.workers import Cordons, Registry
 from morag_queue.core.failure import Blame, RecoveryPolicy
@@ -94,7 +95,9 @@ class Ender:
         if taken is None:  # it is cordoned: a task that it took before
             taken = self.bench.claim(worker="other", lanes=(SHARED,))
         assert self.ledger.settle(
-            TaskEnd(taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, {"state": outcome}, blame)
+            TaskEnd(
+                taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, LedgerRecord({"state": outcome}), blame
+            )
         )
 
 

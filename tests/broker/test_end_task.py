@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from morag_queue.broker.codec import LedgerRecord, read_record
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.ledger import ExternalCompletion, ExternalCompletions, Ledger, TaskEnd
 from morag_queue.broker.lost_work import LostWork, ResendRequest
@@ -37,7 +38,7 @@ def settle(bench: Bench, outcome: str) -> Prepared:
     entry(bench, task_id)
     taken = bench.claim()
     assert taken is not None
-    record = {"state": outcome, "worker": "w1", "error": "E: x"}
+    record = LedgerRecord({"state": outcome, "worker": "w1", "error": "E: x"})
     end = TaskEnd(taken.tag, task_id, "w1", QUEUE, outcome, 1.5, 2.5, record)
     return task_id, partial(Ledger(bench.client, bench.keys, RETENTION).settle, end)
 
@@ -45,12 +46,14 @@ def settle(bench: Bench, outcome: str) -> Prepared:
 def complete(bench: Bench, outcome: str) -> Prepared:
     """A Celery event of a worker without the agent."""
     completion = ExternalCompletion("x", outcome, "w1", wait_seconds=1.5, run_seconds=2.5)
-    return "x", partial(ExternalCompletions(bench.client, bench.keys, RETENTION).end, completion, entry(bench, "x"))
+    record = read_record(entry(bench, "x"))
+    return "x", partial(ExternalCompletions(bench.client, bench.keys, RETENTION).end, completion, record)
 
 
 def close(bench: Bench, outcome: str) -> Prepared:
     """A result of Celery."""
-    return "x", partial(LostWork(bench.client, bench.keys, RETENTION).close, "x", entry(bench, "x"), outcome)
+    record = read_record(entry(bench, "x"))
+    return "x", partial(LostWork(bench.client, bench.keys, RETENTION).close, "x", record, outcome)
 
 
 def cancel(bench: Bench) -> Prepared:

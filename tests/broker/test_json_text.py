@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from morag_queue.broker.codec import LedgerRecord
 from morag_queue.broker.dead_letters import DeadLetters
 from morag_queue.broker.lane_search import LaneSearch
 from morag_queue.broker.lanes import Moves
@@ -128,7 +129,7 @@ def test_a_run_teaches_about_the_kind_of_its_worker(
     assert taken is not None
     info = json.dumps({"worker": "w1", "capability": capability}, separators=spacing)
     bench.client.hset(bench.keys.workers, "w1", info)
-    learned = {"content_type": "audio", "requires": "gpu_preferred", "estimated_minutes": 10.0}
+    learned = LedgerRecord({"content_type": "audio", "requires": "gpu_preferred", "estimated_minutes": 10.0})
 
     Ledger(bench.client, bench.keys, 60).settle(
         TaskEnd(taken.tag, taken.task_id, "w1", "cpu_standard", "completed", 1.0, 60.0, learned)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from morag_queue.broker.codec import read_record
 from morag_queue.broker.lost_work import LostWork, ResendRequest
 from tests.broker.conftest import Bench
 
@@ -121,7 +122,8 @@ def test_a_task_that_is_lost_too_often_is_quarantined(bench: Bench, lost: LostWo
 
 
 def test_a_result_ends_the_entry_of_a_task_that_an_agentless_worker_ran(bench: Bench, lost: LostWork):
-    seen = record(bench, "t")
+    seen = read_record(record(bench, "t"))
+    assert seen is not None
     assert not lost.keeps_results()
     bench.client.set(bench.keys.result("t"), '{"status": "SUCCESS", "result": 1}')
     bench.client.set(bench.keys.result("u"), '{"status": "STARTED"}')

@@ -2,11 +2,11 @@
 
 import json
 import time
-from typing import Any
 
 import pytest
 import redis
 
+from morag_queue.broker.codec import LedgerRecord
 from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.core.histogram import bucket
 from tests.broker.conftest import Bench, MakeFull, Taken
@@ -29,7 +29,14 @@ def taken(bench: Bench) -> Taken:
 
 def ending(taken: Taken, outcome: str, *, wait: float | None = 1.5, run: float | None = 2.5) -> TaskEnd:
     return TaskEnd(
-        taken.tag, taken.task_id, "w1", "cpu_standard", outcome, wait, run, {"state": outcome, "error": "E: x"}
+        taken.tag,
+        taken.task_id,
+        "w1",
+        "cpu_standard",
+        outcome,
+        wait,
+        run,
+        LedgerRecord({"state": outcome, "error": "E: x"}),
     )
 
 
@@ -66,7 +73,7 @@ def test_a_completed_task_is_removed_counted_once_and_its_record_expires(
         f"cpu_standard|run|{bucket(2.5)}": 1,
     }
     assert totals(bench) == {"completed|w1": 1, "run_ms|w1": 2500, "completed||cpu_standard": 1}
-    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "completed"
+    assert ledger.records([taken.task_id])[taken.task_id].state == "completed"
     assert 0 < bench.client.ttl(bench.keys.task(taken.task_id)) <= 60
 
 
@@ -85,7 +92,7 @@ def test_a_cancelled_task_that_never_ran_counts_no_times(ledger: Ledger, bench: 
     assert ledger.settle(ending(taken, "cancelled", wait=None, run=None)) is True
 
     assert figures(bench) == {"cpu_standard|cancelled": 1}
-    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "cancelled"
+    assert ledger.records([taken.task_id])[taken.task_id].state == "cancelled"
 
 
 def test_a_retry_is_removed_and_stays_open_in_the_ledger(ledger: Ledger, bench: Bench, taken: Taken) -> None:
@@ -131,7 +138,7 @@ def test_a_task_without_a_ledger_entry_is_counted(ledger: Ledger, bench: Bench, 
 
 
 def test_a_task_of_a_foreign_lane_counts_for_the_worker_only(ledger: Ledger, bench: Bench, taken: Taken) -> None:
-    record: dict[str, Any] = {"state": "completed"}
+    record = LedgerRecord({"state": "completed"})
     ledger.settle(TaskEnd(taken.tag, taken.task_id, "w1", "", "completed", None, 1.0, record))
 
     assert totals(bench) == {"completed|w1": 1, "run_ms|w1": 1000}
@@ -147,7 +154,7 @@ def test_an_end_is_written_whole_on_a_server_out_of_memory(
 
     assert is_held(bench, taken.tag) == (False, False, False)
     assert totals(bench)["completed|w1"] == 1
-    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "completed"
+    assert ledger.records([taken.task_id])[taken.task_id].state == "completed"
 
 
 def test_a_replica_refuses_an_end_whole(ledger: Ledger, bench: Bench, taken: Taken, read_only: MakeFull) -> None:

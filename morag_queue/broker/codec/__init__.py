@@ -4,19 +4,25 @@ The formats are shared with other versions and with plain Celery, so that the re
 form reads as None (or as `FOREIGN`, where None is a Celery message without our header).
 """
 
+from .corrections import WorkKind, read_corrections, read_work_kind, write_corrections
+from .fields import escaped
 from .messages import (
     FOREIGN,
     HEADER,
     Read,
     UnackedMessage,
     header_fields,
+    header_of,
     lane_entry,
+    level_of,
     read_arguments,
     read_message,
     read_unacked,
     renew_message,
     rewrite_message,
     task_id_in,
+    task_id_of,
+    task_of,
     text_filter,
     unacked_task_id,
 )
@@ -28,6 +34,7 @@ from .records import (
     cancelled_record,
     completed_record,
     cordon_in_force,
+    ended_record,
     minimal_record,
     read_dead_letter,
     read_held,
@@ -36,8 +43,9 @@ from .records import (
     read_story,
     with_decision,
     write_held,
+    write_story,
 )
-from .tasks import dead_task, ended_task, held_task, lost_task, waiting_task, with_record
+from .tasks import dead_task, ended_task, held_task, lost_task, submitted_entry, waiting_task, with_record
 
 __all__ = [
     "FOREIGN",
@@ -48,17 +56,23 @@ __all__ = [
     "Story",
     "TaskResult",
     "UnackedMessage",
+    "WorkKind",
     "cancelled_record",
     "completed_record",
     "cordon_in_force",
     "dead_task",
+    "ended_record",
     "ended_task",
+    "escaped",
     "header_fields",
+    "header_of",
     "held_task",
     "lane_entry",
+    "level_of",
     "lost_task",
     "minimal_record",
     "read_arguments",
+    "read_corrections",
     "read_dead_letter",
     "read_held",
     "read_message",
@@ -66,13 +80,19 @@ __all__ = [
     "read_result",
     "read_story",
     "read_unacked",
+    "read_work_kind",
     "renew_message",
     "rewrite_message",
+    "submitted_entry",
     "task_id_in",
+    "task_id_of",
+    "task_of",
     "text_filter",
     "unacked_task_id",
     "waiting_task",
     "with_decision",
     "with_record",
+    "write_corrections",
     "write_held",
+    "write_story",
 ]

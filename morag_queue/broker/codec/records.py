@@ -12,10 +12,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Cordon, HeldMessage, LoadBalancingDecision, Requires, TaskState
+from morag_queue.core.model import (
+    ContentType,
+    Cordon,
+    HeldMessage,
+    LoadBalancingDecision,
+    QueuePriority,
+    Requires,
+    TaskState,
+)
 from morag_queue.core.task import Task
 
-from .fields import json_object, member, moment, number, word
+from .fields import json_object, member, moment, number, priority, word
 
 _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type")
 """Fields that an ended record repeats from the open one, for readers that know only the outer record."""
@@ -25,11 +33,12 @@ _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes",
 class LedgerRecord:
     """One task in the ledger. `fields` is the whole JSON object: a rewrite keeps the fields of other versions.
 
-    An open record is what was submitted. An ended one has the outcome, and the open record as its `entry`; a task that
-    was ended from outside (by its result or event) has the outcome merged into the open record instead.
+    `text` is the value as it was read, for scripts that change a record only if it still is the same; "" for a new one.
+    An open record is what was submitted. An ended one has the outcome, and the open record as its `entry`.
     """
 
     fields: Mapping[str, Any]
+    text: str = ""
 
     @property
     def state(self) -> TaskState | None:
@@ -66,6 +75,27 @@ class LedgerRecord:
         return number(self.fields.get("enqueued_at"))
 
     @property
+    def priority(self) -> QueuePriority:
+        return priority(self.fields.get("priority"), self.level or 0)
+
+    @property
+    def content_type(self) -> ContentType | None:
+        return member(ContentType, self.fields.get("content_type"))
+
+    @property
+    def queue(self) -> str:
+        return word(self.fields.get("queue"))
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran the task; of an open record the one that it is pinned to."""
+        return word(self.fields.get("worker")) or None
+
+    @property
+    def error(self) -> str:
+        return word(self.fields.get("error"))
+
+    @property
     def submitted(self) -> "LedgerRecord":
         """The open record, as it was before the task ended."""
         entry = self.fields.get("entry")
@@ -92,6 +122,17 @@ class LedgerRecord:
         message = self.submitted.fields.get("message")
         return message if isinstance(message, str) else None
 
+    def waits_in(self, lane: str, level: int) -> bool:
+        """Whether the record is open and names this place."""
+        return (self.state, self.lane, self.level) == (TaskState.QUEUED, lane, level)
+
+    def encoded(self) -> str:
+        return json.dumps(dict(self.fields))
+
+    def changed(self, **fields: Any) -> "LedgerRecord":
+        """Return the record with other values of these fields."""
+        return LedgerRecord({**self.fields, **fields})
+
     def moved(self, lane: str, level: int, fields: Mapping[str, Any]) -> str:
         """Return the record with another place and other header fields; a value of None removes the field."""
         merged = {**self.fields, "lane": lane, "level": level, **fields}
@@ -105,7 +146,9 @@ class LedgerRecord:
 
 def read_record(text: bytes | str | None) -> LedgerRecord | None:
     fields = json_object(text)
-    return None if fields is None else LedgerRecord(fields)
+    if fields is None or text is None:
+        return None
+    return LedgerRecord(fields, text.decode() if isinstance(text, bytes) else text)
 
 
 def _carried(record: LedgerRecord | None, *more: str) -> dict[str, Any]:
@@ -127,12 +170,33 @@ def cancelled_record(record: LedgerRecord | None, message: str, task: Task, reas
     })  # fmt: skip
 
 
-def completed_record(held: HeldMessage, record: LedgerRecord | None) -> dict[str, Any]:
+def completed_record(held: HeldMessage, record: LedgerRecord | None) -> LedgerRecord:
     """End a task whose worker died after the work: its times are not known."""
-    return {
-        **_carried(record, "task"), "state": TaskState.COMPLETED, "lane": held.lane, "worker": held.worker,
-        "started_at": None, "wait_seconds": None, "run_seconds": None, "error": "",
-    }  # fmt: skip
+    task = record.task if record is not None else ""
+    return ended_record(_carried(record), state=TaskState.COMPLETED, task=task, lane=held.lane, worker=held.worker)
+
+
+def ended_record(
+    header: Mapping[str, Any],
+    *,
+    state: str,
+    task: str,
+    lane: str,
+    worker: str,
+    started_at: float | None = None,
+    wait_seconds: float | None = None,
+    run_seconds: float | None = None,
+    error: str = "",
+) -> LedgerRecord:
+    """End a task that ran on a worker. The settle script adds the end time and the open record.
+
+    `header` has the fields of our message header. Times are None where they are not known.
+    """
+    return LedgerRecord({
+        **header, "state": state, "task": task, "lane": lane, "worker": worker,
+        "started_at": None if started_at is None else round(started_at, 3),
+        "wait_seconds": wait_seconds, "run_seconds": run_seconds, "error": error,
+    })  # fmt: skip
 
 
 def minimal_record(task: Task, lane: str, level: int) -> str:
@@ -179,6 +243,10 @@ def write_held(held: HeldMessage) -> str:
 
 Story = Sequence[tuple[float | None, str, str]]
 """How a task failed or cost workers: (seconds since the epoch, worker, reason) of each attempt, oldest first."""
+
+
+def write_story(story: Story) -> str:
+    return json.dumps(list(story)) if story else ""
 
 
 def read_story(text: bytes | str | None) -> Story:

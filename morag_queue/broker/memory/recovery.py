@@ -127,12 +127,10 @@ class MemoryLostTasks:
         self._lists, self._ledger, self._evidence = lists, ledger, evidence
         self._requeues, self._check = requeues, check
 
-    def records(self, task_ids: Sequence[str]) -> dict[str, str]:
-        return {task_id: text for task_id in task_ids if (text := self._ledger.text(task_id)) is not None}
-
     def resend(self, again: "ResendRequest", max_losses: int, *, term: str = "") -> str:
         self._check(term)
-        if self._ledger.text(again.task_id) != again.seen:
+        record = self._ledger.record(again.task_id)
+        if record is None or record.text != again.seen:
             return "changed"
         message = Message(again.text)
         if not self._evidence.count_death(again.task_id, max_losses):
