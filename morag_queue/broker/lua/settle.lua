@@ -77,14 +77,12 @@ end
 -- These change nothing, but fail where a key has another type: before the first write, not after. A server out of
 -- memory lets a script continue whose first write frees some.
 local now = clock()
-name_counters(key, now)
-for _, name in ipairs({'held', 'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do
-    redis.call('HDEL', key[name], '')
-end
-for _, name in ipairs({'unacked_index', 'graves'}) do redis.call('ZREM', key[name], '') end
+redis.call('HDEL', key.held, '')
+redis.call('ZREM', key.unacked_index, '')
+check_end(key, now)
 local unacked, held
 if is_failure then
-    redis.call('HDEL', key.cordons, '')
+    redis.call('HLEN', key.cordons)
     unacked = redis.call('HGET', key.unacked, arg.tag)
     held = redis.call('HGET', key.held, arg.tag)
 end
