@@ -88,7 +88,7 @@ class SettleCall(Call):
     work: str
     log_error_on_cpu: float | None
     log_error_on_gpu: float | None
-    queues: Sequence[str]
+    queues: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Ledger:
             retention=self._retention, wait_ms=wait_ms, wait_bucket=wait_bucket, run_ms=run_ms, run_bucket=run_bucket,
             blame=end.blame, breaker_failures=self._recovery.breaker_failures,
             breaker_seconds=self._recovery.breaker_seconds, journal_length=JOURNAL_LENGTH, work=work,
-            log_error_on_cpu=on_cpu, log_error_on_gpu=on_gpu, queues=tuple(QueueType),
+            log_error_on_cpu=on_cpu, log_error_on_gpu=on_gpu, queues=" ".join(QueueType),
         )  # fmt: skip
         return bool(self._settle(call))
 

@@ -1,9 +1,11 @@
 """register.lua and beat.lua: one live process per name, and the effects of a heartbeat."""
 
 import json
+from typing import Any
 
 import pytest
 
+from morag_queue.agent.claim_request import ClaimLane
 from morag_queue.broker.workers import Registry
 from morag_queue.core.model import Capability, Heartbeat, WorkerInfo
 from tests.broker.conftest import Bench, MakeFull
@@ -130,3 +132,60 @@ def test_a_connection_is_found_by_its_whole_name_only(registry: Registry, bench:
     assert registry.is_connected("mq.w1.h.7.ab")
     assert not registry.is_connected("mq.w1.h.7")
     assert not registry.is_connected("mq.w2.h.7.ab")
+
+
+# -- messages of an ended run
+
+
+GPU_WORK = {"headers": {"morag_queue": {"requires": "gpu"}}}
+
+
+def claimed(bench: Bench, lane: str, **more: Any) -> str:
+    """Send a message to a lane of w1 and claim it."""
+    task_id = bench.send(lane, **more)
+    queue = lane.partition(".")[0]
+    assert bench.claimed_ids(lanes=[ClaimLane(lane, queue, is_own=True)]) == [task_id]
+    return task_id
+
+
+def take_back_under_cordon(registry: Registry, bench: Bench, **cordon: Any) -> None:
+    bench.client.hset(bench.keys.cordons, "w1", json.dumps({"state": "cordoned", "who": "x", "at": 1.0, **cordon}))
+    assert registry.take_back("w1", "run-1") == 1
+
+
+def test_messages_of_a_worker_out_of_service_return_to_the_shared_lane(registry: Registry, bench: Bench) -> None:
+    task_id = claimed(bench, "cpu_standard.w1")
+
+    take_back_under_cordon(registry, bench)
+
+    assert [json.loads(raw)["headers"]["id"] for raw in bench.waiting("cpu_standard")] == [task_id]
+
+
+def test_an_expired_cordon_does_not_move_messages_to_the_shared_lane(registry: Registry, bench: Bench) -> None:
+    claimed(bench, "cpu_standard.w1")
+
+    take_back_under_cordon(registry, bench, until=2.0)
+
+    assert len(bench.waiting("cpu_standard.w1")) == 1
+
+
+def test_gpu_work_of_a_worker_out_of_service_stays_out_of_the_lane_of_a_cpu_queue(
+    registry: Registry, bench: Bench
+) -> None:
+    claimed(bench, "cpu_standard.w1", **GPU_WORK)
+
+    take_back_under_cordon(registry, bench)
+
+    assert (len(bench.waiting("cpu_standard.w1")), bench.waiting("cpu_standard")) == (1, [])
+
+
+@pytest.mark.parametrize(("reader", "lane"), [(Capability.GPU, "gpu_priority"), (Capability.CPU, "gpu_priority.w1")])
+def test_gpu_work_returns_to_a_shared_gpu_lane_unless_a_worker_without_a_gpu_reads_it(
+    reader: Capability, lane: str, registry: Registry, bench: Bench
+) -> None:
+    registry.register(info("run-9", "w9").model_copy(update={"capability": reader, "queues": ("gpu_priority",)}))
+    claimed(bench, "gpu_priority.w1", **GPU_WORK)
+
+    take_back_under_cordon(registry, bench)
+
+    assert len(bench.waiting(lane)) == 1

@@ -20,6 +20,7 @@ SCRIPTS = sorted(file.name.removesuffix(".lua") for file in LUA.iterdir() if fil
 FRAGMENTS = sorted(file.name.removesuffix(".lua") for file in LUA.joinpath("lib").iterdir())
 
 _NAMED = re.compile(r"(\w+) = (?:(KEYS|ARGV)\[(\d+)\]|rest\((KEYS|ARGV), (\d+)\))")
+_LOCALS = re.compile(r"local ([\w,\s]+?) = unpack\((KEYS|ARGV)\)")
 _IN_PLACE = re.compile(r"local \w+ = (\d+)  -- (KEYS|ARGV) (\w+)(?: \{([^}]*)\})?")
 _RECORDS = re.compile(r"records\((?:key\.(\w+)|\{\}), \{([^}]*)\}, arg\.(\w+),\s+\{([^}]*)\}\)")
 
@@ -40,6 +41,8 @@ def head(name: str) -> dict[str, list[str]]:
     for part, which, number, rest_of, first in _NAMED.findall(text):
         found[which or rest_of].append(part if which else f"{part}...")
         assert int(number or first) == len(found[which or rest_of]), f"{name}.lua: {part} has a wrong number"
+    for names, which in _LOCALS.findall(text):
+        found[which] += re.findall(r"\w+", names)
     for first, which, part, names in _IN_PLACE.findall(text):
         found[which].append(f"{part}...")
         assert int(first) == len(found[which]), f"{name}.lua: {part} has a wrong number"
@@ -95,7 +98,7 @@ def test_a_remaining_part_is_named_last(name: str) -> None:
 )
 def test_keys_and_arguments_are_used_by_name_outside_of_the_head(name: str) -> None:
     text = re.sub(r"--.*", "", LUA.joinpath(f"{name}.lua").read_text("utf-8"))
-    assert not re.search(r"\b(KEYS|ARGV)\b", _NAMED.sub("", text))
+    assert not re.search(r"\b(KEYS|ARGV)\b", _LOCALS.sub("", _NAMED.sub("", text)))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
