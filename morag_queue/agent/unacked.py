@@ -47,14 +47,14 @@ def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, A
     return message if isinstance(message["headers"], dict) else None
 
 
-def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
-    """The claim of a message that was taken."""
+def claim_of(message: dict[str, Any], lane: str, level: int, claimed_at: float) -> Claim:
+    """The claim of a message that was taken from that list."""
     return Claim(
         tag=message["properties"]["delivery_tag"],
         task_id=task_id_of(message),
         task=task_of(message),
         lane=lane,
-        level=level_of(message),
+        level=level,
         claimed_at=claimed_at,
         entry=header_of(message),
     )
@@ -131,7 +131,8 @@ class ClaimQoS(kombu_redis.QoS):
         if delivery_tag not in self._claims:
             # kombu took it by BRPOP (`agent.claim = false`): its holder is recorded afterwards
             super().append(message, delivery_tag)
-            claim = claim_of(message._raw, message.delivery_info["routing_key"], time())
+            raw = message._raw
+            claim = claim_of(raw, message.delivery_info["routing_key"], level_of(raw), time())
             self._claims[delivery_tag] = claim
             self.channel.hold(claim)
             return

@@ -66,7 +66,7 @@ class RedisBroker:
     def registry(self) -> "Registry":
         from .workers import Registry
 
-        return Registry(self.client, self.keys, self.settings.ledger.retention_seconds)
+        return Registry(self.client, self.keys, self.settings.ledger.retention_seconds, self.queues)
 
     @cached_property
     def ledger(self) -> "Ledger":

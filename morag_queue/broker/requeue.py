@@ -1,13 +1,18 @@
 """Requeue messages that workers hold, each to the front of a lane."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeAlias
 from uuid import uuid4
 
 from redis import Redis
 
-from morag_queue.core.lanes import queue_of
+from morag_queue.core.lanes import queue_of, split
+from morag_queue.core.model import QueueType, WorkerInfo
+from morag_queue.core.policy import Queues
+from morag_queue.core.routing.gpu_safety import is_unsafe_lane, unsafe_queues
 
 from .keys import Keys
 from .ledger import END_KEYS
@@ -108,3 +113,29 @@ class Requeues:
             queue=queue_of(request.lane) or "", max_deaths=request.max_deaths, why=request.why,
             untouched_since=request.untouched_since, eta=request.eta, retention=self._retention, term=term,
         )  # fmt: skip
+
+
+class ReturnLanes:
+    """The lanes to which a worker out of service returns its messages, by the registry as it is now."""
+
+    def __init__(self, client: Redis, keys: Keys, queues: Queues) -> None:
+        self._client, self._keys, self._queues = client, keys, queues
+
+    def lane(self, held_lane: str, *, needs_gpu: bool) -> str:
+        """The shared lane of the queue.
+
+        Work that requires a GPU stays in the worker's own lane if a worker without one may read the shared lane. From
+        there, `drain` moves it to a safe queue.
+        """
+        shared, worker = split(held_lane)
+        return held_lane if worker and needs_gpu and is_unsafe_lane(shared, self._unsafe) else shared
+
+    @cached_property
+    def _unsafe(self) -> Container[QueueType]:
+        records: Any = self._client.hgetall(self._keys.workers)
+        cpu_readers: defaultdict[str, list[str]] = defaultdict(list)
+        for info in map(WorkerInfo.model_validate_json, records.values()):
+            if not info.capability.has_gpu:
+                for queue in info.queues:
+                    cpu_readers[queue].append(info.worker)
+        return unsafe_queues(cpu_readers, self._queues)

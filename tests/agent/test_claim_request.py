@@ -44,7 +44,7 @@ def test_the_server_accepts_a_claim_by_its_text_and_by_its_digest(bench: Bench, 
 
     for number, is_loaded in enumerate((False, True)):
         connection.send_packed_command([request.packed(f"tag-{number}", is_loaded=is_loaded)])
-        lane, _, _ = connection.read_response()
+        lane, _, _, _ = connection.read_response()
         assert lane == b"cpu_standard"
 
     client.connection_pool.release(connection)

@@ -6,7 +6,7 @@ import time
 import pytest
 import redis
 
-from morag_queue.broker.codec import LedgerRecord
+from morag_queue.broker.codec import LedgerRecord, level_of
 from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.core.histogram import bucket
 from tests.broker.conftest import Bench, MakeFull, Taken
@@ -176,7 +176,8 @@ def test_the_holder_of_a_message_from_kombu_is_recorded_as_by_a_claim(
     assert written is not None
     bench.client.delete(bench.keys.held)
 
-    ledger.hold(claim_of(taken.message, taken.lane, written[5] / 1000).held("w1", "run-1"))
+    claim = claim_of(taken.message, taken.lane, level_of(taken.message), written[5] / 1000)
+    ledger.hold(claim.held("w1", "run-1"))
 
     assert bench.held(taken.tag) == written
     assert json.loads(bench.unacked(taken.tag) or b"")[0] == taken.message

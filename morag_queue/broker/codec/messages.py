@@ -114,6 +114,12 @@ def lane_entry(raw: bytes | str, level: int) -> Read:
     )
 
 
+def requires_gpu(raw: bytes | str) -> bool:
+    """Whether our header of a message says that the task requires a GPU."""
+    entry = lane_entry(raw, 0)
+    return isinstance(entry, LaneEntry) and entry.requires is Requires.GPU
+
+
 def rewrite_message(
     raw: bytes | str, *, lane: str, level: int, tag: str = "", fields: Mapping[str, Any] | None = None
 ) -> str | None:

@@ -12,7 +12,7 @@
 -- lists         level by level, and in each level lane by lane
 -- levels        the level of each group of lists, separated by blanks
 -- lanes         name, its queue, '1' for a lane of this worker
--- Returns {lane, message, claimed at ms}, or nil when there is nothing to claim.
+-- Returns {lane, message, claimed at ms, level}, or nil when there is nothing to claim.
 -- Errors: FENCED when another incarnation acts under this worker's name.
 -- Invariant: a message is in a lane, or in unacked with a holder; never in neither.
 
@@ -69,7 +69,7 @@ local function claim(list, lane, level)
     redis.call('ZADD', key.unacked_index, string.format('%.6f', now), arg.tag)
     local holder = {arg.worker, arg.incarnation, id, lane, level, tonumber(ms)}
     redis.call('HSET', key.held, arg.tag, cjson.encode(holder))
-    return {lane, message, ms}
+    return {lane, message, ms, level}
 end
 
 local acting = redis.call('HGET', key.incarnations, arg.worker)
