@@ -28,12 +28,11 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.requeue import RequeueRequest, Requeues, ReturnLanes
-from morag_queue.core.model import Requires
+from morag_queue.broker.requeue import Requeues, ReturnLanes
 
 from .claim_request import ClaimRequest
 from .identity import Claim, Identity, TaskOutcome
-from .unacked import ClaimQoS, claim_of, ending, readable
+from .unacked import ClaimQoS, claim_of, ending, readable, return_request
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -50,10 +49,7 @@ _WAKE = object()
 
 
 class FencedError(redis.ConnectionError):
-    """Another incarnation acts under this worker's name.
-
-    Celery treats it as a connection error, and so gives up the messages that this worker holds.
-    """
+    """Another incarnation acts under this worker's name. As a connection error it makes Celery drop held messages."""
 
 
 TICK_SECONDS = 1.0
@@ -280,20 +276,8 @@ class ClaimChannelMixin:
     def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
         """Requeue messages first in their lanes (or the `shared` ones); the last claim becomes the first."""
         me = self.morag_queue
-        return_lanes = ReturnLanes(self._broker_client, self._keys, me.queues)
-
-        def lane_of(claim: Claim) -> str:
-            if not (shared or me.draining):
-                return claim.lane
-            return return_lanes.lane(claim.lane, needs_gpu=claim.entry.get("requires") == Requires.GPU)
-
-        requests = [
-            RequeueRequest(
-                claim.tag, me.incarnation, claim.task_id, lane_of(claim), claim.level,
-                why=claim.outcome.error if claim.outcome else "given back", max_deaths=max_deaths,
-            )
-            for claim in claims
-        ]  # fmt: skip
+        return_lanes = ReturnLanes(self._broker_client, self._keys, me.queues) if shared or me.draining else None
+        requests = [return_request(claim, me.incarnation, return_lanes, max_deaths) for claim in claims]
         for claim, outcome in zip(claims, self._requeues.apply(requests), strict=True):
             if outcome == "quarantined":
                 logger.error("%s is quarantined: too many processes died over it", claim.task_id)

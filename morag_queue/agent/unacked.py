@@ -19,8 +19,10 @@ from kombu.utils.json import loads
 
 from morag_queue.broker.codec import ended_record, header_of, level_of, task_id_of, task_of
 from morag_queue.broker.ledger import TaskEnd
+from morag_queue.broker.requeue import RequeueRequest, ReturnLanes
 from morag_queue.core import lanes
 from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
+from morag_queue.core.model import Requires
 
 from .identity import Claim, Identity, TaskOutcome
 
@@ -81,6 +83,19 @@ def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
             error=outcome.error,
         ),
         blame=blame(kind_of(outcome.error)) if outcome.error else Blame.NONE,
+    )  # fmt: skip
+
+
+def return_request(
+    claim: Claim, incarnation: str, return_lanes: ReturnLanes | None, max_deaths: int | None
+) -> RequeueRequest:
+    """Requeue the message of a claim in its lane, or in the one of `return_lanes`."""
+    lane = claim.lane
+    if return_lanes is not None:
+        lane = return_lanes.lane(lane, needs_gpu=claim.entry.get("requires") == Requires.GPU)
+    return RequeueRequest(
+        claim.tag, incarnation, claim.task_id, lane, claim.level,
+        why=claim.outcome.error if claim.outcome else "given back", max_deaths=max_deaths,
     )  # fmt: skip
 
 
