@@ -190,7 +190,7 @@ class ClaimQoS(kombu_redis.QoS):
             virtual.QoS.ack(self, claim.tag)
 
     def give_back(self, tags: Iterable[str]) -> int:
-        """Requeue messages that were not begun to the shared lanes, in the order in which they were taken."""
+        """Return messages that have not started to the shared lanes, in the order in which they were taken."""
         given = set(tags)
         claims = [self._claims.pop(tag) for tag in list(self._claims) if tag in given]
         self.channel.give_back(claims[::-1], shared=True)

@@ -88,10 +88,10 @@ class Moves(Protocol):
 class Requeues(Protocol):
     """Held messages, back to the front of a lane."""
 
-    def apply(self, returns: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+    def apply(self, requests: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
         """Requeue each in one atomic step, in this order; returns the outcomes.
 
-        moved, gone (its holder is another one now), early (acknowledged before it ran), foreign, cancelled, or
+        moved, gone (it has another holder now), early (acknowledged before it ran), foreign, cancelled, or
         quarantined (too many workers died over it). Raises LeaseLost on a stale term.
         """
         ...
@@ -100,8 +100,8 @@ class Requeues(Protocol):
 class LostTasks(Protocol):
     """Open tasks of the ledger whose message is gone."""
 
-    def resend(self, again: "ResendRequest", max_losses: int, *, term: str = "") -> str:
-        """Queue the task first in its lane: resent, quarantined, or changed (its record is another one now)."""
+    def resend(self, request: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+        """Queue the task first in its lane: resent, quarantined, or changed (its record has changed)."""
         ...
 
 

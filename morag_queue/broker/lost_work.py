@@ -1,7 +1,7 @@
 """Find lost work: unacked messages without an owner, and open ledger entries without a message; send it again.
 
-Every call is bounded and can be continued in the next turn. Only `resend` and `close` change anything, and both check
-again what they change.
+Every call is bounded and can be continued in the next turn. Only `resend` and `close` write, and both check again that
+the record is unchanged.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -96,7 +96,7 @@ class ResendCall(Call):
 
 
 class LostWork:
-    """Searches one fleet for lost work."""
+    """Search one fleet for lost work, and send it again."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
@@ -171,16 +171,16 @@ class LostWork:
                 return bool(names)
         return False
 
-    def resend(self, again: ResendRequest, max_losses: int, *, term: str = "") -> str:
+    def resend(self, request: ResendRequest, max_losses: int, *, term: str = "") -> str:
         """Queue the task first in its lane. Return 'resent', 'quarantined' or 'changed', see resend.lua.
 
         Raises ResponseError on a stale term.
         """
         call = ResendCall(
-            list=self._keys.list(again.lane, again.level), task=self._keys.task(again.task_id), task_id=again.task_id,
-            seen=again.seen, record=again.record, message=again.text, lane=again.lane, level=again.level,
-            queue=queue_of(again.lane) or "", max_losses=max_losses, why=again.why, retention=self._retention,
-            term=term,
+            list=self._keys.list(request.lane, request.level), task=self._keys.task(request.task_id),
+            task_id=request.task_id, seen=request.seen, record=request.record, message=request.text,
+            lane=request.lane, level=request.level, queue=queue_of(request.lane) or "", max_losses=max_losses,
+            why=request.why, retention=self._retention, term=term,
         )  # fmt: skip
         answer: bytes = self._resend(call)
         return answer.decode()

@@ -10,42 +10,42 @@ from morag_queue.agent.claim_request import ClaimLane
 from morag_queue.agent.identity import Identity
 from morag_queue.agent.transport import Transport
 from morag_queue.agent.unacked import claim_of
-from tests.broker.conftest import Bench
+from tests.broker.conftest import ScriptRunner
 
 
 @pytest.fixture
-def channel(bench: Bench, options: dict[str, Any]) -> Any:
-    identity = Identity("w1", bench.keys.namespace, 60, incarnation="run-1")
+def channel(runner: ScriptRunner, options: dict[str, Any]) -> Any:
+    identity = Identity("w1", runner.keys.namespace, 60, incarnation="run-1")
     transport_options = {**options, "morag_queue": identity}
-    with Connection(bench.client_url, transport=Transport, transport_options=transport_options) as connection:
+    with Connection(runner.client_url, transport=Transport, transport_options=transport_options) as connection:
         yield connection.channel()
 
 
-def give_back(bench: Bench, channel: Any, lane: str, level: int = 4, **more: Any) -> None:
+def give_back(runner: ScriptRunner, channel: Any, lane: str, level: int = 4, **more: Any) -> None:
     """Claim a new message of that lane, and return it as a draining worker does."""
-    bench.send(lane, level, **more)
-    taken = bench.claim(lanes=[ClaimLane(lane, lane.partition(".")[0], is_own=True)])
+    runner.send(lane, level, **more)
+    taken = runner.claim(lanes=[ClaimLane(lane, lane.partition(".")[0], is_own=True)])
     assert taken is not None
-    *_, lane, level, ms = bench.held(taken.tag) or []
+    *_, lane, level, ms = runner.held(taken.tag) or []
     channel.give_back([claim_of(taken.message, lane, level, ms / 1000)], shared=True)
 
 
-def test_a_draining_worker_returns_work_to_the_shared_lane(bench: Bench, channel: Any) -> None:
-    give_back(bench, channel, "cpu_standard.w1")
+def test_a_draining_worker_returns_work_to_the_shared_lane(runner: ScriptRunner, channel: Any) -> None:
+    give_back(runner, channel, "cpu_standard.w1")
 
-    assert len(bench.waiting("cpu_standard")) == 1
+    assert len(runner.waiting("cpu_standard")) == 1
 
 
-def test_a_draining_worker_keeps_gpu_work_out_of_the_lane_of_a_cpu_queue(bench: Bench, channel: Any) -> None:
-    give_back(bench, channel, "cpu_standard.w1", headers={"morag_queue": {"requires": "gpu"}})
+def test_a_draining_worker_keeps_gpu_work_out_of_the_lane_of_a_cpu_queue(runner: ScriptRunner, channel: Any) -> None:
+    give_back(runner, channel, "cpu_standard.w1", headers={"morag_queue": {"requires": "gpu"}})
 
-    assert (len(bench.waiting("cpu_standard.w1")), bench.waiting("cpu_standard")) == (1, [])
+    assert (len(runner.waiting("cpu_standard.w1")), runner.waiting("cpu_standard")) == (1, [])
 
 
 def test_a_message_with_a_priority_above_nine_returns_to_the_level_it_was_taken_from(
-    bench: Bench, channel: Any
+    runner: ScriptRunner, channel: Any
 ) -> None:
-    give_back(bench, channel, "cpu_standard", level=12)
+    give_back(runner, channel, "cpu_standard", level=12)
 
-    (raw,) = bench.waiting("cpu_standard", 9)
+    (raw,) = runner.waiting("cpu_standard", 9)
     assert json.loads(raw)["properties"]["priority"] == 12

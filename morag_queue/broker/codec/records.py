@@ -97,7 +97,7 @@ class LedgerRecord:
 
     @property
     def submitted(self) -> "LedgerRecord":
-        """The open record, as it was before the task ended."""
+        """The open record of an ended task; the record itself if it is open."""
         entry = self.fields.get("entry")
         return LedgerRecord(entry) if isinstance(entry, dict) else self
 

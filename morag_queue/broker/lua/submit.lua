@@ -2,9 +2,9 @@
 -- Queue messages: each message and its ledger entry together, or neither; an id that is still open is refused.
 --
 -- lanes     set of the worker lanes that were ever used
--- messages  task: the ledger key;  list: where it goes
+-- messages  task: the ledger key;  list: the target list
 --           message; entry: the ledger entry (JSON, differs for each attempt at submitting); queue
---           worker_lane: the lane, where it is a worker's, else ''
+--           worker_lane: the lane if it is a worker's, else ''
 -- Returns for each message 1 (queued) or 0 (that id is still open: nothing was changed). A message that this very call
 -- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended
 -- since.
