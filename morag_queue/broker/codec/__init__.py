@@ -5,6 +5,7 @@ form reads as None (or as `FOREIGN`, where None is a Celery message without our 
 """
 
 from .corrections import WorkKind, read_corrections, read_work_kind, write_corrections
+from .dead_letters import DeadLetter, Story, read_dead_letter, read_story, write_story
 from .fields import escaped
 from .messages import (
     FOREIGN,
@@ -28,23 +29,18 @@ from .messages import (
     unacked_task_id,
 )
 from .records import (
-    DeadLetter,
     LedgerRecord,
-    Story,
     TaskResult,
     cancelled_record,
     completed_record,
     cordon_in_force,
     ended_record,
     minimal_record,
-    read_dead_letter,
     read_held,
     read_record,
     read_result,
-    read_story,
     with_decision,
     write_held,
-    write_story,
 )
 from .tasks import dead_task, ended_task, held_task, lost_task, submitted_entry, waiting_task, with_record
 

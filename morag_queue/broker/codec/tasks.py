@@ -7,9 +7,10 @@ from morag_queue.core import lanes
 from morag_queue.core.model import ContentType, HeldMessage, QueueType, Requires, TaskQueueEntry, TaskState
 from morag_queue.core.task import Task
 
+from .dead_letters import DeadLetter
 from .fields import count, member, moment, number, priority, word
 from .messages import header_of, read_message
-from .records import DeadLetter, LedgerRecord
+from .records import LedgerRecord
 
 
 def waiting_task(
