@@ -232,7 +232,7 @@ def test_a_service_can_complete_a_task_once(service, stage, submit, success, cou
     assert run(service.manager.task_completed(task_id, success)) is False
     cpu = run(service.manager.get_queue_stats())[QueueType.CPU_STANDARD]
     assert (cpu.completed_tasks, cpu.failed_tasks) == counts
-    assert stage.broker.records([task_id])[task_id]["state"] == ("completed" if success else "failed")
+    assert stage.broker.records([task_id])[task_id].state == ("completed" if success else "failed")
 
 
 def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(service, stage, submit):
@@ -264,7 +264,7 @@ def test_a_started_manager_leads_and_a_stopped_one_releases_the_lease_and_keeps_
     run(lifecycle())
     assert not service.manager.is_running
     assert stage.broker.leases.current() is None
-    assert stage.broker.records([task_id])[task_id]["state"] == "queued"
+    assert stage.broker.records([task_id])[task_id].state == "queued"
     assert service.events.count(Event.LEADING) == 1
 
 

@@ -106,7 +106,7 @@ def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str,
     capability = hardware.capability(worker_type, os.environ)
     identity = Identity(
         node.partition("@")[0], settings.namespace, settings.ledger.retention_seconds, settings.agent.claim,
-        settings.policy.recovery, settings.policy.max_retries,
+        settings.policy.recovery, settings.policy.max_retries, settings.queues,
     )  # fmt: skip
     setup.configure(app, identity)
     agent = Agent(app, settings, identity, capability, version("morag-queue"))

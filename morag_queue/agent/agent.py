@@ -47,7 +47,7 @@ class Agent:
         channel = self.app.connection_for_read().channel()
         client = redis.Redis(connection_pool=channel.pool)
         keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
-        return Registry(client, keys, self.settings.ledger.retention_seconds)
+        return Registry(client, keys, self.settings.ledger.retention_seconds, self.settings.queues)
 
     # -- registration
 

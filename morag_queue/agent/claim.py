@@ -28,12 +28,11 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.recovery import RequeueRequest, Requeues
-from morag_queue.core import lanes
+from morag_queue.broker.requeue import Requeues, ReturnLanes
 
 from .claim_request import ClaimRequest
 from .identity import Claim, FencedError, Identity, TaskOutcome
-from .unacked import ClaimQoS, claim_of, ending, readable
+from .unacked import ClaimQoS, claim_of, ending, readable, return_request
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -80,7 +79,7 @@ class ClaimChannelMixin:
         super().__init__(*args, **kwargs)
         # Created now: tasks that outlive the channel use them after it is closed.
         self._lasting_client = self._create_client()  # type: ignore[attr-defined]
-        self._fence_client = client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
+        self._broker_client = client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
         me = self.morag_queue
         self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
         self._requeues = Requeues(client, self._keys, me.retention_seconds)
@@ -207,7 +206,7 @@ class ClaimChannelMixin:
     def _idle(self) -> None:
         self._in_poll, self._waiting, self._brpop_sent_at = None, False, None
 
-    def _reply(self, connection: Any) -> tuple[str, bytes, float] | None:
+    def _reply(self, connection: Any) -> tuple[str, bytes, float, int] | None:
         try:
             while (reply := connection.read_response(push_request=True)) is _WAKE:
                 pass
@@ -221,8 +220,8 @@ class ClaimChannelMixin:
         self._loaded, self._refusal = True, ""
         if reply is None:
             return None
-        lane, message, ms = reply
-        return bytes_to_str(lane), message, int(ms) / 1000
+        lane, message, ms, level = reply
+        return bytes_to_str(lane), message, int(ms) / 1000, int(level)
 
     def _refused(self, error: ResponseError) -> None:
         """Handle an error; nothing was taken. Raises where a new connection helps; otherwise it claims again later."""
@@ -235,14 +234,14 @@ class ClaimChannelMixin:
             self._refusal = str(error)
             logger.error("the broker refuses the claim: %s; trying again every few seconds", error)
 
-    def _hand_over(self, lane: str, text: bytes, claimed_at: float) -> None:
+    def _hand_over(self, lane: str, text: bytes, claimed_at: float, level: int) -> None:
         message = readable(text, self.decode_body)  # type: ignore[attr-defined]
         if message is None:
             # Its holder is recorded, so this worker's successor will requeue it.
             self._lasting_client.zrem(self.unacked_index_key, self._tag)  # type: ignore[attr-defined]
             logger.error("a message in %s cannot be read and stays in `unacked` as %s: %.200r", lane, self._tag, text)
             return
-        self.qos.claimed(claim_of(message, lane, claimed_at))  # type: ignore[attr-defined]
+        self.qos.claimed(claim_of(message, lane, level, claimed_at))  # type: ignore[attr-defined]
         if lane in self.connection._callbacks:  # type: ignore[attr-defined]
             try:
                 self.connection._deliver(message, lane)  # type: ignore[attr-defined]
@@ -279,7 +278,7 @@ class ClaimChannelMixin:
     def is_fenced(self) -> bool:
         """Read whether another incarnation acts under this worker's name; if so, stop claiming."""
         me = self.morag_queue
-        acting = self._fence_client.hget(self._keys.incarnations, me.worker)
+        acting = self._broker_client.hget(self._keys.incarnations, me.worker)
         if acting is None or bytes_to_str(acting) == me.incarnation:
             return False
         me.registered = False
@@ -289,14 +288,8 @@ class ClaimChannelMixin:
     def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
         """Requeue messages first in their lanes (or the `shared` ones); the last claim becomes the first."""
         me = self.morag_queue
-        requests = [
-            RequeueRequest(
-                claim.tag, me.incarnation, claim.task_id,
-                lanes.split(claim.lane)[0] if shared or me.draining else claim.lane, claim.level,
-                why=claim.outcome.error if claim.outcome else "given back", max_deaths=max_deaths,
-            )
-            for claim in claims
-        ]  # fmt: skip
+        return_lanes = ReturnLanes(self._broker_client, self._keys, me.queues) if shared or me.draining else None
+        requests = [return_request(claim, me.incarnation, return_lanes, max_deaths) for claim in claims]
         for claim, outcome in zip(claims, self._requeues.apply(requests), strict=True):
             if outcome == "quarantined":
                 logger.error("%s is quarantined: too many processes died over it", claim.task_id)

@@ -11,6 +11,7 @@ import redis
 
 from morag_queue.core.failure import RecoveryPolicy
 from morag_queue.core.model import HeldMessage
+from morag_queue.core.policy import Queues
 
 
 def new_incarnation() -> str:
@@ -79,6 +80,7 @@ class Identity:
     claims: bool = True
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     max_retries: int = 3
+    queues: Queues = field(default_factory=Queues)
     incarnation: str = field(default_factory=new_incarnation)
     registered: bool = False
     draining: bool = False

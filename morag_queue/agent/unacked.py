@@ -17,10 +17,12 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from morag_queue.broker.codec import HEADER
+from morag_queue.broker.codec import ended_record, header_of, level_of, task_id_of, task_of
 from morag_queue.broker.ledger import TaskEnd
+from morag_queue.broker.requeue import RequeueRequest, ReturnLanes
 from morag_queue.core import lanes
 from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
+from morag_queue.core.model import Requires
 
 from .identity import Claim, Identity, TaskOutcome
 
@@ -47,18 +49,16 @@ def readable(text: bytes, decode_body: Callable[[str, Any], Any]) -> dict[str, A
     return message if isinstance(message["headers"], dict) else None
 
 
-def claim_of(message: dict[str, Any], lane: str, claimed_at: float) -> Claim:
-    """The claim of a message that was taken."""
-    headers, priority = message["headers"], message["properties"].get("priority")
-    entry = headers.get(HEADER)
+def claim_of(message: dict[str, Any], lane: str, level: int, claimed_at: float) -> Claim:
+    """The claim of a message that was taken from that list."""
     return Claim(
         tag=message["properties"]["delivery_tag"],
-        task_id=str(headers.get("id") or ""),
-        task=str(headers.get("task") or ""),
+        task_id=task_id_of(message),
+        task=task_of(message),
         lane=lane,
-        level=priority if isinstance(priority, int) else 0,
+        level=level,
         claimed_at=claimed_at,
-        entry=entry if isinstance(entry, dict) else {},
+        entry=header_of(message),
     )
 
 
@@ -77,12 +77,25 @@ def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
         outcome=outcome.state,
         wait_seconds=max(wait, 0.0) if wait is not None else None,
         run_seconds=outcome.run_seconds,
-        record={
-            **claim.entry, "state": outcome.state, "task": claim.task, "lane": claim.lane, "worker": worker,
-            "started_at": round(started_at, 3) if ran else None,
-            "wait_seconds": wait, "run_seconds": outcome.run_seconds, "error": outcome.error,
-        },
+        record=ended_record(
+            claim.entry, state=outcome.state, task=claim.task, lane=claim.lane, worker=worker,
+            started_at=started_at if ran else None, wait_seconds=wait, run_seconds=outcome.run_seconds,
+            error=outcome.error,
+        ),
         blame=blame(kind_of(outcome.error)) if outcome.error else Blame.NONE,
+    )  # fmt: skip
+
+
+def return_request(
+    claim: Claim, incarnation: str, return_lanes: ReturnLanes | None, max_deaths: int | None
+) -> RequeueRequest:
+    """Requeue the message of a claim in its lane, or in the one of `return_lanes`."""
+    lane = claim.lane
+    if return_lanes is not None:
+        lane = return_lanes.lane(lane, needs_gpu=claim.entry.get("requires") == Requires.GPU)
+    return RequeueRequest(
+        claim.tag, incarnation, claim.task_id, lane, claim.level,
+        why=claim.outcome.error if claim.outcome else "given back", max_deaths=max_deaths,
     )  # fmt: skip
 
 
@@ -133,7 +146,8 @@ class ClaimQoS(kombu_redis.QoS):
         if delivery_tag not in self._claims:
             # kombu took it by BRPOP (`agent.claim = false`): its holder is recorded afterwards
             super().append(message, delivery_tag)
-            claim = claim_of(message._raw, message.delivery_info["routing_key"], time())
+            raw = message._raw
+            claim = claim_of(raw, message.delivery_info["routing_key"], level_of(raw), time())
             self._claims[delivery_tag] = claim
             self.channel.hold(claim)
             return
@@ -176,7 +190,7 @@ class ClaimQoS(kombu_redis.QoS):
             virtual.QoS.ack(self, claim.tag)
 
     def give_back(self, tags: Iterable[str]) -> int:
-        """Requeue messages that were not begun to the shared lanes, in the order in which they were taken."""
+        """Return messages that have not started to the shared lanes, in the order in which they were taken."""
         given = set(tags)
         claims = [self._claims.pop(tag) for tag in list(self._claims) if tag in given]
         self.channel.give_back(claims[::-1], shared=True)

@@ -1,6 +1,5 @@
 """Read the ends of tasks from Celery's task events, for workers without the agent, which write no ledger."""
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Event as Signal
@@ -9,9 +8,9 @@ from typing import Any
 from redis import Redis
 
 from .celery_control import CeleryControl
+from .codec import LedgerRecord
 from .keys import Keys
-from .ledger import ExternalCompletion, ExternalCompletions
-from .recovery import LostWork
+from .ledger import ExternalCompletion, ExternalCompletions, read_records
 
 _STARTS = 10_000
 """Starts kept in memory; the wait of a task whose start was dropped is not known."""
@@ -26,7 +25,7 @@ class TaskEvents:
     """
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float, is_wanted: Callable[[str], bool]) -> None:
-        self._lost = LostWork(client, keys, retention_seconds)
+        self._client, self._keys = client, keys
         self._completions = ExternalCompletions(client, keys, retention_seconds)
         self._is_wanted = is_wanted
         self._started: OrderedDict[str, float] = OrderedDict()
@@ -60,23 +59,17 @@ class TaskEvents:
 
     def _end(self, outcome: str, task_id: str, worker: str, event: Mapping[str, Any]) -> None:
         started = self._started.pop(task_id, None)
-        seen = self._lost.records([task_id]).get(task_id)
-        if seen is None:
+        record = read_records(self._client, self._keys, [task_id]).get(task_id)
+        if record is None:
             return
         runtime = event.get("runtime")
         completion = ExternalCompletion(
             task_id, outcome, worker,
-            wait_seconds=self._waited(seen, started),
+            wait_seconds=_wait_seconds(record, started),
             run_seconds=float(runtime) if isinstance(runtime, int | float) else None,
         )  # fmt: skip
-        self._completions.end(completion, seen)
-
-    def _waited(self, seen: str, started: float | None) -> float | None:
-        enqueued_at = _enqueued_at(seen)
-        return None if started is None or not enqueued_at else max(started - enqueued_at, 0.0)
+        self._completions.end(completion, record)
 
 
-def _enqueued_at(record: str) -> float:
-    """When the task of a ledger record was enqueued, seconds since the epoch; 0 where it does not say."""
-    at = json.loads(record).get("enqueued_at")
-    return float(at) if isinstance(at, int | float) else 0.0
+def _wait_seconds(record: LedgerRecord, started: float | None) -> float | None:
+    return None if started is None or not record.enqueued_at else max(started - record.enqueued_at, 0.0)

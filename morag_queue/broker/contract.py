@@ -20,8 +20,11 @@ from morag_queue.core.policy import Queues
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings
 
+from .codec import LedgerRecord
+
 if TYPE_CHECKING:
-    from .recovery import RequeueRequest, ResendRequest
+    from .lost_work import ResendRequest
+    from .requeue import RequeueRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,10 @@ class Moves(Protocol):
 class Requeues(Protocol):
     """Held messages, back to the front of a lane."""
 
-    def apply(self, returns: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+    def apply(self, requests: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
         """Requeue each in one atomic step, in this order; returns the outcomes.
 
-        moved, gone (its holder is another one now), early (acknowledged before it ran), foreign, cancelled, or
+        moved, gone (it has another holder now), early (acknowledged before it ran), foreign, cancelled, or
         quarantined (too many workers died over it). Raises LeaseLost on a stale term.
         """
         ...
@@ -97,12 +100,8 @@ class Requeues(Protocol):
 class LostTasks(Protocol):
     """Open tasks of the ledger whose message is gone."""
 
-    def records(self, task_ids: Sequence[str]) -> Mapping[str, str]:
-        """The ledger's records of the known tasks, as stored (JSON)."""
-        ...
-
-    def resend(self, again: "ResendRequest", max_losses: int, *, term: str = "") -> str:
-        """Queue the task first in its lane: resent, quarantined, or changed (its record is another one now)."""
+    def resend(self, request: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+        """Queue the task first in its lane: resent, quarantined, or changed (its record has changed)."""
         ...
 
 
@@ -235,6 +234,6 @@ class Broker(Protocol):
         """Queue messages in order. The answer is False for an id that is still open."""
         ...
 
-    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The ledger records of the tasks that it knows."""
+    def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
+        """The ledger records of those tasks that have one."""
         ...

@@ -1,6 +1,5 @@
 """Counters of all time, which only grow (the source of the metrics), and corrections of the estimates."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -8,14 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from redis import Redis
 
 from morag_queue.core.estimate import Correction, learn_many
-from morag_queue.core.model import ContentType, QueueType, Requires
+from morag_queue.core.model import QueueType
 
+from .codec import read_corrections, read_work_kind, write_corrections
 from .connection import fenced
 from .keys import Keys
 from .scripts import Call, Script
 
 if TYPE_CHECKING:
-    from morag_queue.core.routing.score_table import Corrections
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,11 @@ class CorrectionStore:
         """
         found: Any = self._client.hgetall(self._keys.surprises)
         sums = {name.decode(): float(value) for name, value in found.items()}
-        known = dict(corrections(self._client.get(self._keys.corrections) or b""))
+        known = read_corrections(self._client.get(self._keys.corrections) or b"")
         learned: list[LearnedSum] = []
         for name, count in sums.items():
             field, _, figure = name.rpartition("|")
-            kind = _kind(field)
+            kind = read_work_kind(field)
             if figure != "n" or not count or kind is None:
                 continue
             log_error = sums.get(f"{field}|x", 0.0)
@@ -115,32 +115,5 @@ class CorrectionStore:
             learned.append(LearnedSum(field, int(count), log_error))
         if learned:
             with fenced():
-                self._script(FoldCorrectionsCall(_text(known), term, learned))
+                self._script(FoldCorrectionsCall(write_corrections(known), term, learned))
         return sum(part.runs for part in learned), len(learned)
-
-
-def corrections(text: bytes | str) -> "Corrections":
-    """Read the corrections that `fold` wrote; none where the text is another version's."""
-    try:
-        fields = json.loads(text) if text else {}
-        read = {_kind(field): Correction(n=n, m=m) for field, (n, m) in fields.items()}
-    except (ValueError, TypeError, AttributeError):
-        return {}
-    return {kind: correction for kind, correction in read.items() if kind is not None}
-
-
-def _text(known: "Corrections") -> str:
-    return json.dumps(
-        {
-            f"{kind}|{needs}|{int(on_gpu)}": [correction.n, round(correction.m, 6)]
-            for (kind, needs, on_gpu), correction in known.items()
-        }
-    )
-
-
-def _kind(field: str) -> tuple[ContentType, Requires, bool] | None:
-    try:
-        content_type, requires, on_gpu = field.split("|")
-        return ContentType(content_type), Requires(requires), on_gpu == "1"
-    except ValueError:
-        return None

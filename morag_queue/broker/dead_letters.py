@@ -1,16 +1,15 @@
 """Dead letters: tasks that do not run again by themselves, because they failed or their workers died over them.
 
-The latest 10,000 are kept, see dead_letter.lua; a person decides what happens to them.
+The latest 10,000 are kept, see dead_letter.lua. An operator retries or drops them.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from redis import Redis
 
-from .codec import DeadLetter, read_dead_letter
+from .codec import DeadLetter, Story, read_dead_letter, write_story
 from .keys import Keys
 from .scripts import Call, Key, Script
 
@@ -55,7 +54,7 @@ class DeadLetters:
         self._drop = Script(client, keys, DropDeadCall)
 
     def all(self) -> Iterator[DeadLetter]:
-        """All dead letters, the latest first."""
+        """Yield all dead letters, the latest first."""
         rows = self._client.hscan_iter(self._keys.dead, count=1000)
         found = [read_dead_letter(task_id.decode(), text) for task_id, text in rows]
         yield from sorted(found, key=lambda letter: (-letter.at, letter.task_id))
@@ -73,20 +72,20 @@ class DeadLetters:
         level: int,
         *,
         is_worker_lane: bool,
-        story: Sequence[Any],
+        story: Story,
     ) -> bool:
-        """Queue it again with `text` as its message. False when it has left `dead` or changed since it was read.
+        """Queue the task again with `text` as its message. False if the letter has changed since it was read.
 
-        `story` is the list of earlier deaths that its attempts keep.
+        `story` are the earlier attempts to keep.
         """
         call = ReviveCall(
             list=self._keys.list(lane, level), task=self._keys.task(letter.task_id), task_id=letter.task_id,
             seen=letter.text, message=text, record=record, deaths=len(story),
-            story=json.dumps(list(story)) if story else "", worker_lane=lane if is_worker_lane else "",
+            story=write_story(story), worker_lane=lane if is_worker_lane else "",
         )  # fmt: skip
         return bool(self._revive(call))
 
     def drop(self, task_ids: Sequence[str]) -> int:
-        """Drop dead letters. Return how many there were. The ledger drops them too, after the retention time."""
+        """Drop dead letters and return their number. Their ledger records expire after the retention time."""
         letters = [DroppedLetter(self._keys.task(task_id), task_id) for task_id in task_ids]
         return int(self._drop(DropDeadCall(self._retention, letters)))

@@ -22,13 +22,13 @@ from morag_queue.core.doctor.facts import (
 from morag_queue.core.doctor.server import FLEET
 from morag_queue.core.histogram import seconds_of
 from morag_queue.core.model import QueueType
-from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.snapshot import LaneEntry, Snapshot
 from morag_queue.errors import BrokerError
 
 from .acl import permissions
 from .agentless import AgentlessWorkers
 from .client_list import OURS, ClientList, client_list
-from .codec import HEADER, read_message, read_unacked, waiting_task
+from .codec import lane_entry, read_unacked, waiting_task
 from .connection import translated
 from .keys import Keys
 from .redis import RedisBroker
@@ -237,11 +237,10 @@ def _sample(raw: bytes, lane: str, level: int) -> MessageSample:
     task = waiting_task(raw, lane, level)
     if task is None:
         return MessageSample(lane, level, is_celery=False, is_ours=False)
-    headers = (read_message(raw) or {})["headers"]
     return MessageSample(
         lane,
         level,
-        is_ours=isinstance(headers.get(HEADER), dict),
+        is_ours=isinstance(lane_entry(raw, level), LaneEntry),
         minutes=task.estimated_duration or 0.0,
         eta_at=task.eta_at,
     )

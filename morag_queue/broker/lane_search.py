@@ -1,13 +1,12 @@
 """Find tasks on the broker by id, and read lanes a window at a time: never a whole backlog for one answer."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from redis import Redis
 
-from .codec import task_id_in
+from .codec import escaped, task_id_in
 from .keys import Keys
 from .scripts import Call, Key, Script
 
@@ -148,5 +147,4 @@ _GLOB = {ord(sign): f"\\{sign}" for sign in "*?[]\\"}
 
 
 def _find_call(key: str, beginning: str, first: int, last: int, *, whole: bool, limit: int) -> FindTasksCall:
-    needle = json.dumps(beginning)[1:-1]
-    return FindTasksCall(key, needle, id=beginning, is_whole=whole, first=first, last=last, limit=limit)
+    return FindTasksCall(key, escaped(beginning), id=beginning, is_whole=whole, first=first, last=last, limit=limit)

@@ -1,6 +1,5 @@
 """Moves and edits of messages in lanes, inside Redis: no payload travels through the client."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from redis import Redis
 
 from morag_queue.core.plan import MoveTask
 
+from .codec import escaped
 from .connection import fenced
 from .contract import MoveCounts, MoveOutcome
 from .keys import Keys
@@ -132,8 +132,9 @@ class Moves:
     def _call(self, step: MoveTask, term: str, *, exact: str | bytes = "") -> MoveTaskCall:
         return MoveTaskCall(
             source=self._keys.list(step.source, step.level), target=self._keys.list(step.target, step.to_level),
-            task=self._keys.task(step.task_id), task_id=step.task_id, needle=json.dumps(step.task_id), lane=step.target,
-            level=step.level, to_level=step.to_level, keeps_gpu=step.keeps_gpu, depth=_NEAR, exact=exact, term=term,
+            task=self._keys.task(step.task_id), task_id=step.task_id, needle=f'"{escaped(step.task_id)}"',
+            lane=step.target, level=step.level, to_level=step.to_level, keeps_gpu=step.keeps_gpu, depth=_NEAR,
+            exact=exact, term=term,
         )  # fmt: skip
 
 

@@ -4,19 +4,18 @@ The record of an open task does not expire. The record of an ended one is kept f
 it. Nothing here scans.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from redis import Redis
 
 from morag_queue.core.estimate import estimate, log_error
 from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.histogram import bucket
-from morag_queue.core.model import Capability, ContentType, HeldMessage, QueueType, Requires
+from morag_queue.core.model import Capability, HeldMessage, QueueType, TaskState
 
-from .codec import read_record, write_held
+from .codec import LedgerRecord, read_record, write_held
 from .contract import OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
 from .keys import Keys
@@ -40,7 +39,7 @@ class TaskEnd:
     outcome: str
     wait_seconds: float | None
     run_seconds: float | None
-    record: dict[str, Any]
+    record: LedgerRecord
     blame: Blame = Blame.NONE
 
 
@@ -89,7 +88,7 @@ class SettleCall(Call):
     work: str
     log_error_on_cpu: float | None
     log_error_on_gpu: float | None
-    queues: Sequence[str]
+    queues: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +152,11 @@ class Ledger:
         work, on_cpu, on_gpu = _log_errors(end)
         call = SettleCall(
             task=self._keys.task(end.task_id), tag=end.tag, outcome=end.outcome, task_id=end.task_id, worker=end.worker,
-            queue=end.queue, record=json.dumps(end.record), error=str(end.record.get("error") or ""),
+            queue=end.queue, record=end.record.encoded(), error=end.record.error,
             retention=self._retention, wait_ms=wait_ms, wait_bucket=wait_bucket, run_ms=run_ms, run_bucket=run_bucket,
             blame=end.blame, breaker_failures=self._recovery.breaker_failures,
             breaker_seconds=self._recovery.breaker_seconds, journal_length=JOURNAL_LENGTH, work=work,
-            log_error_on_cpu=on_cpu, log_error_on_gpu=on_gpu, queues=tuple(QueueType),
+            log_error_on_cpu=on_cpu, log_error_on_gpu=on_gpu, queues=" ".join(QueueType),
         )  # fmt: skip
         return bool(self._settle(call))
 
@@ -165,14 +164,17 @@ class Ledger:
         """Record the holder of a message that was not taken by the claim script."""
         self._client.hset(self._keys.held, held.tag, write_held(held))
 
-    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
         """Records by task id: of open tasks, and of ended ones within the retention time."""
-        ids = list(task_ids)
-        if not ids:
-            return {}
-        found: Any = self._client.mget([self._keys.task(task_id) for task_id in ids])
-        records = map(read_record, found)
-        return {task_id: dict(one.fields) for task_id, one in zip(ids, records, strict=True) if one is not None}
+        return read_records(self._client, self._keys, task_ids)
+
+
+def read_records(client: Redis, keys: Keys, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
+    """Read the ledger records of those tasks that have one, in one round trip."""
+    ids = list(task_ids)
+    texts: list[bytes | None] = client.mget([keys.task(task_id) for task_id in ids]) if ids else []  # type: ignore[assignment]
+    records = map(read_record, texts)
+    return {task_id: record for task_id, record in zip(ids, records, strict=True) if record is not None}
 
 
 class ExternalCompletions:
@@ -182,17 +184,16 @@ class ExternalCompletions:
         self._keys, self._retention = keys, max(1, int(retention_seconds))
         self._script = Script(client, keys, CompleteExternalCall)
 
-    def end(self, completion: ExternalCompletion, seen: str) -> bool:
-        """End an open entry that was read as `seen`. False where it has changed since, or is not open."""
-        record = json.loads(seen)
-        if record.get("state") != "queued":
+    def end(self, completion: ExternalCompletion, record: LedgerRecord) -> bool:
+        """End an open entry that was read as `record`. False where it has changed since, or is not open."""
+        if record.state is not TaskState.QUEUED:
             return False
         wait_ms, wait_bucket = _milliseconds_and_bucket(completion.wait_seconds)
         run_ms, run_bucket = _milliseconds_and_bucket(completion.run_seconds)
         call = CompleteExternalCall(
-            task=self._keys.task(completion.task_id), task_id=completion.task_id, seen=seen, outcome=completion.outcome,
-            worker=completion.worker, queue=record["queue"], retention=self._retention, wait_ms=wait_ms,
-            wait_bucket=wait_bucket, run_ms=run_ms, run_bucket=run_bucket,
+            task=self._keys.task(completion.task_id), task_id=completion.task_id, seen=record.text,
+            outcome=completion.outcome, worker=completion.worker, queue=record.queue, retention=self._retention,
+            wait_ms=wait_ms, wait_bucket=wait_bucket, run_ms=run_ms, run_bucket=run_bucket,
         )  # fmt: skip
         return bool(self._script(call))
 
@@ -205,17 +206,12 @@ def _milliseconds_and_bucket(seconds: float | None) -> tuple[int | None, int | N
 def _log_errors(end: TaskEnd) -> tuple[str, float | None, float | None]:
     """`<content type>|<requires>`, and the estimate's log error for a CPU and for a GPU worker; "" to learn nothing.
 
-    The script reads which kind of worker it was. Headers may hold anything: only known words count.
+    The script reads which kind of worker it was.
     """
-    kind, needs, minutes = (end.record.get(name) for name in ("content_type", "requires", "estimated_minutes"))
-    if end.run_seconds is None or kind not in _CONTENT_TYPES or needs not in _REQUIRES:
+    record = end.record
+    if end.run_seconds is None or record.content_type is None:
         return "", None, None
-    predicted = float(minutes) if isinstance(minutes, int | float) else 0.0
-    measured = end.run_seconds / 60
-    on_cpu = log_error(measured, estimate(predicted, _REQUIRES[needs], Capability.CPU))
-    on_gpu = log_error(measured, estimate(predicted, _REQUIRES[needs], Capability.GPU))
-    return f"{kind}|{needs}", on_cpu, on_gpu
-
-
-_CONTENT_TYPES = {content_type.value for content_type in ContentType}
-_REQUIRES = {requires.value: requires for requires in Requires}
+    predicted, measured = record.estimated_minutes or 0.0, end.run_seconds / 60
+    on_cpu = log_error(measured, estimate(predicted, record.requires, Capability.CPU))
+    on_gpu = log_error(measured, estimate(predicted, record.requires, Capability.GPU))
+    return f"{record.content_type}|{record.requires}", on_cpu, on_gpu

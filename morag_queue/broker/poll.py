@@ -1,6 +1,5 @@
 """Poll a fleet: one pipeline, much cheaper than a snapshot."""
 
-import json
 import re
 from typing import Any
 
@@ -9,7 +8,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from morag_queue.core.fleet_poll import FleetPoll, LastBeat
 from morag_queue.core.levels import LEVELS
-from morag_queue.core.model import QueueType
+from morag_queue.core.model import Heartbeat, QueueType
 
 from .client_list import OURS, parsed, request
 from .codec import cordon_in_force
@@ -73,9 +72,8 @@ def _uptime(answer: Any) -> float:
 
 
 def _last_beat(text: bytes) -> LastBeat:
-    beat = json.loads(text)
-    busy = int(beat.get("active", 0)) + int(beat.get("reserved", 0))
-    return LastBeat(float(beat["at"]), busy, bool(beat.get("stopped")))
+    beat = Heartbeat.model_validate_json(text)
+    return LastBeat(beat.at, beat.active + beat.reserved, beat.stopped)
 
 
 def _waiting(lengths: list[Any], paused: set[str]) -> dict[str, int]:

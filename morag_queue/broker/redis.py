@@ -21,13 +21,15 @@ from .scripts import Script
 
 if TYPE_CHECKING:
     from .celery_control import CeleryControl
+    from .codec import LedgerRecord
     from .contract import OutgoingMessage
     from .dead_letters import DeadLetters
     from .journal import Journal
     from .lanes import Moves
     from .leader import Leases, StateStore
     from .ledger import Ledger
-    from .recovery import LostWork, Requeues
+    from .lost_work import LostWork
+    from .requeue import Requeues
     from .results import Results
     from .workers import ClientConnections, Cordons, Registry
 
@@ -64,7 +66,7 @@ class RedisBroker:
     def registry(self) -> "Registry":
         from .workers import Registry
 
-        return Registry(self.client, self.keys, self.settings.ledger.retention_seconds)
+        return Registry(self.client, self.keys, self.settings.ledger.retention_seconds, self.queues)
 
     @cached_property
     def ledger(self) -> "Ledger":
@@ -92,13 +94,13 @@ class RedisBroker:
 
     @cached_property
     def requeues(self) -> "Requeues":
-        from .recovery import Requeues
+        from .requeue import Requeues
 
         return Requeues(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def lost(self) -> "LostWork":
-        from .recovery import LostWork
+        from .lost_work import LostWork
 
         return LostWork(self.client, self.keys, self.settings.ledger.retention_seconds)
 
@@ -186,8 +188,8 @@ class RedisBroker:
                 answer += self.ledger.submit(messages[start : start + BATCH])
         return answer
 
-    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The ledger records of the tasks that it knows."""
+    def records(self, task_ids: Iterable[str]) -> dict[str, "LedgerRecord"]:
+        """The ledger records of those tasks that have one."""
         with translated(self.settings.redis_url):
             return self.ledger.records(task_ids)
 

@@ -7,7 +7,7 @@ from redis import Redis
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import HeldMessage, TaskState
 
-from .codec import LedgerRecord, TaskResult, completed_record, read_record, read_result
+from .codec import LedgerRecord, TaskResult, completed_record, read_result
 from .keys import Keys
 from .ledger import Ledger, TaskEnd
 
@@ -34,19 +34,21 @@ class Results:
         done = self._succeeded(list(held))
         if not done:
             return []
-        texts: list[bytes | None] = self._client.mget([self._keys.task(one.task_id) for one in done])  # type: ignore[assignment]
+        records = self._ledger.records(message.task_id for message in done)
         return [
-            one.task_id
-            for one, text in zip(done, texts, strict=True)
-            if self._ledger.settle(_task_end(one, read_record(text)))
+            message.task_id for message in done if self._ledger.settle(_task_end(message, records.get(message.task_id)))
         ]
 
     def _succeeded(self, held: list[HeldMessage]) -> list[HeldMessage]:
         texts: list[bytes | None] = (
-            self._client.mget([self._keys.result(one.task_id) for one in held]) if held else []  # type: ignore[assignment]
+            self._client.mget([self._keys.result(message.task_id) for message in held]) if held else []  # type: ignore[assignment]
         )
         results = map(read_result, texts)
-        return [one for one, result in zip(held, results, strict=True) if _succeeded_since(result, one.claimed_at)]
+        return [
+            message
+            for message, result in zip(held, results, strict=True)
+            if _succeeded_since(result, message.claimed_at)
+        ]
 
 
 def _succeeded_since(result: TaskResult | None, claimed_at: float) -> bool:

@@ -8,8 +8,7 @@ from morag_queue.core import lanes
 from morag_queue.core.model import Heartbeat, Lease, QueueType, WorkerInfo
 from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_held
-from .counters import corrections
+from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_corrections, read_held
 from .scripts import Call
 
 FENCED = b"fenced"
@@ -51,7 +50,7 @@ def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[
         held=tuple(message for tag, record in _pairs(held) if (message := read_held(tag, record)) is not None),
         paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
         leader=Lease.model_validate_json(lease) if lease else None,
-        corrections=corrections(learned) if learned else {},
+        corrections=read_corrections(learned),
         fleet=fleet,
     )
     return snapshot, {queue: _totals(counts, f"|{queue}") for queue in QueueType}

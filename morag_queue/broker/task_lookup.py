@@ -32,6 +32,7 @@ from .codec import (
 )
 from .keys import Keys
 from .lane_search import LaneSearch, WaitingMessage
+from .ledger import read_records
 
 CANDIDATES = 10
 """How many ids of one prefix are collected: enough to report that it is ambiguous, with examples."""
@@ -180,10 +181,7 @@ class TaskLookup:
 
     def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
         """Return the ledger records of those tasks that have one."""
-        ids = list(task_ids)
-        texts: list[bytes | None] = self._client.mget([self._keys.task(one) for one in ids]) if ids else []  # type: ignore[assignment]
-        records = map(read_record, texts)
-        return {task_id: record for task_id, record in zip(ids, records, strict=True) if record is not None}
+        return read_records(self._client, self._keys, task_ids)
 
     def story(self, task_id: str) -> Story:
         """Return the attempts of an open task that cost a worker, or after which it was lost."""

@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Literal
 
 from redis import Redis
 
-from morag_queue.core import lanes
 from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
+from morag_queue.core.policy import Queues
 
 from .client_list import ClientList, client_list
-from .codec import read_held
+from .codec import cordon_in_force, read_held, read_unacked, requires_gpu
 from .connection import fenced
 from .keys import Keys
 from .ledger import Ledger
-from .recovery import RequeueRequest, Requeues
+from .requeue import RequeueRequest, Requeues, ReturnLanes
 from .results import Results
 from .scripts import Call, Script
 
@@ -60,8 +60,8 @@ class Predecessor:
 class Registry:
     """Names, heartbeats and held messages, for the agent and for failover."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
-        self._client, self._keys = client, keys
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float, queues: Queues | None = None) -> None:
+        self._client, self._keys, self._queues = client, keys, queues or Queues()
         self._register = Script(client, keys, RegisterCall)
         self._beat = Script(client, keys, BeatCall)
         self._results = Results(client, keys, Ledger(client, keys, retention_seconds))
@@ -103,11 +103,11 @@ class Registry:
     def take_back(
         self, worker: str, incarnation: str, *, keep: Container[str] = (), max_deaths: int | None = None
     ) -> int:
-        """Requeue the messages that an incarnation held, except the tags to `keep`, first in the lanes they came from.
+        """Requeue the messages that an incarnation held, except the tags to `keep`. Return their number.
 
-        Where the worker is out of service, they go to the shared lanes. `max_deaths` as of `RequeueRequest`: None where
-        the worker did not die over them; where it did, tasks that had succeeded are ended instead. Returns the number
-        of messages requeued.
+        Each goes to the front of its lane, or of the shared lane if the worker is out of service. `max_deaths` as in
+        `RequeueRequest`: None if the worker did not die over them; if it did, tasks that had succeeded are ended
+        instead.
         """
         held = [message for message in self._held(worker, incarnation) if message.tag not in keep]
         if max_deaths is not None:
@@ -115,17 +115,27 @@ class Registry:
             held = [message for message in held if message.task_id not in done]
         if not held:
             return 0
-        out_of_service = self._client.hexists(self._keys.cordons, worker)
         # Each goes before those that wait: the first that was taken is requeued last, and is the first again.
+        held = sorted(held, key=attrgetter("claimed_at"))[::-1]
         requests = [
             RequeueRequest(
-                message.tag, incarnation, message.task_id,
-                lanes.split(message.lane)[0] if out_of_service else message.lane, message.level,
+                message.tag, incarnation, message.task_id, lane, message.level,
                 why=f"{worker} ({incarnation}) ended", max_deaths=max_deaths,
             )
-            for message in sorted(held, key=attrgetter("claimed_at"))[::-1]
+            for message, lane in zip(held, self._return_lanes(worker, held), strict=True)
         ]  # fmt: skip
         return sum(outcome == "moved" for outcome in self._requeues.apply(requests))
+
+    def _return_lanes(self, worker: str, held: Sequence[HeldMessage]) -> list[str]:
+        cordon: Any = self._client.hget(self._keys.cordons, worker)
+        if cordon_in_force(cordon, self.now()) is None:
+            return [message.lane for message in held]
+        return_lanes = ReturnLanes(self._client, self._keys, self._queues)
+        values: Any = self._client.hmget(self._keys.unacked, [message.tag for message in held])
+        return [
+            return_lanes.lane(message.lane, needs_gpu=unacked is not None and requires_gpu(unacked.text))
+            for message, unacked in zip(held, map(read_unacked, values), strict=True)
+        ]
 
     def _held(self, worker: str, incarnation: str) -> list[HeldMessage]:
         return [

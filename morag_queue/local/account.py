@@ -22,7 +22,9 @@ from pathlib import Path
 from redis import Redis
 
 from morag_queue.broker.client_list import client_list
+from morag_queue.broker.codec import read_held
 from morag_queue.broker.keys import Keys
+from morag_queue.core.model import HeldMessage, WorkerInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +73,21 @@ def stuck_tags(client: Redis, keys: Keys) -> list[str]:
 
     A stopped process (SIGSTOP) counts as an owner. A worker that is reconnecting does not: check again.
     """
-    held = {str(tag): json.loads(record) for tag, record in client.hgetall(keys.held).items()}
+    holders = {str(tag): read_held(tag, record) for tag, record in client.hgetall(keys.held).items()}
     acting = client.hgetall(keys.incarnations)
     client_names = {
-        worker: json.loads(record)["client_name"] for worker, record in client.hgetall(keys.workers).items()
+        worker: WorkerInfo.model_validate_json(record).client_name
+        for worker, record in client.hgetall(keys.workers).items()
     }
     connected = client_list(client).names
 
-    def is_alive(worker: str, incarnation: str) -> bool:
-        return acting.get(worker) == incarnation and client_names.get(worker) in connected
+    def is_alive(holder: HeldMessage | None) -> bool:
+        if holder is None or acting.get(holder.worker) != holder.incarnation:
+            return False
+        return client_names.get(holder.worker) in connected
 
-    tags = {*held, *map(str, client.hkeys(keys.unacked))}
-    return sorted(tag for tag in tags if tag not in held or not is_alive(*held[tag][:2]))
+    tags = {*holders, *map(str, client.hkeys(keys.unacked))}
+    return sorted(tag for tag in tags if not is_alive(holders.get(tag)))
 
 
 class Progress:

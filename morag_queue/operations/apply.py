@@ -1,14 +1,14 @@
 """Apply a plan: carry out its steps in order, and count the results. A step that no longer fits is rejected alone."""
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, assert_never
 
+from morag_queue.broker.codec import submitted_entry
 from morag_queue.broker.contract import Broker, MoveOutcome
-from morag_queue.broker.recovery import RequeueRequest, ResendRequest
+from morag_queue.broker.lost_work import ResendRequest
+from morag_queue.broker.requeue import RequeueRequest
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 from morag_queue.core.plan import Applied, MoveLane, MoveTask, Plan, Rejected, Resend, TakeBack
 
 
@@ -60,8 +60,8 @@ def _move_tasks(broker: Broker, steps: Sequence[MoveTask], term: str) -> Applied
 def _already_moved(broker: Broker, gone: Sequence[MoveTask]) -> Collection[str]:
     """Return the tasks that wait at their target by the ledger: the plan was applied before, in whole or in part."""
     records = broker.records([step.task_id for step in gone]) if gone else {}
-    wanted = {step.task_id: {"state": "queued", "lane": step.target, "level": step.to_level} for step in gone}
-    return {task_id for task_id, record in records.items() if wanted[task_id].items() <= record.items()}
+    wanted = {step.task_id: (step.target, step.to_level) for step in gone}
+    return {task_id for task_id, record in records.items() if record.waits_in(*wanted[task_id])}
 
 
 def _why_not_moved(step: MoveTask, outcome: MoveOutcome) -> str:
@@ -120,33 +120,9 @@ def _resend_requests(broker: Broker, steps: Sequence[Resend]) -> Iterator[Resend
     from morag_queue.broker.celery_message import MessageBuilder  # imports Celery, which most plans do not need
 
     builder, by_id = MessageBuilder(), {step.task_id: step for step in steps}
-    for task_id, seen in broker.lost.records(list(by_id)).items():
+    for task_id, seen in broker.records(by_id).items():
         step = by_id[task_id]
-        entry = _entry(task_id, json.loads(seen), queue_of(step.target))
-        text, record = builder.message(entry)
-        yield ResendRequest(task_id, seen, record, text, entry.lane, entry.level, step.reason)
-
-
-def _entry(task_id: str, record: Mapping[str, Any], target: QueueType | None) -> TaskQueueEntry:
-    """Return the entry of a ledger record, in the shared lane: the worker of its own lane may be dead.
-
-    `target` replaces its queue.
-    """
-    queue = target or QueueType(record["queue"])
-    content_type = record.get("content_type")
-    return TaskQueueEntry(
-        task_id=task_id,
-        task=record["task"],
-        args=tuple(record["args"]),
-        kwargs=record["kwargs"],
-        source=record["source"],
-        content_type=ContentType(content_type) if content_type else None,
-        priority=QueuePriority[record["priority"]],
-        requires=Requires(record["requires"]),
-        queue=queue,
-        lane=queue.value,
-        level=record["level"],
-        estimated_duration=record["estimated_minutes"],
-        enqueued_at=record["enqueued_at"],
-        worker=record.get("worker"),
-    )
+        entry = submitted_entry(task_id, seen, queue_of(step.target))
+        if entry is not None:
+            text, record = builder.message(entry)
+            yield ResendRequest(task_id, seen.text, record, text, entry.lane, entry.level, step.reason)

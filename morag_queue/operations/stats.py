@@ -144,8 +144,7 @@ class FleetWatcher:
         new = [task_id for task_id in ids if task_id not in self._labels]
         self._labels = {task_id: self._labels[task_id] for task_id in ids if task_id in self._labels}
         for task_id, record in self._broker.records(new).items():
-            source = record.get("source")
-            self._labels[task_id] = _label(source) if isinstance(source, str) else ""
+            self._labels[task_id] = _label(record.source)
 
 
 def _label(source: str) -> str:

@@ -238,7 +238,7 @@ def wait_for(
     open_ids, states = list(task_ids), dict[str, str]()
     while open_ids:
         records = broker.records(open_ids)
-        polled = {task_id: LedgerRecord(records.get(task_id, {})).state for task_id in open_ids}
+        polled = {task_id: records.get(task_id, LedgerRecord({})).state for task_id in open_ids}
         ended = {task_id: state or "unknown" for task_id, state in polled.items() if state is not TaskState.QUEUED}
         states |= ended
         open_ids = [task_id for task_id in open_ids if task_id not in ended]

@@ -148,7 +148,7 @@ class Sweep:
             return [], []
         lost = self.broker.lost
         ids = [task.task_id for task in missing]
-        records, ended = lost.records(ids), lost.results(ids)
+        records, ended = self.broker.records(ids), lost.results(ids)
         for task_id, state in ended.items():
             if task_id in records and not self.dry_run:
                 lost.close(task_id, records[task_id], state)

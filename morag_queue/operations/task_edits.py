@@ -48,7 +48,7 @@ def complete(broker: RedisBroker, task_id: str, success: bool) -> bool:
     A worker with the agent records the end of its tasks itself.
     """
     with broker.translated():
-        record = broker.lost.records([task_id]).get(task_id)
+        record = broker.records([task_id]).get(task_id)
         if record is None:
             return False
         snapshot, _ = broker.observe()

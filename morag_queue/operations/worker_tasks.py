@@ -23,9 +23,7 @@ def held_tasks(broker: Broker, task_ids: Iterable[str]) -> HeldTasks:
         return HeldTasks()
     with broker.translated():
         attempts, records = broker.evidence.attempts(ids), broker.records(ids)
-    return HeldTasks(
-        attempts, {task_id for task_id, record in records.items() if LedgerRecord(record).requires is Requires.GPU}
-    )
+    return HeldTasks(attempts, {task_id for task_id, record in records.items() if record.requires is Requires.GPU})
 
 
 def running_tasks(broker: Broker, snapshot: Snapshot, view: WorkerView) -> Iterator[RunningTask]:
@@ -33,7 +31,7 @@ def running_tasks(broker: Broker, snapshot: Snapshot, view: WorkerView) -> Itera
     held = snapshot.held_by_worker.get(view.worker, ())
     records = broker.records(message.task_id for message in held)
     for message in held:
-        record = LedgerRecord(records.get(message.task_id, {}))
+        record = records.get(message.task_id, LedgerRecord({}))
         if record.estimated_minutes is None:
             yield RunningTask(message, None)
             continue

@@ -1,5 +1,5 @@
 """Fixtures of the broker tests that call the scripts directly."""
 
-from tests.broker.conftest import app, bench, keys, options
+from tests.broker.conftest import app, keys, options, runner
 
-__all__ = ["app", "bench", "keys", "options"]
+__all__ = ["app", "keys", "options", "runner"]

@@ -5,7 +5,7 @@ from redis.connection import Connection
 
 from morag_queue.agent.claim_request import ClaimRequest
 from morag_queue.broker.keys import Keys
-from tests.broker.conftest import Bench
+from tests.broker.conftest import ScriptRunner
 
 KEYS = Keys("fleet-é", "p:", "::")
 
@@ -37,15 +37,15 @@ def test_own_lanes_come_first_then_queues_in_their_order_then_other_lanes() -> N
     assert lists == [KEYS.list(name, level) for level in (0, 5) for name in ordered]
 
 
-def test_the_server_accepts_a_claim_by_its_text_and_by_its_digest(bench: Bench, client: redis.Redis) -> None:
-    sent = [bench.send(), bench.send()]
-    request = ClaimRequest("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), bench.keys)
+def test_the_server_accepts_a_claim_by_its_text_and_by_its_digest(runner: ScriptRunner, client: redis.Redis) -> None:
+    sent = [runner.send(), runner.send()]
+    request = ClaimRequest("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), runner.keys)
     connection = client.connection_pool.get_connection()
 
     for number, is_loaded in enumerate((False, True)):
         connection.send_packed_command([request.packed(f"tag-{number}", is_loaded=is_loaded)])
-        lane, _, _ = connection.read_response()
+        lane, _, _, _ = connection.read_response()
         assert lane == b"cpu_standard"
 
     client.connection_pool.release(connection)
-    assert [bench.held(f"tag-{number}")[2] for number in range(2)] == sent
+    assert [runner.held(f"tag-{number}")[2] for number in range(2)] == sent

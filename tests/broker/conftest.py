@@ -65,7 +65,7 @@ class Taken:
         return str(self.message["headers"]["id"])
 
 
-class Bench:
+class ScriptRunner:
     """Calls scripts directly, and reads what they wrote."""
 
     def __init__(self, client: redis.Redis, keys: Keys, app: Celery, options: dict[str, Any]) -> None:
@@ -123,8 +123,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(client: redis.Redis, keys: Keys, app: Celery, options: dict[str, Any]) -> Bench:
-    return Bench(client, keys, app, options)
+def runner(client: redis.Redis, keys: Keys, app: Celery, options: dict[str, Any]) -> ScriptRunner:
+    return ScriptRunner(client, keys, app, options)
 
 
 MakeFull = Callable[[], None]

@@ -20,7 +20,7 @@ from kombu.serialization import loads as deserialize
 from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.codec import HEADER
 from morag_queue.core.model import QueueType, TaskQueueEntry
-from tests.broker.conftest import Bench
+from tests.broker.conftest import ScriptRunner
 
 ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "none": ((), {}),
@@ -72,7 +72,7 @@ Both = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
 
 
 @pytest.fixture
-def both(bench: Bench, app: Celery) -> Both:
+def both(runner: ScriptRunner, app: Celery) -> Both:
     """Build a task by template, and by `send_task` (or the task's own `apply_async`); return both messages."""
 
     def build(made: TaskQueueEntry, **declared: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -83,7 +83,7 @@ def both(bench: Bench, app: Celery) -> Both:
         else:
             app.send_task(made.task, made.args, made.kwargs, **options)
         ours, _ = MessageBuilder(app).message(made)
-        [theirs] = bench.waiting(made.lane, made.level)
+        [theirs] = runner.waiting(made.lane, made.level)
         return json.loads(ours), json.loads(theirs)
 
     return build
@@ -185,12 +185,12 @@ def test_any_json_arguments_are_decoded_unchanged(args: list[Any], kwargs: dict[
 
 
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
-def test_a_claim_takes_a_built_message(serializer: str, bench: Bench, app: Celery, client: redis.Redis) -> None:
+def test_a_claim_takes_a_built_message(serializer: str, runner: ScriptRunner, app: Celery, client: redis.Redis) -> None:
     app.conf.task_serializer = serializer
     text, _ = MessageBuilder(app).message(entry(*ARGUMENTS["quotes, slashes, controls"]))
-    bench.put(text)
+    runner.put(text)
 
-    taken = bench.claim()
+    taken = runner.claim()
 
     assert taken is not None
     assert same(taken.message) == same(json.loads(text))

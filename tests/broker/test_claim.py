@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.broker.conftest import Bench, MakeFull
+from tests.broker.conftest import MakeFull, ScriptRunner
 
 NOT_CELERYS = {
     "text": "hello",
@@ -36,101 +36,103 @@ def the(taken: Any) -> Any:
 # -- order
 
 
-def test_a_more_urgent_level_is_claimed_before_any_lane_of_the_next(bench: Bench) -> None:
-    low = bench.send("cpu_standard.w1", 8)
-    high = bench.send("cpu_batch", 1)
+def test_a_more_urgent_level_is_claimed_before_any_lane_of_the_next(runner: ScriptRunner) -> None:
+    low = runner.send("cpu_standard.w1", 8)
+    high = runner.send("cpu_batch", 1)
 
-    assert bench.claimed_ids() == [high, low]
-
-
-def test_at_one_level_own_lanes_come_first_and_the_oldest_message_of_each(bench: Bench) -> None:
-    batch, shared, shared_too = bench.send("cpu_batch", 4), bench.send(level=4), bench.send(level=4)
-    own = bench.send("cpu_standard.w1", 4)
-
-    assert bench.claimed_ids() == [own, shared, shared_too, batch]
+    assert runner.claimed_ids() == [high, low]
 
 
-def test_levels_are_claimed_from_the_lowest_number_up(bench: Bench) -> None:
-    sent = {level: bench.send(level=level) for level in (3, 0, 9, 5, 1, 7, 2, 8, 4, 6)}
+def test_at_one_level_own_lanes_come_first_and_the_oldest_message_of_each(runner: ScriptRunner) -> None:
+    batch, shared, shared_too = runner.send("cpu_batch", 4), runner.send(level=4), runner.send(level=4)
+    own = runner.send("cpu_standard.w1", 4)
 
-    assert bench.claimed_ids() == [sent[level] for level in range(10)]
+    assert runner.claimed_ids() == [own, shared, shared_too, batch]
 
 
-def test_an_empty_claim_writes_nothing(bench: Bench, client: redis.Redis) -> None:
+def test_levels_are_claimed_from_the_lowest_number_up(runner: ScriptRunner) -> None:
+    sent = {level: runner.send(level=level) for level in (3, 0, 9, 5, 1, 7, 2, 8, 4, 6)}
+
+    assert runner.claimed_ids() == [sent[level] for level in range(10)]
+
+
+def test_an_empty_claim_writes_nothing(runner: ScriptRunner, client: redis.Redis) -> None:
     client.config_resetstat()
 
-    assert bench.claim() is None
+    assert runner.claim() is None
 
     commands = client.info("commandstats")
     assert not {"cmdstat_hset", "cmdstat_zadd", "cmdstat_rpop", "cmdstat_lrem"} & commands.keys()
-    assert bench.everything() == {}
+    assert runner.everything() == {}
 
 
 # -- cordons, pauses and fences
 
 
 @pytest.mark.parametrize("state", ["draining", "drained", "anything else"])
-def test_a_draining_or_drained_worker_claims_nothing(state: str, bench: Bench, client: redis.Redis) -> None:
-    sent = [bench.send("cpu_standard.w1"), bench.send()]
-    client.hset(bench.keys.cordons, "w1", json.dumps({"state": state}))
+def test_a_draining_or_drained_worker_claims_nothing(state: str, runner: ScriptRunner, client: redis.Redis) -> None:
+    sent = [runner.send("cpu_standard.w1"), runner.send()]
+    client.hset(runner.keys.cordons, "w1", json.dumps({"state": state}))
 
-    assert bench.claim() is None
-    assert bench.claimed_ids(worker="w2", incarnation="other") == sent
-
-
-def test_a_cordoned_worker_claims_from_its_own_lanes_only(bench: Bench, client: redis.Redis) -> None:
-    own, shared = bench.send("cpu_standard.w1", 9), bench.send(level=0)
-    client.hset(bench.keys.cordons, "w1", json.dumps({"state": "cordoned"}))
-
-    assert bench.claimed_ids() == [own]
-    client.hdel(bench.keys.cordons, "w1")
-    assert bench.claimed_ids() == [shared]
+    assert runner.claim() is None
+    assert runner.claimed_ids(worker="w2", incarnation="other") == sent
 
 
-def test_nothing_is_claimed_from_shared_or_own_lanes_of_a_paused_queue(bench: Bench, client: redis.Redis) -> None:
+def test_a_cordoned_worker_claims_from_its_own_lanes_only(runner: ScriptRunner, client: redis.Redis) -> None:
+    own, shared = runner.send("cpu_standard.w1", 9), runner.send(level=0)
+    client.hset(runner.keys.cordons, "w1", json.dumps({"state": "cordoned"}))
+
+    assert runner.claimed_ids() == [own]
+    client.hdel(runner.keys.cordons, "w1")
+    assert runner.claimed_ids() == [shared]
+
+
+def test_nothing_is_claimed_from_shared_or_own_lanes_of_a_paused_queue(
+    runner: ScriptRunner, client: redis.Redis
+) -> None:
     for lane in ("cpu_standard.w1", "cpu_standard"):
-        bench.send(lane, 0)
-    batch = bench.send("cpu_batch", 9)
-    client.sadd(bench.keys.paused, "cpu_standard")
+        runner.send(lane, 0)
+    batch = runner.send("cpu_batch", 9)
+    client.sadd(runner.keys.paused, "cpu_standard")
 
-    assert bench.claimed_ids() == [batch]
+    assert runner.claimed_ids() == [batch]
 
 
-def test_a_fenced_worker_gets_an_error_and_claims_nothing(bench: Bench, client: redis.Redis) -> None:
-    sent = bench.send()
-    client.hset(bench.keys.incarnations, "w1", "run-2")
+def test_a_fenced_worker_gets_an_error_and_claims_nothing(runner: ScriptRunner, client: redis.Redis) -> None:
+    sent = runner.send()
+    client.hset(runner.keys.incarnations, "w1", "run-2")
 
     with pytest.raises(redis.ResponseError, match="FENCED w1 is run-2"):
-        bench.claim(incarnation="run-1")
+        runner.claim(incarnation="run-1")
 
-    assert bench.claimed_ids(incarnation="run-2") == [sent]
+    assert runner.claimed_ids(incarnation="run-2") == [sent]
 
 
 # -- records
 
 
-def test_a_claim_records_the_message_its_time_and_its_holder(bench: Bench, client: redis.Redis) -> None:
-    sent = bench.send("cpu_batch", 6)
+def test_a_claim_records_the_message_its_time_and_its_holder(runner: ScriptRunner, client: redis.Redis) -> None:
+    sent = runner.send("cpu_batch", 6)
 
-    taken = the(bench.claim())
+    taken = the(runner.claim())
 
     assert taken.lane == "cpu_batch"
-    assert bench.waiting("cpu_batch", 6) == []
-    message, exchange, routing_key = json.loads(bench.unacked(taken.tag) or "")
+    assert runner.waiting("cpu_batch", 6) == []
+    message, exchange, routing_key = json.loads(runner.unacked(taken.tag) or "")
     assert (message, exchange, routing_key) == (taken.message, "", "cpu_batch")
     seconds, micros = client.time()
-    assert client.zscore(bench.keys.unacked_index, taken.tag) == pytest.approx(seconds + micros / 1e6, abs=5)
-    worker, incarnation, task_id, lane, level, ms = bench.held(taken.tag) or []
+    assert client.zscore(runner.keys.unacked_index, taken.tag) == pytest.approx(seconds + micros / 1e6, abs=5)
+    worker, incarnation, task_id, lane, level, ms = runner.held(taken.tag) or []
     assert (worker, incarnation, task_id, lane, level) == ("w1", "run-1", sent, "cpu_batch", 6)
     assert ms / 1000 == pytest.approx(seconds, abs=5)
 
 
-def test_only_the_delivery_tag_of_the_text_changes(bench: Bench) -> None:
-    bench.send(args=("/a/é-日本-\U0001f600.pdf", {}, []), kwargs={"b": {}, "a": [], "c": 'q"u\\o/te', "d": 1e300})
-    before = bench.waiting()[0]
+def test_only_the_delivery_tag_of_the_text_changes(runner: ScriptRunner) -> None:
+    runner.send(args=("/a/é-日本-\U0001f600.pdf", {}, []), kwargs={"b": {}, "a": [], "c": 'q"u\\o/te', "d": 1e300})
+    before = runner.waiting()[0]
     old = json.loads(before)["properties"]["delivery_tag"]
 
-    taken = the(bench.claim())
+    taken = the(runner.claim())
 
     assert taken.text == before.replace(old.encode(), taken.tag.encode())
     assert taken.message["properties"]["delivery_tag"] == taken.tag != old
@@ -147,11 +149,11 @@ def test_only_the_delivery_tag_of_the_text_changes(bench: Bench) -> None:
     ],
     ids=str,
 )
-def test_a_delivery_tag_in_headers_or_arguments_is_left_alone(hostile: dict[str, Any], bench: Bench) -> None:
-    bench.send(**hostile)
-    before = json.loads(bench.waiting()[0])
+def test_a_delivery_tag_in_headers_or_arguments_is_left_alone(hostile: dict[str, Any], runner: ScriptRunner) -> None:
+    runner.send(**hostile)
+    before = json.loads(runner.waiting()[0])
 
-    taken = the(bench.claim())
+    taken = the(runner.claim())
 
     before["properties"]["delivery_tag"] = taken.tag
     assert taken.message == before
@@ -160,16 +162,16 @@ def test_a_delivery_tag_in_headers_or_arguments_is_left_alone(hostile: dict[str,
 @pytest.mark.parametrize("compression", [None, "gzip", "bzip2"])
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_kombu_restores_a_claimed_message_and_celery_reads_it(
-    serializer: str, compression: str | None, bench: Bench
+    serializer: str, compression: str | None, runner: ScriptRunner
 ) -> None:
     arguments = ("/ü/日本/\x00\x1f", {}, [], None)
-    sent = bench.send(args=arguments, kwargs={"a": []}, serializer=serializer, compression=compression)
-    taken = the(bench.claim())
+    sent = runner.send(args=arguments, kwargs={"a": []}, serializer=serializer, compression=compression)
+    taken = the(runner.claim())
 
-    bench.restore(taken.tag)
+    runner.restore(taken.tag)
 
-    assert bench.unacked(taken.tag) is None
-    with bench.app.connection_for_read() as connection:
+    assert runner.unacked(taken.tag) is None
+    with runner.app.connection_for_read() as connection:
         queue = connection.SimpleQueue("cpu_standard")
         queue.consumer.accept = {"application/json", "application/x-python-serialize"}
         message = queue.get(timeout=5)
@@ -184,74 +186,74 @@ def test_kombu_restores_a_claimed_message_and_celery_reads_it(
 
 
 @pytest.mark.parametrize("raw", NOT_CELERYS.values(), ids=NOT_CELERYS)
-def test_a_message_that_is_not_celerys_is_skipped_and_stays(raw: str | bytes, bench: Bench) -> None:
-    bench.put(raw)
-    sent = bench.send()
-    bench.put(raw)
+def test_a_message_that_is_not_celerys_is_skipped_and_stays(raw: str | bytes, runner: ScriptRunner) -> None:
+    runner.put(raw)
+    sent = runner.send()
+    runner.put(raw)
     kept = raw if isinstance(raw, bytes) else raw.encode()
 
-    assert bench.claimed_ids() == [sent]
-    assert bench.waiting() == [kept, kept]
+    assert runner.claimed_ids() == [sent]
+    assert runner.waiting() == [kept, kept]
 
 
-def test_a_thousand_foreign_messages_are_skipped_and_keep_their_order(bench: Bench) -> None:
+def test_a_thousand_foreign_messages_are_skipped_and_keep_their_order(runner: ScriptRunner) -> None:
     foreign = [f"foreign {number}" for number in range(950)]
     for raw in foreign:
-        bench.put(raw)
-    sent = [bench.send(), bench.send()]
+        runner.put(raw)
+    sent = [runner.send(), runner.send()]
 
-    assert bench.claimed_ids() == sent
-    assert bench.waiting() == [raw.encode() for raw in foreign]
+    assert runner.claimed_ids() == sent
+    assert runner.waiting() == [raw.encode() for raw in foreign]
 
 
-def test_a_lane_full_of_foreign_messages_does_not_block_other_lanes(bench: Bench) -> None:
+def test_a_lane_full_of_foreign_messages_does_not_block_other_lanes(runner: ScriptRunner) -> None:
     for number in range(1200):
-        bench.put(f"foreign {number}", level=0)
-    sent = bench.send("cpu_batch", 9)
+        runner.put(f"foreign {number}", level=0)
+    sent = runner.send("cpu_batch", 9)
 
-    assert bench.claimed_ids() == [sent]
+    assert runner.claimed_ids() == [sent]
 
 
-def test_a_lane_of_another_type_is_skipped(bench: Bench, client: redis.Redis) -> None:
-    client.set(bench.keys.list("cpu_standard", 0), "no list")
-    client.sadd(bench.keys.list("cpu_standard.w1", 1), "no list")
-    sent = bench.send(level=2)
+def test_a_lane_of_another_type_is_skipped(runner: ScriptRunner, client: redis.Redis) -> None:
+    client.set(runner.keys.list("cpu_standard", 0), "no list")
+    client.sadd(runner.keys.list("cpu_standard.w1", 1), "no list")
+    sent = runner.send(level=2)
 
-    assert bench.claimed_ids() == [sent]
+    assert runner.claimed_ids() == [sent]
 
 
 @pytest.mark.parametrize("which", ["unacked", "unacked_index", "held"])
-def test_a_message_is_not_taken_when_its_records_cannot_be_written(which: str, bench: Bench) -> None:
-    bench.send()
-    bench.client.set(getattr(bench.keys, which), "another type")
-    before = bench.everything()
+def test_a_message_is_not_taken_when_its_records_cannot_be_written(which: str, runner: ScriptRunner) -> None:
+    runner.send()
+    runner.client.set(getattr(runner.keys, which), "another type")
+    before = runner.everything()
 
     with pytest.raises(redis.ResponseError, match="wrong kind of value"):
-        bench.claim()
+        runner.claim()
 
-    assert bench.everything() == before
+    assert runner.everything() == before
 
 
 # -- refusals of the server
 
 
-def test_a_claim_completes_on_a_server_out_of_memory(bench: Bench, out_of_memory: MakeFull) -> None:
-    sent = bench.send()
+def test_a_claim_completes_on_a_server_out_of_memory(runner: ScriptRunner, out_of_memory: MakeFull) -> None:
+    sent = runner.send()
     out_of_memory()
 
-    taken = the(bench.claim())
+    taken = the(runner.claim())
 
     assert taken.task_id == sent
-    assert bench.unacked(taken.tag) is not None
-    assert bench.held(taken.tag) is not None
+    assert runner.unacked(taken.tag) is not None
+    assert runner.held(taken.tag) is not None
 
 
-def test_a_read_only_replica_refuses_a_claim_whole(bench: Bench, read_only: MakeFull) -> None:
-    bench.send()
-    before = bench.everything()
+def test_a_read_only_replica_refuses_a_claim_whole(runner: ScriptRunner, read_only: MakeFull) -> None:
+    runner.send()
+    before = runner.everything()
     read_only()
 
     with pytest.raises(redis.exceptions.ReadOnlyError):
-        bench.claim()
+        runner.claim()
 
-    assert bench.everything() == before
+    assert runner.everything() == before

@@ -6,7 +6,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from morag_queue.agent.unacked import readable
-from tests.broker.conftest import Bench
+from tests.broker.conftest import ScriptRunner
 
 MESSAGE = (
     b'{"body": "W10=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"id": "a-1", '
@@ -25,23 +25,25 @@ edits = st.lists(
 
 @given(changes=edits)
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_message_is_left_or_claimed_whole(changes: list[tuple[int, int, bytes]], bench: Bench) -> None:
+def test_a_damaged_message_is_left_or_claimed_whole(
+    changes: list[tuple[int, int, bytes]], runner: ScriptRunner
+) -> None:
     raw = MESSAGE
     for place, cut, piece in changes:
         raw = raw[:place] + piece + raw[place + cut :]
-    bench.client.flushdb()
-    bench.put(raw)
+    runner.client.flushdb()
+    runner.put(raw)
 
-    taken = bench.claim()
+    taken = runner.claim()
 
     if taken is None:
-        assert bench.waiting() == [raw]
-        assert bench.client.hlen(bench.keys.unacked) == 0
+        assert runner.waiting() == [raw]
+        assert runner.client.hlen(runner.keys.unacked) == 0
         return
     message = readable(taken.text, lambda body, _: body)
     if message is None:  # the worker skips it; its holder is recorded, so a successor can requeue it
-        assert bench.held(taken.tag) is not None
+        assert runner.held(taken.tag) is not None
         return
     assert message["properties"]["delivery_tag"] == taken.tag
-    restored, _, _ = loads(bytes_to_str(bench.unacked(taken.tag)))
+    restored, _, _ = loads(bytes_to_str(runner.unacked(taken.tag)))
     assert restored == message

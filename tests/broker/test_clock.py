@@ -4,8 +4,8 @@ import pytest
 
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.recovery import Requeues
-from tests.broker.conftest import Bench
+from morag_queue.broker.requeue import Requeues
+from tests.broker.conftest import ScriptRunner
 
 
 @pytest.fixture(autouse=True)
@@ -13,22 +13,22 @@ def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1e9)
 
 
-def test_arrivals_count_in_the_minute_and_hour_of_the_servers_clock(bench: Bench) -> None:
-    now = bench.client.time()[0]
+def test_arrivals_count_in_the_minute_and_hour_of_the_servers_clock(runner: ScriptRunner) -> None:
+    now = runner.client.time()[0]
 
-    Ledger(bench.client, bench.keys, 60).submit([OutgoingMessage("a", "m", "{}", "cpu_batch", "cpu_batch", 4, False)])
+    Ledger(runner.client, runner.keys, 60).submit([OutgoingMessage("a", "m", "{}", "cpu_batch", "cpu_batch", 4, False)])
 
-    found = {key.decode() for key in bench.client.scan_iter() if b":minute:" in key or b":hour:" in key}
+    found = {key.decode() for key in runner.client.scan_iter() if b":minute:" in key or b":hour:" in key}
     assert len(found) == 2
-    assert found <= {name(now + late) for name in (bench.keys.minute, bench.keys.hour) for late in (0, 5)}
+    assert found <= {name(now + late) for name in (runner.keys.minute, runner.keys.hour) for late in (0, 5)}
 
 
-def test_a_revoked_tag_is_kept_by_the_servers_clock(bench: Bench) -> None:
-    requeues = Requeues(bench.client, bench.keys, 60)
-    now = bench.client.time()[0]
-    bench.client.zadd(bench.keys.revoked, {"old": now - 4 * 3600, "recent": now - 3600})
+def test_a_revoked_tag_is_kept_by_the_servers_clock(runner: ScriptRunner) -> None:
+    requeues = Requeues(runner.client, runner.keys, 60)
+    now = runner.client.time()[0]
+    runner.client.zadd(runner.keys.revoked, {"old": now - 4 * 3600, "recent": now - 3600})
 
     requeues.revoke("tag")
 
-    assert bench.client.zrange(bench.keys.revoked, 0, -1) == [b"recent", b"tag"]
-    assert bench.client.zscore(bench.keys.revoked, "tag") == pytest.approx(now, abs=5)
+    assert runner.client.zrange(runner.keys.revoked, 0, -1) == [b"recent", b"tag"]
+    assert runner.client.zscore(runner.keys.revoked, "tag") == pytest.approx(now, abs=5)

@@ -8,7 +8,8 @@ import pytest
 from celery import Celery
 
 from morag_queue.broker.contract import MoveCounts, MoveOutcome
-from morag_queue.broker.recovery import RequeueRequest, ResendRequest
+from morag_queue.broker.lost_work import ResendRequest
+from morag_queue.broker.requeue import RequeueRequest
 from morag_queue.core.balancing.state import BalancerState, MoveRecord
 from morag_queue.core.model import Cordon, QueueType, Requires, WorkerStatus
 from morag_queue.core.plan import Plan, Resend, TakeBack
@@ -111,7 +112,7 @@ def test_an_ended_task_is_in_the_records_the_totals_and_the_windows(rig):
     rig.end("a", run_seconds=30)
     snapshot, totals = rig.broker.observe()
     assert rig.broker.records(["a", "b", "none"]).keys() == {"a", "b"}
-    assert [rig.broker.records([one])[one]["state"] for one in ("a", "b")] == ["completed", "queued"]
+    assert [rig.broker.records([one])[one].state for one in ("a", "b")] == ["completed", "queued"]
     assert (totals[QueueType.CPU_STANDARD].completed, snapshot.worker_by_id["w"].totals.completed) == (1, 1)
     window = rig.broker.windows(snapshot.taken_at, 600)[QueueType.CPU_STANDARD]
     assert (window.seconds, window.arrivals, window.completed) == (600, 2, 1)
@@ -186,8 +187,8 @@ def test_a_moved_task_has_its_new_lane_and_level_in_message_and_ledger(rig):
     assert (moved["properties"]["priority"], moved["properties"]["delivery_info"]["routing_key"]) == (2, GPU)
     assert moved["headers"]["morag_queue"]["priority"] == "NORMAL"
     record = rig.broker.records(["b"])["b"]
-    assert (record["lane"], record["level"], record["priority"]) == (GPU, 2, "NORMAL")
-    assert record["kwargs"] == {"lane": "x", "level": 7, "nested": {"priority": 4, "empty": {}, "list": []}}
+    assert (record.lane, record.level, record.priority.name) == (GPU, 2, "NORMAL")
+    assert record.fields["kwargs"] == {"lane": "x", "level": 7, "nested": {"priority": 4, "empty": {}, "list": []}}
 
 
 def test_a_move_changes_nothing_else_in_the_message(rig):
@@ -243,7 +244,7 @@ def test_any_id_can_be_moved(rig, task_id):
     rig.submit("before", task_id, "after")
     assert rig.broker.moves.tasks([move(task_id, CPU, 4, GPU, 1)]) == [MoveOutcome.MOVED]
     assert rig.ids(GPU, 1) == [task_id]
-    assert rig.broker.records([task_id])[task_id]["level"] == 1
+    assert rig.broker.records([task_id])[task_id].level == 1
 
 
 def test_a_gpu_task_is_not_moved_with_keeps_gpu(rig):
@@ -309,7 +310,7 @@ def requeue(rig, task_id, **fields) -> RequeueRequest:
 
 def resend(rig, task_id) -> ResendRequest:
     """The request to send an open task again, as it was submitted."""
-    seen = rig.broker.lost.records([task_id])[task_id]
+    seen = rig.broker.records([task_id])[task_id].text
     return ResendRequest(task_id, seen, seen, outgoing_message(task_id).text, CPU, 4, "it was lost")
 
 
@@ -362,7 +363,7 @@ def test_a_task_that_too_many_workers_die_over_is_quarantined(rig):
         assert rig.broker.requeues.apply([requeue(rig, "a", max_deaths=2)]) == [outcome]
         assert rig.broker.evidence.attempts(["a", "b"]) == ({"a": death} if death < 3 else {})
     assert rig.places() == {}
-    assert rig.broker.records(["a"])["a"]["state"] == "quarantined"
+    assert rig.broker.records(["a"])["a"].state == "quarantined"
     assert rig.submit("a") == [False], "a quarantined task is still open"
 
 
@@ -383,7 +384,7 @@ def test_a_task_that_is_lost_too_often_is_quarantined(rig):
     rig.join("w")
     rig.claim("w")
     assert [rig.broker.lost.resend(resend(rig, "a"), 1) for _ in range(2)] == ["resent", "quarantined"]
-    assert rig.broker.records(["a"])["a"]["state"] == "quarantined"
+    assert rig.broker.records(["a"])["a"].state == "quarantined"
 
 
 def test_a_plan_of_recovery_is_applied_and_counted(rig):
@@ -413,7 +414,7 @@ def test_a_lost_task_is_resent_to_the_target_of_its_step(rig):
     assert apply(rig.broker, Plan(plan_id="p", verb="sweep", fleet="", taken_at=0.0, steps=(step,))).resent == 1
     assert rig.ids(GPU, 4) == ["film"]
     record = rig.broker.records(["film"])["film"]
-    assert (record["queue"], record["lane"], record["requires"]) == (GPU, GPU, "gpu")
+    assert (record.queue, record.lane, record.requires) == (GPU, GPU, "gpu")
 
 
 # -- fences and cordons

@@ -4,23 +4,24 @@ import json
 
 import pytest
 
+from morag_queue.broker.codec import LedgerRecord
 from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.broker.workers import Cordons, Registry
 from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.model import Capability, Cordon, WorkerInfo, WorkerStatus
-from tests.broker.conftest import SHARED, Bench
+from tests.broker.conftest import SHARED, ScriptRunner
 
 CORDONED, DRAINING, DRAINED = WorkerStatus.CORDONED, WorkerStatus.DRAINING, WorkerStatus.DRAINED
 
 
 @pytest.fixture
-def cordons(bench: Bench) -> Cordons:
-    return Cordons(bench.client, bench.keys)
+def cordons(runner: ScriptRunner) -> Cordons:
+    return Cordons(runner.client, runner.keys)
 
 
 @pytest.fixture
-def registry(bench: Bench) -> Registry:
-    registry = Registry(bench.client, bench.keys, 60)
+def registry(runner: ScriptRunner) -> Registry:
+    registry = Registry(runner.client, runner.keys, 60)
     registry.register(
         WorkerInfo(
             worker="w1", incarnation="run-1", host="h", pid=1, slots=1, capability=Capability.CPU,
@@ -44,27 +45,27 @@ def test_a_lifted_drain_does_not_become_drained(cordons: Cordons):
     assert cordons.get("w1") is None
 
 
-def test_a_cordoned_worker_claims_from_its_own_lanes_and_a_drained_one_nothing(bench: Bench, cordons: Cordons):
-    bench.send(lane="cpu_standard")
-    bench.send(lane="cpu_standard.w1")
+def test_a_cordoned_worker_claims_from_its_own_lanes_and_a_drained_one_nothing(runner: ScriptRunner, cordons: Cordons):
+    runner.send(lane="cpu_standard")
+    runner.send(lane="cpu_standard.w1")
     cordons.put("w1", Cordon(state=CORDONED), (None,))
-    assert bench.claim().lane == "cpu_standard.w1"
-    assert bench.claim() is None
+    assert runner.claim().lane == "cpu_standard.w1"
+    assert runner.claim() is None
     for state in (DRAINING, DRAINED):
-        bench.send(lane="cpu_standard.w1")
+        runner.send(lane="cpu_standard.w1")
         cordons.put("w1", Cordon(state=state), (CORDONED, DRAINING))
-        assert bench.claim() is None
-    assert bench.claim(worker="w2") is not None, "another worker is not cordoned"
+        assert runner.claim() is None
+    assert runner.claim(worker="w2") is not None, "another worker is not cordoned"
 
 
-def test_an_expired_cordon_has_no_effect(bench: Bench, cordons: Cordons):
-    bench.send()
-    now = bench.client.time()[0]
+def test_an_expired_cordon_has_no_effect(runner: ScriptRunner, cordons: Cordons):
+    runner.send()
+    now = runner.client.time()[0]
     cordons.put("w1", Cordon(state=CORDONED, until=now + 100.0), (None,))
-    assert bench.claim() is None
+    assert runner.claim() is None
     assert not cordons.put("w1", Cordon(state=DRAINING), (None,))
     cordons.put("w1", Cordon(state=CORDONED, until=now - 1.0), (CORDONED,))
-    assert bench.claim() is not None
+    assert runner.claim() is not None
     assert cordons.put("w1", Cordon(state=DRAINING), (None,)), "an expired cordon counts as none"
 
 
@@ -85,22 +86,24 @@ def test_a_heartbeat_is_answered_with_draining_during_a_drain(registry: Registry
 class Ender:
     """Ends one task after another on workers."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench, self.ledger = bench, Ledger(bench.client, bench.keys, 60, RecoveryPolicy(breaker_failures=3))
+    def __init__(self, runner: ScriptRunner) -> None:
+        self.runner, self.ledger = runner, Ledger(runner.client, runner.keys, 60, RecoveryPolicy(breaker_failures=3))
 
     def ends(self, worker: str, outcome: str, blame: Blame = Blame.UNCLEAR) -> None:
-        self.bench.send()
-        taken = self.bench.claim(worker=worker, lanes=(SHARED,))
+        self.runner.send()
+        taken = self.runner.claim(worker=worker, lanes=(SHARED,))
         if taken is None:  # it is cordoned: a task that it took before
-            taken = self.bench.claim(worker="other", lanes=(SHARED,))
+            taken = self.runner.claim(worker="other", lanes=(SHARED,))
         assert self.ledger.settle(
-            TaskEnd(taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, {"state": outcome}, blame)
+            TaskEnd(
+                taken.tag, taken.task_id, worker, "cpu_standard", outcome, 1, 1, LedgerRecord({"state": outcome}), blame
+            )
         )
 
 
 @pytest.fixture
-def ender(bench: Bench) -> Ender:
-    return Ender(bench)
+def ender(runner: ScriptRunner) -> Ender:
+    return Ender(runner)
 
 
 def test_a_worker_that_fails_while_others_succeed_is_cordoned_for_a_while(ender: Ender, cordons: Cordons):
@@ -112,7 +115,7 @@ def test_a_worker_that_fails_while_others_succeed_is_cordoned_for_a_while(ender:
     opened = cordons.get("w1")
     assert (opened.state, opened.who, opened.reason) == (CORDONED, "circuit breaker", "3 failures in a row")
     assert opened.until - opened.at == 300
-    [(_, entry)] = ender.bench.client.xrange(ender.bench.keys.journal)
+    [(_, entry)] = ender.runner.client.xrange(ender.runner.keys.journal)
     assert json.loads(entry[b"entry"])["subject"] == "w1"
 
 
@@ -136,7 +139,7 @@ def test_a_success_resets_the_failure_count(ender: Ender, cordons: Cordons):
         ender.ends("w1", outcome)
         ender.ends("w2", "completed")
     assert cordons.get("w1") is None
-    assert ender.bench.client.hget(ender.bench.keys.totals, "streak|w1") == b"2"
+    assert ender.runner.client.hget(ender.runner.keys.totals, "streak|w1") == b"2"
 
 
 def test_the_first_failure_after_the_breaker_closed_opens_it_again(ender: Ender, cordons: Cordons):

@@ -4,7 +4,8 @@ from math import exp, log
 
 import pytest
 
-from morag_queue.broker.counters import CorrectionStore, corrections
+from morag_queue.broker.codec import read_corrections
+from morag_queue.broker.counters import CorrectionStore
 from morag_queue.core.estimate import Correction, learn, learn_many
 from morag_queue.core.model import ContentType, Requires
 from morag_queue.core.routing.router import route
@@ -118,4 +119,4 @@ def test_many_equal_errors_at_once_teach_the_same_as_one_by_one():
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"audio|gpu|1": 3}', '{"tape|gpu|1": [1, 0.5]}'])
 def test_unreadable_corrections_count_as_none(text):
-    assert corrections(text) == {}
+    assert read_corrections(text) == {}

@@ -9,12 +9,12 @@ import redis
 
 from morag_queue.broker.workers import ClientConnections, Registry
 from morag_queue.core.model import Capability, WorkerInfo
-from tests.broker.conftest import Bench
+from tests.broker.conftest import ScriptRunner
 
 
 @pytest.fixture
-def evidence(bench: Bench) -> ClientConnections:
-    return ClientConnections(bench.client, bench.keys)
+def evidence(runner: ScriptRunner) -> ClientConnections:
+    return ClientConnections(runner.client, runner.keys)
 
 
 def info(run: int) -> WorkerInfo:
@@ -23,9 +23,9 @@ def info(run: int) -> WorkerInfo:
     )
 
 
-def test_connections_are_counted_and_killed_by_name(bench: Bench, evidence: ClientConnections):
-    named = [redis.Redis.from_url(bench.client_url, client_name="mq.w.1%2A.h.1") for _ in range(2)]
-    other = redis.Redis.from_url(bench.client_url, client_name="mq.w.11")
+def test_connections_are_counted_and_killed_by_name(runner: ScriptRunner, evidence: ClientConnections):
+    named = [redis.Redis.from_url(runner.client_url, client_name="mq.w.1%2A.h.1") for _ in range(2)]
+    other = redis.Redis.from_url(runner.client_url, client_name="mq.w.11")
     for one in (*named, other):
         one.ping()
     assert evidence.connected().names["mq.w.1%2A.h.1"] == 2
@@ -37,40 +37,40 @@ def test_connections_are_counted_and_killed_by_name(bench: Bench, evidence: Clie
         one.close()
 
 
-def test_a_subscriber_without_our_name_counts_as_agentless(bench: Bench, evidence: ClientConnections):
+def test_a_subscriber_without_our_name_counts_as_agentless(runner: ScriptRunner, evidence: ClientConnections):
     assert evidence.connected().agentless_connections == 0
-    with redis.Redis.from_url(bench.client_url) as listener, listener.pubsub() as pubsub:
+    with redis.Redis.from_url(runner.client_url) as listener, listener.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
         assert evidence.connected().agentless_connections == 1
-    with redis.Redis.from_url(bench.client_url, client_name="mq.w") as ours, ours.pubsub() as pubsub:
+    with redis.Redis.from_url(runner.client_url, client_name="mq.w") as ours, ours.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
         assert evidence.connected().agentless_connections == 0
 
 
-def test_a_fenced_name_is_refused_to_the_old_incarnation_only(bench: Bench, evidence: ClientConnections):
-    registry = Registry(bench.client, bench.keys, 60)
+def test_a_fenced_name_is_refused_to_the_old_incarnation_only(runner: ScriptRunner, evidence: ClientConnections):
+    registry = Registry(runner.client, runner.keys, 60)
     registry.register(info(1))
     assert evidence.fence("w.1*", "run-1") == ""
     assert registry.beat("w.1*", "run-1", {}, []) == "fenced"
-    bench.send()
+    runner.send()
     with pytest.raises(redis.ResponseError, match="FENCED"):
-        bench.claim(worker="w.1*", incarnation="run-1")
+        runner.claim(worker="w.1*", incarnation="run-1")
     assert registry.register(info(2), replaces="fenced") == ""
     assert registry.beat("w.1*", "run-2", {}, []) == "ok"
 
 
-def test_a_worker_that_registered_again_is_not_fenced(bench: Bench, evidence: ClientConnections):
-    registry = Registry(bench.client, bench.keys, 60)
+def test_a_worker_that_registered_again_is_not_fenced(runner: ScriptRunner, evidence: ClientConnections):
+    registry = Registry(runner.client, runner.keys, 60)
     registry.register(info(1))
     registry.register(info(2), replaces="run-1")
     assert evidence.fence("w.1*", "run-1") == "run-2"
     assert registry.beat("w.1*", "run-2", {}, []) == "ok"
 
 
-def test_a_superseded_leader_fences_no_worker(bench: Bench, evidence: ClientConnections):
-    Registry(bench.client, bench.keys, 60).register(info(1))
+def test_a_superseded_leader_fences_no_worker(runner: ScriptRunner, evidence: ClientConnections):
+    Registry(runner.client, runner.keys, 60).register(info(1))
     with pytest.raises(redis.ResponseError, match="STALE"):
         evidence.fence("w.1*", "run-1", term="1")
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from morag_queue.broker.recovery import RequeueRequest
+from morag_queue.broker.requeue import RequeueRequest
 from morag_queue.core.model import Requires
 from morag_queue.errors import LeaseLost
 from tests.support.broker_drivers import BrokerDriver, MemoryDriver, RedisDriver, move

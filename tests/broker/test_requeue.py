@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from morag_queue.broker.recovery import RequeueRequest, Requeues
-from tests.broker.conftest import Bench, MakeFull, Taken
+from morag_queue.broker.requeue import RequeueRequest, Requeues
+from tests.broker.conftest import MakeFull, ScriptRunner, Taken
 
 
 @pytest.fixture
-def requeues(bench: Bench) -> Requeues:
-    return Requeues(bench.client, bench.keys, 60)
+def requeues(runner: ScriptRunner) -> Requeues:
+    return Requeues(runner.client, runner.keys, 60)
 
 
 def back(taken: Taken, **more) -> RequeueRequest:
@@ -18,170 +18,172 @@ def back(taken: Taken, **more) -> RequeueRequest:
     return RequeueRequest(taken.tag, **(known | more))
 
 
-def test_a_requeued_message_is_first_with_a_new_tag_and_address(bench: Bench, requeues: Requeues):
-    bench.send(lane="cpu_standard.w1")
-    taken = bench.claim()
+def test_a_requeued_message_is_first_with_a_new_tag_and_address(runner: ScriptRunner, requeues: Requeues):
+    runner.send(lane="cpu_standard.w1")
+    taken = runner.claim()
     assert taken is not None
-    waits = bench.send()
+    waits = runner.send()
 
     assert requeues.apply([back(taken)]) == ["moved"]
 
-    first, second = (json.loads(raw) for raw in bench.waiting())
+    first, second = (json.loads(raw) for raw in runner.waiting())
     assert (first["headers"]["id"], second["headers"]["id"]) == (taken.task_id, waits)
     assert first["properties"]["delivery_info"]["routing_key"] == "cpu_standard"
     assert first["properties"]["delivery_tag"] not in (taken.tag, taken.message["properties"]["delivery_tag"])
-    assert (bench.unacked(taken.tag), bench.held(taken.tag)) == (None, None)
-    assert bench.client.zcard(bench.keys.unacked_index) == 0
+    assert (runner.unacked(taken.tag), runner.held(taken.tag)) == (None, None)
+    assert runner.client.zcard(runner.keys.unacked_index) == 0
 
 
-def test_a_restore_under_the_old_tag_changes_nothing(bench: Bench, requeues: Requeues):
-    bench.send()
-    taken = bench.claim()
+def test_a_restore_under_the_old_tag_changes_nothing(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
+    taken = runner.claim()
     requeues.apply([back(taken)])
-    before = bench.everything()
-    bench.restore(taken.tag)
-    assert bench.everything() == before
+    before = runner.everything()
+    runner.restore(taken.tag)
+    assert runner.everything() == before
 
 
-def test_a_message_of_another_incarnation_stays(bench: Bench, requeues: Requeues):
-    bench.send()
-    taken = bench.claim(incarnation="run-2")
-    before = bench.everything()
+def test_a_message_of_another_incarnation_stays(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
+    taken = runner.claim(incarnation="run-2")
+    before = runner.everything()
     assert requeues.apply([back(taken), back(taken, incarnation="")]) == ["gone", "gone"]
-    assert bench.everything() == before
+    assert runner.everything() == before
 
 
-def test_a_message_is_requeued_once(bench: Bench, requeues: Requeues):
-    bench.send()
-    taken = bench.claim()
+def test_a_message_is_requeued_once(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
+    taken = runner.claim()
     assert requeues.apply([back(taken), back(taken)]) == ["moved", "gone"]
-    assert len(bench.waiting()) == 1
+    assert len(runner.waiting()) == 1
 
 
-def test_many_messages_keep_their_order(bench: Bench, requeues: Requeues):
-    sent = [bench.send() for _ in range(600)]
-    taken = [bench.claim() for _ in sent]
+def test_many_messages_keep_their_order(runner: ScriptRunner, requeues: Requeues):
+    sent = [runner.send() for _ in range(600)]
+    taken = [runner.claim() for _ in sent]
     assert requeues.apply([back(one) for one in reversed(taken)]) == ["moved"] * 600
-    assert bench.claimed_ids() == sent
+    assert runner.claimed_ids() == sent
 
 
-def test_a_message_touched_since_stays(bench: Bench, requeues: Requeues):
-    bench.send()
-    taken = bench.claim()
-    touched = bench.client.zscore(bench.keys.unacked_index, taken.tag)
+def test_a_message_touched_since_stays(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
+    taken = runner.claim()
+    touched = runner.client.zscore(runner.keys.unacked_index, taken.tag)
     assert requeues.apply([back(taken, untouched_since=touched)]) == ["gone"]
     assert requeues.apply([back(taken, untouched_since=touched + 1)]) == ["moved"]
 
 
-def test_a_message_without_a_holder_is_requeued_only_by_a_request_without_one(bench: Bench, requeues: Requeues):
-    bench.send()
-    taken = bench.claim()
-    bench.client.hdel(bench.keys.held, taken.tag)
+def test_a_message_without_a_holder_is_requeued_only_by_a_request_without_one(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
+    taken = runner.claim()
+    runner.client.hdel(runner.keys.held, taken.tag)
     assert requeues.apply([back(taken)]) == ["gone"]
     assert requeues.apply([back(taken, incarnation="")]) == ["moved"]
 
 
-def test_a_task_acknowledged_before_it_ran_ends_as_failed(bench: Bench, requeues: Requeues):
-    bench.send()
-    taken = bench.claim()
-    bench.client.hdel(bench.keys.unacked, taken.tag)
-    key = bench.keys.task(taken.task_id)
-    bench.client.set(key, '{"state": "queued", "args": [{}, []]}')
+def test_a_task_acknowledged_before_it_ran_ends_as_failed(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
+    taken = runner.claim()
+    runner.client.hdel(runner.keys.unacked, taken.tag)
+    key = runner.keys.task(taken.task_id)
+    runner.client.set(key, '{"state": "queued", "args": [{}, []]}')
     assert requeues.apply([back(taken)]) == ["early"]
-    record = bench.client.get(key)
+    record = runner.client.get(key)
     assert json.loads(record)["state"] == "failed"
     assert record.endswith(b', "entry": {"state": "queued", "args": [{}, []]}}')
-    assert 0 < bench.client.ttl(key) <= 60
-    assert bench.waiting() == []
+    assert 0 < runner.client.ttl(key) <= 60
+    assert runner.waiting() == []
 
 
-def test_a_task_is_quarantined_with_its_story_after_too_many_deaths(bench: Bench, requeues: Requeues):
-    task_id = bench.send(args=({}, [], "ü"))
-    key = bench.keys.task(task_id)
-    bench.client.set(key, '{"state": "queued"}')
+def test_a_task_is_quarantined_with_its_story_after_too_many_deaths(runner: ScriptRunner, requeues: Requeues):
+    task_id = runner.send(args=({}, [], "ü"))
+    key = runner.keys.task(task_id)
+    runner.client.set(key, '{"state": "queued"}')
     for death in range(1, 4):
-        taken = bench.claim()
+        taken = runner.claim()
         assert requeues.apply([back(taken, max_deaths=2, why=f"death {death}")]) == [
             "moved" if death < 3 else "quarantined"
         ]
-    letter = json.loads(bench.client.hget(bench.keys.dead, task_id))
+    letter = json.loads(runner.client.hget(runner.keys.dead, task_id))
     assert [(worker, why) for _, worker, why in letter["story"]] == [("w1", f"death {n}") for n in (1, 2, 3)]
     assert (letter["lane"], letter["level"], letter["state"]) == ("cpu_standard", 4, "quarantined")
     assert json.loads(letter["message"])["body"] == taken.message["body"]
-    assert bench.client.get(key) == b'{"state": "quarantined"}'
-    assert bench.client.hlen(bench.keys.attempts) == 0
-    assert bench.waiting() == []
-    assert bench.unacked(taken.tag) is None
+    assert runner.client.get(key) == b'{"state": "quarantined"}'
+    assert runner.client.hlen(runner.keys.attempts) == 0
+    assert runner.waiting() == []
+    assert runner.unacked(taken.tag) is None
 
 
-def test_the_oldest_dead_letter_is_dropped_at_capacity_and_its_record_expires(bench: Bench, requeues: Requeues):
-    bench.client.zadd(bench.keys.graves, {"old": 1} | {f"x-{n}": 2 for n in range(9_999)})
-    bench.client.hset(bench.keys.dead, "old", "{}")
-    bench.client.set(bench.keys.task("old"), '{"state": "quarantined"}')
-    task_id = bench.send()
-    assert requeues.apply([back(bench.claim(), max_deaths=0)]) == ["quarantined"]
-    assert bench.client.hkeys(bench.keys.dead) == [task_id.encode()]
-    assert bench.client.zcard(bench.keys.graves) == 10_000
-    assert 0 < bench.client.ttl(bench.keys.task("old")) <= 60
+def test_the_oldest_dead_letter_is_dropped_at_capacity_and_its_record_expires(runner: ScriptRunner, requeues: Requeues):
+    runner.client.zadd(runner.keys.graves, {"old": 1} | {f"x-{n}": 2 for n in range(9_999)})
+    runner.client.hset(runner.keys.dead, "old", "{}")
+    runner.client.set(runner.keys.task("old"), '{"state": "quarantined"}')
+    task_id = runner.send()
+    assert requeues.apply([back(runner.claim(), max_deaths=0)]) == ["quarantined"]
+    assert runner.client.hkeys(runner.keys.dead) == [task_id.encode()]
+    assert runner.client.zcard(runner.keys.graves) == 10_000
+    assert 0 < runner.client.ttl(runner.keys.task("old")) <= 60
 
 
-def test_graves_of_another_type_refuse_a_quarantine_whole(bench: Bench, requeues: Requeues):
+def test_graves_of_another_type_refuse_a_quarantine_whole(runner: ScriptRunner, requeues: Requeues):
     from redis.exceptions import ResponseError
 
-    bench.client.set(bench.keys.graves, "another type")
-    bench.send()
-    taken = bench.claim()
+    runner.client.set(runner.keys.graves, "another type")
+    runner.send()
+    taken = runner.claim()
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         requeues.apply([back(taken, max_deaths=0)])
-    assert bench.unacked(taken.tag) is not None
-    assert not bench.client.exists(bench.keys.dead)
+    assert runner.unacked(taken.tag) is not None
+    assert not runner.client.exists(runner.keys.dead)
 
 
-def test_giving_back_does_not_count_as_a_death(bench: Bench, requeues: Requeues):
-    bench.send()
+def test_giving_back_does_not_count_as_a_death(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
     for _ in range(5):
-        assert requeues.apply([back(bench.claim())]) == ["moved"]
-    assert bench.client.hlen(bench.keys.attempts) == 0
+        assert requeues.apply([back(runner.claim())]) == ["moved"]
+    assert runner.client.hlen(runner.keys.attempts) == 0
 
 
-def test_an_eta_is_written_only_into_a_message_without_one(bench: Bench, requeues: Requeues):
-    bench.send()
-    bench.send(countdown=3600)
-    first, second = bench.claim(), bench.claim()
+def test_an_eta_is_written_only_into_a_message_without_one(runner: ScriptRunner, requeues: Requeues):
+    runner.send()
+    runner.send(countdown=3600)
+    first, second = runner.claim(), runner.claim()
     wanted = second.message["headers"]["eta"]
     requeues.apply([back(one, eta="2030-01-01T00:00:00+00:00") for one in (second, first)])
-    etas = [json.loads(raw)["headers"]["eta"] for raw in bench.waiting()]
+    etas = [json.loads(raw)["headers"]["eta"] for raw in runner.waiting()]
     assert etas == ["2030-01-01T00:00:00+00:00", wanted]
 
 
-def test_a_foreign_unacked_text_stays(bench: Bench, requeues: Requeues):
-    bench.client.hset(bench.keys.unacked, "x", "not a message")
-    bench.client.hset(bench.keys.held, "x", json.dumps(["w1", "run-1", "", "cpu_standard", 4, 0]))
+def test_a_foreign_unacked_text_stays(runner: ScriptRunner, requeues: Requeues):
+    runner.client.hset(runner.keys.unacked, "x", "not a message")
+    runner.client.hset(runner.keys.held, "x", json.dumps(["w1", "run-1", "", "cpu_standard", 4, 0]))
     assert requeues.apply([RequeueRequest("x", "run-1", "", "cpu_standard", 4)]) == ["foreign"]
-    assert bench.unacked("x") == b"not a message"
+    assert runner.unacked("x") == b"not a message"
 
 
-def test_a_superseded_leader_requeues_nothing(bench: Bench, requeues: Requeues):
+def test_a_superseded_leader_requeues_nothing(runner: ScriptRunner, requeues: Requeues):
     from redis.exceptions import ResponseError
 
-    bench.send()
-    taken = bench.claim()
-    bench.client.set(bench.keys.lease, '{"term": 7}')
+    runner.send()
+    taken = runner.claim()
+    runner.client.set(runner.keys.lease, '{"term": 7}')
     with pytest.raises(ResponseError, match="STALE"):
         requeues.apply([back(taken)], term="6")
-    assert bench.unacked(taken.tag) is not None
+    assert runner.unacked(taken.tag) is not None
     assert requeues.apply([back(taken)], term="7") == ["moved"]
 
 
-def test_a_server_out_of_memory_refuses_a_requeue_whole(bench: Bench, requeues: Requeues, out_of_memory: MakeFull):
+def test_a_server_out_of_memory_refuses_a_requeue_whole(
+    runner: ScriptRunner, requeues: Requeues, out_of_memory: MakeFull
+):
     from redis.exceptions import ResponseError
 
-    bench.send()
-    taken = bench.claim()
+    runner.send()
+    taken = runner.claim()
     requeues.apply([back(taken)])  # loads the script
-    taken = bench.claim()
-    before = bench.everything()
+    taken = runner.claim()
+    before = runner.everything()
     out_of_memory()
     with pytest.raises(ResponseError, match="maxmemory"):
         requeues.apply([back(taken, max_deaths=2)])
-    assert bench.everything() == before
+    assert runner.everything() == before

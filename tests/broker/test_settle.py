@@ -2,189 +2,205 @@
 
 import json
 import time
-from typing import Any
 
 import pytest
 import redis
 
+from morag_queue.broker.codec import LedgerRecord, level_of
 from morag_queue.broker.ledger import Ledger, TaskEnd
 from morag_queue.core.histogram import bucket
-from tests.broker.conftest import Bench, MakeFull, Taken
+from tests.broker.conftest import MakeFull, ScriptRunner, Taken
 
 
 @pytest.fixture
-def ledger(bench: Bench) -> Ledger:
-    return Ledger(bench.client, bench.keys, retention_seconds=60)
+def ledger(runner: ScriptRunner) -> Ledger:
+    return Ledger(runner.client, runner.keys, retention_seconds=60)
 
 
 @pytest.fixture
-def taken(bench: Bench) -> Taken:
+def taken(runner: ScriptRunner) -> Taken:
     """A message held by w1, with an open ledger entry."""
-    task_id = bench.send()
-    bench.client.set(bench.keys.task(task_id), '{"state": "queued"}')
-    one = bench.claim()
+    task_id = runner.send()
+    runner.client.set(runner.keys.task(task_id), '{"state": "queued"}')
+    one = runner.claim()
     assert one is not None
     return one
 
 
 def ending(taken: Taken, outcome: str, *, wait: float | None = 1.5, run: float | None = 2.5) -> TaskEnd:
     return TaskEnd(
-        taken.tag, taken.task_id, "w1", "cpu_standard", outcome, wait, run, {"state": outcome, "error": "E: x"}
+        taken.tag,
+        taken.task_id,
+        "w1",
+        "cpu_standard",
+        outcome,
+        wait,
+        run,
+        LedgerRecord({"state": outcome, "error": "E: x"}),
     )
 
 
-def figures(bench: Bench) -> dict[str, int]:
-    [key] = [key for key in bench.client.scan_iter() if b"minute:" in key]
-    return {field.decode(): int(count) for field, count in bench.client.hgetall(key).items()}
+def figures(runner: ScriptRunner) -> dict[str, int]:
+    [key] = [key for key in runner.client.scan_iter() if b"minute:" in key]
+    return {field.decode(): int(count) for field, count in runner.client.hgetall(key).items()}
 
 
-def totals(bench: Bench) -> dict[str, int]:
-    return {field.decode(): int(count) for field, count in bench.client.hgetall(bench.keys.totals).items()}
+def totals(runner: ScriptRunner) -> dict[str, int]:
+    return {field.decode(): int(count) for field, count in runner.client.hgetall(runner.keys.totals).items()}
 
 
-def is_held(bench: Bench, tag: str) -> tuple[bool, bool, bool]:
+def is_held(runner: ScriptRunner, tag: str) -> tuple[bool, bool, bool]:
     """Whether it is in unacked, in its index, in held."""
-    k = bench.keys
+    k = runner.keys
     return (
-        bench.client.hexists(k.unacked, tag), bench.client.zscore(k.unacked_index, tag) is not None,
-        bench.client.hexists(k.held, tag),
+        runner.client.hexists(k.unacked, tag), runner.client.zscore(k.unacked_index, tag) is not None,
+        runner.client.hexists(k.held, tag),
     )  # fmt: skip
 
 
 def test_a_completed_task_is_removed_counted_once_and_its_record_expires(
-    ledger: Ledger, bench: Bench, taken: Taken
+    ledger: Ledger, runner: ScriptRunner, taken: Taken
 ) -> None:
     assert ledger.settle(ending(taken, "completed")) is True
     assert ledger.settle(ending(taken, "completed")) is False
 
-    assert is_held(bench, taken.tag) == (False, False, False)
-    assert figures(bench) == {
+    assert is_held(runner, taken.tag) == (False, False, False)
+    assert figures(runner) == {
         "cpu_standard|completed": 1,
         "cpu_standard|wait_ms": 1500,
         f"cpu_standard|wait|{bucket(1.5)}": 1,
         "cpu_standard|run_ms": 2500,
         f"cpu_standard|run|{bucket(2.5)}": 1,
     }
-    assert totals(bench) == {"completed|w1": 1, "run_ms|w1": 2500, "completed||cpu_standard": 1}
-    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "completed"
-    assert 0 < bench.client.ttl(bench.keys.task(taken.task_id)) <= 60
+    assert totals(runner) == {"completed|w1": 1, "run_ms|w1": 2500, "completed||cpu_standard": 1}
+    assert ledger.records([taken.task_id])[taken.task_id].state == "completed"
+    assert 0 < runner.client.ttl(runner.keys.task(taken.task_id)) <= 60
 
 
-def test_a_failed_task_counts_its_wait_but_not_its_run(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_a_failed_task_counts_its_wait_but_not_its_run(ledger: Ledger, runner: ScriptRunner, taken: Taken) -> None:
     assert ledger.settle(ending(taken, "failed")) is True
 
-    assert figures(bench) == {
+    assert figures(runner) == {
         "cpu_standard|failed": 1,
         "cpu_standard|wait_ms": 1500,
         f"cpu_standard|wait|{bucket(1.5)}": 1,
     }
-    assert totals(bench)["failed|w1"] == totals(bench)["failed||cpu_standard"] == 1
+    assert totals(runner)["failed|w1"] == totals(runner)["failed||cpu_standard"] == 1
 
 
-def test_a_cancelled_task_that_never_ran_counts_no_times(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_a_cancelled_task_that_never_ran_counts_no_times(ledger: Ledger, runner: ScriptRunner, taken: Taken) -> None:
     assert ledger.settle(ending(taken, "cancelled", wait=None, run=None)) is True
 
-    assert figures(bench) == {"cpu_standard|cancelled": 1}
-    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "cancelled"
+    assert figures(runner) == {"cpu_standard|cancelled": 1}
+    assert ledger.records([taken.task_id])[taken.task_id].state == "cancelled"
 
 
-def test_a_retry_is_removed_and_stays_open_in_the_ledger(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_a_retry_is_removed_and_stays_open_in_the_ledger(ledger: Ledger, runner: ScriptRunner, taken: Taken) -> None:
     assert ledger.settle(ending(taken, "retry", wait=None, run=None)) is True
 
-    assert is_held(bench, taken.tag) == (False, False, False)
-    assert bench.client.ttl(bench.keys.task(taken.task_id)) == -1
-    assert totals(bench) == {}
+    assert is_held(runner, taken.tag) == (False, False, False)
+    assert runner.client.ttl(runner.keys.task(taken.task_id)) == -1
+    assert totals(runner) == {}
 
 
-def test_an_early_acknowledged_task_keeps_its_holder_until_it_ends(ledger: Ledger, bench: Bench, taken: Taken) -> None:
+def test_an_early_acknowledged_task_keeps_its_holder_until_it_ends(
+    ledger: Ledger, runner: ScriptRunner, taken: Taken
+) -> None:
     assert ledger.settle(ending(taken, "accepted")) is True
 
-    assert is_held(bench, taken.tag) == (False, False, True)
-    assert totals(bench) == {}
+    assert is_held(runner, taken.tag) == (False, False, True)
+    assert totals(runner) == {}
 
     assert ledger.settle(ending(taken, "completed")) is True
-    assert is_held(bench, taken.tag) == (False, False, False)
-    assert totals(bench)["completed|w1"] == 1
+    assert is_held(runner, taken.tag) == (False, False, False)
+    assert totals(runner)["completed|w1"] == 1
 
 
 @pytest.mark.parametrize("outcome", ["accepted", "retry", "completed", "failed", "cancelled"])
 def test_a_message_that_was_taken_over_is_not_changed_or_counted(
-    outcome: str, ledger: Ledger, bench: Bench, taken: Taken, client: redis.Redis
+    outcome: str, ledger: Ledger, runner: ScriptRunner, taken: Taken, client: redis.Redis
 ) -> None:
-    k = bench.keys
+    k = runner.keys
     client.rename(k.unacked, "elsewhere")
     client.delete(k.unacked_index, k.held)
-    before = bench.everything()
+    before = runner.everything()
 
     assert ledger.settle(ending(taken, outcome)) is False
 
-    assert bench.everything() == before
+    assert runner.everything() == before
 
 
-def test_a_task_without_a_ledger_entry_is_counted(ledger: Ledger, bench: Bench, taken: Taken) -> None:
-    bench.client.delete(bench.keys.task(taken.task_id))
+def test_a_task_without_a_ledger_entry_is_counted(ledger: Ledger, runner: ScriptRunner, taken: Taken) -> None:
+    runner.client.delete(runner.keys.task(taken.task_id))
 
     assert ledger.settle(ending(taken, "completed")) is True
 
     assert ledger.records([taken.task_id]) == {}
-    assert totals(bench)["completed||cpu_standard"] == 1
+    assert totals(runner)["completed||cpu_standard"] == 1
 
 
-def test_a_task_of_a_foreign_lane_counts_for_the_worker_only(ledger: Ledger, bench: Bench, taken: Taken) -> None:
-    record: dict[str, Any] = {"state": "completed"}
+def test_a_task_of_a_foreign_lane_counts_for_the_worker_only(
+    ledger: Ledger, runner: ScriptRunner, taken: Taken
+) -> None:
+    record = LedgerRecord({"state": "completed"})
     ledger.settle(TaskEnd(taken.tag, taken.task_id, "w1", "", "completed", None, 1.0, record))
 
-    assert totals(bench) == {"completed|w1": 1, "run_ms|w1": 1000}
-    assert not [key for key in bench.client.scan_iter() if b"minute:" in key]
+    assert totals(runner) == {"completed|w1": 1, "run_ms|w1": 1000}
+    assert not [key for key in runner.client.scan_iter() if b"minute:" in key]
 
 
 def test_an_end_is_written_whole_on_a_server_out_of_memory(
-    ledger: Ledger, bench: Bench, taken: Taken, out_of_memory: MakeFull
+    ledger: Ledger, runner: ScriptRunner, taken: Taken, out_of_memory: MakeFull
 ) -> None:
     out_of_memory()
 
     assert ledger.settle(ending(taken, "completed")) is True
 
-    assert is_held(bench, taken.tag) == (False, False, False)
-    assert totals(bench)["completed|w1"] == 1
-    assert ledger.records([taken.task_id])[taken.task_id]["state"] == "completed"
+    assert is_held(runner, taken.tag) == (False, False, False)
+    assert totals(runner)["completed|w1"] == 1
+    assert ledger.records([taken.task_id])[taken.task_id].state == "completed"
 
 
-def test_a_replica_refuses_an_end_whole(ledger: Ledger, bench: Bench, taken: Taken, read_only: MakeFull) -> None:
-    before = bench.everything()
+def test_a_replica_refuses_an_end_whole(
+    ledger: Ledger, runner: ScriptRunner, taken: Taken, read_only: MakeFull
+) -> None:
+    before = runner.everything()
     read_only()
 
     with pytest.raises(redis.exceptions.ReadOnlyError):
         ledger.settle(ending(taken, "completed"))
 
-    assert bench.everything() == before
+    assert runner.everything() == before
 
 
 def test_the_holder_of_a_message_from_kombu_is_recorded_as_by_a_claim(
-    ledger: Ledger, bench: Bench, taken: Taken
+    ledger: Ledger, runner: ScriptRunner, taken: Taken
 ) -> None:
     from morag_queue.agent.unacked import claim_of
 
-    written = bench.held(taken.tag)
+    written = runner.held(taken.tag)
     assert written is not None
-    bench.client.delete(bench.keys.held)
+    runner.client.delete(runner.keys.held)
 
-    ledger.hold(claim_of(taken.message, taken.lane, written[5] / 1000).held("w1", "run-1"))
+    claim = claim_of(taken.message, taken.lane, level_of(taken.message), written[5] / 1000)
+    ledger.hold(claim.held("w1", "run-1"))
 
-    assert bench.held(taken.tag) == written
-    assert json.loads(bench.unacked(taken.tag) or b"")[0] == taken.message
+    assert runner.held(taken.tag) == written
+    assert json.loads(runner.unacked(taken.tag) or b"")[0] == taken.message
 
 
 @pytest.mark.parametrize(
     "which", ["unacked", "unacked_index", "held", "totals", "minute", "hour", "attempts", "cordons", "dead", "graves"]
 )
-def test_a_key_of_another_type_refuses_an_end_whole(which: str, ledger: Ledger, bench: Bench, taken: Taken) -> None:
-    key = getattr(bench.keys, which)
+def test_a_key_of_another_type_refuses_an_end_whole(
+    which: str, ledger: Ledger, runner: ScriptRunner, taken: Taken
+) -> None:
+    key = getattr(runner.keys, which)
     key = key(time.time()) if callable(key) else key
-    bench.client.set(key, "another type")
-    before = bench.everything()
+    runner.client.set(key, "another type")
+    before = runner.everything()
 
     with pytest.raises(redis.ResponseError, match="wrong kind of value"):
         ledger.settle(ending(taken, "failed"))
 
-    assert bench.everything() == before
+    assert runner.everything() == before

@@ -8,7 +8,7 @@ import redis
 
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import Ledger
-from tests.broker.conftest import Bench, MakeFull
+from tests.broker.conftest import MakeFull, ScriptRunner
 
 
 def outgoing(task_id: str = "a", *, lane: str = "cpu_standard", level: int = 4, attempt: int = 1) -> OutgoingMessage:
@@ -24,104 +24,106 @@ def outgoing(task_id: str = "a", *, lane: str = "cpu_standard", level: int = 4, 
 
 
 @pytest.fixture
-def ledger(bench: Bench) -> Ledger:
-    return Ledger(bench.client, bench.keys, retention_seconds=60)
+def ledger(runner: ScriptRunner) -> Ledger:
+    return Ledger(runner.client, runner.keys, retention_seconds=60)
 
 
-def test_messages_are_queued_in_order_with_records_that_do_not_expire(ledger: Ledger, bench: Bench) -> None:
+def test_messages_are_queued_in_order_with_records_that_do_not_expire(ledger: Ledger, runner: ScriptRunner) -> None:
     assert ledger.submit([outgoing("a"), outgoing("b"), outgoing("c", lane="cpu_batch.w1", level=0)]) == [True] * 3
 
-    assert bench.waiting() == [b"message a", b"message b"]
-    assert bench.waiting("cpu_batch.w1", 0) == [b"message c"]
+    assert runner.waiting() == [b"message a", b"message b"]
+    assert runner.waiting("cpu_batch.w1", 0) == [b"message c"]
     for task_id in ("a", "b", "c"):
-        assert bench.client.ttl(bench.keys.task(task_id)) == -1
-    assert bench.client.smembers(bench.keys.lanes) == {b"cpu_batch.w1"}
+        assert runner.client.ttl(runner.keys.task(task_id)) == -1
+    assert runner.client.smembers(runner.keys.lanes) == {b"cpu_batch.w1"}
 
 
-def test_arrivals_are_counted_by_queue_in_a_minute_and_an_hour_that_expire(ledger: Ledger, bench: Bench) -> None:
+def test_arrivals_are_counted_by_queue_in_a_minute_and_an_hour_that_expire(
+    ledger: Ledger, runner: ScriptRunner
+) -> None:
     ledger.submit([outgoing("a"), outgoing("b"), outgoing("c", lane="cpu_batch.w1")])
 
     for name in ("minute", "hour"):
-        [key] = [key for key in bench.client.scan_iter() if f"{name}:".encode() in key]
-        assert bench.client.hgetall(key) == {b"cpu_standard|arrived": b"2", b"cpu_batch|arrived": b"1"}
-        assert bench.client.ttl(key) > 0
+        [key] = [key for key in runner.client.scan_iter() if f"{name}:".encode() in key]
+        assert runner.client.hgetall(key) == {b"cpu_standard|arrived": b"2", b"cpu_batch|arrived": b"1"}
+        assert runner.client.ttl(key) > 0
 
 
-def test_an_open_id_is_refused_and_the_rest_of_the_batch_is_queued(ledger: Ledger, bench: Bench) -> None:
+def test_an_open_id_is_refused_and_the_rest_of_the_batch_is_queued(ledger: Ledger, runner: ScriptRunner) -> None:
     ledger.submit([outgoing("a", attempt=1)])
 
     assert ledger.submit([outgoing("a", attempt=2), outgoing("b")]) == [False, True]
-    assert bench.waiting() == [b"message a", b"message b"]
-    assert ledger.records(["a"]) == {"a": {"attempt": 1}}
+    assert runner.waiting() == [b"message a", b"message b"]
+    assert ledger.records(["a"])["a"].fields == {"attempt": 1}
 
 
-def test_the_same_id_twice_in_a_batch_is_queued_once(ledger: Ledger, bench: Bench) -> None:
+def test_the_same_id_twice_in_a_batch_is_queued_once(ledger: Ledger, runner: ScriptRunner) -> None:
     assert ledger.submit([outgoing("a", attempt=1), outgoing("a", attempt=2)]) == [True, False]
-    assert bench.waiting() == [b"message a"]
+    assert runner.waiting() == [b"message a"]
 
 
-def test_a_repeated_call_succeeds_and_queues_nothing(ledger: Ledger, bench: Bench) -> None:
+def test_a_repeated_call_succeeds_and_queues_nothing(ledger: Ledger, runner: ScriptRunner) -> None:
     call = [outgoing("a"), outgoing("b")]
     ledger.submit(call)
-    before = bench.everything()
+    before = runner.everything()
 
     assert ledger.submit(call) == [True, True]
-    assert bench.everything() == before
+    assert runner.everything() == before
 
 
-def test_a_repeated_call_queues_nothing_when_the_task_has_ended(ledger: Ledger, bench: Bench) -> None:
+def test_a_repeated_call_queues_nothing_when_the_task_has_ended(ledger: Ledger, runner: ScriptRunner) -> None:
     call = [outgoing("a")]
     ledger.submit(call)
-    entry = bench.client.get(bench.keys.task("a")) or b""
-    bench.client.delete(bench.keys.list("cpu_standard", 4))
-    bench.client.set(bench.keys.task("a"), b'{"state": "completed", "entry": ' + entry + b"}", ex=60)
+    entry = runner.client.get(runner.keys.task("a")) or b""
+    runner.client.delete(runner.keys.list("cpu_standard", 4))
+    runner.client.set(runner.keys.task("a"), b'{"state": "completed", "entry": ' + entry + b"}", ex=60)
 
     assert ledger.submit(call) == [True]
-    assert bench.waiting() == []
+    assert runner.waiting() == []
 
 
-def test_the_id_of_an_ended_task_may_be_used_again(ledger: Ledger, bench: Bench) -> None:
+def test_the_id_of_an_ended_task_may_be_used_again(ledger: Ledger, runner: ScriptRunner) -> None:
     ledger.submit([outgoing("a", attempt=1)])
-    bench.client.set(bench.keys.task("a"), '{"state": "completed"}', ex=60)
+    runner.client.set(runner.keys.task("a"), '{"state": "completed"}', ex=60)
 
     assert ledger.submit([outgoing("a", attempt=2)]) == [True]
-    assert bench.waiting() == [b"message a", b"message a"]
-    assert bench.client.ttl(bench.keys.task("a")) == -1
+    assert runner.waiting() == [b"message a", b"message a"]
+    assert runner.client.ttl(runner.keys.task("a")) == -1
 
 
 @pytest.mark.parametrize("cause", ["out_of_memory", "read_only"])
 def test_a_failing_server_refuses_the_whole_batch(
-    cause: str, ledger: Ledger, bench: Bench, request: pytest.FixtureRequest
+    cause: str, ledger: Ledger, runner: ScriptRunner, request: pytest.FixtureRequest
 ) -> None:
     make: MakeFull = request.getfixturevalue(cause)
     ledger.submit([outgoing("a")])
-    before = bench.everything()
+    before = runner.everything()
     make()
 
     with pytest.raises(redis.ResponseError, match=r"maxmemory|read only replica"):
         ledger.submit([outgoing("b"), outgoing("c", lane="cpu_batch.w1")])
 
-    assert bench.everything() == before
+    assert runner.everything() == before
 
 
 @pytest.mark.parametrize("which", ["a lane", "lanes", "minute", "hour"])
-def test_a_key_of_another_type_refuses_the_whole_batch(which: str, ledger: Ledger, bench: Bench) -> None:
-    k = bench.keys
+def test_a_key_of_another_type_refuses_the_whole_batch(which: str, ledger: Ledger, runner: ScriptRunner) -> None:
+    k = runner.keys
     now = time.time()
     broken = {"a lane": k.list("cpu_batch", 4), "lanes": k.lanes, "minute": k.minute(now), "hour": k.hour(now)}[which]
-    bench.client.set(broken, "another type")
-    before = bench.everything()
+    runner.client.set(broken, "another type")
+    before = runner.everything()
     batch = [outgoing("a"), outgoing("b", lane="cpu_batch"), outgoing("c", lane="cpu_standard.w1")]
 
     with pytest.raises(redis.ResponseError, match="wrong kind of value"):
         ledger.submit(batch)
 
-    assert bench.everything() == before
-    bench.client.delete(broken)
+    assert runner.everything() == before
+    runner.client.delete(broken)
     assert ledger.submit(batch) == [True] * 3
 
 
-def test_a_record_of_another_type_counts_as_open(ledger: Ledger, bench: Bench) -> None:
-    bench.client.sadd(bench.keys.task("a"), "another type")
+def test_a_record_of_another_type_counts_as_open(ledger: Ledger, runner: ScriptRunner) -> None:
+    runner.client.sadd(runner.keys.task("a"), "another type")
 
     assert ledger.submit([outgoing("a"), outgoing("b")]) == [False, True]

@@ -1,6 +1,6 @@
 """`dead ls|show|requeue|drop`."""
 
-from morag_queue.broker.recovery import RequeueRequest
+from morag_queue.broker.requeue import RequeueRequest
 
 LIMIT = 3
 """Worker deaths that a task may cause before it is quarantined."""
@@ -73,7 +73,7 @@ def test_a_task_requeued_with_reset_starts_with_fresh_counts(stage, fleet, fail)
     kill_holders(stage)
     assert stage.broker.dead.get("q-1") is None
     assert fleet("task", "show", "q-1", "--json").json["task"]["attempts"] == 1
-    assert stage.broker.records(["q-1"])["q-1"]["state"] == "queued"
+    assert stage.broker.records(["q-1"])["q-1"].state == "queued"
 
 
 def test_a_repeated_requeue_changes_nothing(stage, fleet, fail):

@@ -5,6 +5,7 @@ import json
 import pytest
 import redis
 
+from morag_queue.broker.codec import LedgerRecord
 from morag_queue.broker.workers import ClientConnections
 from tests.cli.helpers import backdate_beat, recovery_counts
 
@@ -75,7 +76,7 @@ def test_a_late_result_of_a_failed_over_worker_is_rejected(stage, join, fleet):
     fleet("failover", "cpu-1")
     from morag_queue.broker.ledger import TaskEnd
 
-    late = TaskEnd(before.tag, "a", "cpu-1", "cpu_standard", "completed", 1, 1, {"state": "completed"})
+    late = TaskEnd(before.tag, "a", "cpu-1", "cpu_standard", "completed", 1, 1, LedgerRecord({"state": "completed"}))
     assert not stage.broker.ledger.settle(late)
     assert stage.ids("cpu_standard", 4) == ["a"]
 

@@ -91,7 +91,7 @@ def test_a_missing_task_with_a_result_is_closed_as_completed(stage, join, fleet)
     stage.client.set(stage.keys.result("ran"), '{"status": "SUCCESS"}')
     backdate_tasks(stage, "ran")
     assert recovery_counts(fleet("failover", "--dead", "--json").json) == (0, 0, 0, 0)
-    assert stage.broker.records(["ran"])["ran"]["state"] == "completed"
+    assert stage.broker.records(["ran"])["ran"].state == "completed"
 
 
 def test_a_missing_task_that_an_agentless_worker_may_have_run_is_declined(stage, join, fleet):

@@ -67,7 +67,7 @@ def test_a_promoted_task_has_its_new_level_and_its_old_priority(stage, fleet):
     assert message["properties"]["priority"] == 1
     assert message["headers"]["morag_queue"]["priority"] == "NORMAL"
     record = stage.broker.records(["a"])["a"]
-    assert (record["lane"], record["level"], record["priority"]) == (CPU, 1, "NORMAL")
+    assert (record.lane, record.level, record.priority.name) == (CPU, 1, "NORMAL")
 
 
 def test_a_dry_run_of_rebalance_lists_the_moves_and_makes_none(stage, fleet):

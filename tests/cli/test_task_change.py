@@ -70,7 +70,7 @@ def test_a_reserved_task_is_revoked_and_stays_cancelled_after_a_drain(stage, fle
     assert "it was cancelled: its worker was asked to drop it" in fleet("task", "why", "b").out
     fleet("drain", "cpu-1", "--force")
     assert stage.ids("cpu_standard", 4) == ["a"], "the revoked task is not requeued"
-    assert stage.broker.records(["b"])["b"]["state"] == "cancelled"
+    assert stage.broker.records(["b"])["b"].state == "cancelled"
     assert fleet("task", "why", "b", "--json").json["state"] == "cancelled"
     assert not stage.client.exists(stage.keys.unacked, stage.keys.held)
 
@@ -142,7 +142,7 @@ def test_prio_changes_message_level_and_ledger(stage, fleet):
     assert (message["properties"]["priority"], message["headers"]["morag_queue"]["priority"]) == (0, "URGENT")
     assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": "cpu_standard"}
     record = stage.broker.records(["a"])["a"]
-    assert (record["priority"], record["level"], record["lane"]) == ("URGENT", 0, "cpu_standard")
+    assert (record.priority.name, record.level, record.lane) == ("URGENT", 0, "cpu_standard")
     assert outcomes(fleet("task", "prio", "a", "URGENT", "--json")) == {"a": "unchanged"}
 
 
@@ -191,7 +191,7 @@ def test_move_to_a_queue_updates_message_and_ledger(stage, fleet):
     message = stage.message("cpu_batch", 4)
     assert message["properties"]["delivery_info"]["routing_key"] == "cpu_batch"
     assert message["headers"]["morag_queue"]["queue"] == "cpu_batch"
-    assert stage.broker.records(["a"])["a"]["lane"] == "cpu_batch"
+    assert stage.broker.records(["a"])["a"].lane == "cpu_batch"
     assert outcomes(fleet("task", "move", "a", "--to-lane", "cpu_batch", "--json")) == {"a": "unchanged"}
 
 
@@ -235,7 +235,7 @@ def test_retry_runs_a_failed_task_again_unchanged(stage, fleet):
     message = stage.message("cpu_standard", 1)
     assert message["body"] == before["body"]
     assert message["properties"]["delivery_tag"] != before["properties"]["delivery_tag"]
-    assert stage.broker.records(["a"])["a"]["state"] == "queued"
+    assert stage.broker.records(["a"])["a"].state == "queued"
     assert list(stage.broker.dead.all()) == []
     assert outcomes(fleet("task", "retry", "a", "--json")) == {"a": "unchanged"}
     stage.claim("cpu-1")
@@ -255,7 +255,7 @@ def test_retry_resends_a_cancelled_or_completed_task(stage, fleet, how):
         stage.end("a")
     assert outcomes(fleet("task", "retry", "a", "--json")) == {"a": "queued"}
     assert stage.message("cpu_standard", 4)["body"] == body
-    assert stage.broker.records(["a"])["a"]["source"] == "https://example.org/a"
+    assert stage.broker.records(["a"])["a"].source == "https://example.org/a"
 
 
 def test_a_cancelled_task_sent_by_plain_celery_can_be_retried(stage, fleet):

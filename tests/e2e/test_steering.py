@@ -71,7 +71,7 @@ def test_a_revoked_task_is_cancelled_whether_reserved_or_running(fleet):
     assert {one.task_id: one.outcome for one in report.tasks} == {"runs": "revoked", "reserved": "revoked"}
 
     def states():
-        return {one: record["state"] for one, record in fleet.broker.records(["runs", "reserved"]).items()}
+        return {task_id: record.state for task_id, record in fleet.broker.records(["runs", "reserved"]).items()}
 
     until(lambda: set(states().values()) == {"cancelled"}, 20, lambda: json.dumps(states()))
     assert "reserved" not in starts(fleet)

@@ -40,7 +40,7 @@ def test_failover_completes_a_task_with_a_result_and_requeues_the_other(dead, zo
     assert (report.taken_back, report.failed_over.finished_tasks) == (1, 1)
     assert dead.ids("cpu_standard", 4) == ["not-done"]
     record = dead.broker.records(["done"])["done"]
-    assert (record["state"], record["worker"], record["task"]) == (
+    assert (record.state, record.worker, record.task) == (
         "completed", WORKER, "morag.worker.process_web_page_task",
     )  # fmt: skip
     assert dead.client.hlen(dead.keys.unacked) == dead.client.hlen(dead.keys.held) == 0
@@ -82,7 +82,7 @@ def test_a_restarted_worker_does_not_requeue_a_task_that_its_last_run_completed(
     (incarnation,) = {message.incarnation for message in dead.broker.observe()[0].held}
     assert dead.broker.registry.take_back(WORKER, incarnation, max_deaths=3) == 1
     assert dead.ids("cpu_standard", 4) == ["not-done"]
-    assert dead.broker.records(["done"])["done"]["state"] == "completed"
+    assert dead.broker.records(["done"])["done"].state == "completed"
 
 
 def test_a_sweep_does_not_requeue_a_completed_task_after_an_interrupted_failover(dead):
@@ -92,4 +92,4 @@ def test_a_sweep_does_not_requeue_a_completed_task_after_an_interrupted_failover
     done = apply(dead.broker, sweep.plan(dead.broker.observe()[0]))
     assert done.taken_back == 1
     assert dead.ids("cpu_standard", 4) == ["not-done"]
-    assert dead.broker.records(["done"])["done"]["state"] == "completed"
+    assert dead.broker.records(["done"])["done"].state == "completed"

@@ -60,7 +60,7 @@ def test_a_restarted_task_of_plain_celery_has_no_expected_remaining_time(restart
 
 def test_a_restarted_task_of_plain_celery_can_be_completed_by_a_service(restarted):
     assert complete(restarted.broker, "foreign", success=True)
-    assert restarted.broker.records(["foreign"])["foreign"]["state"] == "completed"
+    assert restarted.broker.records(["foreign"])["foreign"].state == "completed"
 
 
 def test_two_operators_cancel_each_task_once(stage, editor):

@@ -11,6 +11,7 @@ from celery import Celery
 
 from morag_queue.agent.claim_request import ClaimCall, ClaimLane, claim_call
 from morag_queue.broker.celery_message import MessageBuilder
+from morag_queue.broker.codec import LedgerRecord
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import TaskEnd
 from morag_queue.broker.redis import RedisBroker
@@ -103,7 +104,7 @@ class SimulatedFleet:
         }  # fmt: skip
         queue = lanes.split(held.lane)[0]
         assert self.broker.ledger.settle(
-            TaskEnd(held.tag, task_id, held.worker, queue, outcome, 1.0, run_seconds, record)
+            TaskEnd(held.tag, task_id, held.worker, queue, outcome, 1.0, run_seconds, LedgerRecord(record))
         )
 
     def ids(self, lane: str, level: int) -> list[str]:

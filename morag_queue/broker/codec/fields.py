@@ -23,6 +23,11 @@ def json_object(text: bytes | str | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def escaped(text: str) -> str:
+    """Return the text as it stands between the quotes of a JSON string."""
+    return json.dumps(text)[1:-1]
+
+
 def number(value: Any) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST < value < _LARGEST:
         return None

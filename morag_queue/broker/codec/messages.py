@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 from morag_queue.core.snapshot import LaneEntry
 
-from .fields import json_object, member, number, priority
+from .fields import escaped, json_object, member, number, priority, word
 
 HEADER = "morag_queue"
 """Name of the message header that carries the fields of a `TaskQueueEntry`."""
@@ -44,6 +44,28 @@ def read_message(raw: bytes | str | None) -> dict[str, Any] | None:
         return None
     parts = (message.get("headers"), message.get("properties"))
     return message if all(isinstance(part, dict) for part in parts) else None
+
+
+def header_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our header of a decoded message; {} where it has none."""
+    header = message["headers"].get(HEADER)
+    return header if isinstance(header, dict) else {}
+
+
+def task_id_of(message: Mapping[str, Any]) -> str:
+    """Return the task id of a decoded message; "" where it has none."""
+    return word(message["headers"].get("id"))
+
+
+def task_of(message: Mapping[str, Any]) -> str:
+    """Return the task name of a decoded message; "" where it has none."""
+    return word(message["headers"].get("task"))
+
+
+def level_of(message: Mapping[str, Any]) -> int:
+    """Return the level at which kombu queues a decoded message: its priority, limited to 0 to 9."""
+    level = message["properties"].get("priority")
+    return min(max(level, 0), 9) if isinstance(level, int) else 0
 
 
 def read_arguments(message: dict[str, Any] | None) -> tuple[Any, Any] | None:
@@ -90,6 +112,12 @@ def lane_entry(raw: bytes | str, level: int) -> Read:
         queue=member(QueueType, header.get("queue")),
         worker=worker if isinstance(worker, str) else None,
     )
+
+
+def requires_gpu(raw: bytes | str) -> bool:
+    """Whether our header of a message says that the task requires a GPU."""
+    entry = lane_entry(raw, 0)
+    return isinstance(entry, LaneEntry) and entry.requires is Requires.GPU
 
 
 def rewrite_message(
@@ -182,7 +210,7 @@ def text_filter(name: str | None, wanted: QueuePriority | None) -> Callable[[byt
     False means that the message cannot match: it lacks the text `name`, or its header has another priority.
     """
     name = name or ""
-    text = name.encode() if json.dumps(name) == f'"{name}"' else b""  # an escaped name looks different in the message
+    text = name.encode() if escaped(name) == name else b""  # kombu may escape it in another way
     any_priority = f'"{HEADER}": {{"priority": "'.encode()
     this_priority = any_priority + (f'{wanted.name}"'.encode() if wanted is not None else b"")
 

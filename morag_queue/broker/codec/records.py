@@ -1,10 +1,10 @@
-"""What the other keys hold as text: ledger records, held messages, dead letters, cordons and Celery's results.
+"""What the other keys hold as text: ledger records, held messages, cordons and results of Celery.
 
 The readers never raise: unknown fields are ignored, and a broken text reads as None or as a record without fields.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,10 +12,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Cordon, HeldMessage, LoadBalancingDecision, Requires, TaskState
+from morag_queue.core.model import (
+    ContentType,
+    Cordon,
+    HeldMessage,
+    LoadBalancingDecision,
+    QueuePriority,
+    Requires,
+    TaskState,
+)
 from morag_queue.core.task import Task
 
-from .fields import json_object, member, moment, number, word
+from .fields import json_object, member, moment, number, priority, word
 
 _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type")
 """Fields that an ended record repeats from the open one, for readers that know only the outer record."""
@@ -25,11 +33,12 @@ _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes",
 class LedgerRecord:
     """One task in the ledger. `fields` is the whole JSON object: a rewrite keeps the fields of other versions.
 
-    An open record is what was submitted. An ended one has the outcome, and the open record as its `entry`; a task that
-    was ended from outside (by its result or event) has the outcome merged into the open record instead.
+    `text` is the value as it was read, for scripts that change a record only if it still is the same; "" for a new one.
+    An open record is what was submitted. An ended one has the outcome, and the open record as its `entry`.
     """
 
     fields: Mapping[str, Any]
+    text: str = ""
 
     @property
     def state(self) -> TaskState | None:
@@ -66,8 +75,29 @@ class LedgerRecord:
         return number(self.fields.get("enqueued_at"))
 
     @property
+    def priority(self) -> QueuePriority:
+        return priority(self.fields.get("priority"), self.level or 0)
+
+    @property
+    def content_type(self) -> ContentType | None:
+        return member(ContentType, self.fields.get("content_type"))
+
+    @property
+    def queue(self) -> str:
+        return word(self.fields.get("queue"))
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran the task; of an open record the one that it is pinned to."""
+        return word(self.fields.get("worker")) or None
+
+    @property
+    def error(self) -> str:
+        return word(self.fields.get("error"))
+
+    @property
     def submitted(self) -> "LedgerRecord":
-        """The open record, as it was before the task ended."""
+        """The open record of an ended task; the record itself if it is open."""
         entry = self.fields.get("entry")
         return LedgerRecord(entry) if isinstance(entry, dict) else self
 
@@ -92,6 +122,17 @@ class LedgerRecord:
         message = self.submitted.fields.get("message")
         return message if isinstance(message, str) else None
 
+    def waits_in(self, lane: str, level: int) -> bool:
+        """Whether the record is open and names this place."""
+        return (self.state, self.lane, self.level) == (TaskState.QUEUED, lane, level)
+
+    def encoded(self) -> str:
+        return json.dumps(dict(self.fields))
+
+    def changed(self, **fields: Any) -> "LedgerRecord":
+        """Return the record with other values of these fields."""
+        return LedgerRecord({**self.fields, **fields})
+
     def moved(self, lane: str, level: int, fields: Mapping[str, Any]) -> str:
         """Return the record with another place and other header fields; a value of None removes the field."""
         merged = {**self.fields, "lane": lane, "level": level, **fields}
@@ -105,7 +146,9 @@ class LedgerRecord:
 
 def read_record(text: bytes | str | None) -> LedgerRecord | None:
     fields = json_object(text)
-    return None if fields is None else LedgerRecord(fields)
+    if fields is None or text is None:
+        return None
+    return LedgerRecord(fields, text.decode() if isinstance(text, bytes) else text)
 
 
 def _carried(record: LedgerRecord | None, *more: str) -> dict[str, Any]:
@@ -127,12 +170,33 @@ def cancelled_record(record: LedgerRecord | None, message: str, task: Task, reas
     })  # fmt: skip
 
 
-def completed_record(held: HeldMessage, record: LedgerRecord | None) -> dict[str, Any]:
+def completed_record(held: HeldMessage, record: LedgerRecord | None) -> LedgerRecord:
     """End a task whose worker died after the work: its times are not known."""
-    return {
-        **_carried(record, "task"), "state": TaskState.COMPLETED, "lane": held.lane, "worker": held.worker,
-        "started_at": None, "wait_seconds": None, "run_seconds": None, "error": "",
-    }  # fmt: skip
+    task = record.task if record is not None else ""
+    return ended_record(_carried(record), state=TaskState.COMPLETED, task=task, lane=held.lane, worker=held.worker)
+
+
+def ended_record(
+    header: Mapping[str, Any],
+    *,
+    state: str,
+    task: str,
+    lane: str,
+    worker: str,
+    started_at: float | None = None,
+    wait_seconds: float | None = None,
+    run_seconds: float | None = None,
+    error: str = "",
+) -> LedgerRecord:
+    """End a task that ran on a worker. The settle script adds the end time and the open record.
+
+    `header` has the fields of our message header. Times are None where they are not known.
+    """
+    return LedgerRecord({
+        **header, "state": state, "task": task, "lane": lane, "worker": worker,
+        "started_at": None if started_at is None else round(started_at, 3),
+        "wait_seconds": wait_seconds, "run_seconds": run_seconds, "error": error,
+    })  # fmt: skip
 
 
 def minimal_record(task: Task, lane: str, level: int) -> str:
@@ -175,79 +239,6 @@ def write_held(held: HeldMessage) -> str:
     return json.dumps(
         [held.worker, held.incarnation, held.task_id, held.lane, held.level, round(held.claimed_at * 1000)]
     )
-
-
-Story = Sequence[tuple[float | None, str, str]]
-"""How a task failed or cost workers: (seconds since the epoch, worker, reason) of each attempt, oldest first."""
-
-
-def read_story(text: bytes | str | None) -> Story:
-    try:
-        return _story(json.loads(text) if text else ())
-    except (ValueError, RecursionError):
-        return ()
-
-
-def _story(value: Any) -> Story:
-    rows = value if isinstance(value, list) else ()
-    return tuple(
-        (number(row[0]), word(row[1]), word(row[2])) for row in rows if isinstance(row, list) and len(row) == 3
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One task in `dead`. `text` is the value as it was read: a change is made only if it still is the same."""
-
-    task_id: str
-    text: bytes
-    fields: Mapping[str, Any]
-
-    @property
-    def at(self) -> float:
-        """Seconds since the epoch; 0 where not known."""
-        return number(self.fields.get("at")) or 0.0
-
-    @property
-    def state(self) -> TaskState:
-        is_quarantined = self.fields.get("state") == TaskState.QUARANTINED
-        return TaskState.QUARANTINED if is_quarantined else TaskState.FAILED
-
-    @property
-    def message(self) -> str | None:
-        """None for a task that its worker acknowledged before it ran."""
-        message = self.fields.get("message")
-        return message if isinstance(message, str) else None
-
-    @property
-    def record(self) -> LedgerRecord | None:
-        """The open ledger record, kept where there is no message."""
-        entry = self.fields.get("entry")
-        if isinstance(entry, dict):
-            return LedgerRecord(entry)
-        return read_record(entry) if isinstance(entry, str) else None
-
-    @property
-    def lane(self) -> str:
-        return word(self.fields.get("lane"))
-
-    @property
-    def level(self) -> int:
-        level = self.fields.get("level")
-        return int(level) if isinstance(level, int | float) and 0 <= level <= 9 else 0
-
-    @property
-    def reason(self) -> str:
-        return word(self.fields.get("reason"))
-
-    @property
-    def story(self) -> Story:
-        return _story(self.fields.get("story"))
-
-
-def read_dead_letter(task_id: str, text: bytes) -> DeadLetter:
-    """Read a value of `dead`. A broken one has no fields: it can still be listed and dropped."""
-    return DeadLetter(task_id, text, json_object(text) or {})
 
 
 def cordon_in_force(text: bytes | str | None, now: float) -> Cordon | None:

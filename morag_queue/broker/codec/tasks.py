@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from morag_queue.core import lanes
-from morag_queue.core.model import ContentType, HeldMessage, Requires, TaskState
+from morag_queue.core.model import ContentType, HeldMessage, QueueType, Requires, TaskQueueEntry, TaskState
 from morag_queue.core.task import Task
 
+from .dead_letters import DeadLetter
 from .fields import count, member, moment, number, priority, word
-from .messages import HEADER, read_message
-from .records import DeadLetter, LedgerRecord
+from .messages import header_of, read_message
+from .records import LedgerRecord
 
 
 def waiting_task(
@@ -20,7 +21,6 @@ def waiting_task(
     if message is None:
         return None
     headers = message["headers"]
-    header = headers.get(HEADER)
     retries = count(headers.get("retries"))
     return Task(
         task_id=str(headers.get("id") or ""),
@@ -33,7 +33,7 @@ def waiting_task(
         position=position,
         eta_at=moment(headers.get("eta")),
         retries=retries,
-        **_entry_fields(header if isinstance(header, dict) else {}, lane, level),
+        **_entry_fields(header_of(message), lane, level),
     )
 
 
@@ -88,6 +88,34 @@ def with_record(task: Task, record: LedgerRecord | None, **more: Any) -> Task:
         if record.source:
             more["source"] = record.source
     return task.model_copy(update=more)
+
+
+def submitted_entry(task_id: str, record: LedgerRecord, queue: QueueType | None) -> TaskQueueEntry | None:
+    """Return the entry as it was submitted, but in a shared lane: the worker of its own lane may be the one that died.
+
+    `queue` replaces the queue of the record. None for a record without a queue or without arguments.
+    """
+    queue = queue or member(QueueType, record.queue)
+    arguments = record.arguments
+    if queue is None or arguments is None:
+        return None
+    args, kwargs = arguments
+    return TaskQueueEntry(
+        task_id=task_id,
+        task=record.task,
+        args=tuple(args),
+        kwargs=kwargs,
+        source=record.source,
+        content_type=record.content_type,
+        priority=record.priority,
+        requires=record.requires,
+        queue=queue,
+        lane=queue.value,
+        level=record.level or 0,
+        estimated_duration=record.estimated_minutes or 0.0,
+        enqueued_at=record.enqueued_at or 0.0,
+        worker=record.worker,
+    )
 
 
 def _without_message(task_id: str, record: LedgerRecord | None, lane: str, level: int) -> Task:

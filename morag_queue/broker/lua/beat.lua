@@ -1,12 +1,12 @@
 --#include args clock cordon
--- Record one heartbeat by the server's clock, keep the held messages from expiring, and answer whether the worker may go on.
+-- Record one heartbeat by the server's clock, keep the held messages from expiring, and return the worker's state.
 --
 -- beats    hash worker -> JSON
 -- workers, incarnations, cordons, unacked_index   as in claim.lua
 -- figures  a JSON object;  tags  delivery tags that the worker holds
 -- Returns 'ok', 'fenced' (another incarnation acts under its name), 'unknown' (the registry was lost: register again)
--- or 'draining' (it is to claim nothing, and to give back what it has not begun).
--- A tag that was acknowledged meanwhile stays gone: XX touches only existing members.
+-- or 'draining' (it must claim nothing, and return the messages that it has not started).
+-- A tag that was acknowledged meanwhile is not added again: XX touches only existing members.
 
 local key = {beats = KEYS[1], incarnations = KEYS[2], workers = KEYS[3], unacked_index = KEYS[4], cordons = KEYS[5]}
 local arg = {worker = ARGV[1], incarnation = ARGV[2], figures = ARGV[3], tags = rest(ARGV, 4)}

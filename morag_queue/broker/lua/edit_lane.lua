@@ -6,10 +6,10 @@
 --
 -- source     the list the messages are in
 -- lanes      set of the worker lanes that were ever used
--- edits      target: the list it goes to (any, where it is cancelled);  task: its ledger key
+-- edits      target: the target list (any list if it is cancelled);  task: its ledger key
 --            depth: where to search first, 1 is the next to run;  raw: its text;  text: its new text, '' = cancel
 --            record: its new ledger record, '' = unchanged; of a cancelled task the ended one, without "ended_at"
---            queue: '' = none of ours;  worker_lane: the lane it goes to where that is a worker's, else ''
+--            queue: '' = none of ours;  worker_lane: the target lane if it is a worker's, else ''
 -- Returns 1 for each edit that was made, 0 for each message that was no longer there: then nothing of it was changed.
 -- Invariant: a message is in exactly one list, or cancelled with a record that says so.
 
@@ -26,7 +26,7 @@ local shift, taken, answer = 0, 0, {}
 local now = clock()
 
 -- Marked here and removed at the end, so that the depths of the others stay valid.
-local function take_out(depth, text)
+local function remove(depth, text)
     local at = -depth - shift
     if redis.call('LINDEX', key.source, at) ~= text then
         local from_head = redis.call('LPOS', key.source, text, 'RANK', -1)
@@ -63,7 +63,7 @@ if cancels then check_end(key, now) end
 
 for i, edit in ipairs(edits) do
     answer[i] = 0
-    if take_out(tonumber(edit.depth), edit.raw) then
+    if remove(tonumber(edit.depth), edit.raw) then
         answer[i] = 1
         if edit.text == '' then cancel(edit) else move(edit) end
     end

@@ -1,6 +1,5 @@
 --#include lease
--- Take a worker's name from the incarnation that acts under it: its next claim and its next beat are refused, and it
--- gives up the messages it holds.
+-- Fence a worker: its next claim and its next heartbeat are refused, and it drops the messages that it holds.
 --
 -- incarnations  hash worker -> the one incarnation that may act under its name
 -- incarnation   the one that the caller read, '' = none

@@ -1,11 +1,11 @@
 --#include clock
 -- Take, renew or give up the lease: one leader per fleet, by the server's clock alone. Each lease that is taken gets a
--- new term; every write of a leader names its term, so a leader that slept past its lease changes nothing when it
--- wakes.
+-- new term; every write of a leader names its term, so a leader whose lease has
+-- expired changes nothing.
 --
 -- lease    string, JSON {"holder", "term", "who", "verb", "since", "until"}; it expires with the lease
 -- terms    string, the last term; it never expires, or a term could be given twice
--- watched  string, who ran `watch` last; `doctor` expects a leader for such a fleet
+-- watched  string, the user who ran `watch` last; `doctor` expects a leader for such a fleet
 -- action   take | renew | give_up;  term  the holder's, '' to take;  ttl_ms  until the lease expires
 -- Returns take: the lease in force now, the holder's or another's;  renew: the lease, or nil when it is lost;
 --         give_up: 1, or 0 when it was lost.

@@ -2,7 +2,7 @@
 -- Move one chosen message to another lane, another level, or both; to the end of the waiting messages.
 --
 -- Its text gets the new address and, where the level changes, the new priority: kombu's restore uses these. The
--- priority in our header stays what the person asked for. The ledger's record gets the new place.
+-- priority in our header stays as it was requested. The ledger's record gets the new place.
 --
 -- source, target  lists;  task  the ledger key;  lanes  set of the worker lanes that were ever used
 -- task_id     the id;  needle  the id as it is written in JSON
@@ -11,8 +11,7 @@
 -- exact       the message's exact text where it is deeper, or ''
 -- term        the term of the caller's lease, or ''
 -- Returns 'moved'; 'gone' when it is not in that list; 'deep' when it may be in the middle, which was not searched;
--- 'foreign' when its text is not of the expected form, and 'gpu' when it needs one and would meet a worker without:
--- then it stays.
+-- 'foreign' when its text is not of the expected form, and 'gpu' when `keeps_gpu` holds it back: then it stays.
 -- Errors: STALE when the lease has another term.
 -- Invariant: the message is in exactly one of the two lists, before and after, also when the script is refused whole.
 

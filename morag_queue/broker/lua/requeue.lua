@@ -1,5 +1,5 @@
 --#include clock end_task ended_record lease message unacked
--- Take one message back from a worker (it is dead, fenced, or gives it back) and put it first in a lane.
+-- Requeue one message of a worker that is dead, fenced or returns it: put it first in a lane.
 --
 -- It gets a new delivery tag: a late ack, reject, requeue or close of the old owner, under the old tag, finds nothing.
 -- It gets a new address: a later retry or restore would otherwise send it back to the old lane.
@@ -7,10 +7,11 @@
 -- attempts   hash task id -> number of workers that died over it; `story|<task id>` -> [[at, worker, why]…]
 -- revoked    zset of tags, see keys.py
 -- lanes      set of the worker lanes that were ever used
--- list       where it goes;  task  its ledger key
+-- list       the target list;  task  its ledger key
 -- incarnation  its holder, '' = none
--- max_deaths   owners that may die over it before it is quarantined, '' = this is no death
--- untouched_since  '' or: not if it was touched at this time or later (seconds)
+-- level        of the list it was taken from: the message's own priority stays
+-- max_deaths   deaths of owners after which it is quarantined, '' = this is no death
+-- untouched_since  '' or seconds: keep it if it was touched at that time or later
 -- eta        '' or an eta for a message that has none
 -- term       the term of the caller's lease, or ''
 -- Returns 'moved'; 'gone' when that incarnation no longer holds it; 'early' when it was acknowledged before it ran (the

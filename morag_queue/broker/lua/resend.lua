@@ -1,9 +1,9 @@
 --#include clock end_task json lease
--- Queue a task again that the ledger has open and that is nowhere on the broker.
+-- Queue a task again that is open in the ledger and has no message on the broker.
 --
--- list      where the message goes, first;  task  its ledger key
+-- list      the message becomes the first of it;  task  its ledger key
 -- seen      the record as the caller read it;  record  the record from now on (JSON)
--- max_losses  how often it may be lost, or its workers die over it
+-- max_losses  losses and deaths of workers after which it is quarantined
 -- term      the term of the caller's lease, or ''
 -- Returns 'resent'; 'quarantined' when it was lost too often; 'changed' when the record has changed since (the task has
 -- ended, or was sent again): then nothing was changed.

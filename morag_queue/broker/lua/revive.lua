@@ -1,10 +1,10 @@
 -- Take a task out of `dead` and queue it again, in one step.
 --
--- list   where it goes;  task  its ledger key;  lanes  set of the worker lanes that were ever used
+-- list   the target list;  task  its ledger key;  lanes  set of the worker lanes that were ever used
 -- seen   its dead letter, exactly as the caller read it
 -- record  its new ledger record, '' = none
--- deaths, story  for the attempts: how many workers died over it, and their story (JSON), '' = start again from none
--- worker_lane  the lane it goes to where that is a worker's, else ''
+-- deaths, story  for the attempts: how many workers died over it, and their story (JSON), '' = reset the attempts
+-- worker_lane  the target lane if it is a worker's, else ''
 -- Returns 1, or 0 when it is no longer in `dead` as it was read: then nothing was changed.
 -- Invariant: the message is in dead or in a list, in exactly one of them.
 

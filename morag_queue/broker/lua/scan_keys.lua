@@ -1,5 +1,5 @@
 --#include args
--- Scan a part of the server's keys for ours and for those that begin like one of our lanes. Reads only.
+-- Scan a part of the server's keys for ours and for those whose names start like one of our lanes. Reads only.
 --
 -- No KEYS: it goes through all of them, so that the names of 200,000 ledger entries stay in the server.
 -- count      keys per call
@@ -11,7 +11,7 @@
 local arg = {cursor = ARGV[1], count = ARGV[2], prefix = ARGV[3], families = ARGV[4], lanes = rest(ARGV, 5)}
 local families = cjson.decode(arg.families)
 
-local function begins_with_one_of(key, prefixes)
+local function has_prefix_of(key, prefixes)
     for _, prefix in ipairs(prefixes) do
         if key:sub(1, #prefix) == prefix then return true end
     end
@@ -19,8 +19,8 @@ local function begins_with_one_of(key, prefixes)
 end
 
 local function is_wanted(key)
-    if key:sub(1, #arg.prefix) == arg.prefix then return not begins_with_one_of(key, families) end
-    return begins_with_one_of(key, arg.lanes)
+    if key:sub(1, #arg.prefix) == arg.prefix then return not has_prefix_of(key, families) end
+    return has_prefix_of(key, arg.lanes)
 end
 
 local answer = redis.call('SCAN', arg.cursor, 'COUNT', arg.count)

@@ -2,9 +2,9 @@
 -- Queue messages: each message and its ledger entry together, or neither; an id that is still open is refused.
 --
 -- lanes     set of the worker lanes that were ever used
--- messages  task: the ledger key;  list: where it goes
+-- messages  task: the ledger key;  list: the target list
 --           message; entry: the ledger entry (JSON, differs for each attempt at submitting); queue
---           worker_lane: the lane, where it is a worker's, else ''
+--           worker_lane: the lane if it is a worker's, else ''
 -- Returns for each message 1 (queued) or 0 (that id is still open: nothing was changed). A message that this very call
 -- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended
 -- since.
@@ -17,8 +17,8 @@ local now = clock()
 name_counters(key, now)
 -- A key of another type fails here, before the first message is queued.
 redis.call('SCARD', key.lanes)
-redis.call('HLEN', key.minute)
-redis.call('HLEN', key.hour)
+redis.call('HLEN', key.minutes)
+redis.call('HLEN', key.hours)
 for i, message in ipairs(messages) do
     if i == 1 or message.list ~= messages[i - 1].list then redis.call('LLEN', message.list) end
 end
@@ -41,7 +41,7 @@ for i, message in ipairs(messages) do
     answer[i] = (is_new or is_ours) and 1 or 0
 end
 for queue, number in pairs(queued) do
-    count(key.minute, queue .. '|arrived', number, MINUTE_TTL)
-    count(key.hour, queue .. '|arrived', number, HOUR_TTL)
+    count(key.minutes, {queue .. '|arrived', number}, MINUTE_TTL)
+    count(key.hours, {queue .. '|arrived', number}, HOUR_TTL)
 end
 return answer

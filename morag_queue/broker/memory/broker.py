@@ -1,13 +1,12 @@
 """The broker contract on lists in memory, and the workers' side of it."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count, islice
 from time import time
 from typing import Any
 
-from morag_queue.broker.codec import FOREIGN
+from morag_queue.broker.codec import FOREIGN, LedgerRecord
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.core import lanes
 from morag_queue.core.histogram import Window
@@ -87,10 +86,11 @@ class MemoryBroker:
         return self._counters.windows(now, seconds)
 
     def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        return [self._submit(one) for one in messages]
+        return [self._submit(message) for message in messages]
 
-    def records(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        return {task_id: json.loads(text) for task_id, text in self.lost.records(list(task_ids)).items()}
+    def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
+        found = {task_id: self._ledger.record(task_id) for task_id in task_ids}
+        return {task_id: record for task_id, record in found.items() if record is not None}
 
     # -- the workers' side
 
@@ -139,12 +139,13 @@ class MemoryBroker:
         """The messages of one list, decoded, the oldest first; a foreign text as it is."""
         return [one.raw if one.content is None else one.content for one in reversed(self._lists.of(lane, level))]
 
-    def _submit(self, one: OutgoingMessage) -> bool:
-        if self._ledger.is_open(one.task_id):
-            return self._ledger.text(one.task_id) == one.record
-        self._ledger.write(one.task_id, one.record)
-        self._lists.push(one.lane, one.level, Message(one.text))
-        self._counters.arrived(QueueType(one.queue), self._now())
+    def _submit(self, message: OutgoingMessage) -> bool:
+        known = self._ledger.record(message.task_id)
+        if known is not None and self._ledger.is_open(message.task_id):
+            return known.text == message.record
+        self._ledger.write(message.task_id, message.record)
+        self._lists.push(message.lane, message.level, Message(message.text))
+        self._counters.arrived(QueueType(message.queue), self._now())
         return True
 
     def _moved(self, task_id: str, lane: str, level: int) -> None:

@@ -6,7 +6,7 @@ As in kombu's lists, the oldest message is on the right and a new one is added o
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
-from morag_queue.broker.codec import Read, lane_entry, read_message
+from morag_queue.broker.codec import Read, header_of, lane_entry, read_message, task_id_of
 from morag_queue.broker.contract import MoveCounts, MoveOutcome
 from morag_queue.core import lanes
 from morag_queue.core.model import Requires
@@ -26,13 +26,11 @@ class Message:
 
     @property
     def task_id(self) -> str:
-        found = self.content["headers"].get("id") if self.content else None
-        return found if isinstance(found, str) else ""
+        return task_id_of(self.content) if self.content else ""
 
     @property
     def needs_gpu(self) -> bool:
-        entry = self.content["headers"].get("morag_queue") if self.content else None
-        return isinstance(entry, dict) and entry.get("requires") == Requires.GPU
+        return self.content is not None and header_of(self.content).get("requires") == Requires.GPU
 
     def address(self, lane: str, level: int | None = None, tag: str | None = None) -> bool:
         """Write the new lane, and the new priority and delivery tag if given.

@@ -11,7 +11,8 @@ from .lanes import Message, MessageLists
 from .ledger import MemoryLedger
 
 if TYPE_CHECKING:
-    from morag_queue.broker.recovery import RequeueRequest, ResendRequest
+    from morag_queue.broker.lost_work import ResendRequest
+from morag_queue.broker.requeue import RequeueRequest
 
 Held = dict[str, tuple[HeldMessage, Message]]
 Check = Callable[[str], None]
@@ -44,7 +45,7 @@ class MemoryEvidence:
         return self._acting.get(worker) == FENCED
 
     def count_death(self, task_id: str, allowed: int) -> bool:
-        """Count a death. Returns False when it is one too many; then the count starts anew."""
+        """Count a death. Return False, and reset the count, if it exceeds `allowed`."""
         self._deaths[task_id] += 1
         if self._deaths[task_id] <= allowed:
             return True
@@ -88,8 +89,8 @@ class MemoryRequeues:
         self._beats, self._check = beats, check
         self.dead: dict[str, Message] = {}
 
-    def apply(self, returns: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
-        return [self._requeue(request, term) for request in returns]
+    def apply(self, requests: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+        return [self._requeue(request, term) for request in requests]
 
     def _requeue(self, request: "RequeueRequest", term: str) -> str:
         self._check(term)
@@ -126,18 +127,16 @@ class MemoryLostTasks:
         self._lists, self._ledger, self._evidence = lists, ledger, evidence
         self._requeues, self._check = requeues, check
 
-    def records(self, task_ids: Sequence[str]) -> dict[str, str]:
-        return {task_id: text for task_id in task_ids if (text := self._ledger.text(task_id)) is not None}
-
-    def resend(self, again: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+    def resend(self, request: "ResendRequest", max_losses: int, *, term: str = "") -> str:
         self._check(term)
-        if self._ledger.text(again.task_id) != again.seen:
+        record = self._ledger.record(request.task_id)
+        if record is None or record.text != request.seen:
             return "changed"
-        message = Message(again.text)
-        if not self._evidence.count_death(again.task_id, max_losses):
-            return quarantine(self._requeues, self._ledger, again.task_id, message)
-        self._ledger.write(again.task_id, again.record)
-        self._lists.push_first(again.lane, again.level, message)
+        message = Message(request.text)
+        if not self._evidence.count_death(request.task_id, max_losses):
+            return quarantine(self._requeues, self._ledger, request.task_id, message)
+        self._ledger.write(request.task_id, request.record)
+        self._lists.push_first(request.lane, request.level, message)
         return "resent"
 
 

@@ -7,9 +7,12 @@
 -- Fails where one of the keys has another type. To be called before the first write, and before `end_task`.
 local function check_end(key, now)
     name_counters(key, now)
-    for _, name in ipairs({'totals', 'minute', 'hour', 'figures', 'attempts', 'dead'}) do
-        redis.call('HLEN', key[name])
-    end
+    redis.call('HLEN', key.totals)
+    redis.call('HLEN', key.minutes)
+    redis.call('HLEN', key.hours)
+    redis.call('HLEN', key.figures)
+    redis.call('HLEN', key.attempts)
+    redis.call('HLEN', key.dead)
     redis.call('ZCARD', key.graves)
 end
 

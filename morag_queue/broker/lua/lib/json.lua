@@ -12,8 +12,12 @@ end
 -- nil for a missing name, a string with escapes, an array or an object. A quote inside a JSON string is escaped, so the
 -- content of a string is never taken for a name.
 local function field(text, name)
-    local _, colon = text:find('"' .. name .. '"%s*:%s*')
-    if not colon then return nil end
+    local last_of_name, colon = 0, nil
+    repeat  -- found as plain text first: a pattern takes several times as long
+        last_of_name = select(2, text:find('"' .. name .. '"', last_of_name + 1, true))
+        if not last_of_name then return nil end
+        colon = select(2, text:find('^%s*:%s*', last_of_name + 1))
+    until colon
     local first, last, value = text:find('^"([^"\\]*)"', colon + 1)
     if not first then first, last, value = text:find('^([%w.+-]+)', colon + 1) end
     return value, first, last

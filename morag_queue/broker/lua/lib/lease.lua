@@ -1,7 +1,7 @@
 -- The fence of the leader's writes.
 
--- An error reply where the lease has another term than the caller's; nil where the caller may write. '' is a caller
--- without a lease: no check.
+-- Returns an error reply if the lease has another term than the caller's, else nil. The term '' is not checked: the
+-- caller has no lease.
 local function stale(lease_key, term)
     if term == '' then return nil end
     local lease = redis.call('GET', lease_key)

@@ -1,21 +1,19 @@
 """Find lost work: unacked messages without an owner, and open ledger entries without a message; send it again.
 
-Every call is bounded and can be continued in the next turn. Only `resend` and `close` change anything, and both check
-again what they change.
+Every call is bounded and can be continued in the next turn. Only `resend` and `close` write, and both check again that
+the record is unchanged.
 """
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
-from uuid import uuid4
+from typing import Any, ClassVar
 
 from redis import Redis
 
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
 
-from .codec import read_held, read_result, unacked_task_id
+from .codec import LedgerRecord, escaped, read_held, read_result, unacked_task_id
 from .keys import Keys
 from .ledger import END_KEYS, ExternalCompletion, ExternalCompletions
 from .scripts import Call, Key, Script
@@ -98,7 +96,7 @@ class ResendCall(Call):
 
 
 class LostWork:
-    """Searches one fleet for lost work."""
+    """Search one fleet for lost work, and send it again."""
 
     def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
@@ -134,7 +132,7 @@ class LostWork:
         Each list is searched from its newest to its oldest message. Messages are taken from the end that is read last,
         so one that is taken or pushed meanwhile cannot be missed.
         """
-        words = {json.dumps(task_id)[1:-1]: task_id for task_id in task_ids}
+        words = {escaped(task_id): task_id for task_id in task_ids}
         found: set[str] = set()
         for lane, level, length in lists:
             key = self._keys.list(lane, level)
@@ -152,11 +150,6 @@ class LostWork:
         ids = {message.task_id for tag, record in held if (message := read_held(tag, record)) is not None}
         unacked = self._client.hscan_iter(self._keys.unacked, count=_KEYS_A_CALL)
         return ids | {task_id for _, text in unacked if (task_id := unacked_task_id(text)) is not None}
-
-    def records(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """The ledger's records as they are stored, by task id; tasks without one are left out."""
-        found: Any = self._client.mget([self._keys.task(task_id) for task_id in task_ids]) if task_ids else []
-        return {task_id: text.decode() for task_id, text in zip(task_ids, found, strict=True) if text}
 
     def results(self, task_ids: Sequence[str]) -> dict[str, str]:
         """How tasks ended (completed, failed, cancelled), by Celery's results in this database."""
@@ -178,23 +171,23 @@ class LostWork:
                 return bool(names)
         return False
 
-    def resend(self, again: ResendRequest, max_losses: int, *, term: str = "") -> str:
+    def resend(self, request: ResendRequest, max_losses: int, *, term: str = "") -> str:
         """Queue the task first in its lane. Return 'resent', 'quarantined' or 'changed', see resend.lua.
 
         Raises ResponseError on a stale term.
         """
         call = ResendCall(
-            list=self._keys.list(again.lane, again.level), task=self._keys.task(again.task_id), task_id=again.task_id,
-            seen=again.seen, record=again.record, message=again.text, lane=again.lane, level=again.level,
-            queue=queue_of(again.lane) or "", max_losses=max_losses, why=again.why, retention=self._retention,
-            term=term,
+            list=self._keys.list(request.lane, request.level), task=self._keys.task(request.task_id),
+            task_id=request.task_id, seen=request.seen, record=request.record, message=request.text,
+            lane=request.lane, level=request.level, queue=queue_of(request.lane) or "", max_losses=max_losses,
+            why=request.why, retention=self._retention, term=term,
         )  # fmt: skip
         answer: bytes = self._resend(call)
         return answer.decode()
 
-    def close(self, task_id: str, seen: str, state: str) -> bool:
-        """End an open entry as its result says. False where the record has changed since it was read as `seen`."""
-        return self._completions.end(ExternalCompletion(task_id, state), seen)
+    def close(self, task_id: str, record: LedgerRecord, state: str) -> bool:
+        """End an open entry as its result says. False where it has changed since it was read as `record`."""
+        return self._completions.end(ExternalCompletion(task_id, state), record)
 
 
 def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> StaleMessage:
@@ -206,100 +199,3 @@ def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: in
 def _literal(text: str) -> str:
     """Escape the text for a pattern of SCAN."""
     return "".join(f"\\{sign}" if sign in "*?[]\\" else sign for sign in text)
-
-
-Outcome: TypeAlias = Literal["moved", "gone", "early", "foreign", "quarantined", "cancelled"]
-"""The result of a requeue, see requeue.lua."""
-
-REVOKED_S = 3 * 3600
-"""How long a cancelled tag is kept, in seconds: as long as a Celery worker keeps revoked ids."""
-
-_REQUEUE_BURST = 250
-"""Calls in flight at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequeueRequest:
-    """One message to requeue, first in `lane`. `incarnation` is its supposed holder, "" for none.
-
-    `max_deaths`: deaths of owners after which the task is quarantined; None where this is no death. With
-    `untouched_since` (seconds, server's clock) the message stays if a worker has touched it since. `eta` is written
-    into a message that has none.
-    """
-
-    tag: str
-    incarnation: str
-    task_id: str
-    lane: str
-    level: int
-    why: str = ""
-    max_deaths: int | None = None
-    untouched_since: float | None = None
-    eta: str = ""
-
-
-@dataclass(frozen=True)
-class RequeueCall(Call):
-    SCRIPT: ClassVar = "requeue"
-    KEYS: ClassVar = ("unacked", "unacked_index", "held", "revoked", "lease", *END_KEYS, "lanes")
-
-    list: Key
-    task: Key
-    tag: str
-    incarnation: str
-    new_tag: str
-    lane: str
-    level: int
-    queue: str
-    max_deaths: int | None
-    why: str
-    untouched_since: float | None
-    eta: str
-    retention: int
-    term: str
-
-
-@dataclass(frozen=True)
-class RevokeCall(Call):
-    """`keep_seconds`: older tags are dropped."""
-
-    SCRIPT: ClassVar = "revoke"
-    KEYS: ClassVar = ("revoked",)
-
-    tag: str
-    keep_seconds: int
-
-
-class Requeues:
-    """Takes messages back from workers of one fleet; each in one atomic step that is safe to repeat."""
-
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
-        self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
-        self._requeue = Script(client, keys, RequeueCall)
-        self._revoke = Script(client, keys, RevokeCall)
-
-    def apply(self, requests: Iterable[RequeueRequest], *, term: str = "") -> list[Outcome]:
-        """Requeue messages, each before those that wait in its lane. Return the outcomes in order.
-
-        Raises ResponseError on a stale term.
-        """
-        wanted = list(requests)
-        outcomes: list[Outcome] = []
-        for start in range(0, len(wanted), _REQUEUE_BURST):
-            pipe = self._client.pipeline(transaction=False)
-            for request in wanted[start : start + _REQUEUE_BURST]:
-                self._requeue(self._call(request, term), pipe)
-            outcomes += (answer.decode() for answer in pipe.execute())
-        return outcomes
-
-    def revoke(self, tag: str) -> None:
-        """Mark a held message as cancelled: when it is requeued, its task ends as cancelled instead."""
-        self._revoke(RevokeCall(tag, REVOKED_S))
-
-    def _call(self, request: RequeueRequest, term: str) -> RequeueCall:
-        return RequeueCall(
-            list=self._keys.list(request.lane, request.level), task=self._keys.task(request.task_id), tag=request.tag,
-            incarnation=request.incarnation, new_tag=str(uuid4()), lane=request.lane, level=request.level,
-            queue=queue_of(request.lane) or "", max_deaths=request.max_deaths, why=request.why,
-            untouched_since=request.untouched_since, eta=request.eta, retention=self._retention, term=term,
-        )  # fmt: skip
