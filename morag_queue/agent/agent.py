@@ -99,6 +99,7 @@ class Agent:
     def attach(self, consumer: Any) -> None:
         """Called each time Celery's consumer has (re)connected, before it consumes."""
         self._consumer = consumer
+        self.identity.discard_unstarted = getattr(consumer.pool, "flush", None) or (lambda: None)
         previous = self.identity.incarnation
         if not self.identity.registered:
             self.identity.incarnation = new_incarnation()

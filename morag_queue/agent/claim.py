@@ -268,11 +268,13 @@ class ClaimChannelMixin:
     def settle(self, claim: Claim, outcome: TaskOutcome) -> None:
         """Write the end of a task together with its acknowledgement.
 
-        A message that is no longer this worker's may mean that the worker was fenced. Then the event loop must drop the
-        messages in flight before the pool takes its next task. Raising here would not: Celery logs errors of `ack`.
+        A message that is no longer this worker's may mean that the worker was fenced. Then the pool must not take its
+        next task, which it does in this very tick of the event loop. Raising here would not prevent that: Celery only
+        logs errors of `ack`. So discard the unstarted tasks now, and reconnect in the next tick.
         """
         is_ours = self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
         if not is_ours and self.is_fenced() and (loop := get_event_loop()) is not None:
+            self.morag_queue.discard_unstarted()
             loop.call_soon(self.morag_queue.raise_if_unregistered)
 
     def is_fenced(self) -> bool:
