@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from redis import Redis
 
@@ -13,9 +13,6 @@ from .codec import read_corrections, read_work_kind, write_corrections
 from .connection import fenced
 from .keys import Keys
 from .scripts import Call, Script
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from morag_queue.errors import BrokerError, BrokerUnreachable, ExitStatus, MoragQueueError, UsageError
-from morag_queue.operations.stats import FleetWatcher, LiveFrame
+from morag_queue.operations.live_stats import FleetWatcher, LiveFrame
 from morag_queue.view.live_state import LiveState, on_key
 
 from .context import CliContext

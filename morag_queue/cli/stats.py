@@ -45,7 +45,7 @@ def stats(
 
     window_seconds = parse_duration(window, "--window")
     if live:
-        from morag_queue.operations.stats import FleetWatcher
+        from morag_queue.operations.live_stats import FleetWatcher
 
         from .live import LiveOptions, run_live
 

@@ -1,152 +1,19 @@
-"""stats, once and live: one snapshot and the counters. The cost depends on the fleet, not on the backlog."""
+"""stats: one snapshot and the counters. The cost depends on the fleet, not on the backlog.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from os.path import basename
+Imports little: the start of this command is part of the contract.
+"""
 
-from morag_queue.broker.contract import Broker, JournalEntry
-from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.doctor import Finding
-from morag_queue.core.doctor.service import check_service
-from morag_queue.core.histogram import Window, merge
-from morag_queue.core.model import HeldMessage, QueueType
-from morag_queue.core.snapshot import Snapshot
+from typing import TYPE_CHECKING
+
 from morag_queue.core.stats import FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
-HISTORY = 60
-"""Minutes of a sparkline."""
-
-RATE_MINUTES = 5
-"""Minutes that the live arrival and completion rates cover: short enough to show a change."""
-
-_JOURNAL_ENTRIES = 50
-
-_LABELLED = 1000
-"""Running tasks whose sources are looked up; the rest are shown by id."""
+if TYPE_CHECKING:
+    from morag_queue.broker.contract import Broker
 
 
-def stats(broker: Broker, settings: Settings, *, window_seconds: float = 3600.0) -> FleetStats:
+def stats(broker: "Broker", settings: Settings, *, window_seconds: float = 3600.0) -> FleetStats:
     """Return queues and workers now, with averages and rates over the last `window_seconds`."""
     snapshot, totals = broker.observe()
     windows = broker.windows(snapshot.taken_at, window_seconds)
     return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class RunningTask:
-    """A task that a worker holds. `label` is its source, else its id; `seconds` is the time since it was claimed."""
-
-    task_id: str
-    label: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class QueueFlow:
-    """Recent flow of a queue: arrivals and ends per minute, and the tasks that ended in each of `HISTORY` minutes."""
-
-    arrivals: float = 0.0
-    ended: float = 0.0
-    history: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LiveFrame:
-    """One frame of the live screen. `running` lists the tasks of each worker, the earliest claim first."""
-
-    stats: FleetStats
-    fleet: str = ""
-    flows: Mapping[QueueType, QueueFlow] = field(default_factory=dict)
-    running: Mapping[str, tuple[RunningTask, ...]] = field(default_factory=dict)
-    journal: tuple[JournalEntry, ...] = ()
-    alerts: tuple[Finding, ...] = ()
-
-
-class FleetWatcher:
-    """Observes a fleet repeatedly and keeps what does not change between frames. Not thread-safe."""
-
-    def __init__(self, broker: RedisBroker, settings: Settings, *, window_seconds: float = 3600.0) -> None:
-        self._broker, self._settings, self._window_s = broker, settings, window_seconds
-        self._minutes: dict[int, Mapping[QueueType, Window]] = {}
-        self._merged: tuple[int, Mapping[QueueType, Window]] | None = None
-        self._labels: dict[str, str] = {}
-
-    def observe(self) -> LiveFrame:
-        """Return the next frame. Raises BrokerUnreachable or BrokerError; a later call may succeed."""
-        snapshot, totals = self._broker.observe()
-        self._read_minutes(snapshot.taken_at)
-        policy = self._settings.policy
-        with self._broker.translated():
-            journal = tuple(self._broker.journal.latest(_JOURNAL_ENTRIES))
-            leader_expected = self._broker.leases.was_led()
-        return LiveFrame(
-            stats=fleet_stats(
-                snapshot, self._windows(snapshot.taken_at), totals, policy, window_seconds=self._window_s
-            ),
-            fleet=self._broker.fleet,
-            flows={queue: self._flow(queue, snapshot.taken_at) for queue in QueueType},
-            running=self._running(snapshot),
-            journal=journal,
-            alerts=tuple(check_service(snapshot, policy, leader_expected=leader_expected)),
-        )
-
-    def _read_minutes(self, now: float) -> None:
-        """Read the minutes that are not cached, and again the current and the previous one, whose counts may change."""
-        last = int(now) // 60
-        wanted = range(last - HISTORY + 1, last + 1)
-        missing = [number for number in wanted if number not in self._minutes or number >= last - 1]
-        known = {number: self._minutes[number] for number in wanted if number in self._minutes}
-        self._minutes = known | dict(zip(missing, self._broker.minutes(missing), strict=True))
-
-    def _windows(self, now: float) -> Mapping[QueueType, Window]:
-        """Return the counters of the window; those of one hour come from the cached minutes."""
-        if self._window_s != HISTORY * 60:
-            return self._broker.windows(now, self._window_s)
-        last = int(now) // 60
-        if self._merged is None or self._merged[0] != last:
-            old = [minute for number, minute in self._minutes.items() if number < last - 1]
-            self._merged = last, {queue: merge([minute[queue] for minute in old]) for queue in QueueType}
-        recent = [self._minutes[number] for number in (last - 1, last)]
-        return {queue: merge([self._merged[1][queue], *(minute[queue] for minute in recent)]) for queue in QueueType}
-
-    def _flow(self, queue: QueueType, now: float) -> QueueFlow:
-        windows = [self._minutes[number][queue] for number in sorted(self._minutes)]
-        recent = windows[-RATE_MINUTES - 1 :]
-        minutes = RATE_MINUTES + now % 60 / 60
-        return QueueFlow(
-            arrivals=sum(window.arrivals for window in recent) / minutes,
-            ended=sum(window.ended for window in recent) / minutes,
-            history=tuple(window.ended for window in windows),
-        )
-
-    def _running(self, snapshot: Snapshot) -> Mapping[str, tuple[RunningTask, ...]]:
-        held = {
-            worker: sorted(messages, key=lambda message: message.claimed_at)
-            for worker, messages in snapshot.held_by_worker.items()
-        }
-        self._read_labels([message for messages in held.values() for message in messages])
-        return {
-            worker: tuple(
-                RunningTask(
-                    message.task_id,
-                    self._labels.get(message.task_id) or message.task_id,
-                    snapshot.taken_at - message.claimed_at,
-                )
-                for message in messages
-            )
-            for worker, messages in held.items()
-        }
-
-    def _read_labels(self, held: Sequence[HeldMessage]) -> None:
-        """Look up the sources of new tasks in one round trip, and drop those of tasks that are no longer held."""
-        ids = [message.task_id for message in held[:_LABELLED]]
-        new = [task_id for task_id in ids if task_id not in self._labels]
-        self._labels = {task_id: self._labels[task_id] for task_id in ids if task_id in self._labels}
-        for task_id, record in self._broker.records(new).items():
-            self._labels[task_id] = _label(record.source)
-
-
-def _label(source: str) -> str:
-    """Return the file name of a path; a URL stays whole."""
-    return source if "://" in source else basename(source)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 
-from morag_queue.operations.stats import LiveFrame
+from morag_queue.operations.live_stats import LiveFrame
 
 from .live_state import HELP, LiveState
 from .live_tables import alert_lines, clock, journal_lines, queue_lines, worker_lines, workers

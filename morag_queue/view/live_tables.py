@@ -11,7 +11,7 @@ from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Severity
 from morag_queue.core.model import WorkerStatus
 from morag_queue.core.stats import WorkerStats
-from morag_queue.operations.stats import HISTORY, LiveFrame, QueueFlow, RunningTask
+from morag_queue.operations.live_stats import HISTORY, LiveFrame, QueueFlow, RunningTask
 
 from .journal import counts
 from .live_state import LiveState, Sort

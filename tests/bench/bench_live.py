@@ -21,7 +21,7 @@ from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.stats import FleetStats
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
-from morag_queue.operations.stats import HISTORY, FleetWatcher
+from morag_queue.operations.live_stats import HISTORY, FleetWatcher
 from morag_queue.settings import Settings
 from morag_queue.view.live import render
 from morag_queue.view.live_state import LiveState

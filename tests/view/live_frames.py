@@ -6,7 +6,7 @@ from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Code, Finding, Severity
 from morag_queue.core.model import Capability, Lease, QueuePriority, QueueType, WorkerStatus
 from morag_queue.core.stats import FleetStats, QueueStats, WorkerStats
-from morag_queue.operations.stats import HISTORY, LiveFrame, QueueFlow, RunningTask
+from morag_queue.operations.live_stats import HISTORY, LiveFrame, QueueFlow, RunningTask
 
 NOON = 1_790_000_000.0
 _MEDIA = ("lecture-07.mp4", "interview.wav", "report.pdf", "https://example.org/talks/42", "scan-0113.png", "panel.mp3")

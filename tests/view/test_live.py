@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from morag_queue.core.model import WorkerStatus
-from morag_queue.operations.stats import LiveFrame, RunningTask
+from morag_queue.operations.live_stats import LiveFrame, RunningTask
 from morag_queue.view.live import render
 from morag_queue.view.live_state import LiveState, Sort
 from morag_queue.view.live_tables import spark

@@ -8,7 +8,7 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Code
 from morag_queue.core.model import QueueType
 from morag_queue.errors import BrokerError
-from morag_queue.operations.stats import HISTORY, FleetWatcher
+from morag_queue.operations.live_stats import HISTORY, FleetWatcher
 from morag_queue.settings import Settings
 from tests.support.records import register
 
