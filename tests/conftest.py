@@ -109,7 +109,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def stage(valkey: str) -> Iterator[SimulatedFleet]:
+def sim_fleet(valkey: str) -> Iterator[SimulatedFleet]:
     """A fleet without worker processes on an empty database."""
     staged = SimulatedFleet(valkey)
     yield staged

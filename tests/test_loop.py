@@ -72,13 +72,13 @@ def start(valkey) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture
-def dead_worker(valkey, stage) -> Callable[[str], None]:
+def dead_worker(valkey, sim_fleet) -> Callable[[str], None]:
     """Register a worker that claims a task over a named connection and dies: its connection closes."""
 
     def die(name: str, **more: Any) -> None:
         with connected(valkey, f"mq.{name}"):
-            stage.join(name, client_name=f"mq.{name}", beat_seconds=1.0, **more)
-            assert stage.claim(name)
+            sim_fleet.join(name, client_name=f"mq.{name}", beat_seconds=1.0, **more)
+            assert sim_fleet.claim(name)
 
     return die
 
@@ -86,17 +86,17 @@ def dead_worker(valkey, stage) -> Callable[[str], None]:
 # -- the loop
 
 
-def test_watch_leads_reports_the_fleet_and_releases_the_lease_when_stopped(stage, start):
+def test_watch_leads_reports_the_fleet_and_releases_the_lease_when_stopped(sim_fleet, start):
     running = start()
     running.until(Event.FLEET)
-    assert stage.broker.leases.current().who == "ann@here"
+    assert sim_fleet.broker.leases.current().who == "ann@here"
     running.stop()
-    assert stage.broker.leases.current() is None
+    assert sim_fleet.broker.leases.current() is None
     names = [event for event, _ in running.events.all]
     assert names == [Event.STARTED, Event.LEADING, Event.FLEET, Event.LEASE_GIVEN_UP, Event.STOPPED]
 
 
-def test_a_second_watch_stands_by_and_takes_over_when_the_first_stops(stage, start):
+def test_a_second_watch_stands_by_and_takes_over_when_the_first_stops(sim_fleet, start):
     first = start()
     first.until(Event.LEADING)
     second = start()
@@ -106,77 +106,79 @@ def test_a_second_watch_stands_by_and_takes_over_when_the_first_stops(stage, sta
     assert second.until(Event.LEADING)["term"] > first.events.of(Event.LEADING)[0]["term"]
 
 
-def test_watch_takes_over_when_the_lease_of_a_dead_leader_expires(stage, start):
-    stage.broker.leases.take("a leader that died", "bob", "watch", 1.5)
+def test_watch_takes_over_when_the_lease_of_a_dead_leader_expires(sim_fleet, start):
+    sim_fleet.broker.leases.take("a leader that died", "bob", "watch", 1.5)
     assert start().until(Event.LEADING)["term"] == 2
 
 
-def test_watch_reports_workers_that_join_leave_and_are_cordoned(stage, start):
+def test_watch_reports_workers_that_join_leave_and_are_cordoned(sim_fleet, start):
     running = start()
     running.until(Event.FLEET)
-    stage.join("worker-cpu-1")
+    sim_fleet.join("worker-cpu-1")
     assert running.until(Event.JOINED) == {"worker": "worker-cpu-1"}
-    stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
+    sim_fleet.client.hset(sim_fleet.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
     assert running.until(Event.OUT_OF_SERVICE) == {"worker": "worker-cpu-1", "state": "draining"}
-    stage.client.hdel(stage.keys.cordons, "worker-cpu-1")
+    sim_fleet.client.hdel(sim_fleet.keys.cordons, "worker-cpu-1")
     running.until(Event.IN_SERVICE)
-    stage.broker.registry.beat("worker-cpu-1", "worker-cpu-1.1", {"stopped": True}, [])
+    sim_fleet.broker.registry.beat("worker-cpu-1", "worker-cpu-1.1", {"stopped": True}, [])
     running.until(Event.LEFT)
 
 
-def test_a_drain_triggers_a_turn_before_the_next_tick(stage, start):
-    stage.join("worker-cpu-1")
-    stage.join("worker-cpu-2")
-    stage.submit("a", "b", worker="worker-cpu-1")
+def test_a_drain_triggers_a_turn_before_the_next_tick(sim_fleet, start):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.join("worker-cpu-2")
+    sim_fleet.submit("a", "b", worker="worker-cpu-1")
     running = start()
     running.until(Event.FLEET)
-    stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
+    sim_fleet.client.hset(sim_fleet.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
     assert running.until(Event.TURN, seconds=5)["trigger"] == "worker-cpu-1 out of service"
-    assert stage.ids("cpu_standard", 4) == ["a", "b"]
+    assert sim_fleet.ids("cpu_standard", 4) == ["a", "b"]
 
 
-def test_a_dead_worker_triggers_a_failover_before_the_next_tick(stage, start, dead_worker):
+def test_a_dead_worker_triggers_a_failover_before_the_next_tick(sim_fleet, start, dead_worker):
     running = start()
     running.until(Event.FLEET)
-    stage.submit("a")
+    sim_fleet.submit("a")
     dead_worker("worker-cpu-1")
     event = running.until(Event.FAILED_OVER)
     assert (event["workers"], event["taken_back"]) == (["worker-cpu-1"], 1)
     assert any("CLIENT LIST" in evidence for evidence in event["evidence"])
-    assert stage.ids("cpu_standard", 4) == ["a"]
+    assert sim_fleet.ids("cpu_standard", 4) == ["a"]
     assert "overdue" in running.until(Event.TURN)["trigger"]
 
 
-def test_a_worker_that_sends_heartbeats_but_takes_no_tasks_is_reported_as_stalled(valkey, stage, start, monkeypatch):
+def test_a_worker_that_sends_heartbeats_but_takes_no_tasks_is_reported_as_stalled(
+    valkey, sim_fleet, start, monkeypatch
+):
     for module in ("core.fleet_poll", "watch.report"):
         monkeypatch.setattr(f"morag_queue.{module}.STALLED_AFTER_S", 2.0)
     with connected(valkey, "mq.worker-cpu-1"):
-        stage.join("worker-cpu-1", client_name="mq.worker-cpu-1")
+        sim_fleet.join("worker-cpu-1", client_name="mq.worker-cpu-1")
         running = start()
         running.until(Event.FLEET)
-        stage.submit("a", "b")
+        sim_fleet.submit("a", "b")
         beating = Signal()
 
         def beat() -> None:
             while not beating.wait(0.3):
-                stage.beat("worker-cpu-1")
+                sim_fleet.beat("worker-cpu-1")
 
         thread = Thread(target=beat, daemon=True)
         thread.start()
         try:
             event = running.until(Event.STALLED)
             assert (event["worker"], event["queues"], event["waiting"]) == ("worker-cpu-1", ["cpu_standard"], 2)
-            stage.claim("worker-cpu-1")
-            stage.claim("worker-cpu-1")
+            sim_fleet.claim("worker-cpu-1")
+            sim_fleet.claim("worker-cpu-1")
             running.until(Event.MOVING_AGAIN)
         finally:
             beating.set()
             thread.join()
 
 
-def test_watch_reports_unserved_lanes_and_foreign_messages_once(stage, start):
-    stage.submit("a")
-    stage.client.lpush("cpu_batch", "not a message")
+def test_watch_reports_unserved_lanes_and_foreign_messages_once(sim_fleet, start):
+    sim_fleet.submit("a")
+    sim_fleet.client.lpush("cpu_batch", "not a message")
     running = start(monitor_interval=1.0)
     assert running.until(Event.FOREIGN) == {"count": 1}
     assert {event["lane"] for event in running.events.of(Event.LANE_STALLED)} == {"cpu_standard", "cpu_batch"}
@@ -184,58 +186,58 @@ def test_watch_reports_unserved_lanes_and_foreign_messages_once(stage, start):
     assert len(running.events.of(Event.FOREIGN)) == 1
 
 
-def test_the_sweep_resends_a_task_that_is_missing_on_the_broker(stage, start):
+def test_the_sweep_resends_a_task_that_is_missing_on_the_broker(sim_fleet, start):
     policy = Policy(recovery=RecoveryPolicy(lost_after_seconds=0.1))
     running = start(policy)
-    stage.join("worker-cpu-1")
-    stage.submit("lost")
-    stage.client.delete("cpu_standard\x06\x164")
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.submit("lost")
+    sim_fleet.client.delete("cpu_standard\x06\x164")
     assert running.until(Event.TURN, seconds=30)["resent"] == 1
-    assert stage.ids("cpu_standard", 4) == ["lost"]
+    assert sim_fleet.ids("cpu_standard", 4) == ["lost"]
 
 
 # -- failures
 
 
-def test_a_repeated_error_is_reported_once_and_the_loop_continues(stage, start):
+def test_a_repeated_error_is_reported_once_and_the_loop_continues(sim_fleet, start):
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
-    stage.client.set(stage.keys.workers, "a key of the wrong type")
+    sim_fleet.client.set(sim_fleet.keys.workers, "a key of the wrong type")
     assert "WRONGTYPE" in running.until(Event.TURN_FAILED)["error"]
     until(lambda: running.watch.failures.count >= 3, 15, "no further turn")
     assert len(running.events.of(Event.TURN_FAILED)) == 1
-    stage.client.delete(stage.keys.workers)
+    sim_fleet.client.delete(sim_fleet.keys.workers)
     assert running.until(Event.TURN_WORKS_AGAIN)["failed_turns"] >= 3
 
 
-def test_successful_polls_do_not_end_the_failures_of_turns(stage, start):
+def test_successful_polls_do_not_end_the_failures_of_turns(sim_fleet, start):
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
-    stage.client.set(stage.keys.totals, "a key of the wrong type")
+    sim_fleet.client.set(sim_fleet.keys.totals, "a key of the wrong type")
     running.until(Event.TURN_FAILED)
     until(lambda: running.watch.failures.count >= 3, 25, "no further turn")
     assert len(running.events.of(Event.TURN_FAILED)) == 1
     assert not running.events.of(Event.TURN_WORKS_AGAIN)
-    stage.client.delete(stage.keys.totals)
+    sim_fleet.client.delete(sim_fleet.keys.totals)
     running.until(Event.TURN_WORKS_AGAIN, seconds=30)
 
 
-def test_watch_reports_and_survives_a_read_only_server(stage, start):
+def test_watch_reports_and_survives_a_read_only_server(sim_fleet, start):
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
     try:
-        stage.client.replicaof("127.0.0.1", "1")
+        sim_fleet.client.replicaof("127.0.0.1", "1")
         assert "read only" in running.until(Event.TURN_FAILED, seconds=30)["error"]
     finally:
-        stage.client.replicaof("no", "one")
+        sim_fleet.client.replicaof("no", "one")
     running.until(Event.TURN_WORKS_AGAIN, seconds=30)
 
 
-def test_watch_loads_flushed_scripts_again(stage, start):
+def test_watch_loads_flushed_scripts_again(sim_fleet, start):
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
     turns = running.watch.turns
-    stage.client.script_flush()
+    sim_fleet.client.script_flush()
     until(lambda: running.watch.turns >= turns + 2, 15, "no further turn")
     assert not running.events.of(Event.TURN_FAILED)
 
@@ -257,27 +259,27 @@ def test_watch_reconnects_after_a_server_restart():
         running.watch._broker.client.close()
 
 
-def test_a_leader_that_was_suspended_past_its_lease_stands_by(stage, start):
+def test_a_leader_that_was_suspended_past_its_lease_stands_by(sim_fleet, start):
     """Its local clock stood still, so only the server's clock shows that the lease expired."""
     clock = [0.0]
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)), clock=lambda: clock[0], lease_seconds=1.0)
     running.until(Event.LEADING)
-    until(lambda: stage.broker.leases.current() is None, 10, "the lease did not expire")
-    stage.broker.leases.take("another", "bob", "watch", 30)
+    until(lambda: sim_fleet.broker.leases.current() is None, 10, "the lease did not expire")
+    sim_fleet.broker.leases.take("another", "bob", "watch", 30)
     clock[0] += 1.0
     running.until(Event.LEASE_LOST)
     assert running.until(Event.STANDING_BY)["leader"] == "bob"
-    assert stage.broker.leases.current().holder == "another"
+    assert sim_fleet.broker.leases.current().holder == "another"
 
 
-def test_once_makes_one_turn_and_releases_the_lease(stage):
+def test_once_makes_one_turn_and_releases_the_lease(sim_fleet):
     events = RecordedEvents()
-    stage.join("worker-cpu-1")
-    stage.submit("a")
-    stage.claim("worker-cpu-1")
-    report = Watch(stage.broker, who="ann", emit=events).once()
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.submit("a")
+    sim_fleet.claim("worker-cpu-1")
+    report = Watch(sim_fleet.broker, who="ann", emit=events).once()
     assert report.trigger == "once"
-    assert stage.broker.leases.current() is None
-    stage.broker.leases.take("another", "bob", "watch", 30)
+    assert sim_fleet.broker.leases.current() is None
+    sim_fleet.broker.leases.take("another", "bob", "watch", 30)
     with pytest.raises(LeaseHeld, match="bob leads the fleet"):
-        Watch(stage.broker, who="ann", emit=events).once()
+        Watch(sim_fleet.broker, who="ann", emit=events).once()

@@ -18,10 +18,10 @@ from morag_queue.watch.turn import TurnReport
 
 
 @pytest.fixture
-def scraped(stage):
+def scraped(sim_fleet):
     """Return a function that scrapes the metrics and returns samples by name and labels."""
     registry = CollectorRegistry()
-    registry.register(FleetCollector(stage.broker))
+    registry.register(FleetCollector(sim_fleet.broker))
     metrics = LoopMetrics(registry)
     url = serve(registry, "127.0.0.1", 0)
 
@@ -51,13 +51,13 @@ def test_an_empty_fleet_has_every_series_at_zero(scraped):
     assert value(samples, "leader_term") == 0
 
 
-def test_waiting_running_and_ended_tasks_are_counted(stage, scraped):
-    stage.join("worker-cpu-1", slots=2)
-    stage.submit("a", "b", "c")
-    stage.claim("worker-cpu-1")
-    stage.claim("worker-cpu-1")
-    stage.end("a", run_seconds=2.0)
-    stage.client.hset(stage.keys.unacked, "a-tag-without-an-owner", "[]")
+def test_waiting_running_and_ended_tasks_are_counted(sim_fleet, scraped):
+    sim_fleet.join("worker-cpu-1", slots=2)
+    sim_fleet.submit("a", "b", "c")
+    sim_fleet.claim("worker-cpu-1")
+    sim_fleet.claim("worker-cpu-1")
+    sim_fleet.end("a", run_seconds=2.0)
+    sim_fleet.client.hset(sim_fleet.keys.unacked, "a-tag-without-an-owner", "[]")
     samples = scraped()
     assert value(samples, "pending_tasks", queue="cpu_standard", level="4") == 1
     assert value(samples, "processing_tasks", queue="cpu_standard") == 1
@@ -70,12 +70,12 @@ def test_waiting_running_and_ended_tasks_are_counted(stage, scraped):
     assert value(samples, "increase_per_second", queue="cpu_standard") == pytest.approx(2 / 300)
 
 
-def test_histograms_have_cumulative_buckets(stage, scraped):
-    stage.join("worker-cpu-1")
+def test_histograms_have_cumulative_buckets(sim_fleet, scraped):
+    sim_fleet.join("worker-cpu-1")
     for task, seconds in (("a", 2.0), ("b", 2.0), ("c", 200.0)):
-        stage.submit(task)
-        stage.claim("worker-cpu-1")
-        stage.end(task, run_seconds=seconds)
+        sim_fleet.submit(task)
+        sim_fleet.claim("worker-cpu-1")
+        sim_fleet.end(task, run_seconds=seconds)
     samples = scraped()
     assert value(samples, "task_run_seconds_count", queue="cpu_standard") == 3
     assert value(samples, "task_run_seconds_sum", queue="cpu_standard") == pytest.approx(204.0)
@@ -90,18 +90,18 @@ def test_histograms_have_cumulative_buckets(stage, scraped):
     assert buckets[-1] == (float("inf"), 3)
 
 
-def test_histograms_survive_the_expiry_of_minute_counters(stage, scraped):
-    stage.join("worker-cpu-1")
-    stage.submit("a")
-    stage.claim("worker-cpu-1")
-    stage.end("a")
-    for key in stage.client.scan_iter("mq:minute:*"):
-        stage.client.delete(key)
+def test_histograms_survive_the_expiry_of_minute_counters(sim_fleet, scraped):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.submit("a")
+    sim_fleet.claim("worker-cpu-1")
+    sim_fleet.end("a")
+    for key in sim_fleet.client.scan_iter("mq:minute:*"):
+        sim_fleet.client.delete(key)
     assert value(scraped(), "task_wait_seconds_count", queue="cpu_standard") == 1
 
 
-def test_leader_and_term_are_exported(stage, scraped):
-    lease = stage.broker.leases.take("me", "ann", "watch", 30)
+def test_leader_and_term_are_exported(sim_fleet, scraped):
+    lease = sim_fleet.broker.leases.take("me", "ann", "watch", 30)
     scraped.metrics.on_alive(True)
     samples = scraped()
     assert (value(samples, "leader_term"), value(samples, "leading")) == (lease.term, 1)

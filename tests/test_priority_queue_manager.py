@@ -80,16 +80,16 @@ def submit(service):
     return lambda source, **more: run(classify_and_submit(source, **more))
 
 
-def waiting_message(stage: SimulatedFleet) -> dict[str, Any]:
+def waiting_message(sim_fleet: SimulatedFleet) -> dict[str, Any]:
     """Return the only message in the lanes."""
-    keys = list(stage.client.scan_iter(_type="list"))
-    assert [stage.client.llen(key) for key in keys] == [1]
-    return json.loads(stage.client.lindex(keys[0], 0))
+    keys = list(sim_fleet.client.scan_iter(_type="list"))
+    assert [sim_fleet.client.llen(key) for key in keys] == [1]
+    return json.loads(sim_fleet.client.lindex(keys[0], 0))
 
 
-def lanes(stage: SimulatedFleet) -> dict[str, int]:
+def lanes(sim_fleet: SimulatedFleet) -> dict[str, int]:
     """Return the length of each lane that is not empty."""
-    return {view.lane: view.length for view in stage.broker.observe()[0].lanes if view.length}
+    return {view.lane: view.length for view in sim_fleet.broker.observe()[0].lanes if view.length}
 
 
 # -- submission and routing
@@ -105,39 +105,39 @@ def lanes(stage: SimulatedFleet) -> dict[str, int]:
         (PAGE, {"priority": QueuePriority.BATCH}, "cpu_batch"),
     ],
 )
-def test_a_task_goes_to_the_queue_that_meets_its_requirements(stage, submit, source, more, queue):
+def test_a_task_goes_to_the_queue_that_meets_its_requirements(sim_fleet, submit, source, more, queue):
     task_id = submit(source, **more)
-    task = next(head for view in stage.broker.observe()[0].lanes for level in view.heads for head in level)
+    task = next(head for view in sim_fleet.broker.observe()[0].lanes for level in view.heads for head in level)
     assert (task.task_id, task.queue) == (task_id, queue)
 
 
-def test_the_message_contains_the_arguments_of_the_caller(stage, submit):
+def test_the_message_contains_the_arguments_of_the_caller(sim_fleet, submit):
     submit(PAGE, task_args=[PAGE, {"depth": 2}], task_kwargs={"user": "ann"})
-    headers = waiting_message(stage)["headers"]
+    headers = waiting_message(sim_fleet)["headers"]
     assert (headers["argsrepr"], headers["kwargsrepr"]) == (repr((PAGE, {"depth": 2})), repr({"user": "ann"}))
 
 
-def test_a_task_without_arguments_gets_those_of_its_content_type(stage, submit):
+def test_a_task_without_arguments_gets_those_of_its_content_type(sim_fleet, submit):
     submit(TUBE, options={"quality": "low"})
-    message = waiting_message(stage)
+    message = waiting_message(sim_fleet)
     assert message["headers"]["task"] == "morag.worker.process_youtube_video_task"
     assert message["headers"]["argsrepr"] == repr((TUBE, {"quality": "low"}))
 
 
-def test_the_caller_may_choose_the_task(stage, submit):
+def test_the_caller_may_choose_the_task(sim_fleet, submit):
     submit(PAGE, task="other.task", task_args=[1])
-    assert waiting_message(stage)["headers"]["task"] == "other.task"
+    assert waiting_message(sim_fleet)["headers"]["task"] == "other.task"
 
 
-def test_an_urgent_task_is_claimed_before_earlier_tasks(stage, submit):
-    stage.join("worker-cpu-1")
+def test_an_urgent_task_is_claimed_before_earlier_tasks(sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
     first = submit(PAGE, priority=QueuePriority.NORMAL)
     urgent = submit(PAGE, priority=QueuePriority.URGENT)
     batch = submit(PAGE, priority=QueuePriority.BATCH)
-    assert [stage.claim("worker-cpu-1") for _ in range(3)] == [urgent, first, batch]
+    assert [sim_fleet.claim("worker-cpu-1") for _ in range(3)] == [urgent, first, batch]
 
 
-def test_the_priority_follows_from_the_requirements_unless_the_caller_sets_it(service, stage):
+def test_the_priority_follows_from_the_requirements_unless_the_caller_sets_it(service, sim_fleet):
     def priority(source: str, **options: Any) -> QueuePriority:
         return run(service.classifier.classify_task(source, **options)).classification.priority
 
@@ -146,22 +146,22 @@ def test_the_priority_follows_from_the_requirements_unless_the_caller_sets_it(se
     assert priority(PAGE, priority="URGENT") is QueuePriority.URGENT
 
 
-def test_a_task_keeps_the_given_id_and_a_second_task_with_it_is_refused(stage, submit):
+def test_a_task_keeps_the_given_id_and_a_second_task_with_it_is_refused(sim_fleet, submit):
     assert submit(PAGE, task_id="mine") == "mine"
     with pytest.raises(Refused, match="task id mine is still open"):
         submit(PAGE, task_id="mine")
-    assert lanes(stage) == {"cpu_standard": 1}
+    assert lanes(sim_fleet) == {"cpu_standard": 1}
 
 
-def test_a_missing_file_is_refused_with_its_name(service, stage):
+def test_a_missing_file_is_refused_with_its_name(service, sim_fleet):
     with pytest.raises(SourceError, match=r"nothing-here\.pdf"):
         run(service.classifier.classify_task("/tmp/nothing-here.pdf"))
 
 
-def test_a_pinned_task_goes_to_the_lane_of_its_worker_or_is_refused(stage, submit):
-    stage.join("worker-cpu-1")
+def test_a_pinned_task_goes_to_the_lane_of_its_worker_or_is_refused(sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
     submit(PAGE, worker="worker-cpu-1", task_id="pinned")
-    assert lanes(stage) == {"cpu_standard.worker-cpu-1": 1}
+    assert lanes(sim_fleet) == {"cpu_standard.worker-cpu-1": 1}
     with pytest.raises(Refused, match="worker-cpu-1"):
         submit(FILM, worker="worker-cpu-1")
 
@@ -173,47 +173,47 @@ def classify(service, source: str, **options: Any) -> Any:
     return run(service.classifier.classify_task(source, **options))
 
 
-def test_a_task_is_held_in_the_shared_lane_if_all_workers_are_full(service, stage, submit):
-    stage.join("worker-cpu-1", slots=1)
+def test_a_task_is_held_in_the_shared_lane_if_all_workers_are_full(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1", slots=1)
     submit(PAGE)
-    stage.claim("worker-cpu-1")
+    sim_fleet.claim("worker-cpu-1")
     classification = classify(service, PAGE)
     assert (classification.decision.action, classification.lane) == (DecisionAction.HOLD, "cpu_standard")
     assert "full" in classification.decision.reason
 
 
-def test_a_task_that_requires_a_gpu_waits_for_one(service, stage, submit):
-    stage.join("worker-cpu-1")
+def test_a_task_that_requires_a_gpu_waits_for_one(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
     classification = classify(service, FILM)
     assert (classification.decision.action, classification.lane) == (DecisionAction.HOLD, "gpu_priority")
     submit(FILM)
-    assert stage.claim("worker-cpu-1") is None
+    assert sim_fleet.claim("worker-cpu-1") is None
 
 
-def test_early_binding_assigns_tasks_up_to_the_limit_of_the_queue(valkey, stage):
+def test_early_binding_assigns_tasks_up_to_the_limit_of_the_queue(valkey, sim_fleet):
     early = Settings(redis_url=valkey, policy=Policy(binding=Binding.EARLY))
     service = Service(valkey, settings=early)
-    stage.join("worker-gpu-1", "gpu", slots=8)
+    sim_fleet.join("worker-gpu-1", "gpu", slots=8)
 
     async def submit_three() -> list[str]:
         classification = await service.classifier.classify_task(FILM)
         return [await service.manager.submit_task(classification) for _ in range(3)]
 
     run(submit_three())
-    assert lanes(stage) == {"gpu_priority.worker-gpu-1": 2, "gpu_priority": 1}
+    assert lanes(sim_fleet) == {"gpu_priority.worker-gpu-1": 2, "gpu_priority": 1}
     service.client.close()
 
 
 # -- statistics and completion
 
 
-def test_statistics_of_all_four_queues_are_measured(service, stage, submit):
-    stage.join("worker-cpu-1", slots=4)
+def test_statistics_of_all_four_queues_are_measured(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1", slots=4)
     ids = [submit(PAGE) for _ in range(4)]
     for _ in range(3):
-        stage.claim("worker-cpu-1")
-    stage.end(ids[0], run_seconds=30.0)
-    stage.end(ids[1], "failed", error="ValueError: no", run_seconds=1.0)
+        sim_fleet.claim("worker-cpu-1")
+    sim_fleet.end(ids[0], run_seconds=30.0)
+    sim_fleet.end(ids[1], "failed", error="ValueError: no", run_seconds=1.0)
     stats = run(service.manager.get_queue_stats())
     assert set(stats) == set(QueueType)
     cpu = stats[QueueType.CPU_STANDARD]
@@ -226,36 +226,36 @@ def test_statistics_of_all_four_queues_are_measured(service, stage, submit):
 
 
 @pytest.mark.parametrize(("success", "counts"), [(True, (1, 0)), (False, (0, 1))])
-def test_a_service_can_complete_a_task_once(service, stage, submit, success, counts):
+def test_a_service_can_complete_a_task_once(service, sim_fleet, submit, success, counts):
     task_id = submit(PAGE)
     assert run(service.manager.task_completed(task_id, success)) is True
     assert run(service.manager.task_completed(task_id, success)) is False
     cpu = run(service.manager.get_queue_stats())[QueueType.CPU_STANDARD]
     assert (cpu.completed_tasks, cpu.failed_tasks) == counts
-    assert stage.broker.records([task_id])[task_id].state == ("completed" if success else "failed")
+    assert sim_fleet.broker.records([task_id])[task_id].state == ("completed" if success else "failed")
 
 
-def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(service, stage, submit):
-    stage.join("worker-cpu-1")
+def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
     task_id = submit(PAGE)
-    stage.claim("worker-cpu-1")
+    sim_fleet.claim("worker-cpu-1")
     assert run(service.manager.task_completed(task_id, True)) is False
-    stage.end(task_id)
+    sim_fleet.end(task_id)
     assert run(service.manager.get_queue_stats())[QueueType.CPU_STANDARD].completed_tasks == 1
 
 
-def test_completing_an_unknown_task_is_not_an_error(service, stage):
+def test_completing_an_unknown_task_is_not_an_error(service, sim_fleet):
     assert run(service.manager.task_completed("no-such-task", True)) is False
 
 
 # -- start and stop
 
 
-def test_a_started_manager_leads_and_a_stopped_one_releases_the_lease_and_keeps_the_tasks(service, stage, submit):
+def test_a_started_manager_leads_and_a_stopped_one_releases_the_lease_and_keeps_the_tasks(service, sim_fleet, submit):
     async def lifecycle() -> None:
         await service.manager.start()
         await service.manager.start()
-        await asyncio.to_thread(until, lambda: stage.broker.leases.current(), 10, "no manager leads")
+        await asyncio.to_thread(until, lambda: sim_fleet.broker.leases.current(), 10, "no manager leads")
         assert service.manager.is_running
         await service.manager.stop()
         await service.manager.stop()
@@ -263,12 +263,12 @@ def test_a_started_manager_leads_and_a_stopped_one_releases_the_lease_and_keeps_
     task_id = submit(PAGE)
     run(lifecycle())
     assert not service.manager.is_running
-    assert stage.broker.leases.current() is None
-    assert stage.broker.records([task_id])[task_id].state == "queued"
+    assert sim_fleet.broker.leases.current() is None
+    assert sim_fleet.broker.records([task_id])[task_id].state == "queued"
     assert service.events.count(Event.LEADING) == 1
 
 
-def test_a_second_manager_takes_over_and_both_report_the_same_statistics(valkey, stage):
+def test_a_second_manager_takes_over_and_both_report_the_same_statistics(valkey, sim_fleet):
     async def both() -> None:
         first, second = Service(valkey), Service(valkey)
         await first.manager.start()
@@ -293,7 +293,7 @@ def test_a_second_manager_takes_over_and_both_report_the_same_statistics(valkey,
     run(both())
 
 
-def test_an_asyncio_client_that_decodes_responses_is_accepted(valkey, stage):
+def test_an_asyncio_client_that_decodes_responses_is_accepted(valkey, sim_fleet):
     async def with_asyncio() -> int:
         client = redis.asyncio.Redis.from_url(valkey, decode_responses=True)
         service = Service(valkey, client=client)
@@ -306,7 +306,7 @@ def test_an_asyncio_client_that_decodes_responses_is_accepted(valkey, stage):
     assert run(with_asyncio()) == 1
 
 
-def test_a_manager_needs_only_an_app_and_a_client(valkey, stage, monkeypatch):
+def test_a_manager_needs_only_an_app_and_a_client(valkey, sim_fleet, monkeypatch):
     monkeypatch.delenv("REDIS_URL", raising=False)
     app = Celery("service", broker=valkey, set_as_current=False)
     app.conf.broker_transport_options = {"sep": "::", "global_keyprefix": "app-7:"}

@@ -54,12 +54,12 @@ def stages(server: Server) -> dict[int, SimulatedFleet]:
     """The same fleet twice on one server, with a small and with a large backlog."""
     built = {}
     for database, backlog in enumerate((2_000, 200_000)):
-        built[backlog] = stage = SimulatedFleet(server.url_of(database))
+        built[backlog] = sim_fleet = SimulatedFleet(server.url_of(database))
         for n, kind in enumerate(KINDS):
-            stage.join(f"w{n}", kind.value, slots=3)
+            sim_fleet.join(f"w{n}", kind.value, slots=3)
         for level in range(1, 9):
             queue = QueueType.GPU_FALLBACK if level % 2 else QueueType.CPU_STANDARD
-            stage.fill((f"t{level}-{n}" for n in range(backlog // 8)), level=level, queue=queue)
+            sim_fleet.fill((f"t{level}-{n}" for n in range(backlog // 8)), level=level, queue=queue)
     return built
 
 
@@ -67,9 +67,9 @@ def turn_ms(built: dict[int, SimulatedFleet]) -> dict[int, float]:
     """Turn by turn on each, so that whatever else the machine does hits both."""
     took: dict[int, list[float]] = {backlog: [] for backlog in built}
     for _ in range(ROUNDS):
-        for backlog, stage in built.items():
+        for backlog, sim_fleet in built.items():
             began = perf_counter()
-            plan_turn(stage.broker, stage.settings, BalancerState())
+            plan_turn(sim_fleet.broker, sim_fleet.settings, BalancerState())
             took[backlog].append((perf_counter() - began) * 1000)
     return {backlog: min(times) for backlog, times in took.items()}
 

@@ -30,37 +30,37 @@ def seconds(url: str, *args: str) -> float:
     return best
 
 
-def fill(stage: SimulatedFleet, size: int) -> list[str]:
+def fill(sim_fleet: SimulatedFleet, size: int) -> list[str]:
     random = Random(size)
     ids = [str(UUID(int=random.getrandbits(128), version=4)) for _ in range(size)]
     for first in range(0, size, 5000):
-        stage.fill(ids[first : first + 5000])
+        sim_fleet.fill(ids[first : first + 5000])
     return ids
 
 
 def main() -> None:
     with Sandbox() as sandbox:
         server = Server(sandbox)
-        stage = SimulatedFleet(server.url)
-        stage.join("cpu-1", slots=4)
-        stage.join("gpu-1", "gpu", slots=2)
+        sim_fleet = SimulatedFleet(server.url)
+        sim_fleet.join("cpu-1", slots=4)
+        sim_fleet.join("gpu-1", "gpu", slots=2)
         times: dict[int, dict[str, float]] = {}
         for size in (FEW, MANY):
-            stage.beat("cpu-1")
-            ids = fill(stage, size)
+            sim_fleet.beat("cpu-1")
+            ids = fill(sim_fleet, size)
             depths = {"next": ids[0], "middle": ids[size // 2], "last": ids[-1]}
             times[size] = {
-                f"task why, the {name}": seconds(stage.url, "task", "why", task_id, "--json")
+                f"task why, the {name}": seconds(sim_fleet.url, "task", "why", task_id, "--json")
                 for name, task_id in depths.items()
             }
-            times[size]["tasks, a page"] = seconds(stage.url, "tasks", "--json")
-            times[size]["tasks --newest"] = seconds(stage.url, "tasks", "--newest", "--json")
+            times[size]["tasks, a page"] = seconds(sim_fleet.url, "tasks", "--json")
+            times[size]["tasks --newest"] = seconds(sim_fleet.url, "tasks", "--newest", "--json")
             # The ledger does not record this move, so the command has to search all lanes for the task.
-            stage.broker.moves.lane("cpu_standard", "cpu_batch", 4, size)
-            times[size]["task why, after a move"] = seconds(stage.url, "task", "why", depths["middle"], "--json")
-            times[size]["task why, by a prefix"] = seconds(stage.url, "task", "why", depths["middle"][:8], "--json")
-            stage.client.flushall()
-            stage.join("cpu-1", slots=4)
+            sim_fleet.broker.moves.lane("cpu_standard", "cpu_batch", 4, size)
+            times[size]["task why, after a move"] = seconds(sim_fleet.url, "task", "why", depths["middle"], "--json")
+            times[size]["task why, by a prefix"] = seconds(sim_fleet.url, "task", "why", depths["middle"][:8], "--json")
+            sim_fleet.client.flushall()
+            sim_fleet.join("cpu-1", slots=4)
         for name, many in times[MANY].items():
             print(f"{name:26} {many * 1000:6.0f} ms with {MANY:,}, {many / times[FEW][name]:.2f} × the time with {FEW}")
         server.stop()

@@ -30,15 +30,15 @@ def stages(server: Server) -> dict[int, SimulatedFleet]:
     """The same fleet twice on one server, with a small and with a large backlog; all hands of it are full."""
     built = {}
     for database, backlog in enumerate(BACKLOGS):
-        built[backlog] = stage = SimulatedFleet(server.url_of(database))
+        built[backlog] = sim_fleet = SimulatedFleet(server.url_of(database))
         for n, kind in enumerate(islice(cycle(Capability), WORKERS)):
-            stage.join(f"w{n}", kind.value, slots=3, client_name=f"mq.w{n}", beat_seconds=3600.0)
+            sim_fleet.join(f"w{n}", kind.value, slots=3, client_name=f"mq.w{n}", beat_seconds=3600.0)
         for level in range(1, 9):
             queue = QueueType.GPU_FALLBACK if level % 2 else QueueType.CPU_STANDARD
-            stage.fill((f"t{level}-{n}" for n in range(backlog // 8)), level=level, queue=queue)
+            sim_fleet.fill((f"t{level}-{n}" for n in range(backlog // 8)), level=level, queue=queue)
         for n in range(WORKERS):
-            stage.client.hset(
-                stage.keys.held, f"tag-{n}", f'["w{n}", "w{n}.1", "held-{n}", "cpu_standard", 4, 1795000000000]'
+            sim_fleet.client.hset(
+                sim_fleet.keys.held, f"tag-{n}", f'["w{n}", "w{n}.1", "held-{n}", "cpu_standard", 4, 1795000000000]'
             )
     return built
 
@@ -48,25 +48,25 @@ def turns_ms(built: dict[int, SimulatedFleet]) -> dict[int, float]:
     took: dict[int, list[float]] = {backlog: [] for backlog in built}
     memory = {backlog: BalancerState() for backlog in built}
     for _ in range(ROUNDS):
-        for backlog, stage in built.items():
+        for backlog, sim_fleet in built.items():
             began = perf_counter()
-            done = step(stage.broker, memory[backlog], PollEvidence(), term="", who="bench")
+            done = step(sim_fleet.broker, memory[backlog], PollEvidence(), term="", who="bench")
             took[backlog].append((perf_counter() - began) * 1000)
             memory[backlog] = done.state
     return {backlog: min(times) for backlog, times in took.items()}
 
 
-def looks_ms(stage: SimulatedFleet, server: Server) -> float:
+def looks_ms(sim_fleet: SimulatedFleet, server: Server) -> float:
     """With as many connections as such a fleet has."""
     open_ones = [redis.Connection(port=server.port, client_name=f"mq.w{n // CONNECTIONS}") for n in range(6 * WORKERS)]
     for one in open_ones:
         one.connect()
-    looks, watched = FleetPoller(stage.client, stage.keys), PollHistory()
-    infos = {view.worker: view.info for view in stage.broker.observe()[0].workers}
+    looks, watched = FleetPoller(sim_fleet.client, sim_fleet.keys), PollHistory()
+    infos = {view.worker: view.info for view in sim_fleet.broker.observe()[0].workers}
     took = []
     for _ in range(ROUNDS):
         began = perf_counter()
-        watched, _ = detect_changes(watched, looks.poll(), infos, stage.settings.policy)
+        watched, _ = detect_changes(watched, looks.poll(), infos, sim_fleet.settings.policy)
         took.append((perf_counter() - began) * 1000)
     for one in open_ones:
         one.disconnect()
@@ -75,15 +75,15 @@ def looks_ms(stage: SimulatedFleet, server: Server) -> float:
 
 def growth_mb(url: str, turns: int) -> float:
     """How much more memory the process has after so many turns of a small fleet, the first tenth not counted."""
-    stage = SimulatedFleet(url)
+    sim_fleet = SimulatedFleet(url)
     for n in range(8):
-        stage.join(f"w{n}", "cpu", slots=3)
-    stage.submit(*(f"t{n}" for n in range(50)))
-    broker = RedisBroker(stage.settings)
+        sim_fleet.join(f"w{n}", "cpu", slots=3)
+    sim_fleet.submit(*(f"t{n}" for n in range(50)))
+    broker = RedisBroker(sim_fleet.settings)
     looks, watched, memory, start = FleetPoller(broker.client, broker.keys), PollHistory(), BalancerState(), 0
     infos = {view.worker: view.info for view in broker.observe()[0].workers}
     for n in range(turns):
-        watched, _ = detect_changes(watched, looks.poll(), infos, stage.settings.policy)
+        watched, _ = detect_changes(watched, looks.poll(), infos, sim_fleet.settings.policy)
         memory = step(broker, memory, PollEvidence(), term="", who="bench").memory
         if n == turns // 10:
             gc.collect()

@@ -18,91 +18,93 @@ ON_CPU = (ContentType.AUDIO, Requires.GPU_PREFERRED, False)
 
 
 @pytest.fixture
-def learning(stage):
-    return CorrectionStore(stage.client, stage.keys)
+def learning(sim_fleet):
+    return CorrectionStore(sim_fleet.client, sim_fleet.keys)
 
 
-def run(stage, worker, task_id, run_seconds, outcome="completed", **fields):
+def run(sim_fleet, worker, task_id, run_seconds, outcome="completed", **fields):
     """Runs one task with an estimate of ten minutes on that worker; it takes `run_seconds`."""
-    stage.submit(task_id, **{**AUDIO, "estimated_duration": 10.0, **fields})
-    assert stage.claim(worker) == task_id
-    stage.end(task_id, outcome, run_seconds=run_seconds)
+    sim_fleet.submit(task_id, **{**AUDIO, "estimated_duration": 10.0, **fields})
+    assert sim_fleet.claim(worker) == task_id
+    sim_fleet.end(task_id, outcome, run_seconds=run_seconds)
 
 
-def learned(stage):
-    return dict(stage.broker.observe()[0].corrections)
+def learned(sim_fleet):
+    return dict(sim_fleet.broker.observe()[0].corrections)
 
 
-def test_a_run_as_long_as_predicted_changes_no_correction(stage, learning):
-    stage.join("worker-gpu-1", "gpu")
-    run(stage, "worker-gpu-1", "a", run_seconds=120.0)
+def test_a_run_as_long_as_predicted_changes_no_correction(sim_fleet, learning):
+    sim_fleet.join("worker-gpu-1", "gpu")
+    run(sim_fleet, "worker-gpu-1", "a", run_seconds=120.0)
     assert learning.fold() == (1, 1)
-    assert learned(stage)[ON_GPU].m == pytest.approx(0.0, abs=1e-6)
+    assert learned(sim_fleet)[ON_GPU].m == pytest.approx(0.0, abs=1e-6)
 
 
-def test_cpu_and_gpu_workers_have_corrections_of_their_own(stage, learning):
-    stage.join("worker-gpu-1", "gpu")
-    run(stage, "worker-gpu-1", "a", run_seconds=240.0)
-    stage.join("worker-cpu-1", "cpu", queues=("gpu_fallback",))
-    stage.client.hdel(stage.keys.workers, "worker-gpu-1")
-    run(stage, "worker-cpu-1", "b", run_seconds=600.0)
+def test_cpu_and_gpu_workers_have_corrections_of_their_own(sim_fleet, learning):
+    sim_fleet.join("worker-gpu-1", "gpu")
+    run(sim_fleet, "worker-gpu-1", "a", run_seconds=240.0)
+    sim_fleet.join("worker-cpu-1", "cpu", queues=("gpu_fallback",))
+    sim_fleet.client.hdel(sim_fleet.keys.workers, "worker-gpu-1")
+    run(sim_fleet, "worker-cpu-1", "b", run_seconds=600.0)
     assert learning.fold() == (2, 2)
-    found = learned(stage)
+    found = learned(sim_fleet)
     assert found[ON_GPU].m == pytest.approx(log(2) / 5, abs=1e-5)
     assert found[ON_CPU].m == pytest.approx(log(0.5) / 5, abs=1e-5)
 
 
-def test_failed_runs_and_tasks_without_our_header_are_ignored(stage, learning):
-    stage.join("worker-gpu-1", "gpu")
-    run(stage, "worker-gpu-1", "a", run_seconds=999.0, outcome="failed")
-    stage.send("plain", lane="gpu_priority")
-    stage.claim("worker-gpu-1")
-    stage.end("plain", run_seconds=1.0)
+def test_failed_runs_and_tasks_without_our_header_are_ignored(sim_fleet, learning):
+    sim_fleet.join("worker-gpu-1", "gpu")
+    run(sim_fleet, "worker-gpu-1", "a", run_seconds=999.0, outcome="failed")
+    sim_fleet.send("plain", lane="gpu_priority")
+    sim_fleet.claim("worker-gpu-1")
+    sim_fleet.end("plain", run_seconds=1.0)
     assert learning.fold() == (0, 0)
-    assert learned(stage) == {}
+    assert learned(sim_fleet) == {}
 
 
-def test_an_outlier_counts_as_a_factor_of_twenty_at_most(stage, learning):
-    stage.join("worker-gpu-1", "gpu")
-    run(stage, "worker-gpu-1", "a", run_seconds=1e9)
+def test_an_outlier_counts_as_a_factor_of_twenty_at_most(sim_fleet, learning):
+    sim_fleet.join("worker-gpu-1", "gpu")
+    run(sim_fleet, "worker-gpu-1", "a", run_seconds=1e9)
     learning.fold()
-    assert learned(stage)[ON_GPU].m == pytest.approx(3 / 5)
+    assert learned(sim_fleet)[ON_GPU].m == pytest.approx(3 / 5)
 
 
-def test_each_run_is_learned_from_once_and_later_runs_are_added(stage, learning):
-    stage.join("worker-gpu-1", "gpu")
-    run(stage, "worker-gpu-1", "a", run_seconds=240.0)
+def test_each_run_is_learned_from_once_and_later_runs_are_added(sim_fleet, learning):
+    sim_fleet.join("worker-gpu-1", "gpu")
+    run(sim_fleet, "worker-gpu-1", "a", run_seconds=240.0)
     assert learning.fold() == (1, 1)
     assert learning.fold() == (0, 0)
-    run(stage, "worker-gpu-1", "b", run_seconds=240.0)
+    run(sim_fleet, "worker-gpu-1", "b", run_seconds=240.0)
     assert learning.fold() == (1, 1)
-    assert learned(stage)[ON_GPU].n == 2
-    assert learned(stage)[ON_GPU].m == pytest.approx(learn_many(Correction(n=1, m=log(2) / 5), 1, log(2)).m, abs=1e-5)
-    assert stage.client.hgetall(stage.keys.surprises) == {}
+    assert learned(sim_fleet)[ON_GPU].n == 2
+    assert learned(sim_fleet)[ON_GPU].m == pytest.approx(
+        learn_many(Correction(n=1, m=log(2) / 5), 1, log(2)).m, abs=1e-5
+    )
+    assert sim_fleet.client.hgetall(sim_fleet.keys.surprises) == {}
 
 
-def test_a_superseded_leader_folds_nothing(stage, learning):
-    stage.join("worker-gpu-1", "gpu")
-    run(stage, "worker-gpu-1", "a", run_seconds=240.0)
-    lease = stage.broker.leases.take("another", "ann", "watch", 30)
+def test_a_superseded_leader_folds_nothing(sim_fleet, learning):
+    sim_fleet.join("worker-gpu-1", "gpu")
+    run(sim_fleet, "worker-gpu-1", "a", run_seconds=240.0)
+    lease = sim_fleet.broker.leases.take("another", "ann", "watch", 30)
     with pytest.raises(LeaseLost):
         learning.fold(term=str(lease.term + 1))
-    assert learned(stage) == {}
+    assert learned(sim_fleet) == {}
     assert learning.fold(term=str(lease.term)) == (1, 1)
 
 
-def test_routing_uses_the_corrections(stage, learning):
+def test_routing_uses_the_corrections(sim_fleet, learning):
     """Audio runs three times as long as predicted on this fleet's GPU."""
-    stage.join("worker-gpu-1", "gpu")
+    sim_fleet.join("worker-gpu-1", "gpu")
     work = TaskProfile(Requires.GPU_PREFERRED, content_type=ContentType.AUDIO, estimated_minutes=10.0)
 
     def expected() -> float:
-        snapshot = stage.broker.observe()[0]
-        return route(work, snapshot, stage.settings.policy, stage.settings.queues).scores[0].expected_minutes
+        snapshot = sim_fleet.broker.observe()[0]
+        return route(work, snapshot, sim_fleet.settings.policy, sim_fleet.settings.queues).scores[0].expected_minutes
 
     assert expected() == pytest.approx(2.0)
     for n in range(40):
-        run(stage, "worker-gpu-1", f"a{n}", run_seconds=360.0)
+        run(sim_fleet, "worker-gpu-1", f"a{n}", run_seconds=360.0)
     learning.fold()
     assert expected() == pytest.approx(6.0, rel=0.15)
 

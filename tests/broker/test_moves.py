@@ -14,7 +14,7 @@ CPU, OWN, GPU = "cpu_standard", "cpu_standard.w", "gpu_priority"
 
 
 @pytest.fixture
-def rig(valkey):
+def driver(valkey):
     return RedisDriver(valkey)
 
 
@@ -33,32 +33,32 @@ def ids(client: redis.Redis) -> list[str]:
 
 
 MOVES = {
-    "one task": lambda rig: rig.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]),
-    "one task to a worker": lambda rig: rig.broker.moves.tasks([move("a", CPU, 4, "gpu_priority.w", 1)]),
-    "a lane": lambda rig: rig.broker.moves.lane(CPU, GPU, 4, 2),
-    "a lane to a worker": lambda rig: rig.broker.moves.lane(CPU, "gpu_priority.w", 4, 2),
+    "one task": lambda driver: driver.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]),
+    "one task to a worker": lambda driver: driver.broker.moves.tasks([move("a", CPU, 4, "gpu_priority.w", 1)]),
+    "a lane": lambda driver: driver.broker.moves.lane(CPU, GPU, 4, 2),
+    "a lane to a worker": lambda driver: driver.broker.moves.lane(CPU, "gpu_priority.w", 4, 2),
 }
 anyhow = pytest.mark.parametrize("moving", MOVES.values(), ids=MOVES)
 
 
 @anyhow
-def test_a_server_out_of_memory_refuses_a_move_whole(rig, client, out_of_memory, moving):
-    rig.submit("a", "b")
-    moving(rig)  # loads the scripts and allocates memory
-    rig.stage.client.flushdb()
-    rig.submit("a", "b")
+def test_a_server_out_of_memory_refuses_a_move_whole(driver, client, out_of_memory, moving):
+    driver.submit("a", "b")
+    moving(driver)  # loads the scripts and allocates memory
+    driver.sim_fleet.client.flushdb()
+    driver.submit("a", "b")
     before = everything(client)
     out_of_memory()
     with pytest.raises(redis.ResponseError, match="maxmemory"):
-        moving(rig)
+        moving(driver)
     assert everything(client) == before
 
 
 @anyhow
 @pytest.mark.parametrize("broken", ["target", "source", "lanes", "record"])
-def test_a_key_of_another_type_loses_no_message(rig, client, moving, broken):
-    rig.submit("a", "b")
-    keys = rig.stage.keys
+def test_a_key_of_another_type_loses_no_message(driver, client, moving, broken):
+    driver.submit("a", "b")
+    keys = driver.sim_fleet.keys
     if broken == "target":
         for lane, level in ((GPU, 1), ("gpu_priority.w", 1), (GPU, 4), ("gpu_priority.w", 4)):
             client.set(keys.list(lane, level), "no list")
@@ -72,7 +72,7 @@ def test_a_key_of_another_type_loses_no_message(rig, client, moving, broken):
         client.lpush(keys.task("a"), "no string")
     before = lists(client)
     try:
-        moving(rig)
+        moving(driver)
     except redis.ResponseError:
         assert lists(client) == before
     else:
@@ -80,26 +80,26 @@ def test_a_key_of_another_type_loses_no_message(rig, client, moving, broken):
 
 
 @anyhow
-def test_a_read_only_replica_refuses_a_move_whole(rig, client, moving):
-    rig.submit("a", "b")
+def test_a_read_only_replica_refuses_a_move_whole(driver, client, moving):
+    driver.submit("a", "b")
     before = everything(client)
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
         with pytest.raises(redis.ResponseError, match=r"READONLY|read only"):
-            moving(rig)
+            moving(driver)
         assert everything(client) == before
     finally:
         client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 @anyhow
-def test_scripts_are_loaded_again_after_a_script_flush(rig, client, moving):
-    rig.submit("a", "b")
-    moving(rig)
+def test_scripts_are_loaded_again_after_a_script_flush(driver, client, moving):
+    driver.submit("a", "b")
+    moving(driver)
     client.flushdb()
     client.script_flush()
-    rig.submit("a", "b")
-    moving(rig)
+    driver.submit("a", "b")
+    moving(driver)
     assert ids(client) == ["a", "b"]
 
 
@@ -113,19 +113,19 @@ def test_moves_keep_to_the_key_prefix_and_separator(valkey, client):
     assert client.exists("gpu_priority", "cpu_standard") == 0
 
 
-def test_a_task_deep_in_a_list_is_moved_while_the_list_changes(rig):
-    rig.submit(*(f"t{n:04}" for n in range(3000)))
-    rig.join("w")
+def test_a_task_deep_in_a_list_is_moved_while_the_list_changes(driver):
+    driver.submit(*(f"t{n:04}" for n in range(3000)))
+    driver.join("w")
     for n in range(0, 60, 6):
-        rig.claim("w")
-        rig.submit(f"new-{n}")
-        assert rig.broker.moves.tasks([move(f"t{1500 + n}", CPU, 4, GPU)]) == [MoveOutcome.MOVED]
-    assert rig.ids(GPU, 4) == [f"t{1500 + n}" for n in range(0, 60, 6)]
+        driver.claim("w")
+        driver.submit(f"new-{n}")
+        assert driver.broker.moves.tasks([move(f"t{1500 + n}", CPU, 4, GPU)]) == [MoveOutcome.MOVED]
+    assert driver.ids(GPU, 4) == [f"t{1500 + n}" for n in range(0, 60, 6)]
 
 
-def test_chosen_tasks_are_moved_in_the_order_of_the_plan(rig):
+def test_chosen_tasks_are_moved_in_the_order_of_the_plan(driver):
     names = [f"t{n:04}" for n in range(1000)]
-    rig.submit(*names)
+    driver.submit(*names)
     steps = [move(name, CPU, 4, GPU) for name in reversed(names)]
-    assert set(rig.broker.moves.tasks(steps)) == {MoveOutcome.MOVED}
-    assert rig.ids(GPU, 4) == names[::-1]
+    assert set(driver.broker.moves.tasks(steps)) == {MoveOutcome.MOVED}
+    assert driver.ids(GPU, 4) == names[::-1]

@@ -50,14 +50,14 @@ def test_both_ends_are_read_to_the_requested_depth(broker, depth):
     assert view.length == 5
 
 
-def test_unknown_fields_of_another_version_are_ignored(broker, stage):
-    stage.join("w")
+def test_unknown_fields_of_another_version_are_ignored(broker, sim_fleet):
+    sim_fleet.join("w")
     broker.leases.take("me", "ann", "watch", 15)
     broker.cordons.put("w", Cordon(state=WorkerStatus.CORDONED, reason="new disk"), (None,))
-    keys = stage.keys
+    keys = sim_fleet.keys
     for key in (keys.workers, keys.beats, keys.cordons):
-        stage.client.hset(key, "w", json.dumps(json.loads(stage.client.hget(key, "w")) | {"new": [1]}))
-    stage.client.set(keys.lease, json.dumps(json.loads(stage.client.get(keys.lease)) | {"new": [1]}))
+        sim_fleet.client.hset(key, "w", json.dumps(json.loads(sim_fleet.client.hget(key, "w")) | {"new": [1]}))
+    sim_fleet.client.set(keys.lease, json.dumps(json.loads(sim_fleet.client.get(keys.lease)) | {"new": [1]}))
     snapshot, _ = broker.observe()
     (view,) = snapshot.workers
     assert (view.worker, view.cordon.reason, view.beat.active, snapshot.leader.who) == ("w", "new disk", 0, "ann")

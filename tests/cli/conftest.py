@@ -68,7 +68,7 @@ def mq(tmp_path: Path) -> Mq:
 
 @pytest.fixture
 def fleet(mq: Mq, valkey: str) -> Mq:
-    """Run a command on the broker of `stage`, as the user ann."""
+    """Run a command on the broker of `sim_fleet`, as the user ann."""
 
     def command(*args: str, env: Mapping[str, str] | None = None, **options: Any) -> Result:
         return mq(*args, env={"REDIS_URL": valkey, "USER": "ann", **(env or {})}, **options)
@@ -85,28 +85,28 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def join(stage: SimulatedFleet) -> Iterator[Callable[..., None]]:
+def join(sim_fleet: SimulatedFleet) -> Iterator[Callable[..., None]]:
     """Register a worker. If `alive`, it has a connection in its name until the end of the test."""
     with ExitStack() as stack:
 
         def register(name: str, capability: str = "cpu", *, alive: bool, **info: Any) -> None:
-            stage.join(name, capability, client_name=f"mq.{name}", **info)
+            sim_fleet.join(name, capability, client_name=f"mq.{name}", **info)
             if alive:
-                connection = stack.enter_context(redis.Redis.from_url(stage.url, client_name=f"mq.{name}"))
+                connection = stack.enter_context(redis.Redis.from_url(sim_fleet.url, client_name=f"mq.{name}"))
                 connection.ping()
 
         yield register
 
 
 @pytest.fixture
-def fail(stage: SimulatedFleet) -> Callable[..., None]:
+def fail(sim_fleet: SimulatedFleet) -> Callable[..., None]:
     """Submit a task, run it on cpu-1 and let it fail."""
 
     def run_and_fail(task_id: str, error: str = "ValueError: no") -> None:
-        stage.submit(task_id, source=f"https://example.org/{task_id}")
-        while stage.claim("cpu-1") != task_id:
+        sim_fleet.submit(task_id, source=f"https://example.org/{task_id}")
+        while sim_fleet.claim("cpu-1") != task_id:
             pass
-        stage.end(task_id, "failed", error)
+        sim_fleet.end(task_id, "failed", error)
 
-    stage.join("cpu-1")
+    sim_fleet.join("cpu-1")
     return run_and_fail

@@ -15,36 +15,36 @@ def pending_tasks(fleet):
     return sum(queue["pending_tasks"] for queue in fleet("stats", "--json").json["queues"])
 
 
-def cordon_of(stage, worker):
-    return stage.broker.cordons.get(worker)
+def cordon_of(sim_fleet, worker):
+    return sim_fleet.broker.cordons.get(worker)
 
 
-def journaled_verbs(stage):
+def journaled_verbs(sim_fleet):
     """Return verb and subject of each journal entry, oldest first."""
-    return [(entry.verb, entry.subject) for entry in reversed(stage.broker.journal.latest(50))]
+    return [(entry.verb, entry.subject) for entry in reversed(sim_fleet.broker.journal.latest(50))]
 
 
-def backdate_beat(stage, worker, seconds):
+def backdate_beat(sim_fleet, worker, seconds):
     """Make the last heartbeat of a worker older."""
-    beat = json.loads(stage.client.hget(stage.keys.beats, worker))
-    stage.client.hset(stage.keys.beats, worker, json.dumps(beat | {"at": beat["at"] - seconds}))
+    beat = json.loads(sim_fleet.client.hget(sim_fleet.keys.beats, worker))
+    sim_fleet.client.hset(sim_fleet.keys.beats, worker, json.dumps(beat | {"at": beat["at"] - seconds}))
 
 
-def backdate_unacked(stage, seconds):
+def backdate_unacked(sim_fleet, seconds):
     """Make the last keep-alive of all unacked messages older."""
-    for tag, at in stage.client.zrange(stage.keys.unacked_index, 0, -1, withscores=True):
-        stage.client.zadd(stage.keys.unacked_index, {tag: at - seconds})
+    for tag, at in sim_fleet.client.zrange(sim_fleet.keys.unacked_index, 0, -1, withscores=True):
+        sim_fleet.client.zadd(sim_fleet.keys.unacked_index, {tag: at - seconds})
 
 
-def backdate_tasks(stage, *task_ids, lane="cpu_standard", seconds=30.0):
+def backdate_tasks(sim_fleet, *task_ids, lane="cpu_standard", seconds=30.0):
     """Make the enqueue times of the tasks in the ledger, and of all messages in the lane, older."""
     for task_id in task_ids:
-        key = stage.keys.task(task_id)
-        record = json.loads(stage.client.get(key))
-        stage.client.set(key, json.dumps(record | {"enqueued_at": record["enqueued_at"] - seconds}))
+        key = sim_fleet.keys.task(task_id)
+        record = json.loads(sim_fleet.client.get(key))
+        sim_fleet.client.set(key, json.dumps(record | {"enqueued_at": record["enqueued_at"] - seconds}))
     for level in range(10):
-        name = stage.keys.list(lane, level)
-        for index, raw in enumerate(stage.client.lrange(name, 0, -1)):
+        name = sim_fleet.keys.list(lane, level)
+        for index, raw in enumerate(sim_fleet.client.lrange(name, 0, -1)):
             message = json.loads(raw)
             message["headers"]["morag_queue"]["enqueued_at"] -= seconds
-            stage.client.lset(name, index, json.dumps(message))
+            sim_fleet.client.lset(name, index, json.dumps(message))

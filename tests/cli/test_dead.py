@@ -6,27 +6,27 @@ LIMIT = 3
 """Worker deaths that a task may cause before it is quarantined."""
 
 
-def quarantine(stage, task_id):
+def quarantine(sim_fleet, task_id):
     """Submit a task and kill its workers until it is quarantined."""
-    stage.submit(task_id)
-    while stage.broker.dead.get(task_id) is None:
-        assert stage.claim("cpu-1") == task_id
-        assert kill_holders(stage)
+    sim_fleet.submit(task_id)
+    while sim_fleet.broker.dead.get(task_id) is None:
+        assert sim_fleet.claim("cpu-1") == task_id
+        assert kill_holders(sim_fleet)
 
 
-def kill_holders(stage):
+def kill_holders(sim_fleet):
     """Requeue all held messages as if their workers had died; return the outcomes."""
-    held = stage.broker.observe()[0].held
+    held = sim_fleet.broker.observe()[0].held
     requests = [
         RequeueRequest(each.tag, each.incarnation, each.task_id, each.lane, each.level, "worker died", LIMIT)
         for each in held
     ]
-    return stage.broker.requeues.apply(requests)
+    return sim_fleet.broker.requeues.apply(requests)
 
 
-def test_dead_ls_lists_failed_and_quarantined_tasks_with_reasons(stage, fleet, fail):
+def test_dead_ls_lists_failed_and_quarantined_tasks_with_reasons(sim_fleet, fleet, fail):
     fail("f-1", "ValueError: no such page")
-    quarantine(stage, "q-1")
+    quarantine(sim_fleet, "q-1")
     page = fleet("dead", "ls", "--json").json
     listed = {task["task_id"]: (task["state"], task["error"]) for task in page["dead"]}
     assert listed["f-1"] == ("failed", "ValueError: no such page")
@@ -37,8 +37,8 @@ def test_dead_ls_lists_failed_and_quarantined_tasks_with_reasons(stage, fleet, f
     assert fleet("task", "why", "q-1", "--json").json["reason_code"] == "QUARANTINED"
 
 
-def test_dead_show_lists_every_failure_of_a_task(stage, fleet, fail):
-    quarantine(stage, "q-1")
+def test_dead_show_lists_every_failure_of_a_task(sim_fleet, fleet, fail):
+    quarantine(sim_fleet, "q-1")
     answer = fleet("dead", "show", "q", "--json").json
     assert [(worker, why) for _, worker, why in answer["story"]] == [("cpu-1", "worker died")] * (LIMIT + 1)
     assert answer["args"] == ["https://example.org/report.html", {}]
@@ -46,44 +46,44 @@ def test_dead_show_lists_every_failure_of_a_task(stage, fleet, fail):
     assert "no task in dead 'x'" in fleet("dead", "show", "x", status=8).err
 
 
-def test_a_failed_task_sent_by_plain_celery_can_be_requeued(stage, fleet):
-    stage.join("cpu-1")
-    stage.send("foreign")
-    body = stage.message("cpu_standard", 4)["body"]
-    stage.claim("cpu-1")
-    stage.end("foreign", "failed", "KeyError: x")
+def test_a_failed_task_sent_by_plain_celery_can_be_requeued(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.send("foreign")
+    body = sim_fleet.message("cpu_standard", 4)["body"]
+    sim_fleet.claim("cpu-1")
+    sim_fleet.end("foreign", "failed", "KeyError: x")
     fleet("dead", "requeue", "foreign")
-    assert stage.message("cpu_standard", 4)["body"] == body
-    assert stage.claim("cpu-1") == "foreign"
+    assert sim_fleet.message("cpu_standard", 4)["body"] == body
+    assert sim_fleet.claim("cpu-1") == "foreign"
 
 
-def test_a_task_requeued_without_reset_is_quarantined_at_the_next_death(stage, fleet, fail):
-    quarantine(stage, "q-1")
+def test_a_task_requeued_without_reset_is_quarantined_at_the_next_death(sim_fleet, fleet, fail):
+    quarantine(sim_fleet, "q-1")
     fleet("dead", "requeue", "q-1", "--reason", "new driver")
     assert fleet("dead", "ls", "--json").json["total"] == 0
-    assert stage.claim("cpu-1") == "q-1"
-    assert kill_holders(stage) == ["quarantined"]
+    assert sim_fleet.claim("cpu-1") == "q-1"
+    assert kill_holders(sim_fleet) == ["quarantined"]
     assert len(fleet("dead", "show", "q-1", "--json").json["story"]) == LIMIT + 2
 
 
-def test_a_task_requeued_with_reset_starts_with_fresh_counts(stage, fleet, fail):
-    quarantine(stage, "q-1")
+def test_a_task_requeued_with_reset_starts_with_fresh_counts(sim_fleet, fleet, fail):
+    quarantine(sim_fleet, "q-1")
     fleet("dead", "requeue", "q-1", "--reset")
-    assert stage.claim("cpu-1") == "q-1"
-    kill_holders(stage)
-    assert stage.broker.dead.get("q-1") is None
+    assert sim_fleet.claim("cpu-1") == "q-1"
+    kill_holders(sim_fleet)
+    assert sim_fleet.broker.dead.get("q-1") is None
     assert fleet("task", "show", "q-1", "--json").json["task"]["attempts"] == 1
-    assert stage.broker.records(["q-1"])["q-1"].state == "queued"
+    assert sim_fleet.broker.records(["q-1"])["q-1"].state == "queued"
 
 
-def test_a_repeated_requeue_changes_nothing(stage, fleet, fail):
+def test_a_repeated_requeue_changes_nothing(sim_fleet, fleet, fail):
     fail("f-1")
     assert fleet("dead", "requeue", "f-1", "--json").json["changed"] == 1
     repeated = fleet("dead", "requeue", "f-1", "--json").json
     assert (repeated["changed"], repeated["unchanged"]) == (0, 1)
 
 
-def test_dead_all_needs_confirmation(stage, fleet, fail):
+def test_dead_all_needs_confirmation(sim_fleet, fleet, fail):
     fail("f-1")
     fail("f-2")
     assert (
@@ -98,41 +98,41 @@ def test_dead_all_needs_confirmation(stage, fleet, fail):
     assert "needs either task ids or a filter" in fleet("dead", "drop", "x", "--all", status=2).err
 
 
-def test_dead_drop_deletes_tasks_and_repeating_it_changes_nothing(stage, fleet, fail):
+def test_dead_drop_deletes_tasks_and_repeating_it_changes_nothing(sim_fleet, fleet, fail):
     fail("f-1")
-    quarantine(stage, "q-1")
+    quarantine(sim_fleet, "q-1")
     assert fleet("dead", "drop", "--all", "--dry-run").out == "2 would be dropped\n"
     assert fleet("dead", "drop", "f-1", "q-1").out == "2 dropped\n"
     assert fleet("dead", "ls", "--json").json["total"] == 0
-    assert stage.client.ttl(stage.keys.task("q-1")) > 0
+    assert sim_fleet.client.ttl(sim_fleet.keys.task("q-1")) > 0
     assert fleet("dead", "drop", "f-1", "q-1").out == "0 dropped, 2 already dropped\n"
     assert "no task in dead 'nobody'" in fleet("dead", "drop", "nobody", status=8).err
-    entry = stage.broker.journal.latest(1)[0]
+    entry = sim_fleet.broker.journal.latest(1)[0]
     assert (entry.verb, entry.changes["dropped"]) == ("dead drop", ["f-1", "q-1"])
 
 
-def test_dead_drop_refuses_a_waiting_task(stage, fleet):
-    stage.submit("waits")
+def test_dead_drop_refuses_a_waiting_task(sim_fleet, fleet):
+    sim_fleet.submit("waits")
     assert "no task in dead 'waits'" in fleet("dead", "drop", "waits", status=8).err
 
 
-def test_a_failed_task_that_completes_later_is_no_longer_dead(stage, fleet, fail):
+def test_a_failed_task_that_completes_later_is_no_longer_dead(sim_fleet, fleet, fail):
     fail("f-1")
-    stage.submit("f-1")
+    sim_fleet.submit("f-1")
     assert fleet("task", "why", "f-1", "--json").json["state"] == "queued"
-    stage.claim("cpu-1")
-    stage.end("f-1")
+    sim_fleet.claim("cpu-1")
+    sim_fleet.end("f-1")
     assert fleet("dead", "ls", "--json").json["total"] == 0
 
 
-def test_the_oldest_dead_task_is_dropped_beyond_the_limit(stage, fail):
+def test_the_oldest_dead_task_is_dropped_beyond_the_limit(sim_fleet, fail):
     fail("first")
-    stage.client.zadd(stage.keys.graves, {"first": 1} | {f"x-{n}": 2 for n in range(9_999)})
+    sim_fleet.client.zadd(sim_fleet.keys.graves, {"first": 1} | {f"x-{n}": 2 for n in range(9_999)})
     fail("last")
-    assert [letter.task_id for letter in stage.broker.dead.all()] == ["last"]
+    assert [letter.task_id for letter in sim_fleet.broker.dead.all()] == ["last"]
 
 
-def test_hostile_errors_are_escaped_in_tables_and_complete_in_json(stage, fleet, fail):
+def test_hostile_errors_are_escaped_in_tables_and_complete_in_json(sim_fleet, fleet, fail):
     error = "ValueError: \x1b[2J[bold]x[/]\u202e\n" + "y" * 10_000
     fail("f-1", error)
     for args in (("dead", "ls"), ("dead", "show", "f-1"), ("task", "why", "f-1")):

@@ -3,107 +3,107 @@
 from morag_queue.core.plan import MoveTask
 
 
-def last_entry_id(stage):
-    return stage.broker.journal.latest(1)[0].entry_id
+def last_entry_id(sim_fleet):
+    return sim_fleet.broker.journal.latest(1)[0].entry_id
 
 
-def test_undoing_a_cancel_resends_the_tasks(stage, fleet):
-    stage.submit("a", "b")
+def test_undoing_a_cancel_resends_the_tasks(sim_fleet, fleet):
+    sim_fleet.submit("a", "b")
     fleet("task", "cancel", "a", "b")
-    entry = last_entry_id(stage)
+    entry = last_entry_id(sim_fleet)
     assert fleet("journal", "undo", entry).out == "task cancel: 2 undone\n"
-    assert sorted(stage.ids("cpu_standard", 4)) == ["a", "b"]
+    assert sorted(sim_fleet.ids("cpu_standard", 4)) == ["a", "b"]
     assert fleet("journal", "undo", entry, "--json").json["unchanged"] == 2
     assert fleet("journal", "undo", entry).out == "task cancel: 0 undone, 2 already undone\n"
-    assert stage.broker.journal.latest(1)[0].reason == f"undo of {entry}"
+    assert sim_fleet.broker.journal.latest(1)[0].reason == f"undo of {entry}"
 
 
-def test_undoing_a_cancel_skips_a_task_that_ran_since(stage, fleet):
-    stage.join("cpu-1")
-    stage.submit("a")
+def test_undoing_a_cancel_skips_a_task_that_ran_since(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a")
     fleet("task", "cancel", "a")
-    entry = last_entry_id(stage)
+    entry = last_entry_id(sim_fleet)
     fleet("task", "retry", "a")
-    stage.claim("cpu-1")
-    stage.end("a")
+    sim_fleet.claim("cpu-1")
+    sim_fleet.end("a")
     assert "was queued again since, and has ended (completed)" in fleet("journal", "undo", entry, status=5).err
 
 
-def test_undoing_prio_and_move_restores_tasks_that_still_wait(stage, fleet):
-    stage.join("cpu-1")
-    stage.submit("a", "b", "c")
-    before = {task_id: stage.broker.records([task_id])[task_id] for task_id in ("a", "b", "c")}
+def test_undoing_prio_and_move_restores_tasks_that_still_wait(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a", "b", "c")
+    before = {task_id: sim_fleet.broker.records([task_id])[task_id] for task_id in ("a", "b", "c")}
     fleet("task", "prio", "a", "b", "c", "URGENT")
-    entry = last_entry_id(stage)
-    assert stage.claim("cpu-1") == "a"
+    entry = last_entry_id(sim_fleet)
+    assert sim_fleet.claim("cpu-1") == "a"
     fleet("task", "prio", "b", "HIGH")
     result = fleet("journal", "undo", entry, "--json", status=3)
     assert {failure["subject"]: failure["reason"] for failure in result.json["not_undone"]} == {
         "a": "it no longer waits",
         "b": "it has been changed again since",
     }
-    assert stage.ids("cpu_standard", 4) == ["c"]
-    assert stage.broker.records(["c"])["c"] == before["c"]
+    assert sim_fleet.ids("cpu_standard", 4) == ["c"]
+    assert sim_fleet.broker.records(["c"])["c"] == before["c"]
     fleet("task", "move", "c", "--to-worker", "cpu-1")
-    fleet("journal", "undo", last_entry_id(stage))
-    assert stage.ids("cpu_standard", 4) == ["c"]
-    assert "worker" not in stage.message("cpu_standard", 4)["headers"]["morag_queue"]
+    fleet("journal", "undo", last_entry_id(sim_fleet))
+    assert sim_fleet.ids("cpu_standard", 4) == ["c"]
+    assert "worker" not in sim_fleet.message("cpu_standard", 4)["headers"]["morag_queue"]
 
 
-def test_undoing_a_pause_or_a_cordon_lifts_it(stage, fleet):
-    stage.join("cpu-1")
+def test_undoing_a_pause_or_a_cordon_lifts_it(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
     fleet("pause", "cpu_batch")
-    fleet("journal", "undo", last_entry_id(stage))
-    assert stage.broker.observe()[0].paused == frozenset()
+    fleet("journal", "undo", last_entry_id(sim_fleet))
+    assert sim_fleet.broker.observe()[0].paused == frozenset()
     fleet("cordon", "cpu-1")
-    fleet("journal", "undo", last_entry_id(stage))
-    assert stage.broker.observe()[0].workers[0].cordon is None
+    fleet("journal", "undo", last_entry_id(sim_fleet))
+    assert sim_fleet.broker.observe()[0].workers[0].cordon is None
 
 
-def test_undo_refuses_a_change_that_cannot_be_undone(stage, fleet, fail):
+def test_undo_refuses_a_change_that_cannot_be_undone(sim_fleet, fleet, fail):
     fail("f-1")
     fleet("dead", "drop", "f-1")
-    assert "cannot be undone" in fleet("journal", "undo", last_entry_id(stage), status=5).err
-    swept = stage.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
+    assert "cannot be undone" in fleet("journal", "undo", last_entry_id(sim_fleet), status=5).err
+    swept = sim_fleet.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
     assert "the journal does not record the state before it" in fleet("journal", "undo", swept, status=5).err
     assert "no journal entry '17'" in fleet("journal", "undo", "17-99", status=8).err.replace("17-99", "17")
 
 
-def test_undoing_a_requeue_cancels_a_waiting_task(stage, fleet, fail):
+def test_undoing_a_requeue_cancels_a_waiting_task(sim_fleet, fleet, fail):
     fail("f-1")
     fleet("dead", "requeue", "f-1")
-    fleet("journal", "undo", last_entry_id(stage))
+    fleet("journal", "undo", last_entry_id(sim_fleet))
     assert fleet("task", "why", "f-1", "--json").json["reason_code"] == "CANCELLED"
 
 
-def test_a_dry_run_of_undo_changes_nothing(stage, fleet):
-    stage.submit("a")
+def test_a_dry_run_of_undo_changes_nothing(sim_fleet, fleet):
+    sim_fleet.submit("a")
     fleet("task", "cancel", "a")
-    assert fleet("journal", "undo", last_entry_id(stage), "--dry-run").out == "task cancel: 1 would be undone\n"
-    assert stage.ids("cpu_standard", 4) == []
+    assert fleet("journal", "undo", last_entry_id(sim_fleet), "--dry-run").out == "task cancel: 1 would be undone\n"
+    assert sim_fleet.ids("cpu_standard", 4) == []
 
 
-def test_undoing_a_rebalance_moves_tasks_back_but_not_whole_lanes(stage, fleet):
-    stage.submit("a", "b")
+def test_undoing_a_rebalance_moves_tasks_back_but_not_whole_lanes(sim_fleet, fleet):
+    sim_fleet.submit("a", "b")
     move = MoveTask(
         task_id="a", source="cpu_standard", target="cpu_batch", level=4, to_level=1, reason="starving"
     )  # fmt: skip
-    assert stage.broker.moves.tasks([move]) == ["moved"]
+    assert sim_fleet.broker.moves.tasks([move]) == ["moved"]
     changes = {
         "moved": 1,
         "tasks": {"a": ["cpu_standard", 4, "cpu_batch", 1, "starving"]},
         "lanes": [["cpu_batch.cpu-9", 3, "cpu_batch", 7, "its worker is dead"]],
     }
-    entry = stage.broker.journal.write("watch", "rebalance", "fleet", changes=changes)
+    entry = sim_fleet.broker.journal.write("watch", "rebalance", "fleet", changes=changes)
     assert fleet("task", "why", "a", "--json").json["decisions"][-1]["reason"] == "starving"
     result = fleet("journal", "undo", entry, status=3)
     assert "not undone: cpu_batch.cpu-9, level 3: the whole lane (7 tasks) was moved to cpu_batch" in result.err
-    assert stage.ids("cpu_standard", 4) == ["b", "a"]
+    assert sim_fleet.ids("cpu_standard", 4) == ["b", "a"]
 
 
-def test_journal_ls_filters_by_verb_and_escapes_reasons(stage, fleet):
-    stage.broker.journal.write("ann", "cordon", "cpu-1", reason="\x1b[2J disk", changes={"state": "cordoned"})
-    stage.broker.journal.write("ann", "rebalance", "fleet", changes={"moved": 3})
+def test_journal_ls_filters_by_verb_and_escapes_reasons(sim_fleet, fleet):
+    sim_fleet.broker.journal.write("ann", "cordon", "cpu-1", reason="\x1b[2J disk", changes={"state": "cordoned"})
+    sim_fleet.broker.journal.write("ann", "rebalance", "fleet", changes={"moved": 3})
     assert [entry["verb"] for entry in fleet("journal", "ls", "--verb", "cordon", "--json").json["entries"]] == [
         "cordon"
     ]

@@ -3,24 +3,24 @@
 import pytest
 
 
-def test_a_paused_queue_delivers_nothing_until_resume(stage, fleet):
-    stage.join("cpu-1")
-    stage.submit("a")
+def test_a_paused_queue_delivers_nothing_until_resume(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a")
     assert fleet("pause", "cpu_s", "--reason", "disk full").out == "cpu_standard is paused (1 waiting, 0 in flight)\n"
-    assert stage.claim("cpu-1") is None
-    stage.submit("other", queue="cpu_batch", priority="BATCH")
-    assert stage.claim("cpu-1") == "other"
+    assert sim_fleet.claim("cpu-1") is None
+    sim_fleet.submit("other", queue="cpu_batch", priority="BATCH")
+    assert sim_fleet.claim("cpu-1") == "other"
     assert fleet("pause", "cpu_standard", "--json").json["changed"] is False
     fleet("resume", "cpu_standard")
-    assert stage.claim("cpu-1") == "a"
-    verbs = [(entry.verb, entry.subject, entry.reason) for entry in stage.broker.journal.latest(9)]
+    assert sim_fleet.claim("cpu-1") == "a"
+    verbs = [(entry.verb, entry.subject, entry.reason) for entry in sim_fleet.broker.journal.latest(9)]
     assert verbs == [("resume", "cpu_standard", ""), ("pause", "cpu_standard", "disk full")]
 
 
-def test_a_pause_is_shown_by_stats_and_task_why(stage, fleet):
-    stage.join("cpu-1")
+def test_a_pause_is_shown_by_stats_and_task_why(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
     fleet("pause", "cpu_standard")
-    stage.submit("a")
+    sim_fleet.submit("a")
     stats = {queue["queue_type"]: queue["paused"] for queue in fleet("stats", "--json").json["queues"]}
     assert stats == {"gpu_priority": False, "gpu_fallback": False, "cpu_standard": True, "cpu_batch": False}
     assert "cpu_standard (paused)" in fleet("stats").out
@@ -28,7 +28,7 @@ def test_a_pause_is_shown_by_stats_and_task_why(stage, fleet):
     assert (why["reason_code"], why["expected_start"]) == ("QUEUE_PAUSED", None)
 
 
-def test_a_dry_run_of_pause_changes_nothing(stage, fleet):
+def test_a_dry_run_of_pause_changes_nothing(sim_fleet, fleet):
     assert "cpu_batch would be paused" in fleet("pause", "cpu_batch", "--dry-run").out
     assert fleet("stats", "--json").json["queues"][3]["paused"] is False
 
@@ -38,6 +38,6 @@ def test_pause_rejects_an_unknown_or_ambiguous_queue(fleet, name, status):
     assert f"queue {name!r}" in fleet("pause", name, status=status).err
 
 
-def test_pause_warns_of_workers_that_ignore_it(stage, fleet):
-    stage.join("cpu-1", claims=False)
+def test_pause_warns_of_workers_that_ignore_it(sim_fleet, fleet):
+    sim_fleet.join("cpu-1", claims=False)
     assert "workers that do not use the claim script ignore the pause (cpu-1)" in fleet("pause", "cpu_batch").err

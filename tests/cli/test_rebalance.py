@@ -10,26 +10,26 @@ from tests.support.simulated_fleet import SimulatedFleet
 CPU = "cpu_standard"
 
 
-def strand(stage: SimulatedFleet, *task_ids: str, worker: str = "gone") -> None:
+def strand(sim_fleet: SimulatedFleet, *task_ids: str, worker: str = "gone") -> None:
     """Pin tasks to a worker that then shuts down."""
-    stage.join(worker)
-    stage.submit(*task_ids, worker=worker)
-    stage.client.hset(stage.keys.beats, worker, json.dumps({"at": stage.broker.now(), "stopped": True}))
+    sim_fleet.join(worker)
+    sim_fleet.submit(*task_ids, worker=worker)
+    sim_fleet.client.hset(sim_fleet.keys.beats, worker, json.dumps({"at": sim_fleet.broker.now(), "stopped": True}))
 
 
-def starve(stage: SimulatedFleet, *task_ids: str, hours: float = 3.0) -> None:
+def starve(sim_fleet: SimulatedFleet, *task_ids: str, hours: float = 3.0) -> None:
     """Queue tasks that have waited longer than the maximum of NORMAL, and a worker that serves them."""
-    stage.join("cpu-1", slots=4)
-    now = stage.broker.now
-    stage.broker.now = lambda: now() - hours * 3600  # type: ignore[method-assign]
-    stage.fill(task_ids)
-    stage.broker.now = now  # type: ignore[method-assign]
+    sim_fleet.join("cpu-1", slots=4)
+    now = sim_fleet.broker.now
+    sim_fleet.broker.now = lambda: now() - hours * 3600  # type: ignore[method-assign]
+    sim_fleet.fill(task_ids)
+    sim_fleet.broker.now = now  # type: ignore[method-assign]
 
 
-def test_rebalance_empties_the_lane_of_a_dead_worker_in_order_and_journals_it(stage, fleet):
-    strand(stage, "a", "b", "c")
+def test_rebalance_empties_the_lane_of_a_dead_worker_in_order_and_journals_it(sim_fleet, fleet):
+    strand(sim_fleet, "a", "b", "c")
     answer = fleet("rebalance", "--json", "--reason", "cron").json
-    assert stage.ids(CPU, 4) == ["a", "b", "c"]
+    assert sim_fleet.ids(CPU, 4) == ["a", "b", "c"]
     assert (answer["moved_tasks"], answer["rejected"], answer["dry_run"]) == (3, [], False)
     (decision,) = answer["decisions"]
     assert decision | {"reason": ""} == {
@@ -43,96 +43,96 @@ def test_rebalance_empties_the_lane_of_a_dead_worker_in_order_and_journals_it(st
     assert datetime.fromisoformat(entry["at"]).tzinfo is UTC
 
 
-def test_a_repeated_rebalance_prints_and_changes_nothing(stage, fleet):
-    starve(stage, "a", "b", "c")
+def test_a_repeated_rebalance_prints_and_changes_nothing(sim_fleet, fleet):
+    starve(sim_fleet, "a", "b", "c")
     assert "3 tasks moved" in fleet("rebalance").out
-    before = stage.ids(CPU, 1)
+    before = sim_fleet.ids(CPU, 1)
     repeated = fleet("rebalance")
     assert (repeated.out, repeated.err) == ("", "")
-    assert stage.ids(CPU, 1) == before == ["a", "b", "c"]
+    assert sim_fleet.ids(CPU, 1) == before == ["a", "b", "c"]
     assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
 
-def test_rebalance_of_a_balanced_fleet_prints_and_journals_nothing(stage, fleet):
-    stage.join("cpu-1")
+def test_rebalance_of_a_balanced_fleet_prints_and_journals_nothing(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
     done = fleet("rebalance")
     assert (done.out, done.err) == ("", "")
     assert fleet("journal", "ls").out == "No journal entry matches.\n"
 
 
-def test_a_promoted_task_has_its_new_level_and_its_old_priority(stage, fleet):
-    starve(stage, "a")
+def test_a_promoted_task_has_its_new_level_and_its_old_priority(sim_fleet, fleet):
+    starve(sim_fleet, "a")
     fleet("rebalance")
-    message = stage.message(CPU, 1)
+    message = sim_fleet.message(CPU, 1)
     assert message["properties"]["priority"] == 1
     assert message["headers"]["morag_queue"]["priority"] == "NORMAL"
-    record = stage.broker.records(["a"])["a"]
+    record = sim_fleet.broker.records(["a"])["a"]
     assert (record.lane, record.level, record.priority.name) == (CPU, 1, "NORMAL")
 
 
-def test_a_dry_run_of_rebalance_lists_the_moves_and_makes_none(stage, fleet):
-    starve(stage, "a", "b")
+def test_a_dry_run_of_rebalance_lists_the_moves_and_makes_none(sim_fleet, fleet):
+    starve(sim_fleet, "a", "b")
     out = fleet("rebalance", "--dry-run").out
     assert "cpu_standard 4" in out
     assert "starvation guard: it has waited 180 min, the limit of NORMAL is 60 min" in out
     assert out.endswith("2 tasks would be moved\n")
-    assert stage.ids(CPU, 4) == ["a", "b"]
-    assert stage.broker.state_store.load().at is None
+    assert sim_fleet.ids(CPU, 4) == ["a", "b"]
+    assert sim_fleet.broker.state_store.load().at is None
 
 
-def test_exit_code_exits_with_4_only_if_the_plan_has_changes(stage, fleet):
-    stage.join("cpu-1")
+def test_exit_code_exits_with_4_only_if_the_plan_has_changes(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
     fleet("rebalance", "--dry-run", "--exit-code", status=0)
-    starve(stage, "a")
+    starve(sim_fleet, "a")
     fleet("rebalance", "--dry-run", "--exit-code", status=4)
     fleet("rebalance", "--dry-run", status=0)
 
 
-def test_max_moves_and_queue_limit_the_plan(stage, fleet):
-    starve(stage, "a", "b", "c")
+def test_max_moves_and_queue_limit_the_plan(sim_fleet, fleet):
+    starve(sim_fleet, "a", "b", "c")
     assert fleet("rebalance", "--queue", "gpu_p", "--json").json["moved_tasks"] == 0
     assert fleet("rebalance", "--max-moves", "2", "--json").json["moved_tasks"] == 2
-    assert stage.ids(CPU, 4) == ["c"]
+    assert sim_fleet.ids(CPU, 4) == ["c"]
 
 
-def test_explain_lists_declined_moves(stage, fleet):
-    starve(stage, "a", "b")
+def test_explain_lists_declined_moves(sim_fleet, fleet):
+    starve(sim_fleet, "a", "b")
     out = fleet("rebalance", "--max-moves", "1", "--explain").out
     assert "Declined:\n" in out
     assert "this turn: the budget of 1 moves is used up" in out
 
 
-def test_rebalance_exits_with_7_and_names_the_leader(stage, fleet):
-    starve(stage, "a")
-    stage.broker.leases.take("other", "bob@host", "watch", 60)
+def test_rebalance_exits_with_7_and_names_the_leader(sim_fleet, fleet):
+    starve(sim_fleet, "a")
+    sim_fleet.broker.leases.take("other", "bob@host", "watch", 60)
     refused = fleet("rebalance", status=7)
     assert "bob@host leads the fleet with `watch` (term 1, for 0 s): nothing was changed" in refused.err
-    assert stage.ids(CPU, 4) == ["a"]
+    assert sim_fleet.ids(CPU, 4) == ["a"]
     assert fleet("rebalance", "--dry-run", "--json").json["decisions"][0]["task_id"] == "a"
 
 
-def test_rebalance_releases_its_lease(stage, fleet):
+def test_rebalance_releases_its_lease(sim_fleet, fleet):
     fleet("rebalance")
-    assert stage.broker.leases.current() is None
+    assert sim_fleet.broker.leases.current() is None
 
 
-def test_a_plan_file_can_be_applied_once(stage, fleet, tmp_path):
-    starve(stage, "a", "b")
+def test_a_plan_file_can_be_applied_once(sim_fleet, fleet, tmp_path):
+    starve(sim_fleet, "a", "b")
     planned = fleet("rebalance", "--plan", "p.json", "--json").json
-    assert stage.ids(CPU, 4) == ["a", "b"]
+    assert sim_fleet.ids(CPU, 4) == ["a", "b"]
     assert [file.name for file in tmp_path.iterdir()] == ["p.json"]
     applied = fleet("rebalance", "--apply", "p.json", "--json").json
     assert (applied["plan_id"], applied["moved_tasks"]) == (planned["plan_id"], 2)
     repeated = fleet("rebalance", "--apply", "p.json", "--json").json
     assert (repeated["moved_tasks"], repeated["already"], repeated["rejected"]) == (0, 2, [])
-    assert stage.ids(CPU, 1) == ["a", "b"]
+    assert sim_fleet.ids(CPU, 1) == ["a", "b"]
     assert len(fleet("journal", "ls", "--json").json["entries"]) == 1
 
 
-def test_apply_rejects_single_moves_that_no_longer_fit(stage, fleet):
-    starve(stage, "a", "b")
+def test_apply_rejects_single_moves_that_no_longer_fit(sim_fleet, fleet):
+    starve(sim_fleet, "a", "b")
     fleet("rebalance", "--plan", "p.json")
-    assert stage.claim("cpu-1") == "a"
+    assert sim_fleet.claim("cpu-1") == "a"
     applied = fleet("rebalance", "--apply", "p.json", "--json", status=3).json
     assert applied["moved_tasks"] == 1
     assert applied["rejected"] == [
@@ -143,10 +143,10 @@ def test_apply_rejects_single_moves_that_no_longer_fit(stage, fleet):
     ]
 
 
-def test_apply_refuses_a_plan_of_which_no_move_fits(stage, fleet):
-    starve(stage, "a")
+def test_apply_refuses_a_plan_of_which_no_move_fits(sim_fleet, fleet):
+    starve(sim_fleet, "a")
     fleet("rebalance", "--plan", "p.json")
-    stage.claim("cpu-1")
+    sim_fleet.claim("cpu-1")
     refused = fleet("rebalance", "--apply", "p.json", status=5)
     assert "p.json no longer fits the fleet: none of its moves was made" in refused.err
     assert "write a new plan with --plan" in refused.err
@@ -166,37 +166,37 @@ def test_apply_refuses_a_plan_of_which_no_move_fits(stage, fleet):
     ],
     ids=["fleet", "version", "verb", "kind of step", "form"],
 )
-def test_apply_refuses_a_plan_of_another_fleet_version_or_form(stage, fleet, tmp_path, change, message):
-    starve(stage, "a")
+def test_apply_refuses_a_plan_of_another_fleet_version_or_form(sim_fleet, fleet, tmp_path, change, message):
+    starve(sim_fleet, "a")
     fleet("rebalance", "--plan", "p.json")
     file = tmp_path / "p.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     assert message in fleet("rebalance", "--apply", "p.json", status=5).err
-    assert stage.ids(CPU, 4) == ["a"]
+    assert sim_fleet.ids(CPU, 4) == ["a"]
 
 
-def test_a_plan_file_contains_no_password(stage, mq, tmp_path):
-    stage.join("cpu-1")
-    url = f"{stage.url}?password=hunter2"
-    stage.client.acl_setuser("default", enabled=True, nopass=True)
+def test_a_plan_file_contains_no_password(sim_fleet, mq, tmp_path):
+    sim_fleet.join("cpu-1")
+    url = f"{sim_fleet.url}?password=hunter2"
+    sim_fleet.client.acl_setuser("default", enabled=True, nopass=True)
     mq("rebalance", "--plan", "p.json", env={"REDIS_URL": url})
     text = (tmp_path / "p.json").read_text()
     assert "hunter2" not in text
     assert "password=***" in json.loads(text)["fleet"]
 
 
-def test_apply_refuses_a_plan_with_a_foreign_lane(stage, fleet, tmp_path):
-    starve(stage, "a")
+def test_apply_refuses_a_plan_with_a_foreign_lane(sim_fleet, fleet, tmp_path):
+    starve(sim_fleet, "a")
     fleet("rebalance", "--plan", "p.json")
     file = tmp_path / "p.json"
     file.write_text(file.read_text().replace('"target": "cpu_standard"', '"target": "mq:workers"'))
     assert "names mq:workers, which is not a lane" in fleet("rebalance", "--apply", "p.json", status=5).err
 
 
-def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(stage, fleet, tmp_path):
-    starve(stage, "a")
-    stage.join("gpu-1", "gpu")
-    stage.submit("film", content_type="video", requires="gpu", priority="NORMAL")
+def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(sim_fleet, fleet, tmp_path):
+    starve(sim_fleet, "a")
+    sim_fleet.join("gpu-1", "gpu")
+    sim_fleet.submit("film", content_type="video", requires="gpu", priority="NORMAL")
     fleet("rebalance", "--plan", "p.json")
     plan = json.loads((tmp_path / "p.json").read_text())
     forged = plan["steps"][0] | {"task_id": "film", "source": "gpu_priority", "target": CPU, "level": 4, "to_level": 4}
@@ -208,18 +208,18 @@ def test_apply_rejects_moving_a_gpu_task_to_a_cpu_lane(stage, fleet, tmp_path):
             "reason": "it needs a GPU, and workers without a GPU read cpu_standard: it stays in gpu_priority",
         }
     ]
-    assert stage.ids("gpu_priority", 4) == ["film"]
+    assert sim_fleet.ids("gpu_priority", 4) == ["film"]
 
 
-def test_apply_refuses_moving_a_gpu_lane_to_a_cpu_lane_or_to_an_unknown_worker(stage, fleet, tmp_path):
-    starve(stage, "a")
-    stage.submit("film", content_type="video", requires="gpu", priority="NORMAL")
+def test_apply_refuses_moving_a_gpu_lane_to_a_cpu_lane_or_to_an_unknown_worker(sim_fleet, fleet, tmp_path):
+    starve(sim_fleet, "a")
+    sim_fleet.submit("film", content_type="video", requires="gpu", priority="NORMAL")
     fleet("rebalance", "--plan", "p.json")
     plan = json.loads((tmp_path / "p.json").read_text())
     lane = {"kind": "move_lane", "source": "gpu_priority", "target": CPU, "level": 4, "count": 1, "reason": "forged"}
     (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane]}))
     assert "1 in gpu_priority need a GPU" in fleet("rebalance", "--apply", "p.json", "--json", status=5).out
-    assert stage.ids("gpu_priority", 4) == ["film"]
+    assert sim_fleet.ids("gpu_priority", 4) == ["film"]
     (tmp_path / "p.json").write_text(json.dumps(plan | {"steps": [lane | {"target": "cpu_batch.ghost"}]}))
     err = fleet("rebalance", "--apply", "p.json", status=5).err
     assert "moves work to cpu_batch.ghost, but ghost is not registered: nothing was changed" in err
@@ -255,8 +255,8 @@ def test_rebalance_rejects_an_unknown_queue_and_lists_the_known_ones(fleet):
     assert "no queue 'nope'; there are cpu_batch, cpu_standard, gpu_fallback, gpu_priority" in refused.err
 
 
-def test_journal_show_finds_an_entry_by_its_id_or_plan_id(stage, fleet):
-    starve(stage, "a")
+def test_journal_show_finds_an_entry_by_its_id_or_plan_id(sim_fleet, fleet):
+    starve(sim_fleet, "a")
     plan_id = fleet("rebalance", "--json").json["plan_id"]
     out = fleet("journal", "show", plan_id[:8]).out
     assert "  a: cpu_standard 4 cpu_standard 1 starvation guard" in out
@@ -265,13 +265,13 @@ def test_journal_show_finds_an_entry_by_its_id_or_plan_id(stage, fleet):
     assert "no journal entry '77'" in fleet("journal", "show", "77", status=8).err
 
 
-def test_apply_rejects_dry_run(stage, fleet):
-    starve(stage, "a")
+def test_apply_rejects_dry_run(sim_fleet, fleet):
+    starve(sim_fleet, "a")
     fleet("rebalance", "--plan", "p.json")
     refused = fleet("rebalance", "--apply", "p.json", "--dry-run", status=2)
     assert refused.err == "error: --apply cannot be combined with --dry-run: read p.json to see its changes\n"
 
 
-def test_rebalance_of_a_balanced_fleet_says_so_on_a_terminal(stage, fleet):
-    stage.join("cpu-1")
+def test_rebalance_of_a_balanced_fleet_says_so_on_a_terminal(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
     assert fleet("rebalance", terminal=True).err == "Nothing to do: the fleet is balanced.\n"

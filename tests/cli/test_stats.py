@@ -25,8 +25,8 @@ def test_stats_counts_waiting_tasks_over_the_given_window(fleet, here):
     assert "cpu_standard        1" in fleet("stats").out
 
 
-def test_stats_shows_the_leader_and_its_lease_in_utc(stage, fleet):
-    lease = stage.broker.leases.take("me", "ann@here", "watch", 15)
+def test_stats_shows_the_leader_and_its_lease_in_utc(sim_fleet, fleet):
+    lease = sim_fleet.broker.leases.take("me", "ann@here", "watch", 15)
     leader = fleet("stats", "--json").json["leader"]
     assert (leader["who"], leader["verb"], leader["term"]) == ("ann@here", "watch", lease.term)
     since, until = (datetime.fromisoformat(leader[name]).timestamp() for name in ("since", "until"))

@@ -193,11 +193,11 @@ def test_an_invalid_flag_value_is_wrong_usage(fleet, here, flag, value, message)
     assert pending_tasks(fleet) == 0
 
 
-def test_submit_pins_to_a_worker_by_unique_prefix(stage, fleet, here):
-    stage.join("worker-cpu-1")
+def test_submit_pins_to_a_worker_by_unique_prefix(sim_fleet, fleet, here):
+    sim_fleet.join("worker-cpu-1")
     (task,) = fleet("submit", "report.txt", "--worker", "worker-c", "--json").json["tasks"]
     assert task["lane"] == "cpu_standard.worker-cpu-1"
-    stage.join("worker-cpu-2")
+    sim_fleet.join("worker-cpu-2")
     err = fleet("submit", "report.txt", "--worker", "worker-c", status=2).err
     assert "worker 'worker-c' is ambiguous: worker-cpu-1, worker-cpu-2" in err
     assert "is not registered" in fleet("submit", "report.txt", "--worker", "nobody", status=5).err

@@ -19,12 +19,12 @@ def listed_ids(fleet, *args):
     return [task["task_id"] for task in fleet("tasks", "--json", *args).json["tasks"]]
 
 
-def test_tasks_lists_running_tasks_first_and_then_waiting_ones_in_order(stage, fleet):
-    stage.join("cpu-1")
-    stage.submit("normal")
-    stage.submit("batch", priority="BATCH", queue="cpu_batch")
-    stage.submit("urgent", priority="URGENT")
-    stage.claim("cpu-1")
+def test_tasks_lists_running_tasks_first_and_then_waiting_ones_in_order(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("normal")
+    sim_fleet.submit("batch", priority="BATCH", queue="cpu_batch")
+    sim_fleet.submit("urgent", priority="URGENT")
+    sim_fleet.claim("cpu-1")
     page = fleet("tasks", "--json").json
     assert [(task["task_id"], task["state"]) for task in page["tasks"]] == [
         ("urgent", "running"),
@@ -38,8 +38,8 @@ def test_tasks_lists_running_tasks_first_and_then_waiting_ones_in_order(stage, f
     assert listed_ids(fleet, "--newest") == ["urgent", "batch", "normal"]
 
 
-def test_a_limited_page_says_how_many_tasks_wait(stage, fleet):
-    stage.submit(*(f"t-{n}" for n in range(7)))
+def test_a_limited_page_says_how_many_tasks_wait(sim_fleet, fleet):
+    sim_fleet.submit(*(f"t-{n}" for n in range(7)))
     page = fleet("tasks", "--limit", "3", "--json").json
     assert ([task["position"] for task in page["tasks"]], page["has_more"]) == ([1, 2, 3], True)
     assert "7 tasks are waiting; --limit N shows more" in fleet("tasks", "--limit", "3").out
@@ -62,13 +62,13 @@ def test_a_limited_page_says_how_many_tasks_wait(stage, fleet):
         (("--age", "0s", "--queue", "cpu_batch"), ["batch"]),
     ],
 )
-def test_tasks_can_be_filtered(stage, fleet, args, ids):
-    stage.join("cpu-1")
-    stage.submit("taken")
-    stage.claim("cpu-1")
-    stage.submit("pinned", worker="cpu-1", priority="HIGH")
-    stage.submit("waits")
-    stage.submit("batch", priority="BATCH", queue="cpu_batch", source="https://example.org/b")
+def test_tasks_can_be_filtered(sim_fleet, fleet, args, ids):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("taken")
+    sim_fleet.claim("cpu-1")
+    sim_fleet.submit("pinned", worker="cpu-1", priority="HIGH")
+    sim_fleet.submit("waits")
+    sim_fleet.submit("batch", priority="BATCH", queue="cpu_batch", source="https://example.org/b")
     assert listed_ids(fleet, *args) == ids
 
 
@@ -89,8 +89,8 @@ def test_tasks_rejects_invalid_filters_and_contradictory_options(fleet, args, st
     assert message in fleet("tasks", *args, status=status).err
 
 
-def test_lines_prints_one_json_document_per_task(stage, fleet):
-    stage.submit("a", "b", "c")
+def test_lines_prints_one_json_document_per_task(sim_fleet, fleet):
+    sim_fleet.submit("a", "b", "c")
     lines = fleet("tasks", "--lines", "--limit", "2").out.splitlines()
     assert [json.loads(line)["task_id"] for line in lines] == ["a", "b"]
 
@@ -100,19 +100,19 @@ def test_tasks_says_that_an_empty_fleet_has_no_tasks(fleet):
     assert fleet("tasks", "--json").json == {"tasks": [], "waiting": 0, "has_more": False}
 
 
-def test_tasks_skips_foreign_messages(stage, fleet):
-    stage.submit("a")
-    stage.client.lpush("cpu_standard", "not a message", '{"body": 1}', "[]", "\xff")
+def test_tasks_skips_foreign_messages(sim_fleet, fleet):
+    sim_fleet.submit("a")
+    sim_fleet.client.lpush("cpu_standard", "not a message", '{"body": 1}', "[]", "\xff")
     assert listed_ids(fleet) == ["a"]
     fleet("task", "why", "not a message", status=8)
 
 
-def test_hostile_text_is_escaped_on_screen_and_complete_in_json(stage, fleet, tmp_path):
+def test_hostile_text_is_escaped_on_screen_and_complete_in_json(sim_fleet, fleet, tmp_path):
     file = tmp_path / "\x1b[2J[bold red]x[bold] \u202etxt\n.md"
     file.write_text("x")
-    stage.join("cpu-1")
-    stage.submit("\x1b[2Jid", source=str(file), content_type="document", args=[HOSTILE])
-    stage.send("foreign\u202e\n", argsrepr=HOSTILE)
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("\x1b[2Jid", source=str(file), content_type="document", args=[HOSTILE])
+    sim_fleet.send("foreign\u202e\n", argsrepr=HOSTILE)
     for args in (("tasks",), ("task", "show", "\x1b[2J"), ("task", "why", "\x1b[2J"), ("task", "show", "foreign")):
         for terminal in (False, True):
             out = fleet(*args, terminal=terminal, env={"NO_COLOR": "1", "COLUMNS": "200"}).out
@@ -123,9 +123,9 @@ def test_hostile_text_is_escaped_on_screen_and_complete_in_json(stage, fleet, tm
     assert whole == {"\x1b[2Jid": str(file), "foreign\u202e\n": HOSTILE}
 
 
-def test_task_why_names_reason_position_workers_and_expected_start(stage, fleet):
-    stage.join("cpu-1")
-    stage.submit("a", "b")
+def test_task_why_names_reason_position_workers_and_expected_start(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a", "b")
     answer = fleet("task", "why", "b", "--json").json
     assert {"task_id": "b", "state": "queued", "lane": "cpu_standard", "position": 2}.items() <= answer.items()
     assert answer["reason_code"] == "BEHIND_EARLIER"
@@ -143,15 +143,15 @@ def test_help_and_schema_list_every_reason_of_task_why(mq):
     assert set(ReasonCode) == set(mq("task", "why", "--json-schema").json["$defs"]["ReasonCode"]["enum"])
 
 
-def test_task_show_prints_reason_priority_source_and_position(stage, fleet):
-    stage.submit("a", priority="HIGH")
+def test_task_show_prints_reason_priority_source_and_position(sim_fleet, fleet):
+    sim_fleet.submit("a", priority="HIGH")
     out = fleet("task", "show", "a").out
     assert all(word in out for word in ("NO_CAPABLE_WORKER", "HIGH", "https://example.org/report.html", "position"))
     assert fleet("task", "show", "a", "--json").json["task"]["priority"] == "HIGH"
 
 
 @pytest.mark.parametrize("verb", ["why", "show"])
-def test_task_rejects_an_unknown_or_ambiguous_id(stage, fleet, verb):
+def test_task_rejects_an_unknown_or_ambiguous_id(sim_fleet, fleet, verb):
     assert "no task 'no-such-task'" in fleet("task", verb, "no-such-task", status=8).err
-    stage.submit("aa", "ab")
+    sim_fleet.submit("aa", "ab")
     assert "task 'a' is ambiguous: aa, ab" in fleet("task", verb, "a", status=2).err

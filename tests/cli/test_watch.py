@@ -68,16 +68,16 @@ def watch(valkey, tmp_path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.mark.parametrize(("sig", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_stops_watch_and_releases_the_lease(stage, watch, sig, status):
+def test_a_signal_stops_watch_and_releases_the_lease(sim_fleet, watch, sig, status):
     process = watch()
     process.until("fleet_looked_at")
-    assert stage.broker.leases.current() is not None
+    assert sim_fleet.broker.leases.current() is not None
     assert process.end(sig) == status
-    assert stage.broker.leases.current() is None
+    assert sim_fleet.broker.leases.current() is None
     assert [line["event"] for line in process.lines][-2:] == ["lease_given_up", "watch_stopped"]
 
 
-def test_a_second_watch_takes_over_when_the_first_ends(stage, watch):
+def test_a_second_watch_takes_over_when_the_first_ends(sim_fleet, watch):
     first = watch()
     first.until("leading")
     second = watch()
@@ -86,37 +86,37 @@ def test_a_second_watch_takes_over_when_the_first_ends(stage, watch):
     second.until("leading", seconds=5)
 
 
-def test_once_runs_one_turn_and_exits(stage, mq):
-    stage.join("worker-cpu-1")
-    stage.submit("a", worker="worker-cpu-1")
-    stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
-    answer = mq("watch", "--once", "--json", env={"REDIS_URL": stage.url})
+def test_once_runs_one_turn_and_exits(sim_fleet, mq):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.submit("a", worker="worker-cpu-1")
+    sim_fleet.client.hset(sim_fleet.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
+    answer = mq("watch", "--once", "--json", env={"REDIS_URL": sim_fleet.url})
     lines = [json.loads(line) for line in answer.out.splitlines()]
     (turn,) = [line for line in lines if line["event"] == "turn"]
     assert (turn["moved"], turn["rules"], turn["trigger"]) == (1, {"evacuation": 1}, "once")
-    assert stage.ids("cpu_standard", 4) == ["a"]
-    assert stage.broker.leases.current() is None
+    assert sim_fleet.ids("cpu_standard", 4) == ["a"]
+    assert sim_fleet.broker.leases.current() is None
 
 
-def test_once_exits_with_7_and_names_the_leader(stage, mq):
-    stage.broker.leases.take("x", "bob@there", "watch", 30)
-    answer = mq("watch", "--once", status=7, env={"REDIS_URL": stage.url})
+def test_once_exits_with_7_and_names_the_leader(sim_fleet, mq):
+    sim_fleet.broker.leases.take("x", "bob@there", "watch", 30)
+    answer = mq("watch", "--once", status=7, env={"REDIS_URL": sim_fleet.url})
     assert "bob@there leads the fleet" in answer.err
 
 
-def test_a_dry_run_of_watch_needs_no_lease_and_changes_nothing(stage, mq):
-    stage.broker.leases.take("x", "bob@there", "watch", 30)
-    stage.join("worker-cpu-1")
-    stage.submit("a", worker="worker-cpu-1")
-    stage.client.hset(stage.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
-    answer = mq("watch", "--once", "--dry-run", "--json", env={"REDIS_URL": stage.url})
+def test_a_dry_run_of_watch_needs_no_lease_and_changes_nothing(sim_fleet, mq):
+    sim_fleet.broker.leases.take("x", "bob@there", "watch", 30)
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.submit("a", worker="worker-cpu-1")
+    sim_fleet.client.hset(sim_fleet.keys.cordons, "worker-cpu-1", '{"state": "draining"}')
+    answer = mq("watch", "--once", "--dry-run", "--json", env={"REDIS_URL": sim_fleet.url})
     (planned,) = [line for line in map(json.loads, answer.out.splitlines()) if line["event"] == "turn_planned"]
     assert "cpu_standard.worker-cpu-1" in planned["decisions"][0]
-    assert stage.ids("cpu_standard.worker-cpu-1", 4) == ["a"]
+    assert sim_fleet.ids("cpu_standard.worker-cpu-1", 4) == ["a"]
 
 
-def test_watch_logs_key_equals_value_on_a_terminal(stage, mq):
-    answer = mq("watch", "--once", env={"REDIS_URL": stage.url}, terminal=True)
+def test_watch_logs_key_equals_value_on_a_terminal(sim_fleet, mq):
+    answer = mq("watch", "--once", env={"REDIS_URL": sim_fleet.url}, terminal=True)
     assert re.search(r"level=info event=fleet_looked_at pending=0 ", answer.out)
 
 
@@ -129,8 +129,8 @@ def test_watch_logs_key_equals_value_on_a_terminal(stage, mq):
         (["--metrics-port", "99999"], 2, "metrics-port"),
     ],
 )
-def test_invalid_options_of_watch_are_wrong_usage(stage, mq, args, status, message):
-    assert message in mq("watch", *args, status=status, env={"REDIS_URL": stage.url}).err
+def test_invalid_options_of_watch_are_wrong_usage(sim_fleet, mq, args, status, message):
+    assert message in mq("watch", *args, status=status, env={"REDIS_URL": sim_fleet.url}).err
 
 
 def test_watch_fails_at_once_if_the_broker_is_unreachable_at_the_start(mq):
@@ -139,7 +139,7 @@ def test_watch_fails_at_once_if_the_broker_is_unreachable_at_the_start(mq):
     assert "hunter2" not in answer.err
 
 
-def test_metrics_are_served_on_localhost_and_a_used_port_is_reported(stage, watch, mq):
+def test_metrics_are_served_on_localhost_and_a_used_port_is_reported(sim_fleet, watch, mq):
     process = watch("--metrics-port", "0")
     url = process.until("metrics_served")["url"]
     process.until("fleet_looked_at")
@@ -149,13 +149,13 @@ def test_metrics_are_served_on_localhost_and_a_used_port_is_reported(stage, watc
     assert "morag_queue_leading 1.0" in text
     assert 'morag_queue_events_total{event="leading"} 1.0' in text
     port = url.rpartition(":")[2].removesuffix("/metrics")
-    answer = mq("watch", "--once", "--metrics-port", port, status=2, env={"REDIS_URL": stage.url})
+    answer = mq("watch", "--once", "--metrics-port", port, status=2, env={"REDIS_URL": sim_fleet.url})
     assert (
         f"--metrics-port: cannot serve on 127.0.0.1:{port}: Address already in use; choose another port" in answer.err
     )
 
 
-def test_watch_notifies_systemd_of_readiness_liveness_and_stopping(stage, watch, tmp_path):
+def test_watch_notifies_systemd_of_readiness_liveness_and_stopping(sim_fleet, watch, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
         receiver.settimeout(20)

@@ -130,34 +130,34 @@ def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
 
 
 @pytest.mark.parametrize("command", ["drain", "failover"])
-def test_a_killed_command_leaves_each_message_in_one_place_and_a_second_run_finishes(stage, command, tmp_path):
+def test_a_killed_command_leaves_each_message_in_one_place_and_a_second_run_finishes(sim_fleet, command, tmp_path):
     """Kill the process; tests/operations/test_killed_commands.py interrupts the same commands at every step."""
-    env = {"PATH": "/usr/bin:/bin", "REDIS_URL": stage.url, "HOME": "/nowhere"}
+    env = {"PATH": "/usr/bin:/bin", "REDIS_URL": sim_fleet.url, "HOME": "/nowhere"}
     sent = [f"t-{n:05d}" for n in range(12_000)]
     args = {"drain": ("drain", "cpu-1", "--force"), "failover": ("failover", "cpu-1")}[command]
-    stage.join("cpu-1", client_name="mq.gone", slots=5)
-    stage.fill(sent)
-    assert [stage.claim("cpu-1") for _ in range(5)] == sent[:5]
-    stage.broker.moves.lane("cpu_standard", "cpu_standard.cpu-1", 4, len(sent))
-    stage.client.sadd(stage.keys.lanes, "cpu_standard.cpu-1")
+    sim_fleet.join("cpu-1", client_name="mq.gone", slots=5)
+    sim_fleet.fill(sent)
+    assert [sim_fleet.claim("cpu-1") for _ in range(5)] == sent[:5]
+    sim_fleet.broker.moves.lane("cpu_standard", "cpu_standard.cpu-1", 4, len(sent))
+    sim_fleet.client.sadd(sim_fleet.keys.lanes, "cpu_standard.cpu-1")
     for moved in (1, 4000, 8000):
         process = Command(args, env, tmp_path).process
-        while stage.client.llen(stage.keys.list("cpu_standard", 4)) < moved and process.poll() is None:
+        while sim_fleet.client.llen(sim_fleet.keys.list("cpu_standard", 4)) < moved and process.poll() is None:
             pass
         process.kill()
         process.wait()
-        assert sorted(places(stage)) == sent
+        assert sorted(places(sim_fleet)) == sent
 
     Command(args, env, tmp_path).expect(0)
 
-    assert stage.client.llen(stage.keys.list("cpu_standard.cpu-1", 4)) == 0
-    assert sorted(places(stage)) == sent
-    assert stage.client.hlen(stage.keys.unacked) == 0
+    assert sim_fleet.client.llen(sim_fleet.keys.list("cpu_standard.cpu-1", 4)) == 0
+    assert sorted(places(sim_fleet)) == sent
+    assert sim_fleet.client.hlen(sim_fleet.keys.unacked) == 0
 
 
-def places(stage: Any) -> list[str]:
+def places(sim_fleet: Any) -> list[str]:
     """Return the task id of every message on the broker."""
-    found = [json.loads(record)[0]["headers"]["id"] for record in stage.client.hvals(stage.keys.unacked)]
-    for key in stage.client.scan_iter(match="cpu_*", _type="list"):
-        found += [json.loads(raw)["headers"]["id"] for raw in stage.client.lrange(key, 0, -1)]
+    found = [json.loads(record)[0]["headers"]["id"] for record in sim_fleet.client.hvals(sim_fleet.keys.unacked)]
+    for key in sim_fleet.client.scan_iter(match="cpu_*", _type="list"):
+        found += [json.loads(raw)["headers"]["id"] for raw in sim_fleet.client.lrange(key, 0, -1)]
     return found

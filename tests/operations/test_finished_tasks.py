@@ -14,23 +14,23 @@ WORKER = "worker-cpu-1"
 
 
 @pytest.fixture
-def dead(stage):
+def dead(sim_fleet):
     """A worker that holds two tasks, and whose connections are closed."""
-    stage.join(WORKER, client_name=f"mq.{WORKER}", slots=2)
-    stage.submit("done", "not-done")
-    assert [stage.claim(WORKER), stage.claim(WORKER)] == ["done", "not-done"]
-    return stage
+    sim_fleet.join(WORKER, client_name=f"mq.{WORKER}", slots=2)
+    sim_fleet.submit("done", "not-done")
+    assert [sim_fleet.claim(WORKER), sim_fleet.claim(WORKER)] == ["done", "not-done"]
+    return sim_fleet
 
 
-def result(stage, task_id, *, status="SUCCESS", at=None, zone=UTC):
-    done = datetime.fromtimestamp(stage.broker.now() + 1.0 if at is None else at, UTC)
+def result(sim_fleet, task_id, *, status="SUCCESS", at=None, zone=UTC):
+    done = datetime.fromtimestamp(sim_fleet.broker.now() + 1.0 if at is None else at, UTC)
     text = json.dumps({"status": status, "result": None, "date_done": done.replace(tzinfo=zone).isoformat()})
-    stage.client.set(f"celery-task-meta-{task_id}", text)
+    sim_fleet.client.set(f"celery-task-meta-{task_id}", text)
 
 
-def fail_over(stage):
+def fail_over(sim_fleet):
     evidence = PollEvidence(absent=frozenset({WORKER}))
-    return step(stage.broker, BalancerState(), evidence, term="", who="ann", pause=lambda _: None).report
+    return step(sim_fleet.broker, BalancerState(), evidence, term="", who="ann", pause=lambda _: None).report
 
 
 @pytest.mark.parametrize("zone", [UTC, None])

@@ -63,43 +63,43 @@ def failover_dead(broker: RedisBroker) -> None:
     Failover(broker, who="ann", pause=lambda _: None).run_dead(Sweep(broker))
 
 
-def scene(stage: SimulatedFleet) -> None:
+def scene(sim_fleet: SimulatedFleet) -> None:
     """Set up: cpu-1 is dead, holds some tasks and has many in its lane; cpu-2 is idle."""
-    stage.client.flushall()
-    stage.join("cpu-1", client_name="mq.absent", slots=HELD)
-    stage.join("cpu-2", client_name="mq.another")
-    stage.fill(TASKS)
-    assert [stage.claim("cpu-1") for _ in range(HELD)] == TASKS[:HELD]
-    stage.broker.moves.lane("cpu_standard", "cpu_standard.cpu-1", 4, len(TASKS))
-    stage.client.sadd(stage.keys.lanes, "cpu_standard.cpu-1")
-    beat = json.loads(stage.client.hget(stage.keys.beats, "cpu-1"))
-    stage.client.hset(stage.keys.beats, "cpu-1", json.dumps(beat | {"at": beat["at"] - 600}))
+    sim_fleet.client.flushall()
+    sim_fleet.join("cpu-1", client_name="mq.absent", slots=HELD)
+    sim_fleet.join("cpu-2", client_name="mq.another")
+    sim_fleet.fill(TASKS)
+    assert [sim_fleet.claim("cpu-1") for _ in range(HELD)] == TASKS[:HELD]
+    sim_fleet.broker.moves.lane("cpu_standard", "cpu_standard.cpu-1", 4, len(TASKS))
+    sim_fleet.client.sadd(sim_fleet.keys.lanes, "cpu_standard.cpu-1")
+    beat = json.loads(sim_fleet.client.hget(sim_fleet.keys.beats, "cpu-1"))
+    sim_fleet.client.hset(sim_fleet.keys.beats, "cpu-1", json.dumps(beat | {"at": beat["at"] - 600}))
 
 
-def everywhere(stage: SimulatedFleet) -> list[str]:
+def everywhere(sim_fleet: SimulatedFleet) -> list[str]:
     """Return the task ids of all messages: first those in lanes, next to run first, then the unacked ones."""
     lists = ("cpu_standard", "cpu_standard.cpu-1")
-    waiting = [task_id for lane in lists for level in range(10) for task_id in stage.ids(lane, level)]
-    return waiting + [json.loads(raw)[0]["headers"]["id"] for raw in stage.client.hvals(stage.keys.unacked)]
+    waiting = [task_id for lane in lists for level in range(10) for task_id in sim_fleet.ids(lane, level)]
+    return waiting + [json.loads(raw)[0]["headers"]["id"] for raw in sim_fleet.client.hvals(sim_fleet.keys.unacked)]
 
 
-def cuts(stage: SimulatedFleet, share: float) -> Iterator[Scissors]:
+def cuts(sim_fleet: SimulatedFleet, share: float) -> Iterator[Scissors]:
     """Set up the fleet again for each cut; each is one step later than the one before."""
     at = 0
     while True:
         at += 1
-        scene(stage)
+        scene(sim_fleet)
         yield Scissors(at, share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("command", [drain, failover, failover_dead])
 def test_a_command_killed_at_any_step_loses_no_message_and_the_next_run_finishes(
-    stage: SimulatedFleet, command: Callable[[RedisBroker], None], share: float
+    sim_fleet: SimulatedFleet, command: Callable[[RedisBroker], None], share: float
 ):
-    for steps, scissors in enumerate(cuts(stage, share)):
-        with scissors.client(stage.url) as client:
-            broker = RedisBroker(stage.settings, client)
+    for steps, scissors in enumerate(cuts(sim_fleet, share)):
+        with scissors.client(sim_fleet.url) as client:
+            broker = RedisBroker(sim_fleet.settings, client)
             broker.__dict__["control"] = NoControl()
             try:
                 command(broker)
@@ -107,15 +107,15 @@ def test_a_command_killed_at_any_step_loses_no_message_and_the_next_run_finishes
                 client.connection_pool.disconnect()
             else:
                 break
-        assert sorted(everywhere(stage)) == TASKS, f"killed at step {steps}"
+        assert sorted(everywhere(sim_fleet)) == TASKS, f"killed at step {steps}"
 
-        stage.broker.__dict__["control"] = NoControl()
-        command(stage.broker)
+        sim_fleet.broker.__dict__["control"] = NoControl()
+        command(sim_fleet.broker)
 
-        assert sorted(everywhere(stage)) == TASKS, f"after the run that followed a kill at step {steps}"
-        assert stage.ids("cpu_standard", 4)[:HELD] == TASKS[:HELD]
-        assert stage.ids("cpu_standard.cpu-1", 4) == []
-        assert stage.client.hlen(stage.keys.unacked) == stage.client.hlen(stage.keys.held) == 0
+        assert sorted(everywhere(sim_fleet)) == TASKS, f"after the run that followed a kill at step {steps}"
+        assert sim_fleet.ids("cpu_standard", 4)[:HELD] == TASKS[:HELD]
+        assert sim_fleet.ids("cpu_standard.cpu-1", 4) == []
+        assert sim_fleet.client.hlen(sim_fleet.keys.unacked) == sim_fleet.client.hlen(sim_fleet.keys.held) == 0
     assert steps > 5, "the command was killed at each of its steps"
 
 

@@ -8,7 +8,7 @@ from tests.support.broker_drivers import MemoryDriver, move
 
 
 @pytest.fixture
-def rig():
+def driver():
     return MemoryDriver()
 
 
@@ -22,78 +22,78 @@ class OwnClock:
         return self.seconds
 
 
-def test_a_second_leader_is_refused_with_the_name_of_the_first(rig):
-    lead(rig.broker, "ann@a", "watch")
-    rig.clock += 8
+def test_a_second_leader_is_refused_with_the_name_of_the_first(driver):
+    lead(driver.broker, "ann@a", "watch")
+    driver.clock += 8
     with pytest.raises(
         LeaseHeld, match=r"ann@a leads the fleet with `watch` .term 1, for 8 s.: nothing was changed"
     ) as error:
-        lead(rig.broker, "bob@b", "rebalance")
+        lead(driver.broker, "bob@b", "rebalance")
     assert error.value.exit_status is ExitStatus.LEASE_HELD
 
 
-def test_a_lease_is_trusted_for_less_than_its_lifetime_by_the_holders_clock(rig):
+def test_a_lease_is_trusted_for_less_than_its_lifetime_by_the_holders_clock(driver):
     clock = OwnClock()
-    leader = lead(rig.broker, "ann", "watch", seconds=10, clock=clock)
+    leader = lead(driver.broker, "ann", "watch", seconds=10, clock=clock)
     clock.seconds += 5.9
     assert leader.is_trusted
     clock.seconds += 0.2
     assert not leader.is_trusted
-    assert rig.broker.leases.current() is not None
+    assert driver.broker.leases.current() is not None
 
 
-def test_the_time_of_the_request_is_not_trusted(rig):
+def test_the_time_of_the_request_is_not_trusted(driver):
     clock = OwnClock()
-    take = rig.broker.leases.take
+    take = driver.broker.leases.take
 
     def slow(*arguments):
         clock.seconds += 7
         return take(*arguments)
 
-    rig.broker.leases.take = slow
-    assert not lead(rig.broker, "ann", "watch", seconds=10, clock=clock).is_trusted
+    driver.broker.leases.take = slow
+    assert not lead(driver.broker, "ann", "watch", seconds=10, clock=clock).is_trusted
 
 
-def test_a_lease_is_renewed_after_a_third_of_its_lifetime(rig):
+def test_a_lease_is_renewed_after_a_third_of_its_lifetime(driver):
     clock = OwnClock()
-    leader = lead(rig.broker, "ann", "watch", seconds=10, clock=clock)
+    leader = lead(driver.broker, "ann", "watch", seconds=10, clock=clock)
     until = leader.lease.until
     for passed, renewed in ((2.9, False), (0.2, True)):
         clock.seconds += passed
-        rig.clock += passed
+        driver.clock += passed
         leader.keep()
         assert (leader.lease.until > until) is renewed
     clock.seconds += 5
     assert leader.is_trusted
 
 
-def test_a_leader_that_slept_past_its_lease_changes_nothing(rig):
+def test_a_leader_that_slept_past_its_lease_changes_nothing(driver):
     clock = OwnClock()
-    rig.submit("a")
-    sleeper = lead(rig.broker, "ann", "watch", seconds=10, clock=clock)
-    rig.clock += 60
+    driver.submit("a")
+    sleeper = lead(driver.broker, "ann", "watch", seconds=10, clock=clock)
+    driver.clock += 60
     clock.seconds += 60
-    other = lead(rig.broker, "bob", "watch", seconds=10)
+    other = lead(driver.broker, "bob", "watch", seconds=10)
     with pytest.raises(LeaseLost):
-        rig.broker.moves.tasks([move("a", "cpu_standard", 4, "cpu_batch")], term=sleeper.term)
+        driver.broker.moves.tasks([move("a", "cpu_standard", 4, "cpu_batch")], term=sleeper.term)
     with pytest.raises(LeaseLost, match="morag-queue stats"):
         sleeper.keep()
     assert sleeper.step_down() is False
-    assert rig.broker.leases.current() == other.lease
-    assert rig.ids("cpu_standard", 4) == ["a"]
+    assert driver.broker.leases.current() == other.lease
+    assert driver.ids("cpu_standard", 4) == ["a"]
 
 
-def test_leaders_with_clocks_ten_minutes_apart_never_lead_together(rig):
+def test_leaders_with_clocks_ten_minutes_apart_never_lead_together(driver):
     early, late = OwnClock(), OwnClock()
     late.seconds += 600
-    lead(rig.broker, "ann", "watch", seconds=10, clock=early)
+    lead(driver.broker, "ann", "watch", seconds=10, clock=early)
     with pytest.raises(LeaseHeld):
-        lead(rig.broker, "bob", "watch", seconds=10, clock=late)
-    rig.clock += 10
-    assert lead(rig.broker, "bob", "watch", seconds=10, clock=late).term == "2"
+        lead(driver.broker, "bob", "watch", seconds=10, clock=late)
+    driver.clock += 10
+    assert lead(driver.broker, "bob", "watch", seconds=10, clock=late).term == "2"
 
 
-def test_the_lease_is_given_up_even_after_an_error(rig):
-    with pytest.raises(ZeroDivisionError), leading(rig.broker, "ann", "rebalance"):
+def test_the_lease_is_given_up_even_after_an_error(driver):
+    with pytest.raises(ZeroDivisionError), leading(driver.broker, "ann", "rebalance"):
         raise ZeroDivisionError
-    assert rig.broker.leases.current() is None
+    assert driver.broker.leases.current() is None

@@ -39,41 +39,41 @@ eagerly = settings(max_examples=60, deadline=None, suppress_health_check=list(He
 def staged(fleet) -> tuple[MemoryDriver, Settings]:
     """A fleet with its tasks queued as by routing, some of them claimed."""
     workers, tasks, order = fleet
-    rig = MemoryDriver()
+    driver = MemoryDriver()
     for n, task in enumerate(tasks):
         queue = choose_queue(task["requires"], task["priority"])
         best = task["minutes"] * (0.2 if task["requires"] is Requires.GPU_PREFERRED else 1.0)
         pinned = task["pinned"]
-        rig.submit(
+        driver.submit(
             f"t{n}", lane=queue.value if pinned is None else f"{queue.value}.{pinned}",
             level=level(task["priority"], best, order), requires=task["requires"], priority=task["priority"],
-            estimated_duration=task["minutes"], enqueued_at=rig.clock - 60 * task["waited_minutes"], worker=pinned,
+            estimated_duration=task["minutes"], enqueued_at=driver.clock - 60 * task["waited_minutes"], worker=pinned,
         )  # fmt: skip
     for n, worker in enumerate(workers):
         name = f"w{n}"
-        rig.broker.register(worker_info(name, worker["capability"], worker["slots"]))
-        rig.broker.beat(name)
+        driver.broker.register(worker_info(name, worker["capability"], worker["slots"]))
+        driver.broker.beat(name)
         for _ in range(min(worker["claims"], worker["slots"])):
-            rig.claim(name)
+            driver.claim(name)
         if worker["state"] == "dead":
-            rig.broker.beat(name, stopped=True)
+            driver.broker.beat(name, stopped=True)
         elif worker["state"] in ("draining", "cordoned"):
-            rig.broker.cordons.put(name, Cordon(state=WorkerStatus(worker["state"])), (None,))
-    return rig, Settings(policy=Policy(order=order))
+            driver.broker.cordons.put(name, Cordon(state=WorkerStatus(worker["state"])), (None,))
+    return driver, Settings(policy=Policy(order=order))
 
 
-def everywhere(rig: MemoryDriver) -> list[str]:
-    held = [message.task_id for message in rig.broker.observe()[0].held]
-    return sorted(held + [task_id for ids in rig.places().values() for task_id in ids])
+def everywhere(driver: MemoryDriver) -> list[str]:
+    held = [message.task_id for message in driver.broker.observe()[0].held]
+    return sorted(held + [task_id for ids in driver.places().values() for task_id in ids])
 
 
 @given(fleets)
 @eagerly
 def test_every_task_is_in_one_place_before_and_after(fleet):
-    rig, configured = staged(fleet)
-    before = everywhere(rig)
-    done = run_once(rig.broker, configured, who="ann")
-    assert everywhere(rig) == before
+    driver, configured = staged(fleet)
+    before = everywhere(driver)
+    done = run_once(driver.broker, configured, who="ann")
+    assert everywhere(driver) == before
     assert done.rejected == ()
     assert done.moved_tasks == sum(decision.tasks for decision in done.decisions)
 
@@ -81,12 +81,12 @@ def test_every_task_is_in_one_place_before_and_after(fleet):
 @given(fleets)
 @eagerly
 def test_tasks_that_are_not_moved_keep_their_order(fleet):
-    rig, configured = staged(fleet)
-    before = rig.places()
-    plan, _ = preview(rig.broker, configured)
+    driver, configured = staged(fleet)
+    before = driver.places()
+    plan, _ = preview(driver.broker, configured)
     chosen = {step.task_id for step in plan.steps if isinstance(step, MoveTask)}
-    run_once(rig.broker, configured, who="ann")
-    after = rig.places()
+    run_once(driver.broker, configured, who="ann")
+    after = driver.places()
     for (lane, n), ids in before.items():
         stayed = [task_id for task_id in ids if task_id not in chosen]
         there = [
@@ -98,14 +98,16 @@ def test_tasks_that_are_not_moved_keep_their_order(fleet):
 @given(fleets)
 @eagerly
 def test_gpu_work_never_enters_a_lane_that_a_cpu_worker_reads(fleet):
-    rig, configured = staged(fleet)
+    driver, configured = staged(fleet)
     for _ in range(3):
-        run_once(rig.broker, configured, who="ann")
-        rig.clock += 31
-    for (lane, n), ids in rig.places().items():
+        run_once(driver.broker, configured, who="ann")
+        driver.clock += 31
+    for (lane, n), ids in driver.places().items():
         if lane.partition(".")[0] in CPU_LANES:
             needy = [
-                message for message in rig.messages(lane, n) if message["headers"]["morag_queue"]["requires"] == "gpu"
+                message
+                for message in driver.messages(lane, n)
+                if message["headers"]["morag_queue"]["requires"] == "gpu"
             ]
             assert needy == [], (lane, ids)
 
@@ -113,9 +115,9 @@ def test_gpu_work_never_enters_a_lane_that_a_cpu_worker_reads(fleet):
 @given(fleets)
 @eagerly
 def test_apply_then_plan_is_empty(fleet):
-    rig, configured = staged(fleet)
-    run_once(rig.broker, configured, who="ann")
-    plan, _ = preview(rig.broker, configured)
+    driver, configured = staged(fleet)
+    run_once(driver.broker, configured, who="ann")
+    plan, _ = preview(driver.broker, configured)
     assert plan.steps == ()
 
 
@@ -123,15 +125,15 @@ def test_apply_then_plan_is_empty(fleet):
 @given(fleets)
 @eagerly
 def test_in_an_idle_fleet_a_task_is_moved_at_most_twice_and_only_for_its_wait(fleet):
-    rig, configured = staged(fleet)
+    driver, configured = staged(fleet)
     moves: dict[str, int] = {}
     late: list[str] = []
     for turn in range(120):
-        rig.clock += 31 if turn < 60 else 20 * 60
-        for name, view in rig.broker.observe()[0].worker_by_id.items():
+        driver.clock += 31 if turn < 60 else 20 * 60
+        for name, view in driver.broker.observe()[0].worker_by_id.items():
             if view.beat and not view.beat.stopped:
-                rig.broker.beat(name)
-        done = run_once(rig.broker, configured, who="ann")
+                driver.broker.beat(name)
+        done = run_once(driver.broker, configured, who="ann")
         for decision in done.decisions:
             if decision.task_id is not None:
                 moves[decision.task_id] = moves.get(decision.task_id, 0) + 1
@@ -143,8 +145,8 @@ def test_in_an_idle_fleet_a_task_is_moved_at_most_twice_and_only_for_its_wait(fl
 @given(fleets)
 @eagerly
 def test_moves_within_a_lane_only_improve_the_level(fleet):
-    rig, configured = staged(fleet)
-    plan, _ = preview(rig.broker, configured)
+    driver, configured = staged(fleet)
+    plan, _ = preview(driver.broker, configured)
     for step in plan.steps:
         if isinstance(step, MoveTask) and step.source == step.target:
             assert step.to_level < step.level
@@ -154,6 +156,6 @@ def test_moves_within_a_lane_only_improve_the_level(fleet):
 @given(fleets, st.integers(0, 5))
 @eagerly
 def test_optional_moves_stay_within_the_budget(fleet, most):
-    rig, configured = staged(fleet)
-    plan, _ = preview(rig.broker, configured, max_moves=most)
+    driver, configured = staged(fleet)
+    plan, _ = preview(driver.broker, configured, max_moves=most)
     assert sum(step.rule != "evacuation" for step in plan.steps) <= most

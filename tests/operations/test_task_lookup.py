@@ -12,102 +12,102 @@ from tests.support.simulated_fleet import SimulatedFleet
 
 
 @pytest.fixture
-def explainer(stage):
-    return lambda: TaskExplainer(stage.broker, stage.settings)
+def explainer(sim_fleet):
+    return lambda: TaskExplainer(sim_fleet.broker, sim_fleet.settings)
 
 
-def test_a_waiting_task_is_found_with_its_lane_level_and_position(stage, explainer):
-    stage.submit("a", "b", "c", "d")
-    stage.submit("first", priority="URGENT")
+def test_a_waiting_task_is_found_with_its_lane_level_and_position(sim_fleet, explainer):
+    sim_fleet.submit("a", "b", "c", "d")
+    sim_fleet.submit("first", priority="URGENT")
     task = explainer().find("c").task
     assert (task.state, task.lane, task.level, task.depth, task.position) == ("queued", "cpu_standard", 4, 3, 4)
     assert (task.source, task.is_known, task.estimated_duration) == ("https://example.org/report.html", True, 1.0)
 
 
-def test_a_task_is_found_after_a_lane_move_that_did_not_update_its_record(stage, explainer):
-    stage.submit("a", "b", "c")
-    stage.broker.moves.lane("cpu_standard", "cpu_batch", 4, 2)
+def test_a_task_is_found_after_a_lane_move_that_did_not_update_its_record(sim_fleet, explainer):
+    sim_fleet.submit("a", "b", "c")
+    sim_fleet.broker.moves.lane("cpu_standard", "cpu_batch", 4, 2)
     assert explainer().find("b").task.lane == "cpu_batch"
 
 
-def test_a_task_of_plain_celery_is_found_without_a_ledger_record(stage, explainer):
-    stage.send("foreign-1")
+def test_a_task_of_plain_celery_is_found_without_a_ledger_record(sim_fleet, explainer):
+    sim_fleet.send("foreign-1")
     found = explainer().find("foreign-1")
     assert (found.task.state, found.task.is_known, found.task.task) == ("queued", False, "tasks.foreign")
     assert found.task.source == "('a',)"
 
 
-def test_an_id_in_the_arguments_of_another_task_is_no_match(stage, explainer):
-    stage.submit("other", source="https://example.org/wanted")
+def test_an_id_in_the_arguments_of_another_task_is_no_match(sim_fleet, explainer):
+    sim_fleet.submit("other", source="https://example.org/wanted")
     with pytest.raises(NotFound, match="no task 'wanted'"):
         explainer().find("wanted")
 
 
-def test_a_prefix_finds_a_task_while_it_is_unique(stage, explainer):
-    stage.submit("report-1", "report-2", "letter-1")
-    stage.send("report-3x")
+def test_a_prefix_finds_a_task_while_it_is_unique(sim_fleet, explainer):
+    sim_fleet.submit("report-1", "report-2", "letter-1")
+    sim_fleet.send("report-3x")
     assert explainer().find("let").task.task_id == "letter-1"
     assert explainer().find("report-3").task.task_id == "report-3x"
     with pytest.raises(UsageError, match=r"'report' is ambiguous: report-1, report-2, report-3x;"):
         explainer().find("report")
 
 
-def test_eight_characters_of_a_random_id_find_it_unless_two_ids_share_them(stage, explainer):
+def test_eight_characters_of_a_random_id_find_it_unless_two_ids_share_them(sim_fleet, explainer):
     first, second = "3f2a91c0-0000-4000-8000-000000000001", "3f2a91c0-0000-4000-8000-000000000002"
-    stage.submit(first)
+    sim_fleet.submit(first)
     assert explainer().find("3f2a91c0").task.task_id == first
-    stage.submit(second)
+    sim_fleet.submit(second)
     with pytest.raises(UsageError, match=f"'3f2a91c0' is ambiguous: {first}, {second};"):
         explainer().find("3f2a91c0")
 
 
 @pytest.mark.parametrize("name", ["re*", "report?1", "[r]eport-1", "\\report-1", ""])
-def test_a_prefix_is_not_a_glob_pattern(stage, explainer, name):
-    stage.submit("report-1")
+def test_a_prefix_is_not_a_glob_pattern(sim_fleet, explainer, name):
+    sim_fleet.submit("report-1")
     with pytest.raises(NotFound):
         explainer().find(name)
 
 
-def test_a_whole_id_wins_over_a_longer_id_with_that_prefix(stage, explainer):
-    stage.submit("a", "ab")
+def test_a_whole_id_wins_over_a_longer_id_with_that_prefix(sim_fleet, explainer):
+    sim_fleet.submit("a", "ab")
     assert explainer().find("a").task.task_id == "a"
-    stage.send("x")
-    stage.send("xy")
+    sim_fleet.send("x")
+    sim_fleet.send("xy")
     assert explainer().find("x").task.task_id == "x"
 
 
-def test_a_held_task_names_its_worker(stage, explainer):
-    stage.join("cpu-1")
-    stage.submit("a")
-    assert stage.claim("cpu-1") == "a"
+def test_a_held_task_names_its_worker(sim_fleet, explainer):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a")
+    assert sim_fleet.claim("cpu-1") == "a"
     found = explainer().find("a")
     assert (found.task.state, found.task.worker, found.task.lane) == (TaskState.RUNNING, "cpu-1", "cpu_standard")
     assert found.raw is not None
     assert explainer().why("a").reason_code == "RUNNING"
 
 
-def test_a_task_whose_message_is_gone_is_reported_as_not_on_the_broker(stage, explainer):
-    stage.submit("a")
-    stage.client.delete(stage.keys.list("cpu_standard", 4))
+def test_a_task_whose_message_is_gone_is_reported_as_not_on_the_broker(sim_fleet, explainer):
+    sim_fleet.submit("a")
+    sim_fleet.client.delete(sim_fleet.keys.list("cpu_standard", 4))
     assert explainer().why("a").reason_code == "NOT_ON_BROKER"
 
 
-def test_a_completed_task_has_its_worker_and_run_time(stage, explainer):
-    stage.join("cpu-1")
-    stage.submit("a", source="https://example.org/a")
-    stage.claim("cpu-1")
-    stage.end("a", run_seconds=2.5)
+def test_a_completed_task_has_its_worker_and_run_time(sim_fleet, explainer):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a", source="https://example.org/a")
+    sim_fleet.claim("cpu-1")
+    sim_fleet.end("a", run_seconds=2.5)
     task = explainer().find("a").task
     assert (task.state, task.worker, task.run_seconds) == ("completed", "cpu-1", 2.5)
     assert task.source == "https://example.org/a"
     assert explainer().why("a").reason_code == "COMPLETED"
 
 
-def test_why_gives_position_reason_workers_and_start_time(stage, explainer):
-    stage.join("cpu-1")
-    stage.join("gpu-1", "gpu")
-    stage.submit("a", "b", "c")
-    stage.claim("cpu-1")
+def test_why_gives_position_reason_workers_and_start_time(sim_fleet, explainer):
+    sim_fleet.join("cpu-1")
+    sim_fleet.join("gpu-1", "gpu")
+    sim_fleet.submit("a", "b", "c")
+    sim_fleet.claim("cpu-1")
     why = explainer().why("c")
     assert (why.state, why.lane, why.position, why.reason_code) == ("queued", "cpu_standard", 2, "BEHIND_EARLIER")
     assert {row.worker: row.verdict for row in why.workers} == {"cpu-1": "full", "gpu-1": "not_served"}
@@ -116,16 +116,16 @@ def test_why_gives_position_reason_workers_and_start_time(stage, explainer):
     assert [decision.verb for decision in why.decisions] == ["submit"]
 
 
-def test_show_decodes_the_arguments_of_a_task_of_plain_celery(stage):
-    stage.send("foreign-1")
-    answer = task_details(stage.broker, stage.settings, "foreign-1")
+def test_show_decodes_the_arguments_of_a_task_of_plain_celery(sim_fleet):
+    sim_fleet.send("foreign-1")
+    answer = task_details(sim_fleet.broker, sim_fleet.settings, "foreign-1")
     assert (answer.args, answer.kwargs, answer.message["headers"]["id"]) == (["a"], {}, "foreign-1")
 
 
-def test_show_gives_the_result_of_celerys_backend(stage):
-    stage.submit("a")
-    stage.client.set("celery-task-meta-a", '{"status": "STARTED", "result": null, "traceback": "long"}')
-    assert task_details(stage.broker, stage.settings, "a").result == {
+def test_show_gives_the_result_of_celerys_backend(sim_fleet):
+    sim_fleet.submit("a")
+    sim_fleet.client.set("celery-task-meta-a", '{"status": "STARTED", "result": null, "traceback": "long"}')
+    assert task_details(sim_fleet.broker, sim_fleet.settings, "a").result == {
         "status": "STARTED",
         "result": None,
         "date_done": None,
@@ -133,29 +133,29 @@ def test_show_gives_the_result_of_celerys_backend(stage):
 
 
 def test_show_reads_the_result_under_the_global_keyprefix_where_failover_reads_it(valkey):
-    stage = SimulatedFleet(valkey, broker={"global_keyprefix": "fleet:"})
-    stage.join("cpu-1")
-    stage.submit("a")
-    done = datetime.fromtimestamp(stage.broker.now() + 60, UTC).isoformat()
-    stage.client.set("fleet:celery-task-meta-a", json.dumps({"status": "SUCCESS", "result": 42, "date_done": done}))
-    stage.client.set("celery-task-meta-a", '{"status": "FAILURE"}')
-    assert stage.claim("cpu-1") == "a"
-    assert task_details(stage.broker, stage.settings, "a").result == {
+    sim_fleet = SimulatedFleet(valkey, broker={"global_keyprefix": "fleet:"})
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a")
+    done = datetime.fromtimestamp(sim_fleet.broker.now() + 60, UTC).isoformat()
+    sim_fleet.client.set("fleet:celery-task-meta-a", json.dumps({"status": "SUCCESS", "result": 42, "date_done": done}))
+    sim_fleet.client.set("celery-task-meta-a", '{"status": "FAILURE"}')
+    assert sim_fleet.claim("cpu-1") == "a"
+    assert task_details(sim_fleet.broker, sim_fleet.settings, "a").result == {
         "status": "SUCCESS", "result": 42, "date_done": done,
     }  # fmt: skip
-    assert stage.broker.results.finish(stage.broker.observe()[0].held) == ["a"]
+    assert sim_fleet.broker.results.finish(sim_fleet.broker.observe()[0].held) == ["a"]
 
 
-def test_a_task_with_an_eta_gives_the_remaining_time(stage, explainer):
-    stage.send("later", countdown=600)
+def test_a_task_with_an_eta_gives_the_remaining_time(sim_fleet, explainer):
+    sim_fleet.send("later", countdown=600)
     why = explainer().why("later")
     assert (why.reason_code, "in 10 min" in why.reason) == ("ETA_NOT_REACHED", True)
 
 
-def test_why_of_a_task_of_plain_celery_has_no_decisions(stage, explainer):
-    stage.join("cpu-1")
-    stage.send("foreign-1")
-    stage.send("foreign-2")
+def test_why_of_a_task_of_plain_celery_has_no_decisions(sim_fleet, explainer):
+    sim_fleet.join("cpu-1")
+    sim_fleet.send("foreign-1")
+    sim_fleet.send("foreign-2")
     why = explainer().why("foreign-2")
     assert (why.reason_code, why.position, why.ahead, why.decisions) == ("BEHIND_EARLIER", 2, 1, ())
     assert why.expected_start is not None

@@ -29,29 +29,31 @@ def app(valkey: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     producer._producer.cache_clear()
 
 
-def waiting(stage: SimulatedFleet) -> dict[str, dict[str, Any]]:
+def waiting(sim_fleet: SimulatedFleet) -> dict[str, dict[str, Any]]:
     """Return the only message of each Redis list."""
     return {
-        key.decode().partition("\x06\x16")[0]: json.loads(stage.client.lindex(key, 0))
-        for key in stage.client.scan_iter(_type="list")
+        key.decode().partition("\x06\x16")[0]: json.loads(sim_fleet.client.lindex(key, 0))
+        for key in sim_fleet.client.scan_iter(_type="list")
     }
 
 
-def test_a_task_of_morag_goes_to_the_queue_that_meets_its_requirements(app: Celery, stage: SimulatedFleet) -> None:
+def test_a_task_of_morag_goes_to_the_queue_that_meets_its_requirements(app: Celery, sim_fleet: SimulatedFleet) -> None:
     app.send_task(WEB_TASK, (PAGE, {}))
     app.send_task("morag.worker.process_url_task", (FILM, "video", {}))
 
-    messages = waiting(stage)
+    messages = waiting(sim_fleet)
     assert set(messages) == {"cpu_standard", "gpu_priority"}
     assert messages["gpu_priority"]["headers"]["morag_queue"]["priority"] == "HIGH"
     assert messages["gpu_priority"]["properties"]["delivery_info"]["exchange"] == ""
 
 
-def test_a_header_sets_priority_and_requirement_and_other_headers_are_kept(app: Celery, stage: SimulatedFleet) -> None:
+def test_a_header_sets_priority_and_requirement_and_other_headers_are_kept(
+    app: Celery, sim_fleet: SimulatedFleet
+) -> None:
     headers = {"morag_queue": {"priority": "BATCH", "requires": "cpu"}, "trace": "abc"}
     app.send_task(WEB_TASK, (PAGE, {}), headers=headers)
 
-    message = waiting(stage)["cpu_batch"]
+    message = waiting(sim_fleet)["cpu_batch"]
     assert message["headers"]["trace"] == "abc"
     assert message["headers"]["morag_queue"] == message["headers"]["morag_queue"] | headers["morag_queue"]
 

@@ -24,7 +24,7 @@ def info(name: str, **more: Any) -> WorkerInfo:
     return WorkerInfo(worker=name, **(known | more))
 
 
-def test_a_worker_registers_sends_heartbeats_and_unregisters(registry, stage):
+def test_a_worker_registers_sends_heartbeats_and_unregisters(registry, sim_fleet):
     async def lifecycle() -> None:
         await registry.register_worker(info("gpu-1", gpus=2, gpu_memory_gb=24, location="lab", tags=("a100",)))
         with pytest.raises(Refused, match=r"gpu-1 is already registered by gpu-1\.1"):
@@ -47,20 +47,20 @@ def test_a_worker_registers_sends_heartbeats_and_unregisters(registry, stage):
     asyncio.run(lifecycle())
 
 
-def test_available_workers_are_below_their_limit_and_able_to_run_the_task(registry, stage):
-    stage.join("worker-cpu-1", slots=1)
-    stage.join("worker-gpu-1", "gpu", slots=1)
+def test_available_workers_are_below_their_limit_and_able_to_run_the_task(registry, sim_fleet):
+    sim_fleet.join("worker-cpu-1", slots=1)
+    sim_fleet.join("worker-gpu-1", "gpu", slots=1)
 
     def available(**options: Any) -> list[str]:
         return [worker.worker_id for worker in asyncio.run(registry.get_available_workers(**options))]
 
     assert available() == ["worker-cpu-1", "worker-gpu-1"]
     assert available(requires=Requires.GPU) == ["worker-gpu-1"]
-    stage.submit("a")
-    stage.claim("worker-cpu-1")
+    sim_fleet.submit("a")
+    sim_fleet.claim("worker-cpu-1")
     assert available() == ["worker-gpu-1"]
 
 
-def test_a_heartbeat_of_an_unregistered_worker_is_refused(registry, stage):
+def test_a_heartbeat_of_an_unregistered_worker_is_refused(registry, sim_fleet):
     with pytest.raises(NotFound, match="no worker 'nobody'"):
         asyncio.run(registry.update_heartbeat("nobody"))

@@ -108,29 +108,29 @@ class MemoryDriver(BrokerDriver):
 
 class RedisDriver(BrokerDriver):
     def __init__(self, url: str) -> None:
-        self.stage = SimulatedFleet(url)
-        self.broker: RedisBroker = self.stage.broker
+        self.sim_fleet = SimulatedFleet(url)
+        self.broker: RedisBroker = self.sim_fleet.broker
 
     def messages(self, lane: str, level: int) -> list[Any]:
-        texts = self.stage.client.lrange(self.stage.keys.list(lane, level), 0, -1)
+        texts = self.sim_fleet.client.lrange(self.sim_fleet.keys.list(lane, level), 0, -1)
         return [_decoded(text) for text in reversed(texts)]
 
     def push(self, raw: str, lane: str = "cpu_standard", level: int = 4) -> None:
-        self.stage.client.lpush(self.stage.keys.list(lane, level), raw)
+        self.sim_fleet.client.lpush(self.sim_fleet.keys.list(lane, level), raw)
         if "." in lane:
-            self.stage.client.sadd(self.stage.keys.lanes, lane)
+            self.sim_fleet.client.sadd(self.sim_fleet.keys.lanes, lane)
 
     def join(self, name: str, capability: str = "cpu", slots: int = 1) -> None:
-        self.stage.join(name, capability, slots=slots)
+        self.sim_fleet.join(name, capability, slots=slots)
 
     def claim(self, name: str) -> str | None:
-        return self.stage.claim(name)
+        return self.sim_fleet.claim(name)
 
     def end(self, task_id: str, run_seconds: float = 2.0) -> None:
-        self.stage.end(task_id, run_seconds=run_seconds)
+        self.sim_fleet.end(task_id, run_seconds=run_seconds)
 
     def expire_lease(self) -> None:
-        self.stage.client.delete(self.stage.keys.lease)  # as its expiry does
+        self.sim_fleet.client.delete(self.sim_fleet.keys.lease)  # as its expiry does
 
 
 def _decoded(raw: bytes | str) -> Any:
