@@ -51,8 +51,8 @@ def write_avi(path: Path, seconds: int, shade: int, width: int = 32, height: int
     stream = struct.pack(
         "<4s4sIHHIIIIIIII4H", b"vids", b"DIB ", 0, 0, 0, 0, 1, 1, 0, seconds, frame_size, 0, 0, 0, 0, width, height
     )
-    picture = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, frame_size, 0, 0, 0, 0)
-    described = _riff_list(b"strl", _riff(b"strh", stream), _riff(b"strf", picture))
+    bitmap_info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, frame_size, 0, 0, 0, 0)
+    described = _riff_list(b"strl", _riff(b"strh", stream), _riff(b"strf", bitmap_info))
     index = b"".join(
         struct.pack("<4sIII", b"00db", 0x10, 4 + number * (8 + frame_size), frame_size) for number in range(seconds)
     )
