@@ -178,6 +178,11 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return [_windows([fields], 60.0) for fields in pipe.execute()]
 
+    def set_paused(self, queue: QueueType, paused: bool) -> bool:
+        """Pause or resume a queue. Return False if it was so already."""
+        key = self.keys.paused
+        return bool(self.client.sadd(key, queue) if paused else self.client.srem(key, queue))
+
     def submit(self, messages: Sequence["OutgoingMessage"]) -> list[bool]:
         """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open."""
         from .ledger import BATCH

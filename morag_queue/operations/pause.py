@@ -3,7 +3,6 @@
 There is no plan: each is one atomic write to the set of paused queues.
 """
 
-from morag_queue.broker.connection import translated
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import Frozen, QueueType
@@ -37,12 +36,8 @@ def resume(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_r
 def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, dry_run: bool) -> PauseResult:
     queue = resolve_queue(given)
     snapshot, _ = broker.observe()
-    key = broker.keys.paused
-    with translated(broker.settings.redis_url):
-        if dry_run:
-            changed = (queue in snapshot.paused) is not paused
-        else:
-            changed = bool(broker.client.sadd(key, queue) if paused else broker.client.srem(key, queue))
+    with broker.translated():
+        changed = (queue in snapshot.paused) is not paused if dry_run else broker.set_paused(queue, paused)
         if changed and not dry_run:
             verb = "pause" if paused else "resume"
             broker.journal.write(who, verb, queue.value, reason=reason, changes={"paused": paused})
