@@ -51,11 +51,12 @@ class Agent:
 
     # -- registration
 
-    def describe(self, node: str, queues: tuple[str, ...], slots: int, pool: str) -> None:
+    def describe(self, node: str, queues: tuple[str, ...], *, slots: int, prefetch_multiplier: int, pool: str) -> None:
         """Set the worker's record for the registry. Call this before `register`."""
         self._described = worker_info(
             self.app, self.settings, self.identity, self.capability,
-            node=node, queues=queues, slots=slots, pool=pool, version=self._version,
+            node=node, queues=queues, slots=slots, prefetch_multiplier=prefetch_multiplier, pool=pool,
+            version=self._version,
         )  # fmt: skip
 
     @property

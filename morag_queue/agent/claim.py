@@ -31,7 +31,7 @@ from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.requeue import Requeues, ReturnLanes
 
 from .claim_request import ClaimRequest
-from .identity import Claim, FencedError, Identity, TaskOutcome
+from .identity import Claim, FencedError, Identity, TaskOutcome, identity_of
 from .unacked import ClaimQoS, claim_of, ending, readable, return_request
 
 logger = logging.getLogger("morag_queue.agent")
@@ -60,7 +60,7 @@ class ClaimChannelMixin:
     """Claims instead of BRPOP, for a channel of kombu."""
 
     QoS = ClaimQoS
-    morag_queue: Identity
+    _identity: Identity
     _waiting = False
     _ask_at = 0.0
     _spread_seconds = 0.0
@@ -86,6 +86,15 @@ class ClaimChannelMixin:
         # Consumers of replies to remote control, which acknowledge nothing: they use kombu's BRPOP. A worker has one on
         # the channel of its tasks while it starts and greets the others.
         self._of_replies: set[str] = set()
+
+    @property
+    def morag_queue(self) -> Identity:
+        """The identity that the transport option of this name refers to."""
+        return self._identity
+
+    @morag_queue.setter
+    def morag_queue(self, client_name: str) -> None:
+        self._identity = identity_of(client_name)
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:

@@ -92,6 +92,9 @@ class Identity:
     discard_unstarted: Callable[[], object] = lambda: None
     run: str = field(default_factory=lambda: secrets.token_hex(4))
 
+    def __post_init__(self) -> None:
+        _identities[self.client_name] = self
+
     @property
     def client_name(self) -> str:
         """The name of all broker connections of this process in CLIENT LIST; its absence proves the process dead.
@@ -105,3 +108,15 @@ class Identity:
         """In the event loop: raise FencedError, unless the worker has registered again meanwhile."""
         if not self.registered:
             raise FencedError("fenced")
+
+
+_identities: dict[str, Identity] = {}
+# Never removed: the connections of an ended worker may reconnect, for example those of a producer in the same process.
+
+
+def identity_of(client_name: str) -> Identity:
+    """The identity of this process with that client name.
+
+    The transport options carry the name instead of the identity, because Celery sends them as JSON to `inspect stats`.
+    """
+    return _identities[client_name]

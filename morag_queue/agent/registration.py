@@ -18,8 +18,11 @@ PROOF_SECONDS = 5.0
 
 def beat_seconds(app: Celery, settings: Settings) -> float:
     """The interval of heartbeats, each of which restarts the visibility timeout of the messages in flight."""
-    visibility: float = app.conf.broker_transport_options.get("visibility_timeout", 3600)
-    return min(settings.agent.heartbeat_seconds, visibility / 4)
+    return min(settings.agent.heartbeat_seconds, _visibility_timeout(app) / 4)
+
+
+def _visibility_timeout(app: Celery) -> float:
+    return app.conf.broker_transport_options.get("visibility_timeout") or 3600.0
 
 
 def worker_info(
@@ -31,6 +34,7 @@ def worker_info(
     node: str,
     queues: tuple[str, ...],
     slots: int,
+    prefetch_multiplier: int,
     pool: str,
     version: str,
 ) -> WorkerInfo:
@@ -54,21 +58,21 @@ def worker_info(
         beat_seconds=beat_seconds(app, settings),
         claims=identity.claims,
         version=version,
-        settings=_celery_settings(app),
+        settings=_celery_settings(app, prefetch_multiplier),
         started_at=time.time(),
     )
 
 
-def _celery_settings(app: Celery) -> dict[str, Any]:
-    """The settings of the worker that `doctor` checks."""
+def _celery_settings(app: Celery, prefetch_multiplier: int) -> dict[str, Any]:
+    """The settings of the worker that `doctor` checks. A flag of `celery worker` may override the app's multiplier."""
     conf, options = app.conf, app.conf.broker_transport_options
     return {
         "acks_late": bool(conf.task_acks_late),
         "reject_on_worker_lost": bool(conf.task_reject_on_worker_lost),
         "cancel_on_connection_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
-        "prefetch_multiplier": conf.worker_prefetch_multiplier,
+        "prefetch_multiplier": prefetch_multiplier,
         "disable_prefetch": bool(conf.worker_disable_prefetch),
-        "visibility_timeout": options.get("visibility_timeout", 3600),
+        "visibility_timeout": _visibility_timeout(app),
         "sep": options.get("sep", ""),
     }
 

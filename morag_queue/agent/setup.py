@@ -40,12 +40,14 @@ def configure(app: Celery, identity: Identity) -> None:
             f"morag_queue: the broker is {scheme}://…, but the agent works on Redis and Valkey only; "
             "leave install(app) out of this app"
         )
-    conf.broker_transport_options = {
+    options = {
         "max_connections": _MAX_CONNECTIONS,
         **(conf.broker_transport_options or {}),
         "priority_steps": LEVELS,
         "client_name": identity.client_name,
     }
+    settings: dict[str, Any] = {"broker_transport_options": options}
+    conf.maps.insert(0, settings)  # in front of the app's own, which may have a namespace
     if missing := missing_attributes():
         logger.warning(
             "%s: this worker takes messages without the atomic claim and records no outcomes; "
@@ -53,8 +55,8 @@ def configure(app: Celery, identity: Identity) -> None:
             missing,
         )
         return
-    conf.broker_transport_options["morag_queue"] = identity
-    conf.broker_transport = _SENTINEL_TRANSPORT if scheme == "sentinel" else _TRANSPORT
+    options["morag_queue"] = identity.client_name
+    settings["broker_transport"] = _SENTINEL_TRANSPORT if scheme == "sentinel" else _TRANSPORT
     for task in app.tasks.values():
         task.Request = request_class_for(task.Request)
 
@@ -94,7 +96,10 @@ def start(agent: Agent, worker: Any) -> None:
         )
     selected = agent.app.amqp.queues._consume_from
     queues = subscribe(agent, None if selected is None else list(selected))
-    agent.describe(worker.hostname, queues, int(worker.concurrency), pool)
+    agent.describe(
+        worker.hostname, queues, slots=int(worker.concurrency), prefetch_multiplier=worker.prefetch_multiplier,
+        pool=pool,
+    )  # fmt: skip
     agent.register_at_start()
 
 

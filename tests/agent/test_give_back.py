@@ -16,7 +16,7 @@ from tests.broker.conftest import ScriptRunner
 @pytest.fixture
 def channel(runner: ScriptRunner, options: dict[str, Any]) -> Any:
     identity = Identity("w1", runner.keys.namespace, 60, incarnation="run-1")
-    transport_options = {**options, "morag_queue": identity}
+    transport_options = {**options, "morag_queue": identity.client_name}
     with Connection(runner.client_url, transport=Transport, transport_options=transport_options) as connection:
         yield connection.channel()
 
