@@ -40,6 +40,22 @@ SAFE_DEFAULTS = {
 """Celery settings that only workers read. The app's own values win; `doctor` reports those that are unsafe."""
 
 
+def _set_defaults(app: "Celery") -> None:
+    """Put `SAFE_DEFAULTS` between the app's own settings and Celery's defaults, each time Celery loads the settings.
+
+    `app.add_defaults` would put them in front of what `config_from_object` has read.
+    """
+
+    def add(source: Any, **_: Any) -> None:
+        if all(settings is not SAFE_DEFAULTS for settings in source.maps):
+            source.maps.insert(-1, SAFE_DEFAULTS)
+            source.defaults.insert(-1, SAFE_DEFAULTS)  # Celery keeps this list beside `maps`, and copies it
+
+    app.on_after_configure.connect(add, weak=False)
+    if app.configured:
+        add(app.conf)
+
+
 def install(
     app: "Celery",
     *,
@@ -67,7 +83,7 @@ def install(
         "agent.content_types": content_types,
         "namespace": namespace,
     }
-    app.add_defaults(dict(SAFE_DEFAULTS))
+    _set_defaults(app)
 
     def on_worker_init(sender: str, instance: Any, conf: Any, **_: Any) -> None:
         if instance.app is app:

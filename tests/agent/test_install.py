@@ -30,22 +30,6 @@ def agent(app: Celery, capability: Capability = Capability.CPU) -> Agent:
     return Agent(app, Settings(), identity(), capability, "0")
 
 
-SAFE = ("task_acks_late", "task_reject_on_worker_lost", "worker_cancel_long_running_tasks_on_connection_loss")
-
-
-@pytest.mark.parametrize("is_before", [True, False], ids=["before conf.update", "after conf.update"])
-def test_the_safe_defaults_apply_unless_the_app_sets_its_own_values(is_before: bool, app: Celery) -> None:
-    if is_before:
-        install(app)
-    app.conf.update(task_acks_late=False, task_default_queue="mine")
-    if not is_before:
-        install(app)
-
-    assert app.conf.task_acks_late is False
-    assert app.conf.task_default_queue == "mine"
-    assert (app.conf.task_reject_on_worker_lost, app.conf.worker_prefetch_multiplier) == (True, 1)
-
-
 def test_a_producer_is_not_changed(app: Celery, client: Any) -> None:
     install(app)
     app.conf.broker_transport_options = {"priority_steps": [0, 5]}
