@@ -12,18 +12,15 @@ The agent then
 - records when and how each task ended;
 - follows cordons and drains: it takes no more tasks and returns those that have not started.
 
-Call `install` before or after the app's own `conf.update`. It does not affect processes that only send tasks: the
-configuration for workers is applied when a worker starts. The settings come from the environment and the TOML file, as
-for the command line; the keyword arguments of `install` override them.
+Call `install` before or after the app's own configuration, whose values win. It does not affect processes that only
+send tasks: the configuration for workers is applied when a worker is built, and undone when it ends. That includes the
+workers of `celery.contrib.testing`; with the broker `memory://` they run without the agent. The settings come from the
+environment and the TOML file, as for the command line; the keyword arguments of `install` override them.
 """
 
-import os
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -56,6 +53,22 @@ def _set_defaults(app: "Celery") -> None:
         add(app.conf)
 
 
+@dataclass(frozen=True)
+class Installed:
+    """What `install` was called with; `flags` are settings by their dotted names."""
+
+    worker_type: str | None
+    flags: dict[str, Any]
+
+
+_installed: WeakKeyDictionary["Celery", Installed] = WeakKeyDictionary()
+
+
+def installed(app: "Celery") -> Installed:
+    """The arguments of the latest `install` of this app."""
+    return _installed[app]
+
+
 def install(
     app: "Celery",
     *,
@@ -73,8 +86,6 @@ def install(
     The other arguments are the settings of the same names. A worker with invalid settings exits at its start with a
     message that names them.
     """
-    from celery import signals
-
     flags = {
         "agent.claim": claim,
         "agent.heartbeat_seconds": heartbeat_seconds,
@@ -83,56 +94,8 @@ def install(
         "agent.content_types": content_types,
         "namespace": namespace,
     }
+    _installed[app] = Installed(worker_type, flags)
     _set_defaults(app)
-
-    def on_worker_init(sender: str, instance: Any, conf: Any, **_: Any) -> None:
-        if instance.app is app:
-            with _exit_on_error():
-                _prepare(app, sender, worker_type, flags)
-
-    signals.celeryd_init.connect(on_worker_init, weak=False)
-
-
-@contextmanager
-def _exit_on_error() -> Iterator[None]:
-    """Exit the worker on an error. Celery only logs errors of signal handlers, and would run it without its lanes."""
-    from morag_queue.errors import MoragQueueError
-
-    try:
-        yield
-    except MoragQueueError as error:
-        raise SystemExit(f"morag_queue: {error}") from error
-    except Exception as error:
-        traceback.print_exc()
-        raise SystemExit(f"morag_queue: the agent cannot start: {type(error).__name__}: {error}") from error
-
-
-def _prepare(app: "Celery", node: str, worker_type: str | None, flags: dict[str, Any]) -> None:
-    from celery import signals
-
-    from morag_queue.settings import load
-
-    from . import hardware, setup
-    from .agent import Agent
-    from .identity import Identity
-
-    # Ignore REDIS_URL: the agent uses the app's own broker, whose URL may have a form that only Celery accepts.
-    env = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-    settings = load(flags, env, Path.cwd()).settings
-    capability = hardware.capability(worker_type, os.environ)
-    identity = Identity(
-        node.partition("@")[0], settings.namespace, settings.ledger.retention_seconds, settings.agent.claim,
-        settings.policy.recovery, settings.policy.max_retries, settings.queues,
-    )  # fmt: skip
-    setup.configure(app, identity)
-    agent = Agent(app, settings, identity, capability, version("morag-queue"))
-    setup.add_boot_step(app, agent)
-    setup.add_control_command(agent)
-
-    def on_setup(instance: Any, **_: Any) -> None:
-        if instance.app is app:
-            with _exit_on_error():
-                setup.start(agent, instance)
-
-    signals.celeryd_after_setup.connect(on_setup, weak=False)
-    signals.worker_shutdown.connect(lambda **_: agent.stop(), weak=False)
+    # Named, not imported: a process that only sends tasks needs none of it.
+    app.steps["worker"].add("morag_queue.agent.steps:WorkerStep")
+    app.steps["consumer"].add("morag_queue.agent.steps:ConsumerStep")

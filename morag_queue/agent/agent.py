@@ -43,8 +43,12 @@ class Agent:
         self._last_error = ""
 
     @cached_property
+    def _connection(self) -> Any:
+        return self.app.connection_for_read()
+
+    @cached_property
     def _registry(self) -> Registry:
-        channel = self.app.connection_for_read().channel()
+        channel = self._connection.channel()
         client = redis.Redis(connection_pool=channel.pool)
         keys = Keys(self.settings.namespace, channel.global_keyprefix, channel.sep)
         return Registry(client, keys, self.settings.ledger.retention_seconds, self.settings.queues)
@@ -138,6 +142,8 @@ class Agent:
                 self._registry.take_back(self.identity.worker, self.identity.incarnation)
             except (*_CONNECTION_ERRORS, redis.ResponseError) as error:
                 logger.warning("cannot record the shutdown of %s: %s", self.identity.worker, error)
+        self.identity.discard_unstarted = lambda: None  # the identity outlives the pool
+        self._connection.close()
 
     def _qos(self) -> ClaimQoS:
         qos: ClaimQoS = self._consumer.task_consumer.channel.qos

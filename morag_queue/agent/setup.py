@@ -1,14 +1,12 @@
-"""Configure a Celery worker for the agent: transport, queues, request classes, boot step and control command."""
+"""Configure a Celery worker for the agent: transport, queues and request classes."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
-from celery import Celery, bootsteps
-from celery.worker.control import control_command
+from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from morag_queue.broker.celery_control import REFRESH_CORDON
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType
 
@@ -28,13 +26,25 @@ LEVELS = list(range(10))
 _MAX_CONNECTIONS = 100  # kombu's 10 are too few for a thread pool, in which each thread acknowledges
 
 
-def configure(app: Celery, identity: Identity) -> None:
-    """Set the transport and the request classes. Keeps the app's own transport options except the polled levels.
+def _scheme(app: Celery) -> str:
+    return str(app.connection_for_read().as_uri()).partition(":")[0]
 
-    Raises SystemExit if the broker is not Redis or Valkey.
+
+def is_in_memory(app: Celery) -> bool:
+    """Whether the broker is `memory://`, which tests use: their workers run without the agent."""
+    in_memory = _scheme(app) == "memory"
+    if in_memory:
+        logger.warning("the broker is memory://: this worker runs without the agent of morag-queue")
+    return in_memory
+
+
+def configure(app: Celery, identity: Identity) -> Callable[[], None]:
+    """Set the transport and the request classes; return a function that restores the app's settings.
+
+    Keeps the app's own transport options except the polled levels. Raises SystemExit if the broker is not Redis or
+    Valkey.
     """
-    conf = app.conf
-    scheme = str(app.connection_for_read().as_uri()).partition(":")[0]
+    conf, scheme = app.conf, _scheme(app)
     if scheme.partition("+")[0] not in ("redis", "rediss", "sentinel"):
         raise SystemExit(
             f"morag_queue: the broker is {scheme}://…, but the agent works on Redis and Valkey only; "
@@ -48,59 +58,69 @@ def configure(app: Celery, identity: Identity) -> None:
     }
     settings: dict[str, Any] = {"broker_transport_options": options}
     conf.maps.insert(0, settings)  # in front of the app's own, which may have a namespace
+
+    def restore() -> None:
+        conf.maps[:] = [one for one in conf.maps if one is not settings]
+
     if missing := missing_attributes():
         logger.warning(
             "%s: this worker takes messages without the atomic claim and records no outcomes; "
             "install the versions of kombu and redis-py that morag-queue requires",
             missing,
         )
-        return
+        return restore
     options["morag_queue"] = identity.client_name
     settings["broker_transport"] = _SENTINEL_TRANSPORT if scheme == "sentinel" else _TRANSPORT
     for task in app.tasks.values():
         task.Request = request_class_for(task.Request)
+    return restore
 
 
-def add_boot_step(app: Celery, agent: Agent) -> None:
-    """Call `Agent.attach` each time the consumer has (re)connected."""
-
-    class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]
-        requires = ("celery.worker.consumer.tasks:Tasks",)
-
-        def start(self, consumer: Any) -> None:
-            agent.attach(consumer)
-
-    app.steps["consumer"].add(AgentStep)
-
-
-def add_control_command(agent: Agent) -> None:
-    """Add the control command that makes the worker read its cordon now; otherwise it waits for the next heartbeat."""
-
-    def refresh_cordon(state: Any) -> dict[str, str]:
-        agent.refresh_cordon()
-        return {"ok": "cordon read"}
-
-    control_command(name=REFRESH_CORDON)(refresh_cordon)
+def check(agent: Agent, worker: Any) -> None:
+    """Raise SystemExit for a pool or a queue of `-Q` that the agent does not support."""
+    if getattr(worker.pool_cls, "is_green", False):
+        raise SystemExit(
+            f"morag_queue: the {_pool(worker)} pool is not supported: the claim requires Celery's own event loop; "
+            "use -P prefork, threads or solo, or leave install(app) out"
+        )
+    _check_queues(agent, _selected(agent.app))
 
 
 def start(agent: Agent, worker: Any) -> None:
     """Subscribe and register, after Celery has set up the pool and the queues and before it consumes.
 
-    Raises SystemExit for an unsupported pool or queue, or if a live worker has the name.
+    Raises SystemExit for an unsupported queue, or if a live worker has the name.
     """
-    pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__.rpartition(".")[2]
-    if getattr(worker.pool_cls, "is_green", False):
-        raise SystemExit(
-            f"morag_queue: the {pool} pool is not supported: the claim requires Celery's own event loop; "
-            "use -P prefork, threads or solo, or leave install(app) out"
-        )
-    selected = agent.app.amqp.queues._consume_from
-    queues = subscribe(agent, None if selected is None else list(selected))
+    queues = subscribe(agent, _selected(agent.app))
     agent.describe(
         worker.hostname, queues, slots=int(worker.concurrency), prefetch_multiplier=worker.prefetch_multiplier,
-        pool=pool,
+        pool=_pool(worker),
     )  # fmt: skip
     agent.register_at_start()
+
+
+def _pool(worker: Any) -> str:
+    pool: str = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__.rpartition(".")[2]
+    return pool
+
+
+def _selected(app: Celery) -> list[str] | None:
+    """The queues of `-Q`; None means all."""
+    selected = app.amqp.queues._consume_from
+    return None if selected is None else list(selected)
+
+
+def queues_of(app: Celery) -> Callable[[], None]:
+    """Return a function that removes the queues that were added to the app since."""
+    queues = app.amqp.queues
+    before = [(table, dict(table)) for table in (queues, queues.consume_from)]
+
+    def restore() -> None:
+        for table, content in before:
+            table.clear()
+            table.update(content)
+
+    return restore
 
 
 def subscribe(agent: Agent, selected: Collection[str] | None) -> tuple[str, ...]:
@@ -109,14 +129,8 @@ def subscribe(agent: Agent, selected: Collection[str] | None) -> tuple[str, ...]
     `selected` are the queues of `-Q`; None means all. Raises SystemExit if `-Q` names a queue that this type of worker
     does not serve.
     """
+    _check_queues(agent, selected)
     worker, served = agent.identity.worker, agent.settings.queues.served_by(agent.capability)
-    ours = {queue.value for queue in QueueType}
-    refused = sorted(set(selected or ()) & ours - set(served))
-    if refused:
-        raise SystemExit(
-            f"{worker} is a {agent.capability} worker and does not serve {', '.join(refused)}: "
-            f"remove it from -Q, or set MORAG_WORKER_TYPE"
-        )
     queues = served if selected is None else [queue for queue in served if queue.value in selected]
     for queue in queues:
         for name in (queue.value, lanes.lane(queue, worker)):
@@ -125,3 +139,13 @@ def subscribe(agent: Agent, selected: Collection[str] | None) -> tuple[str, ...]
             # exchange is not declared. The anonymous exchange always exists.
             added.exchange = Exchange("")
     return tuple(queue.value for queue in queues)
+
+
+def _check_queues(agent: Agent, selected: Collection[str] | None) -> None:
+    """Raise SystemExit if `-Q` names a queue of the fleet that this type of worker does not serve."""
+    ours, served = {queue.value for queue in QueueType}, set(agent.settings.queues.served_by(agent.capability))
+    if refused := sorted(set(selected or ()) & ours - served):
+        raise SystemExit(
+            f"{agent.identity.worker} is a {agent.capability} worker and does not serve {', '.join(refused)}: "
+            f"remove it from -Q, or set MORAG_WORKER_TYPE"
+        )

@@ -56,7 +56,7 @@ def test_a_worker_keeps_the_transport_options_of_the_app_but_polls_every_level(a
         assert type(connection.transport).__module__ == "morag_queue.agent.transport"
 
 
-@pytest.mark.parametrize("url", ["memory://", "amqp://localhost//", "filesystem://"])
+@pytest.mark.parametrize("url", ["amqp://localhost//", "filesystem://"])
 def test_a_broker_that_is_not_redis_is_refused(url: str) -> None:
     with (
         Celery("elsewhere", broker=url, set_as_current=False) as app,
@@ -70,7 +70,7 @@ def test_a_green_pool_is_refused(pool: str, app: Celery) -> None:
     green = type("TaskPool", (), {"is_green": True, "__module__": f"celery.concurrency.{pool}"})
 
     with pytest.raises(SystemExit, match=rf"the {pool} pool is not supported.*use -P prefork, threads or solo"):
-        setup.start(agent(app), SimpleNamespace(pool_cls=green))
+        setup.check(agent(app), SimpleNamespace(pool_cls=green))
 
 
 def test_a_worker_subscribes_to_the_queues_that_its_capability_serves(app: Celery) -> None:
