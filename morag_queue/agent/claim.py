@@ -8,7 +8,7 @@ channel claims again. Nothing is popped while it waits, so nothing can be lost.
 A channel is idle (`_in_poll` is None), claiming (`_in_poll` is its connection) or waiting (`_in_poll` is its connection
 and `_waiting` is true: no request is pending, an invalidation wakes the channel).
 
-It overrides private methods of kombu, which `transport.missing_attributes` verifies.
+It overrides private methods of kombu, which `compat.claim_obstacle` verifies.
 """
 
 import logging
@@ -23,7 +23,6 @@ import redis
 from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.uuid import uuid
-from redis._parsers import _RESP3Parser
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.keys import Keys
@@ -31,6 +30,7 @@ from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.requeue import Requeues, ReturnLanes
 
 from .claim_request import ClaimRequest
+from .compat import WAKE, InvalidationParser, raise_if_overdue, read_or_wake
 from .identity import Claim, FencedError, Identity, TaskOutcome
 from .unacked import ClaimQoS, claim_of, ending, readable, return_request
 
@@ -44,9 +44,6 @@ POLL_SECONDS = 0.1
 
 SPREAD_SECONDS = 0.01
 """Upper limit of the random delay after a wake-up."""
-
-_WAKE = object()
-
 
 TICK_SECONDS = 1.0
 """Longest pause of the event loop."""
@@ -68,7 +65,7 @@ class ClaimChannelMixin:
     _tracking: Any = None  # the socket on which tracking was requested
     _recheck_seconds = RECHECK_SECONDS
     _in_poll: Any
-    _brpop_sent_at: Any
+    _brpop_sent_at: Any = None
     _loaded = False
     _tag = ""
     _refusal = ""
@@ -93,9 +90,9 @@ class ClaimChannelMixin:
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
+        params["client_name"] = self.morag_queue.client_name  # a transport option only since kombu 5.6
         if asynchronous:
-            # Also where hiredis is installed: only the pure parser delivers invalidations one by one.
-            params.update(protocol=3, parser_class=_RESP3Parser)
+            params.update(protocol=3, parser_class=InvalidationParser)
         return params
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
@@ -109,10 +106,10 @@ class ClaimChannelMixin:
 
     # -- claiming
 
-    def _brpop_start(self, timeout: float | None = None) -> None:
+    def _brpop_start(self, *timeout: float) -> None:
         self._popping = not self.morag_queue.claims or bool(self._of_replies)
         if self._popping:
-            super()._brpop_start(timeout)  # type: ignore[misc]
+            super()._brpop_start(*timeout)  # type: ignore[misc]
             return
         queues = tuple(self.active_queues)  # type: ignore[attr-defined]
         if not queues or not self.morag_queue.registered:
@@ -137,7 +134,6 @@ class ClaimChannelMixin:
             connection.connect()
         if self._tracking is connection._sock:
             return
-        connection._parser.set_invalidation_push_handler(lambda _: _WAKE)
         try:
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
             connection.read_response()
@@ -155,7 +151,7 @@ class ClaimChannelMixin:
         connection = self.client.connection  # type: ignore[attr-defined]
         try:
             if self._waiting or not self._in_poll:
-                connection.read_response(push_request=True)
+                read_or_wake(connection)
                 self._wake()
                 raise Empty
             reply = self._reply(connection)
@@ -166,7 +162,7 @@ class ClaimChannelMixin:
         if reply is None:
             # An invalidation sent right after the reply is already in the buffer, so the socket would not wake us.
             if connection.can_read(timeout=0):
-                connection.read_response(push_request=True)
+                read_or_wake(connection)
                 self._idle()
             else:
                 self._wait(self._recheck_seconds)
@@ -208,7 +204,7 @@ class ClaimChannelMixin:
 
     def _reply(self, connection: Any) -> tuple[str, bytes, float, int] | None:
         try:
-            while (reply := connection.read_response(push_request=True)) is _WAKE:
+            while (reply := read_or_wake(connection)) is WAKE:
                 pass
         except NoScriptError:
             self._loaded = False
@@ -296,9 +292,11 @@ class ClaimChannelMixin:
             if outcome == "quarantined":
                 logger.error("%s is quarantined: too many processes died over it", claim.task_id)
 
-    def ask_again(self, now: float) -> None:
-        """End an overdue wait, so that the next poll claims."""
-        if self._waiting and now >= self._ask_at and self.qos.can_consume():  # type: ignore[attr-defined]
+    def ask_again(self) -> None:
+        """End a wait whose time has come, so that this poll claims. Raises if the answer to a claim is overdue."""
+        if not self._waiting:
+            raise_if_overdue(self._brpop_sent_at)
+        elif monotonic() >= self._ask_at:
             self._idle()
 
     def _on_connection_disconnect(self, connection: Any) -> None:

@@ -9,7 +9,7 @@ from morag_queue.broker.workers import Predecessor, Registry
 from morag_queue.core.model import Capability, WorkerInfo
 from morag_queue.settings import Settings
 
-from . import hardware
+from . import compat, hardware
 from .identity import Identity
 
 PROOF_SECONDS = 5.0
@@ -53,6 +53,7 @@ def worker_info(
         node=node,
         beat_seconds=beat_seconds(app, settings),
         claims=identity.claims,
+        no_claim_reason=identity.no_claim_reason or ("" if identity.claims else "the setting agent.claim is false"),
         version=version,
         settings=_celery_settings(app),
         started_at=time.time(),
@@ -67,7 +68,7 @@ def _celery_settings(app: Celery) -> dict[str, Any]:
         "reject_on_worker_lost": bool(conf.task_reject_on_worker_lost),
         "cancel_on_connection_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
         "prefetch_multiplier": conf.worker_prefetch_multiplier,
-        "disable_prefetch": bool(conf.worker_disable_prefetch),
+        "disable_prefetch": compat.disables_prefetch(conf),
         "visibility_timeout": options.get("visibility_timeout", 3600),
         "sep": options.get("sep", ""),
     }

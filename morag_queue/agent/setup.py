@@ -12,10 +12,10 @@ from morag_queue.broker.celery_control import REFRESH_CORDON
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType
 
+from . import compat
 from .agent import Agent
 from .identity import Identity
 from .request import request_class_for
-from .transport import missing_attributes
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -46,12 +46,8 @@ def configure(app: Celery, identity: Identity) -> None:
         "priority_steps": LEVELS,
         "client_name": identity.client_name,
     }
-    if missing := missing_attributes():
-        logger.warning(
-            "%s: this worker takes messages without the atomic claim and records no outcomes; "
-            "install the versions of kombu and redis-py that morag-queue requires",
-            missing,
-        )
+    if obstacle := compat.claim_obstacle():
+        identity.claims, identity.no_claim_reason = False, obstacle
         return
     conf.broker_transport_options["morag_queue"] = identity
     conf.broker_transport = _SENTINEL_TRANSPORT if scheme == "sentinel" else _TRANSPORT
@@ -94,6 +90,12 @@ def start(agent: Agent, worker: Any) -> None:
         )
     selected = agent.app.amqp.queues._consume_from
     queues = subscribe(agent, None if selected is None else list(selected))
+    if agent.identity.no_claim_reason:  # logged here, because in `configure` Celery has not set up its log yet
+        logger.warning(
+            "%s takes messages without the atomic claim, so a kill may lose one, and records no outcomes: %s; "
+            "install versions that morag-queue supports, see its requirements",
+            agent.identity.worker, agent.identity.no_claim_reason,
+        )  # fmt: skip
     agent.describe(worker.hostname, queues, int(worker.concurrency), pool)
     agent.register_at_start()
 

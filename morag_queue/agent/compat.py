@@ -1,0 +1,121 @@
+"""What differs between the supported versions of Celery, kombu and redis-py, and the check that a claim is possible.
+
+This is the only module of the agent that asks which version is installed, and it asks by attribute, not by number:
+Celery 5.4–5.7, kombu 5.4–5.7, redis-py 5–8. It must be importable with any of them, to say what is missing.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import redis
+from celery.worker.request import Request
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+
+_PushParser: Any
+try:
+    from redis._parsers import _RESP3Parser as _PushParser
+except ImportError:
+    _PushParser = object
+
+WAKE = object()
+"""What `read_or_wake` returns for an invalidation."""
+
+OVERDUE_SECONDS = 30.0
+"""After this time without the answer to a claim, the connection is lost: the server answers a claim at once."""
+
+_REQUIRED: dict[Any, tuple[str, ...]] = {
+    virtual.Channel: ("basic_consume", "decode_body"),
+    kombu_redis.Channel: (
+        "_connparams", "_create_client", "_brpop_start", "_brpop_read", "_basic_cancel", "_on_connection_disconnect",
+        "active_queues", "close", "conn_or_acquire", "pool", "priority_steps",
+    ),
+    kombu_redis.QoS: ("append", "ack", "reject", "restore_unacked", "restore_by_tag", "_remove_from_indices"),
+    kombu_redis.MultiChannelPoller: ("on_readable", "_register_BRPOP"),
+    kombu_redis.Transport: ("register_with_event_loop",),
+    redis.Connection: ("can_read", "read_response", "send_packed_command"),
+    _PushParser: ("read_response",),
+    Request: (
+        "on_accepted", "on_failure", "on_timeout", "execute_using_pool", "_announce_cancelled", "_announce_revoked",
+    ),
+}  # fmt: skip
+"""The methods of Celery, kombu and redis-py that the claim overrides or calls, many of them private."""
+
+_PUSH_SETTERS = ("set_invalidation_push_handler", "set_push_handler")  # the second until redis-py 5.0
+
+
+def claim_obstacle() -> str:
+    """Why the installed versions cannot claim: a message that lists what is missing; "" if nothing is."""
+    missing = [
+        f"{owner.__name__}.{name}" for owner, names in _REQUIRED.items() for name in names if not hasattr(owner, name)
+    ]
+    if _PushParser is object:
+        missing.append("redis._parsers._RESP3Parser")
+    elif not any(hasattr(_PushParser, setter) for setter in _PUSH_SETTERS):
+        missing.append(f"{_PushParser.__name__}.{_PUSH_SETTERS[0]}")
+    return f"the installed Celery, kombu or redis-py has no {', '.join(missing)}" if missing else ""
+
+
+# -- redis-py
+
+
+class InvalidationParser(_PushParser):  # type: ignore[misc]
+    """redis-py's own RESP3 parser, which delivers invalidations one by one; hiredis' does not.
+
+    redis-py 5.0 does not pass on `push_request` where hiredis is installed, hence `_delivers`.
+    """
+
+    _delivers = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        setter = next(name for name in _PUSH_SETTERS if hasattr(self, name))
+        getattr(self, setter)(lambda _: WAKE)
+
+    def read_response(self, disable_decoding: bool = False, push_request: bool = False, **more: Any) -> Any:
+        return super().read_response(disable_decoding, push_request or self._delivers, **more)
+
+
+def read_or_wake(connection: Any) -> Any:
+    """Read the next reply from a connection with `InvalidationParser`, or WAKE if an invalidation comes first."""
+    connection._parser._delivers = True
+    try:
+        return connection.read_response(push_request=True)
+    finally:
+        if connection._parser is not None:
+            connection._parser._delivers = False
+
+
+# -- kombu
+
+_CHECKS_REPLIES = hasattr(kombu_redis.MultiChannelPoller, "maybe_check_brpop_health")  # since kombu 5.7
+
+
+def raise_if_overdue(asked_at: float | None) -> None:
+    """Raise redis-py's ConnectionError if a claim has had no answer for long, unless kombu itself reconnects then.
+
+    Without it a half-open connection would silence the worker for ever.
+    """
+    if not _CHECKS_REPLIES and asked_at is not None and monotonic() - asked_at > OVERDUE_SECONDS:
+        raise redis.ConnectionError(f"no answer to a claim for {OVERDUE_SECONDS:.0f} s")
+
+
+# -- Celery
+
+
+def disables_prefetch(conf: Any) -> bool:
+    """Celery's setting `worker_disable_prefetch`, which Celery 5.4 and 5.5 do not have."""
+    return bool(getattr(conf, "worker_disable_prefetch", False))
+
+
+def scheduled(timer: Any) -> Iterator[tuple[Request, Callable[[], object]]]:
+    """The requests that wait in a worker's timer for their ETA, each with the function that cancels its timer.
+
+    Celery keeps a set of them only since 5.7.
+    """
+    for waiting in timer.schedule.queue:
+        entry = waiting.entry
+        if entry.args and isinstance(entry.args[0], Request) and not entry.canceled:
+            yield entry.args[0], partial(timer.cancel, entry)
