@@ -19,9 +19,6 @@ from .request import request_class_for
 
 logger = logging.getLogger("morag_queue.agent")
 
-_TRANSPORT = "morag_queue.agent.transport:Transport"
-_SENTINEL_TRANSPORT = "morag_queue.agent.transport:SentinelTransport"
-
 LEVELS = list(range(10))
 """All levels of kombu: a message at a level that no worker polls would never run."""
 
@@ -50,7 +47,9 @@ def configure(app: Celery, identity: Identity) -> None:
         identity.claims, identity.no_claim_reason = False, obstacle
         return
     conf.broker_transport_options["morag_queue"] = identity
-    conf.broker_transport = _SENTINEL_TRANSPORT if scheme == "sentinel" else _TRANSPORT
+    from .transport import ClaimConnection  # not before the check: it needs what may be missing
+
+    app.amqp.Connection = ClaimConnection
     for task in app.tasks.values():
         task.Request = request_class_for(task.Request)
 

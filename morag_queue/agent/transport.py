@@ -1,7 +1,8 @@
-"""kombu's Redis transports with the claim; `setup.configure` selects one as `app.conf.broker_transport`."""
+"""kombu's Redis transports with the claim; `setup.configure` makes the app connect with `ClaimConnection`."""
 
 from typing import Any
 
+from kombu.connection import Connection
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
@@ -60,3 +61,18 @@ class SentinelTransport(_ClaimTransportMixin, kombu_redis.SentinelTransport):
     """`sentinel://` with the claim."""
 
     Channel = SentinelClaimChannel
+
+
+_WITH_CLAIM = {kombu_redis.Transport: Transport, kombu_redis.SentinelTransport: SentinelTransport}
+
+
+class ClaimConnection(Connection):
+    """A connection to any URL of a Redis broker, with the claim.
+
+    The setting `broker_transport` would not do: kombu ignores it for `redis+socket://`, and when it fails over to the
+    next of several URLs.
+    """
+
+    def get_transport_cls(self) -> Any:
+        chosen = super().get_transport_cls()
+        return _WITH_CLAIM.get(chosen, chosen)
