@@ -12,27 +12,21 @@ It overrides private methods of kombu, which `compat.claim_obstacle` verifies.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from queue import Empty
 from random import uniform
 from time import monotonic
 from typing import Any
 
-import redis
 from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from morag_queue.broker.keys import Keys
-from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.requeue import Requeues, ReturnLanes
-
 from .claim_request import ClaimRequest
 from .compat import WAKE, InvalidationParser, raise_if_overdue, read_or_wake
-from .identity import Claim, FencedError, Identity, TaskOutcome
-from .unacked import ClaimQoS, claim_of, ending, readable, return_request
+from .holding import HoldingMixin
+from .identity import FencedError
+from .unacked import ClaimQoS, claim_of, readable
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -53,11 +47,10 @@ def tick() -> None:
     """Do nothing; the event loop only has to wake up."""
 
 
-class ClaimChannelMixin:
+class ClaimChannelMixin(HoldingMixin):
     """Claims instead of BRPOP, for a channel of kombu."""
 
     QoS = ClaimQoS
-    morag_queue: Identity
     _waiting = False
     _ask_at = 0.0
     _spread_seconds = 0.0
@@ -74,19 +67,9 @@ class ClaimChannelMixin:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Created now: tasks that outlive the channel use them after it is closed.
-        self._lasting_client = self._create_client()  # type: ignore[attr-defined]
-        self._broker_client = client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
-        me = self.morag_queue
-        self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
-        self._requeues = Requeues(client, self._keys, me.retention_seconds)
         # Consumers of replies to remote control, which acknowledge nothing: they use kombu's BRPOP. A worker has one on
         # the channel of its tasks while it starts and greets the others.
         self._of_replies: set[str] = set()
-
-    @contextmanager
-    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        yield client or self._lasting_client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
@@ -249,48 +232,6 @@ class ClaimChannelMixin:
                 self.qos.reject(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
         else:  # the consumer was cancelled during the claim: back to the head of its lane
             self.qos.restore_by_tag(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
-
-    # -- holding and ending
-
-    @property
-    def _keys(self) -> Keys:
-        return Keys(self.morag_queue.namespace, self.global_keyprefix, self.sep)  # type: ignore[attr-defined]
-
-    def hold(self, claim: Claim) -> None:
-        """Record the holder of a message that kombu has taken by BRPOP."""
-        me = self.morag_queue
-        self._ledger.hold(claim.held(me.worker, me.incarnation))
-
-    def settle(self, claim: Claim, outcome: TaskOutcome) -> None:
-        """Write the end of a task together with its acknowledgement.
-
-        A message that is no longer this worker's may mean that the worker was fenced. Then the pool must not take its
-        next task, which it does in this very tick of the event loop. Raising here would not prevent that: Celery only
-        logs errors of `ack`. So discard the unstarted tasks now, and reconnect in the next tick.
-        """
-        is_ours = self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
-        if not is_ours and self.is_fenced() and (loop := get_event_loop()) is not None:
-            self.morag_queue.discard_unstarted()
-            loop.call_soon(self.morag_queue.raise_if_unregistered)
-
-    def is_fenced(self) -> bool:
-        """Read whether another incarnation acts under this worker's name; if so, stop claiming."""
-        me = self.morag_queue
-        acting = self._broker_client.hget(self._keys.incarnations, me.worker)
-        if acting is None or bytes_to_str(acting) == me.incarnation:
-            return False
-        me.registered = False
-        logger.error("%s was fenced: its name was taken over; dropping its messages in flight", me.worker)
-        return True
-
-    def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
-        """Requeue messages first in their lanes (or the `shared` ones); the last claim becomes the first."""
-        me = self.morag_queue
-        return_lanes = ReturnLanes(self._broker_client, self._keys, me.queues) if shared or me.draining else None
-        requests = [return_request(claim, me.incarnation, return_lanes, max_deaths) for claim in claims]
-        for claim, outcome in zip(claims, self._requeues.apply(requests), strict=True):
-            if outcome == "quarantined":
-                logger.error("%s is quarantined: too many processes died over it", claim.task_id)
 
     def ask_again(self) -> None:
         """End a wait whose time has come, so that this poll claims. Raises if the answer to a claim is overdue."""

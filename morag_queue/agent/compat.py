@@ -36,7 +36,6 @@ _REQUIRED: dict[Any, tuple[str, ...]] = {
     kombu_redis.MultiChannelPoller: ("on_readable", "_register_BRPOP"),
     kombu_redis.Transport: ("register_with_event_loop",),
     redis.Connection: ("can_read", "read_response", "send_packed_command"),
-    _PushParser: ("read_response",),
     Request: (
         "on_accepted", "on_failure", "on_timeout", "execute_using_pool", "_announce_cancelled", "_announce_revoked",
     ),
@@ -61,7 +60,7 @@ def claim_obstacle() -> str:
 # -- redis-py
 
 
-class InvalidationParser(_PushParser):  # type: ignore[misc]
+class InvalidationParser(_PushParser):
     """redis-py's own RESP3 parser, which delivers invalidations one by one; hiredis' does not.
 
     redis-py 5.0 does not pass on `push_request` where hiredis is installed, hence `_delivers`.

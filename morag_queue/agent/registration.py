@@ -16,6 +16,9 @@ PROOF_SECONDS = 5.0
 """How long to wait for the proof that a silent predecessor is dead: more than two of its heartbeats."""
 
 
+NO_CLAIM_SETTING = "the setting agent.claim is false"
+
+
 def beat_seconds(app: Celery, settings: Settings) -> float:
     """The interval of heartbeats, each of which restarts the visibility timeout of the messages in flight."""
     visibility: float = app.conf.broker_transport_options.get("visibility_timeout", 3600)
@@ -53,7 +56,7 @@ def worker_info(
         node=node,
         beat_seconds=beat_seconds(app, settings),
         claims=identity.claims,
-        no_claim_reason=identity.no_claim_reason or ("" if identity.claims else "the setting agent.claim is false"),
+        no_claim_reason=identity.no_claim_reason or ("" if identity.claims else NO_CLAIM_SETTING),
         version=version,
         settings=_celery_settings(app),
         started_at=time.time(),

@@ -15,6 +15,7 @@ from morag_queue.core.model import QueueType
 from . import compat
 from .agent import Agent
 from .identity import Identity
+from .registration import NO_CLAIM_SETTING
 from .request import request_class_for
 
 logger = logging.getLogger("morag_queue.agent")
@@ -89,11 +90,10 @@ def start(agent: Agent, worker: Any) -> None:
         )
     selected = agent.app.amqp.queues._consume_from
     queues = subscribe(agent, None if selected is None else list(selected))
-    if agent.identity.no_claim_reason:  # logged here, because in `configure` Celery has not set up its log yet
+    if not agent.identity.claims:  # logged here, because in `configure` Celery has not set up its log yet
         logger.warning(
-            "%s takes messages without the atomic claim, so a kill may lose one, and records no outcomes: %s; "
-            "install versions that morag-queue supports, see its requirements",
-            agent.identity.worker, agent.identity.no_claim_reason,
+            "%s takes messages without the atomic claim, so a kill may lose one: %s",
+            agent.identity.worker, agent.identity.no_claim_reason or NO_CLAIM_SETTING,
         )  # fmt: skip
     agent.describe(worker.hostname, queues, int(worker.concurrency), pool)
     agent.register_at_start()
