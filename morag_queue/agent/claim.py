@@ -23,7 +23,7 @@ from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from .claim_request import ClaimRequest
-from .compat import WAKE, InvalidationParser, raise_if_overdue, read_or_wake
+from .compat import WAKE, deliver_invalidations, invalidation_parser, raise_if_overdue, read_or_wake
 from .holding import HoldingMixin
 from .identity import FencedError
 from .unacked import ClaimQoS, claim_of, readable
@@ -75,7 +75,7 @@ class ClaimChannelMixin(HoldingMixin):
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
         params["client_name"] = self.morag_queue.client_name  # a transport option only since kombu 5.6
         if asynchronous:
-            params.update(protocol=3, parser_class=InvalidationParser)
+            params.update(protocol=3, parser_class=invalidation_parser())
         return params
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
@@ -117,6 +117,7 @@ class ClaimChannelMixin(HoldingMixin):
             connection.connect()
         if self._tracking is connection._sock:
             return
+        deliver_invalidations(connection)
         try:
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
             connection.read_response()

@@ -1,7 +1,7 @@
 """What differs between the supported versions of Celery, kombu and redis-py, and the check that a claim is possible.
 
 This is the only module of the agent that asks which version is installed, and it asks by attribute, not by number:
-Celery 5.4–5.7, kombu 5.4–5.7, redis-py 5–8. It must be importable with any of them, to say what is missing.
+Celery 5.4–5.7, kombu 5.4–5.7, redis-py 5.1–8. It must be importable with any of them, to say what is missing.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ _PushParser: Any
 try:
     from redis._parsers import _RESP3Parser as _PushParser
 except ImportError:
-    _PushParser = object
+    _PushParser = None
 
 WAKE = object()
 """What `read_or_wake` returns for an invalidation."""
@@ -42,49 +42,35 @@ _REQUIRED: dict[Any, tuple[str, ...]] = {
 }  # fmt: skip
 """The methods of Celery, kombu and redis-py that the claim overrides or calls, many of them private."""
 
-_PUSH_SETTERS = ("set_invalidation_push_handler", "set_push_handler")  # the second until redis-py 5.0
-
 
 def claim_obstacle() -> str:
     """Why the installed versions cannot claim: a message that lists what is missing; "" if nothing is."""
     missing = [
         f"{owner.__name__}.{name}" for owner, names in _REQUIRED.items() for name in names if not hasattr(owner, name)
     ]
-    if _PushParser is object:
+    if _PushParser is None:
         missing.append("redis._parsers._RESP3Parser")
-    elif not any(hasattr(_PushParser, setter) for setter in _PUSH_SETTERS):
-        missing.append(f"{_PushParser.__name__}.{_PUSH_SETTERS[0]}")
+    elif not hasattr(_PushParser, "set_invalidation_push_handler"):
+        missing.append("_RESP3Parser.set_invalidation_push_handler")
     return f"the installed Celery, kombu or redis-py has no {', '.join(missing)}" if missing else ""
 
 
 # -- redis-py
 
 
-class InvalidationParser(_PushParser):
-    """redis-py's own RESP3 parser, which delivers invalidations one by one; hiredis' does not.
+def invalidation_parser() -> Any:
+    """The pure RESP3 parser, also where hiredis is installed: only it delivers invalidations one by one."""
+    return _PushParser
 
-    redis-py 5.0 does not pass on `push_request` where hiredis is installed, hence `_delivers`.
-    """
 
-    _delivers = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        setter = next(name for name in _PUSH_SETTERS if hasattr(self, name))
-        getattr(self, setter)(lambda _: WAKE)
-
-    def read_response(self, disable_decoding: bool = False, push_request: bool = False, **more: Any) -> Any:
-        return super().read_response(disable_decoding, push_request or self._delivers, **more)
+def deliver_invalidations(connection: Any) -> None:
+    """Make `read_or_wake` return WAKE for the invalidations of this connection."""
+    connection._parser.set_invalidation_push_handler(lambda _: WAKE)
 
 
 def read_or_wake(connection: Any) -> Any:
-    """Read the next reply from a connection with `InvalidationParser`, or WAKE if an invalidation comes first."""
-    connection._parser._delivers = True
-    try:
-        return connection.read_response(push_request=True)
-    finally:
-        if connection._parser is not None:
-            connection._parser._delivers = False
+    """Read the next reply, or WAKE if an invalidation comes first."""
+    return connection.read_response(push_request=True)
 
 
 # -- kombu
