@@ -234,6 +234,8 @@ class Agent:
         self.identity.draining = True
         if not self.identity.claims:
             drain.stop_consuming(self._consumer, self._lanes())
+        if self.identity.no_claim_reason:
+            return  # the worker runs kombu's own transport, which knows no holders
         if count := drain.return_unstarted(self._consumer, self._qos()):
             logger.info("returned %d tasks that had not started", count)
 

@@ -8,31 +8,25 @@ channel claims again. Nothing is popped while it waits, so nothing can be lost.
 A channel is idle (`_in_poll` is None), claiming (`_in_poll` is its connection) or waiting (`_in_poll` is its connection
 and `_waiting` is true: no request is pending, an invalidation wakes the channel).
 
-It overrides private methods of kombu, which `transport.missing_attributes` verifies.
+It overrides private methods of kombu, which `compat.claim_obstacle` verifies.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from queue import Empty
 from random import uniform
 from time import monotonic
 from typing import Any
 
-import redis
 from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.uuid import uuid
-from redis._parsers import _RESP3Parser
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from morag_queue.broker.keys import Keys
-from morag_queue.broker.ledger import Ledger
-from morag_queue.broker.requeue import Requeues, ReturnLanes
-
 from .claim_request import ClaimRequest
-from .identity import Claim, FencedError, Identity, TaskOutcome, identity_of
-from .unacked import ClaimQoS, claim_of, ending, readable, return_request
+from .compat import WAKE, deliver_invalidations, invalidation_parser, raise_if_overdue, read_or_wake
+from .holding import HoldingMixin
+from .identity import FencedError
+from .unacked import ClaimQoS, claim_of, readable
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -45,9 +39,6 @@ POLL_SECONDS = 0.1
 SPREAD_SECONDS = 0.01
 """Upper limit of the random delay after a wake-up."""
 
-_WAKE = object()
-
-
 TICK_SECONDS = 1.0
 """Longest pause of the event loop."""
 
@@ -56,11 +47,10 @@ def tick() -> None:
     """Do nothing; the event loop only has to wake up."""
 
 
-class ClaimChannelMixin:
+class ClaimChannelMixin(HoldingMixin):
     """Claims instead of BRPOP, for a channel of kombu."""
 
     QoS = ClaimQoS
-    _identity: Identity
     _waiting = False
     _ask_at = 0.0
     _spread_seconds = 0.0
@@ -68,7 +58,7 @@ class ClaimChannelMixin:
     _tracking: Any = None  # the socket on which tracking was requested
     _recheck_seconds = RECHECK_SECONDS
     _in_poll: Any
-    _brpop_sent_at: Any
+    _brpop_sent_at: Any = None
     _loaded = False
     _tag = ""
     _refusal = ""
@@ -77,34 +67,15 @@ class ClaimChannelMixin:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Created now: tasks that outlive the channel use them after it is closed.
-        self._lasting_client = self._create_client()  # type: ignore[attr-defined]
-        self._broker_client = client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
-        me = self.morag_queue
-        self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
-        self._requeues = Requeues(client, self._keys, me.retention_seconds)
         # Consumers of replies to remote control, which acknowledge nothing: they use kombu's BRPOP. A worker has one on
         # the channel of its tasks while it starts and greets the others.
         self._of_replies: set[str] = set()
 
-    @property
-    def morag_queue(self) -> Identity:
-        """The identity that the transport option of this name refers to."""
-        return self._identity
-
-    @morag_queue.setter
-    def morag_queue(self, client_name: str) -> None:
-        self._identity = identity_of(client_name)
-
-    @contextmanager
-    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        yield client or self._lasting_client
-
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
+        params["client_name"] = self.morag_queue.client_name  # a transport option only since kombu 5.6
         if asynchronous:
-            # Also where hiredis is installed: only the pure parser delivers invalidations one by one.
-            params.update(protocol=3, parser_class=_RESP3Parser)
+            params.update(protocol=3, parser_class=invalidation_parser())
         return params
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
@@ -118,10 +89,10 @@ class ClaimChannelMixin:
 
     # -- claiming
 
-    def _brpop_start(self, timeout: float | None = None) -> None:
+    def _brpop_start(self, *timeout: float) -> None:
         self._popping = not self.morag_queue.claims or bool(self._of_replies)
         if self._popping:
-            super()._brpop_start(timeout)  # type: ignore[misc]
+            super()._brpop_start(*timeout)  # type: ignore[misc]
             return
         queues = tuple(self.active_queues)  # type: ignore[attr-defined]
         if not queues or not self.morag_queue.registered:
@@ -146,7 +117,7 @@ class ClaimChannelMixin:
             connection.connect()
         if self._tracking is connection._sock:
             return
-        connection._parser.set_invalidation_push_handler(lambda _: _WAKE)
+        deliver_invalidations(connection)
         try:
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
             connection.read_response()
@@ -164,7 +135,7 @@ class ClaimChannelMixin:
         connection = self.client.connection  # type: ignore[attr-defined]
         try:
             if self._waiting or not self._in_poll:
-                connection.read_response(push_request=True)
+                read_or_wake(connection)
                 self._wake()
                 raise Empty
             reply = self._reply(connection)
@@ -175,7 +146,7 @@ class ClaimChannelMixin:
         if reply is None:
             # An invalidation sent right after the reply is already in the buffer, so the socket would not wake us.
             if connection.can_read(timeout=0):
-                connection.read_response(push_request=True)
+                read_or_wake(connection)
                 self._idle()
             else:
                 self._wait(self._recheck_seconds)
@@ -217,7 +188,7 @@ class ClaimChannelMixin:
 
     def _reply(self, connection: Any) -> tuple[str, bytes, float, int] | None:
         try:
-            while (reply := connection.read_response(push_request=True)) is _WAKE:
+            while (reply := read_or_wake(connection)) is WAKE:
                 pass
         except NoScriptError:
             self._loaded = False
@@ -263,51 +234,11 @@ class ClaimChannelMixin:
         else:  # the consumer was cancelled during the claim: back to the head of its lane
             self.qos.restore_by_tag(message["properties"]["delivery_tag"])  # type: ignore[attr-defined]
 
-    # -- holding and ending
-
-    @property
-    def _keys(self) -> Keys:
-        return Keys(self.morag_queue.namespace, self.global_keyprefix, self.sep)  # type: ignore[attr-defined]
-
-    def hold(self, claim: Claim) -> None:
-        """Record the holder of a message that kombu has taken by BRPOP."""
-        me = self.morag_queue
-        self._ledger.hold(claim.held(me.worker, me.incarnation))
-
-    def settle(self, claim: Claim, outcome: TaskOutcome) -> None:
-        """Write the end of a task together with its acknowledgement.
-
-        A message that is no longer this worker's may mean that the worker was fenced. Then the pool must not take its
-        next task, which it does in this very tick of the event loop. Raising here would not prevent that: Celery only
-        logs errors of `ack`. So discard the unstarted tasks now, and reconnect in the next tick.
-        """
-        is_ours = self._ledger.settle(ending(claim, outcome, self.morag_queue.worker))
-        if not is_ours and self.is_fenced() and (loop := get_event_loop()) is not None:
-            self.morag_queue.discard_unstarted()
-            loop.call_soon(self.morag_queue.raise_if_unregistered)
-
-    def is_fenced(self) -> bool:
-        """Read whether another incarnation acts under this worker's name; if so, stop claiming."""
-        me = self.morag_queue
-        acting = self._broker_client.hget(self._keys.incarnations, me.worker)
-        if acting is None or bytes_to_str(acting) == me.incarnation:
-            return False
-        me.registered = False
-        logger.error("%s was fenced: its name was taken over; dropping its messages in flight", me.worker)
-        return True
-
-    def give_back(self, claims: Sequence[Claim], *, shared: bool = False, max_deaths: int | None = None) -> None:
-        """Requeue messages first in their lanes (or the `shared` ones); the last claim becomes the first."""
-        me = self.morag_queue
-        return_lanes = ReturnLanes(self._broker_client, self._keys, me.queues) if shared or me.draining else None
-        requests = [return_request(claim, me.incarnation, return_lanes, max_deaths) for claim in claims]
-        for claim, outcome in zip(claims, self._requeues.apply(requests), strict=True):
-            if outcome == "quarantined":
-                logger.error("%s is quarantined: too many processes died over it", claim.task_id)
-
-    def ask_again(self, now: float) -> None:
-        """End an overdue wait, so that the next poll claims."""
-        if self._waiting and now >= self._ask_at and self.qos.can_consume():  # type: ignore[attr-defined]
+    def ask_again(self) -> None:
+        """End a wait whose time has come, so that this poll claims. Raises if the answer to a claim is overdue."""
+        if not self._waiting:
+            raise_if_overdue(self._brpop_sent_at)
+        elif monotonic() >= self._ask_at:
             self._idle()
 
     def _on_connection_disconnect(self, connection: Any) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from celery.worker import state
 
+from . import compat
 from .unacked import ClaimQoS
 
 
 def return_unstarted(consumer: Any, qos: ClaimQoS) -> int:
     """Return the messages that have not started; return their number."""
-    rate_limited = list(_rate_limited(consumer))
-    requests = [*rate_limited, *_scheduled(consumer, rate_limited), *_waiting_for_pool(consumer)]
+    requests = [*_rate_limited(consumer), *_scheduled(consumer), *_waiting_for_pool(consumer)]
     by_tag = {request._message.delivery_tag: request for request in requests}
     for request in by_tag.values():
         state.task_ready(request)
@@ -49,15 +49,12 @@ def _rate_limited(consumer: Any) -> Iterator[Any]:
             yield request
 
 
-def _scheduled(consumer: Any, rate_limited: Iterable[Any]) -> Iterator[Any]:
+def _scheduled(consumer: Any) -> Iterator[Any]:
     """Cancel the timers of requests that wait for their ETA, and yield these requests."""
-    # Celery keeps a request in this set after its ETA, while it waits for its rate limit.
-    elsewhere = {*map(id, rate_limited), *map(id, state.reserved_requests), *map(id, state.active_requests)}
-    for request in tuple(state.scheduled_requests):
-        if id(request) not in elsewhere and request._eta_timer_entry is not None:
-            consumer.timer.cancel(request._eta_timer_entry)
-            consumer.qos.decrement_eventually()  # Celery raised the prefetch count for it
-            yield request
+    for request, cancel in compat.scheduled(consumer.timer):
+        cancel()
+        consumer.qos.decrement_eventually()  # Celery raised the prefetch count for it
+        yield request
 
 
 def _waiting_for_pool(consumer: Any) -> Iterator[Any]:

@@ -90,6 +90,7 @@ class Identity:
     pid: int = field(default_factory=os.getpid)
     in_flight: dict[str, Claim] = field(default_factory=dict)
     discard_unstarted: Callable[[], object] = lambda: None
+    no_claim_reason: str = ""
     run: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def __post_init__(self) -> None:

@@ -9,11 +9,14 @@ from morag_queue.broker.workers import Predecessor, Registry
 from morag_queue.core.model import Capability, WorkerInfo
 from morag_queue.settings import Settings
 
-from . import hardware
+from . import compat, hardware
 from .identity import Identity
 
 PROOF_SECONDS = 5.0
 """How long to wait for the proof that a silent predecessor is dead: more than two of its heartbeats."""
+
+
+NO_CLAIM_SETTING = "the setting agent.claim is false"
 
 
 def beat_seconds(app: Celery, settings: Settings) -> float:
@@ -57,6 +60,7 @@ def worker_info(
         node=node,
         beat_seconds=beat_seconds(app, settings),
         claims=identity.claims,
+        no_claim_reason=identity.no_claim_reason or ("" if identity.claims else NO_CLAIM_SETTING),
         version=version,
         settings=_celery_settings(app, prefetch_multiplier),
         started_at=time.time(),
@@ -71,7 +75,7 @@ def _celery_settings(app: Celery, prefetch_multiplier: int) -> dict[str, Any]:
         "reject_on_worker_lost": bool(conf.task_reject_on_worker_lost),
         "cancel_on_connection_loss": bool(conf.worker_cancel_long_running_tasks_on_connection_loss),
         "prefetch_multiplier": prefetch_multiplier,
-        "disable_prefetch": bool(conf.worker_disable_prefetch),
+        "disable_prefetch": compat.disables_prefetch(conf),
         "visibility_timeout": _visibility_timeout(app),
         "sep": options.get("sep", ""),
     }

@@ -3,6 +3,7 @@
 Celery calls these methods in the main process of the worker, never in a child of the pool.
 """
 
+import logging
 from time import monotonic
 from typing import Any
 
@@ -11,6 +12,8 @@ from celery.worker.request import Request as CeleryRequest
 
 from .identity import FencedError, TaskOutcome
 from .unacked import ClaimQoS
+
+logger = logging.getLogger("morag_queue.agent")
 
 DELAYED_SECONDS = 1.0
 """A task that starts later than this after its receipt was delayed."""
@@ -64,6 +67,14 @@ class RequestMixin:
         self._started = monotonic()
         self._set_running(True)
         return super().on_accepted(pid, time_accepted)  # type: ignore[misc]
+
+    def cancel(self, pool: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().cancel(pool, *args, **kwargs)  # type: ignore[misc]
+        except NotImplementedError:
+            pass  # a pool without processes: the task runs on
+        except Exception:  # for example, the result backend is down too; Celery before 5.6 would exit
+            logger.exception("cannot cancel a task after the connection was lost")
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
         # Celery stops its process because the connection was lost; the task will run again.

@@ -10,15 +10,13 @@ from kombu.entity import Exchange, Queue
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType
 
+from . import compat
 from .agent import Agent
 from .identity import Identity
+from .registration import NO_CLAIM_SETTING
 from .request import request_class_for
-from .transport import missing_attributes
 
 logger = logging.getLogger("morag_queue.agent")
-
-_TRANSPORT = "morag_queue.agent.transport:Transport"
-_SENTINEL_TRANSPORT = "morag_queue.agent.transport:SentinelTransport"
 
 LEVELS = list(range(10))
 """All levels of kombu: a message at a level that no worker polls would never run."""
@@ -56,21 +54,21 @@ def configure(app: Celery, identity: Identity) -> Callable[[], None]:
         "priority_steps": LEVELS,
         "client_name": identity.client_name,
     }
-    settings: dict[str, Any] = {"broker_transport_options": options}
+    settings = {"broker_transport_options": options}
     conf.maps.insert(0, settings)  # in front of the app's own, which may have a namespace
+    connection_class = app.amqp.Connection
 
     def restore() -> None:
         conf.maps[:] = [one for one in conf.maps if one is not settings]
+        app.amqp.Connection = connection_class
 
-    if missing := missing_attributes():
-        logger.warning(
-            "%s: this worker takes messages without the atomic claim and records no outcomes; "
-            "install the versions of kombu and redis-py that morag-queue requires",
-            missing,
-        )
+    if obstacle := compat.claim_obstacle():
+        identity.claims, identity.no_claim_reason = False, obstacle
         return restore
     options["morag_queue"] = identity.client_name
-    settings["broker_transport"] = _SENTINEL_TRANSPORT if scheme == "sentinel" else _TRANSPORT
+    from .transport import ClaimConnection  # not before the check: it needs what may be missing
+
+    app.amqp.Connection = ClaimConnection
     for task in app.tasks.values():
         task.Request = request_class_for(task.Request)
     return restore
@@ -92,6 +90,11 @@ def start(agent: Agent, worker: Any) -> None:
     Raises SystemExit for an unsupported queue, or if a live worker has the name.
     """
     queues = subscribe(agent, _selected(agent.app))
+    if not agent.identity.claims:  # logged here, because in `configure` Celery has not set up its log yet
+        logger.warning(
+            "%s takes messages without the atomic claim, so a kill may lose one: %s",
+            agent.identity.worker, agent.identity.no_claim_reason or NO_CLAIM_SETTING,
+        )  # fmt: skip
     agent.describe(
         worker.hostname, queues, slots=int(worker.concurrency), prefetch_multiplier=worker.prefetch_multiplier,
         pool=_pool(worker),

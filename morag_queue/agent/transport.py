@@ -1,10 +1,9 @@
-"""kombu's Redis transports with the claim; `setup.configure` selects one as `app.conf.broker_transport`."""
+"""kombu's Redis transports with the claim; `setup.configure` makes the app connect with `ClaimConnection`."""
 
-from time import monotonic
 from typing import Any
 
+from kombu.connection import Connection
 from kombu.transport import redis as kombu_redis
-from redis._parsers import _RESP3Parser
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 from .claim import TICK_SECONDS, ClaimChannelMixin, tick
@@ -23,15 +22,15 @@ class SentinelClaimChannel(ClaimChannelMixin, kombu_redis.SentinelChannel):
 
 
 class _Poller(kombu_redis.MultiChannelPoller):
-    def on_poll_start(self) -> None:
-        now = monotonic()
-        for channel in self._channels:
-            channel.ask_again(now)
-        super().on_poll_start()
+    def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802 - kombu's name
+        channel.ask_again()
+        super()._register_BRPOP(channel)
 
     def on_readable(self, fileno: int) -> Any:
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
-        if channel is not None and kind == "BRPOP" and channel.expects_no_reply:
+        if channel is None:
+            return None  # its connection was closed; kombu before 5.6 fails here
+        if kind == "BRPOP" and channel.expects_no_reply:
             # A worker at its prefetch limit still receives invalidations; kombu would take one for a closed connection.
             return channel._brpop_read()
         return super().on_readable(fileno)
@@ -64,27 +63,16 @@ class SentinelTransport(_ClaimTransportMixin, kombu_redis.SentinelTransport):
     Channel = SentinelClaimChannel
 
 
-_OVERRIDDEN = {
-    kombu_redis.Channel: (
-        "_connparams",
-        "_brpop_start",
-        "_brpop_read",
-        "_on_connection_disconnect",
-        "close",
-        "basic_consume",
-        "conn_or_acquire",
-    ),
-    kombu_redis.QoS: ("append", "ack", "reject", "restore_unacked", "restore_by_tag", "_remove_from_indices"),
-    kombu_redis.MultiChannelPoller: ("on_poll_start", "maybe_check_brpop_health"),
-    kombu_redis.Transport: ("register_with_event_loop",),
-    _RESP3Parser: ("set_invalidation_push_handler",),
-}
-"""The methods of kombu and redis-py that the claim overrides or calls, most of them private."""
+_WITH_CLAIM = {kombu_redis.Transport: Transport, kombu_redis.SentinelTransport: SentinelTransport}
 
 
-def missing_attributes() -> str:
-    """A message that lists the methods missing in the installed kombu and redis-py; "" if there are none."""
-    missing = [
-        f"{owner.__name__}.{name}" for owner, names in _OVERRIDDEN.items() for name in names if not hasattr(owner, name)
-    ]
-    return f"kombu or redis-py has no {', '.join(missing)}" if missing else ""
+class ClaimConnection(Connection):
+    """A connection to any URL of a Redis broker, with the claim.
+
+    The setting `broker_transport` would not do: kombu ignores it for `redis+socket://`, and when it fails over to the
+    next of several URLs.
+    """
+
+    def get_transport_cls(self) -> Any:
+        chosen = super().get_transport_cls()
+        return _WITH_CLAIM.get(chosen, chosen)

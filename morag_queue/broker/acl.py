@@ -4,7 +4,8 @@ A server checks rights when a command enters a transaction; DISCARD then drops a
 requires no right but MULTI, and changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import redis
 from redis import Redis
@@ -53,8 +54,7 @@ def permissions(client: Redis, keys: Keys) -> Permissions:
     own = f"{keys.prefix}{keys.namespace}:"
     touched = [f"{own}workers", keys.unacked, keys.unacked_index, *(keys.list(queue, 0) for queue in QueueType)]
     names = sorted(ARGUMENTS)
-    connection = client.connection_pool.get_connection()
-    try:
+    with _own_connection(client) as connection:
         user = _user(connection)
         refusals = _tried(connection, [_command(name, touched[0]) for name in names])
         if refusals is None:
@@ -63,12 +63,20 @@ def permissions(client: Redis, keys: Keys) -> Permissions:
         # A key is refused whatever the command, so one granted command is enough.
         probe = next((name for name in ("LLEN", "TYPE", "TTL", "GET") if name not in commands), None)
         answers = _tried(connection, [[probe, key] for key in touched]) if probe else None
-    finally:
-        connection.disconnect()
-        client.connection_pool.release(connection)
     missing = [key for key, why in zip(touched, answers or (), strict=False) if why and not _is_command(why)]
     shown = [f"{own}*" if key.startswith(own) else f"{key}*" for key in missing]
     return Permissions(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*")
+
+
+@contextmanager
+def _own_connection(client: Redis) -> Iterator["redis.Connection"]:
+    """A connection that is closed afterwards, because a transaction may be open in it."""
+    with client.client() as single:
+        assert single.connection is not None
+        try:
+            yield single.connection
+        finally:
+            single.connection.disconnect()
 
 
 def _command(name: str, key: str) -> list[str]:

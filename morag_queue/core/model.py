@@ -205,6 +205,7 @@ class WorkerInfo(Stored):
     node: str = Field("", description="Celery node name `worker@host`, its address on the control channel")
     beat_seconds: float = Field(2.0, description="heartbeat interval")
     claims: bool = Field(True, description="whether it takes messages with the atomic claim script")
+    no_claim_reason: str = Field("", description="why it does not")
     version: str = ""
     settings: dict[str, Any] = Field({}, description="Celery settings that affect reliability, for `doctor`")
     started_at: float = 0.0

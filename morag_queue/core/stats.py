@@ -62,6 +62,8 @@ class WorkerStats(Frozen):
     average_processing_time: float = 0.0
     success_rate: float | None = Field(None, description="completed ÷ ended, 0..1; None before the first end")
     failures_in_a_row: int = 0
+    claims: bool = Field(True, description="takes messages with the atomic claim")
+    no_claim_reason: str = Field("", description="why it does not")
 
 
 class FleetStats(Frozen):
@@ -131,6 +133,8 @@ def worker_stats(view: WorkerView, snapshot: Snapshot, policy: Policy) -> Worker
         average_processing_time=(view.totals.mean_run_seconds or 0.0) / 60,
         success_rate=view.totals.success_rate,
         failures_in_a_row=view.totals.failures_in_a_row,
+        claims=info.claims,
+        no_claim_reason=info.no_claim_reason,
     )
 
 

@@ -140,14 +140,19 @@ def load(worker: WorkerStats) -> float:
 
 
 def reason(worker: WorkerStats, live: bool) -> str:
-    """Return the reason of the status; on the live screen without what the status and load columns already show."""
-    if not live:
-        return worker.reason
-    return "" if worker.status is WorkerStatus.BUSY else worker.reason.removeprefix(f"{worker.status.value} ")
+    """Return the reason of the status, and why the worker does not claim.
+
+    On the live screen it leaves out what the status and load columns already show.
+    """
+    shown = worker.reason
+    if live:
+        shown = "" if worker.status is WorkerStatus.BUSY else shown.removeprefix(f"{worker.status.value} ")
+    no_claim = "" if worker.claims else f"no claim: {worker.no_claim_reason}".removesuffix(": ")
+    return "; ".join(filter(None, (no_claim, shown)))
 
 
 def _reason(worker: WorkerStats, live: bool) -> Cell:
-    return cell(reason(worker, live), "" if worker.status is WorkerStatus.BUSY else "yellow", 200)
+    return cell(reason(worker, live), "" if worker.status is WorkerStatus.BUSY and worker.claims else "yellow", 200)
 
 
 def _load_bar(worker: WorkerStats, live: bool) -> Cell:

@@ -40,12 +40,11 @@ def test_own_lanes_come_first_then_queues_in_their_order_then_other_lanes() -> N
 def test_the_server_accepts_a_claim_by_its_text_and_by_its_digest(runner: ScriptRunner, client: redis.Redis) -> None:
     sent = [runner.send(), runner.send()]
     request = ClaimRequest("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), runner.keys)
-    connection = client.connection_pool.get_connection()
 
-    for number, is_loaded in enumerate((False, True)):
-        connection.send_packed_command([request.packed(f"tag-{number}", is_loaded=is_loaded)])
-        lane, _, _, _ = connection.read_response()
-        assert lane == b"cpu_standard"
+    with client.client() as single:
+        for number, is_loaded in enumerate((False, True)):
+            single.connection.send_packed_command([request.packed(f"tag-{number}", is_loaded=is_loaded)])
+            lane, _, _, _ = single.connection.read_response()
+            assert lane == b"cpu_standard"
 
-    client.connection_pool.release(connection)
     assert [runner.held(f"tag-{number}")[2] for number in range(2)] == sent

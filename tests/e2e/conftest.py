@@ -86,6 +86,11 @@ class AgentFleet(Fleet):
     def client_name(self, worker: str) -> str:
         return str(json.loads(self.redis.hget(self.keys.workers, worker))["client_name"])
 
+    def claims(self, worker: str) -> bool:
+        """Whether the worker claims: the server then tracks the keys that one of its connections has read."""
+        name = self.client_name(worker)
+        return any(one["name"] == name and "t" in one["flags"] for one in self.redis.client_list())
+
     def close_connections(self, worker: str) -> int:
         """Close the worker's connections to the broker; return their number."""
         name = self.client_name(worker)

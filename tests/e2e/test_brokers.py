@@ -13,9 +13,10 @@ WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]
 
 
-def assert_reconnects(fleet: AgentFleet) -> None:
+def assert_claims_and_reconnects(fleet: AgentFleet) -> None:
     sent = [fleet.submit("t.add", 1, 1) for _ in range(5)]
     fleet.until_ran(sent)
+    assert fleet.claims(WORKER)
     assert fleet.close_connections(WORKER) > 0
     sent += [fleet.submit("t.add", 1, 1) for _ in range(5)]
     fleet.until_ran(sent)
@@ -29,7 +30,7 @@ def test_a_worker_reconnects_through_a_unix_socket(make_agent_fleet: Make) -> No
         fleet = make_agent_fleet(config={"unixsocket": str(socket)})
         fleet.start_worker(WORKER, env={"REDIS_URL": f"redis+socket://{socket}"})
 
-        assert_reconnects(fleet)
+        assert_claims_and_reconnects(fleet)
 
 
 def test_a_worker_reconnects_through_a_sentinel(make_agent_fleet: Make) -> None:
@@ -46,4 +47,4 @@ def test_a_worker_reconnects_through_a_sentinel(make_agent_fleet: Make) -> None:
 
     fleet.start_worker(WORKER, env={"REDIS_URL": url, "TEST_APP_CONF": json.dumps(app_conf)})
 
-    assert_reconnects(fleet)
+    assert_claims_and_reconnects(fleet)

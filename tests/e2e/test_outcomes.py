@@ -88,7 +88,8 @@ def canvas_works(fleet: AgentFleet) -> None:
         assert chord(header, app=app)(total).get(timeout=20) == 6
         consumer = app.backend.result_consumer
         consumer.stop()
-        consumer.subscribed_to.clear()  # else results would reconnect to unsubscribe when they are collected
+        consumer.subscribed_to.clear()
+        consumer._pubsub = None  # else results would reconnect to unsubscribe when they are collected
         app.backend.client.connection_pool.disconnect()
 
 

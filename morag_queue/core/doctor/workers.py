@@ -116,11 +116,13 @@ def check_agents(facts: FleetFacts) -> Iterator[Finding]:
             f"runs the agent {some(view.info.version for view in outdated)}, this command is {facts.version}",
             "install one version of morag-queue on all machines, then restart these workers",
         )  # fmt: skip
-    without_claim = [view.worker for view in present_workers(facts) if not view.info.claims]
+    without_claim = [view for view in present_workers(facts) if not view.info.claims]
     if without_claim:
+        reasons = sorted({view.info.no_claim_reason for view in without_claim} - {""})
         yield warning(
-            Code.NO_CLAIM, some(without_claim),
-            "takes messages with kombu's two steps instead of the atomic claim: a kill between them loses one",
+            Code.NO_CLAIM, some(view.worker for view in without_claim),
+            "takes messages with kombu's two steps instead of the atomic claim: a kill between them loses one"
+            + "".join(f"; {reason}" for reason in reasons),
             "leave agent.claim at true, and install the Celery, kombu and redis versions that morag-queue requires",
         )  # fmt: skip
 
