@@ -73,7 +73,6 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
             snapshot=snapshot,
             policy=settings.policy,
             sep=settings.broker.sep,
-            steps=settings.broker.priority_steps,
             version=version,
             server=None if info is None else _server(info, read("CONFIG", lambda: client.config_get("save"), None)),
             permissions=granted,

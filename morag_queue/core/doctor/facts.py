@@ -105,7 +105,6 @@ class AgentConnection:
 class FleetFacts:
     """All input of the checks.
 
-    steps          priority steps that this command publishes to
     version        version of this command
     silent         listeners on the control channel that did not answer
     connections    connections of agents
@@ -118,7 +117,6 @@ class FleetFacts:
     snapshot: Snapshot
     policy: Policy = field(default_factory=Policy)
     sep: str = ""
-    steps: tuple[int, ...] = tuple(range(10))
     version: str = ""
     server: Server | None = None
     permissions: Permissions | None = None
