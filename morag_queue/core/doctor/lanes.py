@@ -108,7 +108,7 @@ def check_steps(facts: FleetFacts) -> Iterator[Finding]:
         waiting = {level: length for level, length in enumerate(view.lengths) if length}
         stranded = waiting.keys() - frozenset.union(*polled.values())
         if stranded:
-            levels, count = some(map(str, stranded)), sum(waiting[level] for level in stranded)
+            levels, count = _listed(stranded), sum(waiting[level] for level in stranded)
             yield error(
                 Code.MESSAGES_STRANDED, view.lane,
                 f"{count_of(count, 'message')} of {view.lane} at level {levels} will never run: "
@@ -145,9 +145,13 @@ def _unseen(
             yield warning(
                 Code.MESSAGES_UNSEEN, view.lane,
                 f"{worker} never finds {count_of(sum(waiting[level] for level in unseen), 'message')} of {view.lane} "
-                f"at level {some(map(str, unseen))}: it polls only {some(map(str, levels))}",
+                f"at level {_listed(unseen)}: it polls only {_listed(levels)}",
                 _levels_remedy(unseen, steps),
             )  # fmt: skip
+
+
+def _listed(levels: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(levels)))
 
 
 def _levels_remedy(levels: Collection[int], steps: Sequence[int]) -> str:
