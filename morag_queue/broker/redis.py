@@ -148,7 +148,7 @@ class RedisBroker:
 
     @cached_property
     def _steps(self) -> QueueSteps:
-        return QueueSteps(self.client, self.settings.broker.priority_steps)
+        return QueueSteps(self.client, self.settings)
 
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""

@@ -60,7 +60,7 @@ def decode_snapshot(
         leader=Lease.model_validate_json(lease) if lease else None,
         corrections=read_corrections(learned),
         fleet=fleet,
-        unregistered_nodes=node_names(mailboxes, sep) - {view.info.node for view in views},
+        nodes=node_names(mailboxes, sep),
     )
     return snapshot, {queue: _totals(counts, f"|{queue}") for queue in QueueType}
 

@@ -1,13 +1,14 @@
 """The levels that work is queued at: as configured, or by the workers that are connected."""
 
 from time import monotonic
-from typing import Literal
 
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from morag_queue.core.levels import DEFAULT_STEPS, LEVELS
 from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.worker_status import agent_nodes
+from morag_queue.settings import Settings
 
 from .client_list import client_list
 
@@ -16,10 +17,10 @@ _CHECK_SECONDS = 10.0
 
 
 class QueueSteps:
-    """`setting` is `broker.priority_steps`."""
+    """The levels of one fleet, by its settings."""
 
-    def __init__(self, client: Redis, setting: Literal["auto"] | tuple[int, ...]) -> None:
-        self._client, self._setting = client, setting
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        self._client, self._policy, self._setting = client, settings.policy, settings.broker.priority_steps
         self._is_mixed, self._checked_at = False, float("-inf")
 
     def of(self, snapshot: Snapshot) -> tuple[int, ...]:
@@ -30,9 +31,10 @@ class QueueSteps:
         """
         if self._setting != "auto":
             return self._setting
-        if snapshot.unregistered_nodes and monotonic() - self._checked_at > _CHECK_SECONDS:
-            self._is_mixed, self._checked_at = self._has_listener(), monotonic()
-        return DEFAULT_STEPS if snapshot.unregistered_nodes and self._is_mixed else LEVELS
+        if monotonic() - self._checked_at > _CHECK_SECONDS:
+            candidates = snapshot.nodes - agent_nodes(snapshot, self._policy)
+            self._is_mixed, self._checked_at = bool(candidates) and self._has_listener(), monotonic()
+        return DEFAULT_STEPS if self._is_mixed else LEVELS
 
     def _has_listener(self) -> bool:
         try:

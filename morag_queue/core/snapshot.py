@@ -112,8 +112,8 @@ class Snapshot:
 
     `held` are the unacked messages. `corrections` are the learned run times by content type, class and "on a GPU".
     `steps` are the levels that work may be queued at, see `levels`; workers that poll fewer narrow them further.
-    `unregistered_nodes` are the node names with a mailbox for Celery's remote control and no registration: workers
-    without the agent. A mailbox outlives a node that was killed.
+    `nodes` are the node names with a mailbox for Celery's remote control, with or without the agent. A mailbox outlives
+    a node that was killed.
     """
 
     taken_at: float
@@ -125,7 +125,7 @@ class Snapshot:
     fleet: str = ""
     corrections: Mapping[tuple[ContentType, Requires, bool], Correction] = field(default_factory=dict, hash=False)
     steps: tuple[int, ...] = tuple(range(10))
-    unregistered_nodes: frozenset[str] = frozenset()
+    nodes: frozenset[str] = frozenset()
 
     @cached_property
     def worker_by_id(self) -> Mapping[str, WorkerView]:

@@ -1,5 +1,7 @@
 """The levels of a fleet, by its setting and by the connections on a real server."""
 
+import json
+
 import pytest
 import redis
 
@@ -45,6 +47,14 @@ def test_a_connected_plain_worker_limits_the_fleet_to_the_default_steps(steps, c
     assert steps() == DEFAULT_STEPS
     assert steps(priority_steps=LEVELS) == LEVELS, "the setting is stronger"
     assert steps(priority_steps=(0, 5)) == (0, 5)
+
+
+@pytest.mark.parametrize("beat", [{"stopped": True}, {"at": 1.0}], ids=["stopped", "killed long ago"])
+def test_a_plain_worker_under_the_name_of_a_former_agent_counts(beat, steps, client, listener):
+    records.register(client, node="worker-1@host")
+    client.hset("mq:beats", "worker-1", json.dumps({"at": client.time()[0], **beat}))
+    mailbox(client, "worker-1@host")
+    assert steps() == DEFAULT_STEPS
 
 
 def test_the_mailbox_of_a_worker_that_was_killed_limits_nothing(steps, client):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from subprocess import run
 from typing import Any
 
+import pytest
+
 from morag_queue.local.waiting import until
 from tests.e2e.conftest import AgentFleet
 
@@ -93,3 +95,63 @@ def test_celery_purge_and_the_lengths_of_other_tools_include_all_work_at_the_def
     printed = celery(fleet, "purge", "-f", "-Q", "cpu_standard")
     assert re.search(r"Purged 20 messages", printed), printed
     assert levels(fleet) == {}
+
+
+def findings(fleet: AgentFleet, *options: str) -> list[dict[str, Any]]:
+    """Return the findings of `doctor` with these options."""
+    command = fleet.start_command("doctor", "--json", *options)
+    assert command.process.wait(60) in (0, 1), command.stderr
+    found: list[dict[str, Any]] = command.json["findings"]
+    return found
+
+
+def carry_out(fleet: AgentFleet, finding: dict[str, Any]) -> None:
+    """Do what a finding of `doctor --leaving` says, as an operator would."""
+    remedy, subject = finding["remedy"], finding["subject"]
+    command = re.search(r"(MORAG_QUEUE_\S+ )?morag-queue [^,;]*|python -c .*", remedy)
+    if command:
+        text = command[0].replace("morag-queue", f"{sys.executable} -m morag_queue", 1)
+        text = re.sub(r"^python", sys.executable, text).removesuffix(" runs them again")
+        env = {**fleet.env, **fleet.sandbox.environment}
+        done = run(text, shell=True, env=env, cwd=fleet.dir, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (finding, done.stderr)
+    if finding["code"] == "AGENT_RUNS":
+        fleet.workers.pop(subject).wait(30)
+    if found := re.search(r"celery -A APP worker (?:-n \S+ )?-Q (\S+)", remedy):
+        start_plain(fleet, subject if finding["code"] == "AGENT_RUNS" else "new", queues=found[1])
+
+
+@pytest.mark.slow
+def test_after_its_remedies_nothing_is_left_to_do_and_plain_workers_run_all_that_remained(
+    make_agent_fleet: Make,
+) -> None:
+    fleet = make_agent_fleet()
+    fleet.start_worker("worker-1")
+    fleet.start_worker("worker-2", options=("-Q", "cpu_standard"))
+    failed = fleet.submit("t.fail")
+    fleet.until_states({failed: "failed"})
+    held = [fleet.submit("t.hold", str(fleet.release_file()), lane=f"cpu_standard.worker-{n}") for n in (1, 2)]
+    fleet.until_started(*held)
+    fleet.kill("worker-2")
+    fleet.run("pause", "cpu_batch")
+    fleet.run("cordon", "worker-1")
+    shared = fleet.run_json("submit", "--from", rows(fleet))["tasks"]
+    lanes = ["cpu_batch", "cpu_standard.worker-1", "cpu_standard.worker-2", "cpu_batch.never-started"]
+    sent = [task["task_id"] for task in shared] + [fleet.submit("t.later", lane=lane) for lane in lanes]
+    fleet.release_file().touch()
+
+    codes: list[str] = []
+    while left := findings(fleet, "--leaving"):
+        codes += [left[0]["code"]] if left[0]["code"] != "NOT_CHECKED" else []
+        assert len(codes) < 12, codes
+        carry_out(fleet, left[0])
+
+    assert codes == [
+        "AGENT_RUNS", "WORKER_LANE_IN_USE", "WORKER_LANE_IN_USE", "LEVELS_IN_USE", "DEAD_LETTERS_KEPT",
+        "PAUSE_IGNORED", "CORDON_IGNORED", "KEYS_REMAIN",
+    ]  # fmt: skip
+    fleet.until_ran([*sent, *held, failed])
+    assert [key for key in fleet.redis.scan_iter() if key.startswith("mq:")] == []
+    until(lambda: fleet.redis.hlen("unacked") == 0, 20, "a plain worker still holds a message")
+    ran = fleet.counts()
+    assert {task: ran[task] for task in (*sent, held[0])} == dict.fromkeys((*sent, held[0]), 1)

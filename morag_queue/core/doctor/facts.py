@@ -7,6 +7,9 @@ from typing import Any
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Snapshot
 
+CLIENT_LIST = "CLIENT LIST"
+"""The part of `FleetFacts.unread` without which no connection is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
