@@ -21,10 +21,16 @@ SHARED = "gpu_priority,gpu_fallback,cpu_standard,cpu_batch"
 def start_plain(fleet: AgentFleet, *names: str, queues: str = SHARED) -> None:
     """Start workers as any Celery app has them: no agent, kombu's default steps."""
     env = {"TEST_APP_AGENT": "0"}
+    starts = {name: _starts(fleet, name) for name in names}
     for name in names:
         fleet.start_worker(name, env=env, wait=False, options=("-Q", queues, "--prefetch-multiplier", "1"))
     for name in names:
-        until(lambda name=name: " ready." in fleet.log(name), 60, f"{name} is not ready")
+        until(lambda name=name: _starts(fleet, name) > starts[name], 60, f"{name} is not ready")
+
+
+def _starts(fleet: AgentFleet, worker: str) -> int:
+    """Return how often a worker of that name has become ready: its log goes on when it starts again."""
+    return fleet.log(worker).count(" ready.") if fleet.sandbox.log(worker).exists() else 0
 
 
 def rows(fleet: AgentFleet, options: dict[str, Any] | None = None, each: int = 2) -> str:
