@@ -1,5 +1,6 @@
 """A plain Celery fleet moves to morag-queue and back, step by step, while work arrives and runs."""
 
+import signal
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from threading import Event, Thread
@@ -12,6 +13,7 @@ from morag_queue.local.waiting import until
 from morag_queue.service import producer
 from tests.e2e.conftest import AgentFleet
 from tests.e2e.test_mixed_fleet import assert_nothing_went_wrong, findings, start_plain
+from tests.support.watch_process import start_watch
 
 WEB_TASK = "morag.worker.process_web_page_task"
 PRIORITIES = ("BATCH", "LOW", "NORMAL", "HIGH", "URGENT")
@@ -100,7 +102,12 @@ def test_each_step_to_morag_queue_and_back_loses_and_repeats_nothing(fleet: Agen
     agent(*WORKERS, claim=True)
     all_that_was_sent_runs()
     assert codes().isdisjoint({"WORKER_WITHOUT_AGENT", "NO_CLAIM"})
+    # 6: the loop
+    loop = start_watch(fleet)
+    loop.wait_for("fleet_looked_at")
+    all_that_was_sent_runs()
     # and back
+    loop.signal(signal.SIGTERM)
     agent(*WORKERS, claim=False)
     all_that_was_sent_runs()
     for worker in WORKERS:
