@@ -78,6 +78,12 @@ def test_each_step_to_morag_queue_and_back_loses_and_repeats_nothing(fleet: Agen
         fleet.wait_for(*workers)
 
     def all_that_was_sent_runs() -> None:
+        """Wait also until each worker has started a task: one that stops while it starts may hang."""
+        before = len(fleet.events("start"))
+        until(
+            lambda: {one["worker"].partition("@")[0] for one in fleet.events("start")[before:]} == {*WORKERS},
+            30, lambda: f"a worker takes no task; {fleet.where()}",
+        )  # fmt: skip
         fleet.until_ran(list(application.sent))
 
     def codes(severity: str = "") -> set[str]:
@@ -117,8 +123,9 @@ def test_each_step_to_morag_queue_and_back_loses_and_repeats_nothing(fleet: Agen
     all_that_was_sent_runs()
     plain(*WORKERS, queues="celery")
 
-    application.close()
     all_that_was_sent_runs()
+    application.close()
+    fleet.until_ran(application.sent)
     fleet.stop()
     assert {finding["code"] for finding in findings(fleet, "--leaving")} <= {"QUEUES_IN_USE", "KEYS_REMAIN"}
     lanes = {one["lane"] for one in fleet.events("end")}
