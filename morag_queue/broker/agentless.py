@@ -16,6 +16,7 @@ from .client_list import client_list
 from .codec import unacked_task_id
 from .keys import Keys
 from .scripts import Call, Script
+from .snapshot import node_names
 
 VISIBILITY_S = 3600.0
 """kombu's default visibility timeout in seconds."""
@@ -99,8 +100,7 @@ class AgentlessWorkers:
     def _candidates(self, registered: Collection[str]) -> list[str]:
         """The nodes with a control mailbox, which outlives the node, except those with the agent."""
         mailboxes: Any = self._client.smembers(f"{self._keys.prefix}_kombu.binding.celery.pidbox")
-        names = {mailbox.decode(errors="replace").rpartition(self._keys.sep)[2] for mailbox in mailboxes}
-        return sorted({name.removesuffix(".celery.pidbox") for name in names} - set(registered))
+        return sorted(node_names(mailboxes, self._keys.sep) - set(registered))
 
     def _unowned_messages(self) -> Iterator[tuple[str, str]]:
         """Delivery tag and task id of each message in `unacked` without an owner record."""

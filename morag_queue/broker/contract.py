@@ -75,9 +75,20 @@ class Moves(Protocol):
     """Moves between lanes. A stale `term` changes nothing and raises LeaseLost."""
 
     def lane(
-        self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
+        self,
+        source: str,
+        target: str,
+        level: int,
+        count: int,
+        *,
+        to_level: int | None = None,
+        term: str = "",
+        keeps_gpu: bool = False,
     ) -> MoveCounts:
-        """Move up to `count` of the oldest messages of one level, in order, behind those that wait in the target."""
+        """Move up to `count` of the oldest messages of one level, in order, behind those that wait in the target.
+
+        `to_level` changes their level; None keeps it.
+        """
         ...
 
     def tasks(self, steps: Sequence[MoveTask], *, term: str = "") -> list[MoveOutcome]:

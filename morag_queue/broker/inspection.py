@@ -11,6 +11,7 @@ import redis
 from redis import Redis
 
 from morag_queue.core.doctor.facts import (
+    CLIENT_LIST,
     AgentConnection,
     AgentlessWorker,
     FleetFacts,
@@ -23,6 +24,7 @@ from morag_queue.core.doctor.server import FLEET
 from morag_queue.core.histogram import seconds_of
 from morag_queue.core.model import QueueType
 from morag_queue.core.snapshot import LaneEntry, Snapshot
+from morag_queue.core.worker_status import agent_nodes
 from morag_queue.errors import BrokerError
 
 from .acl import permissions
@@ -60,9 +62,9 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
         info = read("INFO", lambda: client.info("everything"), None)
         offset = read("the server's clock", lambda: _clock_offset(client), 0.0)
         space = read("keys", lambda: keyspace(client, keys), Keyspace())
-        clients = read("CLIENT LIST", lambda: client_list(client), ClientList())
+        clients = read(CLIENT_LIST, lambda: client_list(client), ClientList())
         snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
-        nodes = frozenset(view.info.node or f"{view.worker}@{view.info.host}" for view in snapshot.workers)
+        nodes = agent_nodes(snapshot, settings.policy)
         agentless = AgentlessWorkers(client, keys, broker.control)
         expected = clients.agentless_listeners
         answered: tuple[AgentlessWorker, ...] = read(
@@ -73,7 +75,6 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
             snapshot=snapshot,
             policy=settings.policy,
             sep=settings.broker.sep,
-            steps=settings.broker.priority_steps,
             version=version,
             server=None if info is None else _server(info, read("CONFIG", lambda: client.config_get("save"), None)),
             permissions=granted,

@@ -36,6 +36,8 @@ class MoveLaneCall(Call):
     target: Key
     from_lane: str
     to_lane: str
+    level: int
+    to_level: int
     count: int
     skip: int
     keeps_gpu: bool
@@ -71,14 +73,23 @@ class Moves:
         self._search = LaneSearch(client, keys)
 
     def lane(
-        self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
+        self,
+        source: str,
+        target: str,
+        level: int,
+        count: int,
+        *,
+        to_level: int | None = None,
+        term: str = "",
+        keeps_gpu: bool = False,
     ) -> MoveCounts:
-        """Move up to `count` of the oldest messages of one lane at one level; order and level are kept.
+        """Move up to `count` of the oldest messages of one lane at one level, in order, to `to_level` (None: the same).
 
         Safe to repeat after an interruption. Messages that arrive in the lane meanwhile stay there. `keeps_gpu` leaves
         messages that need a GPU. Raises LeaseLost on a stale term.
         """
-        from_list, to_list = self._keys.list(source, level), self._keys.list(target, level)
+        to_level = level if to_level is None else to_level
+        from_list, to_list = self._keys.list(source, level), self._keys.list(target, to_level)
         moved = left = need_gpu = 0  # what is left stays at the end where the oldest are: the next burst skips it
         while moved + left < count:
             calls = min(-(-(count - moved - left) // MOVE_CHUNK), _PIPELINED if left == 0 else 1)
@@ -87,9 +98,12 @@ class Moves:
             for _ in range(calls):
                 size = min(MOVE_CHUNK, count - moved - left - requested)
                 self._move_lane(
-                    MoveLaneCall(from_list, to_list, source, target, size, skip=left, keeps_gpu=keeps_gpu, term=term),
+                    MoveLaneCall(
+                        from_list, to_list, source, target, level, to_level, size, skip=left, keeps_gpu=keeps_gpu,
+                        term=term,
+                    ),
                     pipe,
-                )
+                )  # fmt: skip
                 requested += size
             with fenced():
                 answers = pipe.execute()

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from . import snapshot
 from .connection import connect, translated
 from .keys import Keys
 from .scripts import Script
+from .steps import QueueSteps
 
 if TYPE_CHECKING:
     from .celery_control import CeleryControl
@@ -144,6 +146,10 @@ class RedisBroker:
     def _observe(self) -> Any:
         return Script(self.client, self.keys, snapshot.ObserveCall)
 
+    @cached_property
+    def _steps(self) -> QueueSteps:
+        return QueueSteps(self.client, self.settings)
+
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""
         with translated(self.settings.redis_url):
@@ -157,7 +163,9 @@ class RedisBroker:
         call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, depth, tuple(QueueType))
         with translated(self.settings.redis_url):
             answer = self._observe(call)
-        return snapshot.decode_snapshot(answer, self.fleet, depth)
+        seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
+        with translated(self.settings.redis_url):
+            return replace(seen, steps=self._steps.of(seen)), totals
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour)."""

@@ -1,6 +1,6 @@
 """Decode the answer of `observe.lua` into a Snapshot. Nothing here talks to Redis."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,10 +28,18 @@ class ObserveCall(Call):
     shared_lanes: Sequence[str]
 
 
-def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+def node_names(mailboxes: Iterable[bytes], sep: str) -> frozenset[str]:
+    """Return the nodes of kombu's bindings to the exchange of the mailboxes: `<key><sep><pattern><sep><mailbox>`."""
+    names = (mailbox.decode(errors="replace").rpartition(sep)[2] for mailbox in mailboxes)
+    return frozenset(name.removesuffix(".celery.pidbox") for name in names)
+
+
+def decode_snapshot(
+    answer: Sequence[Any], fleet: str, sep: str, depth: int = 1
+) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
     """The snapshot, and the totals of each queue. `depth` is the one of the call."""
     seconds, micros, workers, beats, cordons, incarnations, held, paused, totals, *more = answer
-    lease, learned, *found = more
+    lease, learned, mailboxes, *found = more
     counts = {field.decode(): int(count) for field, count in _pairs(totals)}
     beat_of = {worker: Heartbeat.model_validate_json(text) for worker, text in _pairs(beats)}
     acting = dict(_pairs(incarnations))
@@ -52,6 +60,7 @@ def decode_snapshot(answer: Sequence[Any], fleet: str, depth: int = 1) -> tuple[
         leader=Lease.model_validate_json(lease) if lease else None,
         corrections=read_corrections(learned),
         fleet=fleet,
+        nodes=node_names(mailboxes, sep),
     )
     return snapshot, {queue: _totals(counts, f"|{queue}") for queue in QueueType}
 

@@ -168,6 +168,11 @@ class Cordons:
         text = self._client.hget(self._keys.cordons, worker)
         return Cordon.model_validate_json(text) if text else None
 
+    def all(self, now: float) -> list[str]:
+        """The workers with a cordon in force at that time (seconds, server's clock), registered or not."""
+        found: Any = self._client.hgetall(self._keys.cordons)
+        return [worker.decode() for worker, text in found.items() if cordon_in_force(text, now) is not None]
+
     def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
         """Write a cordon (None lifts it) if the present state is one of `over`, where None means in service.
 

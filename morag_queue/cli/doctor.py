@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 def doctor(
     ctx: CliContext,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings as well.")] = False,
+    leaving: Annotated[
+        bool, typer.Option("--leaving", help="Instead, list what to do before morag-queue is uninstalled, in order.")
+    ] = False,
 ) -> ExitStatus:
     """Check the server, lanes, workers and settings for problems, and change nothing.
 
@@ -24,14 +27,15 @@ def doctor(
     with 0 on warnings and hints.
     """
     from morag_queue.core.doctor import Severity
-    from morag_queue.operations.doctor import doctor as diagnose
+    from morag_queue.operations import doctor as operations
 
-    diagnosis = diagnose(ctx.broker)
+    diagnosis = operations.leaving(ctx.broker) if leaving else operations.doctor(ctx.broker)
 
     def human() -> "RenderableType":
         from morag_queue.view.doctor import diagnosis_view
 
-        return diagnosis_view(diagnosis)
+        none = "Plain Celery workers find everything: morag-queue can be uninstalled."
+        return diagnosis_view(diagnosis, none=none if leaving else "No problems found.")
 
     if diagnosis.findings or ctx.json or not ctx.quiet:
         ctx.emit(diagnosis, human)

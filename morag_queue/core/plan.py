@@ -16,7 +16,7 @@ PLAN_VERSION = 1
 
 
 class MoveLane(Frozen):
-    """All messages of one lane at one level, in their order, behind those that wait in the target at that level."""
+    """All messages of one lane at one level, in their order, behind those that wait in the target at its level."""
 
     kind: Literal["move_lane"] = "move_lane"
     source: str
@@ -26,6 +26,11 @@ class MoveLane(Frozen):
     reason: str
     rule: str = Field("", description="the balancing rule that planned it")
     keeps_gpu: bool = Field(False, description="work that requires a GPU stays: a CPU worker may read the target")
+    to_level: int | None = Field(None, ge=0, le=9, description="None: the same level")
+
+    @property
+    def target_level(self) -> int:
+        return self.level if self.to_level is None else self.to_level
 
 
 class MoveTask(Frozen):
@@ -67,6 +72,7 @@ class Resend(Frozen):
     task_id: str
     reason: str
     target: str = Field("", description="the shared lane that it goes to; empty: that of its queue")
+    level: int | None = Field(None, ge=0, le=9, description="None: the one that it was submitted with")
 
 
 Step = Annotated[MoveLane | MoveTask | TakeBack | Resend, Field(discriminator="kind")]

@@ -111,6 +111,9 @@ class Snapshot:
     """The fleet at one moment. `taken_at` is the server's clock in seconds since the epoch; `fleet` is the namespace.
 
     `held` are the unacked messages. `corrections` are the learned run times by content type, class and "on a GPU".
+    `steps` are the levels that work may be queued at, see `levels`; workers that poll fewer narrow them further.
+    `nodes` are the node names with a mailbox for Celery's remote control, with or without the agent. A mailbox outlives
+    a node that was killed.
     """
 
     taken_at: float
@@ -121,6 +124,8 @@ class Snapshot:
     leader: Lease | None = None
     fleet: str = ""
     corrections: Mapping[tuple[ContentType, Requires, bool], Correction] = field(default_factory=dict, hash=False)
+    steps: tuple[int, ...] = tuple(range(10))
+    nodes: frozenset[str] = frozenset()
 
     @cached_property
     def worker_by_id(self) -> Mapping[str, WorkerView]:

@@ -114,3 +114,20 @@ def _cordon_words(state: WorkerStatus | None, cordon: Cordon | None) -> str:
 
 def _join(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
+
+
+def runs_agent(view: WorkerView, now: float, policy: Policy) -> bool:
+    """Return whether the agent is there, in service or not: a heartbeat is or will soon be no older than allowed."""
+    _, age = _silence(view, now)
+    if age is None and not view.fenced and view.beat is None:
+        age = now - view.info.started_at
+    return age is not None and age <= policy.offline_after_seconds
+
+
+def agent_nodes(snapshot: Snapshot, policy: Policy) -> frozenset[str]:
+    """Return the node names of the workers that run with the agent now.
+
+    A registration outlives its worker, and a plain Celery worker may have been started under its name since.
+    """
+    present = (view.info for view in snapshot.workers if runs_agent(view, snapshot.taken_at, policy))
+    return frozenset(info.node or f"{info.worker}@{info.host}" for info in present)

@@ -38,7 +38,8 @@ def apply(broker: Broker, plan: Plan, *, term: str = "") -> Applied:
 
 def _move_lane(broker: Broker, step: MoveLane, term: str) -> Applied:
     counts = broker.moves.lane(
-        step.source, step.target, step.level, step.count, term=term, keeps_gpu=step.keeps_gpu
+        step.source, step.target, step.level, step.count, to_level=step.target_level, term=term,
+        keeps_gpu=step.keeps_gpu,
     )  # fmt: skip
     reason = f"{counts.need_gpu} in {step.source} need a GPU, and workers without a GPU read {step.target}: they stay"
     rejected = (Rejected(task_id="", reason=reason),) if counts.need_gpu else ()
@@ -124,5 +125,7 @@ def _resend_requests(broker: Broker, steps: Sequence[Resend]) -> Iterator[Resend
         step = by_id[task_id]
         entry = submitted_entry(task_id, seen, queue_of(step.target))
         if entry is not None:
+            if step.level is not None:
+                entry = entry.model_copy(update={"level": step.level})
             text, record = builder.message(entry)
             yield ResendRequest(task_id, seen.text, record, text, entry.lane, entry.level, step.reason)

@@ -5,11 +5,15 @@ from importlib.metadata import version
 from morag_queue.broker.inspection import inspect
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Finding, Severity, diagnose
+from morag_queue.core.doctor.leaving import LeavingFacts, findings_before_leaving
 from morag_queue.core.model import Frozen
+
+_ARRIVALS_SECONDS = 3600.0
+"""The time for which arrivals show that producers still send to the queues."""
 
 
 class Diagnosis(Frozen):
-    """The findings, errors first."""
+    """The findings, errors first; before an uninstall, the first thing to do first."""
 
     findings: tuple[Finding, ...]
 
@@ -20,3 +24,21 @@ class Diagnosis(Frozen):
 def doctor(broker: RedisBroker) -> Diagnosis:
     """Diagnose the fleet. Raises BrokerUnreachable."""
     return Diagnosis(findings=diagnose(inspect(broker, version("morag-queue"))))
+
+
+def leaving(broker: RedisBroker) -> Diagnosis:
+    """Find what must be done before morag-queue is uninstalled. Raises BrokerUnreachable."""
+    facts = inspect(broker, version("morag-queue"))
+    with broker.translated():
+        dead = [letter.task_id for letter in broker.dead.all()]
+        cordoned = broker.cordons.all(facts.snapshot.taken_at)
+    windows = broker.windows(facts.snapshot.taken_at, _ARRIVALS_SECONDS)
+    return Diagnosis(
+        findings=findings_before_leaving(
+            LeavingFacts(
+                facts, len(dead), tuple(sorted(cordoned)),
+                tuple((queue, window.arrivals) for queue, window in windows.items()),
+                f"{broker.keys.prefix}{broker.keys.namespace}:*",
+            )
+        )
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from morag_queue.core.edits import rules
 from morag_queue.core.edits.rules import EditContext, Rule
 from morag_queue.core.edits.steps import EditableTask, EditStep, NoChange, RefusedEdit, RewriteTask
 from morag_queue.core.lanes import queue_of, split
+from morag_queue.core.levels import readable
 from morag_queue.core.model import Frozen, TaskState, WorkerStatus
 from morag_queue.core.routing.types import Refusal
 from morag_queue.core.words import count_of, some
@@ -219,4 +220,5 @@ def _moved_back(recorded: Any, context: EditContext, editable: EditableTask) -> 
     fields: dict[str, Any] = {name: before[name] for name in ("priority", "worker") if name in before}
     if queue is not None:
         fields["queue"] = queue.value
-    return RewriteTask(task, before["lane"], before["level"], fields, "moved", f"back to {before['lane']}")
+    level = readable(before["level"], context.steps(before["lane"]))
+    return RewriteTask(task, before["lane"], level, fields, "moved", f"back to {before['lane']}")

@@ -23,6 +23,7 @@ from morag_queue.core.recovery.sweep import (
 )
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.words import count_of, some
+from morag_queue.core.worker_status import agent_nodes
 
 from .worker_tasks import held_tasks
 
@@ -157,7 +158,7 @@ class Sweep:
             return remaining, []
         if lost.keeps_results():
             workers = AgentlessWorkers(self.broker.client, self.broker.keys, self.broker.control)
-            running, silent = workers.in_flight_and_silent([view.info.node for view in snapshot.workers])
+            running, silent = workers.in_flight_and_silent(agent_nodes(snapshot, self.broker.settings.policy))
             remaining = [task for task in remaining if task.task_id not in running]
             if not silent:
                 return remaining, []

@@ -4,21 +4,27 @@
 
 Its calls are then routed as `morag-queue submit` does. Celery publishes the message itself, so it has no ledger entry:
 the counters include it, but a second task with its id is not refused.
+
+kombu publishes only at the `priority_steps` of the app, by default 0, 3, 6 and 9, and rounds other levels down. So the
+levels are chosen among those of the app; with `list(range(10))` it uses all of them, as `submit` does.
 """
 
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from celery import current_app
 from kombu.entity import Exchange, Queue
 from pydantic import ValidationError
 
 from morag_queue.broker.codec import HEADER, header_fields
 from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.levels import DEFAULT_STEPS, common_steps
 from morag_queue.core.routing.types import Refusal
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
@@ -47,13 +53,19 @@ def route_task(
     """
     if any(options.get(choice) for choice in ("queue", "exchange", "routing_key")):
         return None
-    producer = _producer(os.getpid())
+    producer = _producer(os.getpid(), _steps_of(current_app if task is None else task.app))
     try:
         prepared = producer.prepare(name, list(args or ()), options.get("headers") or {})
     except (MoragQueueError, ValidationError) as error:
         logger.warning("%s was not routed; Celery's default routing applies: %s", name, error)
         return None
     return None if prepared is None else _options(prepared, options)
+
+
+def _steps_of(app: Any) -> tuple[int, ...]:
+    """Return the levels at which the app publishes."""
+    options = app.conf.broker_transport_options or {}
+    return tuple(options.get("priority_steps") or DEFAULT_STEPS)
 
 
 def _options(prepared: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
@@ -71,10 +83,10 @@ def _options(prepared: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Producer:
-    """State that a process keeps between calls."""
+    """State that a process keeps between calls. `steps` are the levels at which its app publishes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, steps: tuple[int, ...]) -> None:
+        self.settings, self._steps = settings, steps
         self._broker = RedisBroker(settings)
         tasks = settings.tasks
         self._options_position = {tasks.file: 2, tasks.url: 2, tasks.web: 1, tasks.youtube: 1}
@@ -106,13 +118,15 @@ class _Producer:
     def _observe(self) -> Snapshot:
         """Read the fleet; return an empty snapshot on failure, because Celery may still be able to publish."""
         try:
-            return self._broker.observe()[0]
+            snapshot = self._broker.observe()[0]
         except (BrokerUnreachable, BrokerError) as error:
             logger.warning("routing without the state of the fleet: %s", error)
-            return Snapshot(taken_at=time.time())
+            setting = self.settings.broker.priority_steps
+            snapshot = Snapshot(taken_at=time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting)
+        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps))
 
 
 @cache
-def _producer(pid: int) -> _Producer:
+def _producer(pid: int, steps: tuple[int, ...]) -> _Producer:
     """Return the producer of this process: a connection must not be shared across a fork."""
-    return _Producer(load({}, os.environ, Path.cwd()).settings)
+    return _Producer(load({}, os.environ, Path.cwd()).settings, steps)

@@ -1,6 +1,6 @@
 """The settings model. Every default is here or in `core.policy`; the TOML file has the same structure."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,17 +21,26 @@ class BrokerSettings(Frozen):
         description="separator of lane and level in a Redis key",
     )
     global_keyprefix: str = Field("", description="prefix that kombu adds to every Redis key")
-    priority_steps: tuple[int, ...] = Field(tuple(range(10)), description="priority levels that the workers poll")
+    priority_steps: Literal["auto"] | tuple[int, ...] = Field(
+        "auto",
+        description="levels that work is queued at; auto: all ten, and 0, 3, 6, 9 while a worker without the agent is "
+        "connected",
+    )
     connect_timeout_seconds: float = Field(2.0, gt=0, le=60, description="timeout of a connection attempt, in seconds")
     read_timeout_seconds: float = Field(2.5, gt=0, le=600, description="timeout of a command, in seconds")
     master_name: str = Field("mymaster", description="sentinel:// only: name of the master")
     sentinel_kwargs: dict[str, Any] = Field({}, description="sentinel:// only: options of the connections to sentinels")
 
-    @field_validator("priority_steps")
+    @field_validator("priority_steps", mode="before")
     @classmethod
-    def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] > 9:
-            raise ValueError("it should be a list of ascending levels from 0 to 9, for example [0, 3, 6, 9]")
+    def _ascending(cls, steps: Any) -> Any:
+        if steps == "auto":
+            return steps
+        if isinstance(steps, str):  # of a variable: `0,3` or `[0, 3]`
+            steps = [int(step) if step.strip().isdigit() else step for step in steps.strip(" []").split(",")]
+        is_list = isinstance(steps, list | tuple) and all(step in range(10) for step in steps)
+        if not is_list or not steps or list(steps) != sorted(set(steps)):
+            raise ValueError('it should be "auto" or a list of ascending levels from 0 to 9, for example [0, 3, 6, 9]')
         return steps
 
 

@@ -16,10 +16,10 @@ _MAX_LENGTH = 500
 _INDENT = 9
 
 
-def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
-    """Show the findings, then the count of each severity."""
+def diagnosis_view(diagnosis: Diagnosis, *, none: str) -> RenderableType:
+    """Show the findings, then the count of each severity; `none` if there are no findings."""
     if not diagnosis.findings:
-        return Text("No problems found.", style="green")
+        return Text(none, style="green")
     counts = Counter(finding.severity for finding in diagnosis.findings)
     parts = [part for finding in diagnosis.findings for part in _finding(finding)]
     nouns = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "hint"}

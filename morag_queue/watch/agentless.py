@@ -17,6 +17,7 @@ from morag_queue.broker.celery_control import CeleryControl
 from morag_queue.broker.celery_events import TaskEvents
 from morag_queue.broker.connection import connect
 from morag_queue.broker.redis import RedisBroker
+from morag_queue.core.worker_status import agent_nodes
 
 from .events import Event, EventSink
 
@@ -75,7 +76,7 @@ class AgentlessSupport:
         Return the seconds until the next round: a quarter of the shortest visibility timeout, at most 30.
         """
         snapshot, _ = self._broker.observe()
-        nodes = frozenset(self._workers.nodes([view.info.node for view in snapshot.workers]))
+        nodes = frozenset(self._workers.nodes(agent_nodes(snapshot, self._broker.settings.policy)))
         if nodes != self._nodes:
             self._nodes = nodes
             self._emit(Event.AGENTLESS, nodes=sorted(nodes))

@@ -231,6 +231,15 @@ def test_a_task_is_found_wherever_it_is_in_its_list(driver, n):
     assert driver.ids(GPU, 4) == [names[n]]
 
 
+def test_a_lane_moves_to_another_level_in_its_order_with_its_new_priority(driver):
+    names = [f"t{one:03}" for one in range(600)]
+    driver.submit("before", level=3)
+    driver.submit(*names)
+    assert driver.broker.moves.lane(CPU, CPU, 4, 600, to_level=3) == MoveCounts(600, 0)
+    assert driver.places() == {(CPU, 3): ["before", *names]}
+    assert driver.broker.moves.tasks([move("t000", CPU, 3, CPU, 9)]) == [MoveOutcome.MOVED], "its text was rewritten"
+
+
 def test_an_id_that_is_part_of_another_or_in_arguments_finds_its_own_task(driver):
     driver.submit("a1", args=("a",))
     driver.submit("xa", kwargs={"id": "a"})

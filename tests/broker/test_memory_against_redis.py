@@ -95,12 +95,11 @@ class SideBySide(RuleBasedStateMachine):
             self.both(lambda driver: driver.end(one))
             self.ended.add(one)
 
-    @rule(source=lanes, goal=lanes, level=levels, count=st.integers(0, 9), keeps_gpu=st.booleans())
-    def move_lane(self, source, goal, level, count, keeps_gpu) -> None:
-        if source != goal:
-            self.both(
-                lambda driver: driver.broker.moves.lane(source, goal, level, count, term=self.term, keeps_gpu=keeps_gpu)
-            )
+    @rule(source=lanes, goal=lanes, level=levels, to_level=levels, count=st.integers(0, 9), keeps_gpu=st.booleans())
+    def move_lane(self, source, goal, level, to_level, count, keeps_gpu) -> None:
+        if (source, level) != (goal, to_level):
+            options = {"to_level": to_level, "term": self.term, "keeps_gpu": keeps_gpu}
+            self.both(lambda driver: driver.broker.moves.lane(source, goal, level, count, **options))
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data(), goal=lanes, to_level=levels, keeps_gpu=st.booleans())

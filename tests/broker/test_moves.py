@@ -36,6 +36,7 @@ MOVES = {
     "one task": lambda driver: driver.broker.moves.tasks([move("a", CPU, 4, GPU, 1)]),
     "one task to a worker": lambda driver: driver.broker.moves.tasks([move("a", CPU, 4, "gpu_priority.w", 1)]),
     "a lane": lambda driver: driver.broker.moves.lane(CPU, GPU, 4, 2),
+    "a lane to another level": lambda driver: driver.broker.moves.lane(CPU, CPU, 4, 2, to_level=1),
     "a lane to a worker": lambda driver: driver.broker.moves.lane(CPU, "gpu_priority.w", 4, 2),
 }
 anyhow = pytest.mark.parametrize("moving", MOVES.values(), ids=MOVES)
@@ -60,7 +61,7 @@ def test_a_key_of_another_type_loses_no_message(driver, client, moving, broken):
     driver.submit("a", "b")
     keys = driver.sim_fleet.keys
     if broken == "target":
-        for lane, level in ((GPU, 1), ("gpu_priority.w", 1), (GPU, 4), ("gpu_priority.w", 4)):
+        for lane, level in ((GPU, 1), ("gpu_priority.w", 1), (GPU, 4), ("gpu_priority.w", 4), (CPU, 1)):
             client.set(keys.list(lane, level), "no list")
     elif broken == "source":
         client.rename(keys.list(CPU, 4), "kept")

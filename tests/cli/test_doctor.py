@@ -23,6 +23,12 @@ def test_doctor_exits_with_1_on_an_error_and_lists_it_first(doctor, client):
     assert result.out.endswith("\n1 error, 1 warning, 1 hint\n")
 
 
+def test_doctor_lists_what_to_do_before_an_uninstall_and_says_when_nothing_is_left(doctor, client):
+    assert doctor("--leaving").out == "Plain Celery workers find everything: morag-queue can be uninstalled.\n"
+    client.lpush("cpu_standard", "x")
+    assert doctor("--leaving", status=1).out.startswith("error    QUEUE_WITHOUT_WORKER  cpu_standard\n")
+
+
 def test_doctor_escapes_hostile_names_and_wraps_long_findings(doctor, client):
     client.set("mq:\x1b[2J[bold]x\n", 1)
     lines = doctor(terminal=True, status=0).out.splitlines()

@@ -124,6 +124,7 @@ COMMANDS = [
     (0, "dead drop", "dead-1", "--yes"),
     (0, "journal ls"),
     (0, "doctor"),
+    (1, "doctor", "--leaving"),
     (0, "config show"),
     (0, "exit-codes"),
     (0, "completion", "bash"),

@@ -56,7 +56,7 @@ def moves(plan: Plan) -> list[str]:
     return [
         f"{step.task_id} {step.source}/{step.level} → {step.target}/{step.to_level}"
         if step.kind == "move_task"
-        else f"{step.count} {step.source}/{step.level} → {step.target}/{step.level}"
+        else f"{step.count} {step.source}/{step.level} → {step.target}/{step.target_level}"
         for step in plan.steps
         if step.kind in ("move_task", "move_lane")
     ]

@@ -4,7 +4,7 @@ import pytest
 
 from morag_queue.core.model import QueueType
 from tests.core.fleets import fleet, queued, usual_fleet, worker
-from tests.core.lanes_in_words import entry, moves, turn, waiting, why_not
+from tests.core.lanes_in_words import entry, moves, turn, waiting
 
 CPU, GPU = QueueType.CPU_STANDARD, QueueType.GPU_PRIORITY
 
@@ -63,11 +63,10 @@ def test_gpu_work_avoids_a_gpu_queue_that_a_cpu_worker_reads():
     assert moves(plan) == ["film gpu_priority.gpu-1/3 → gpu_fallback/3"]
 
 
-def test_a_level_that_no_reader_polls_stays_and_is_declined():
+def test_work_at_a_level_that_a_reader_of_the_target_does_not_poll_gets_the_next_one():
     gone, reader = worker("w", beat_age=500), worker("r", priority_steps=(0, 3, 6, 9))
     plan = turn(fleet(gone, reader, lanes=(queued(CPU, 3, "w", level=4),))).plan
-    assert moves(plan) == []
-    assert "no reader of cpu_standard polls level 4" in why_not(plan, "cpu_standard.w")[0]
+    assert moves(plan) == ["3 cpu_standard.w/4 → cpu_standard/6"]
 
 
 def test_only_the_named_queue_is_evacuated():

@@ -89,12 +89,11 @@ def test_a_drain_moves_a_gpu_task_in_a_cpu_lane_to_a_gpu_queue():
     assert [(step.target, step.keeps_gpu) for step in plan.steps] == [("gpu_priority", False), ("cpu_standard", True)]
 
 
-def test_a_drain_declines_a_level_that_no_reader_polls():
+def test_a_drain_changes_a_level_that_a_reader_does_not_poll():
     lanes = (queued(STANDARD, 3, "w", level=4),)
     snapshot = fleet(worker("w"), worker("r", priority_steps=(0, 3, 6, 9)), lanes=lanes)
     plan = plan_drain(snapshot, Queues(), "w", plan_id="p")
-    assert plan.steps == ()
-    assert "no reader of cpu_standard polls level 4" in plan.declined[0].reason
+    assert [(step.target, step.level, step.to_level) for step in plan.steps] == [("cpu_standard", 4, 6)]
 
 
 # -- every planner

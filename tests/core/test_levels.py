@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.redis import Channel
 
-from morag_queue.core.levels import LEVELS, common_steps, level, parse_priority, priority_of_level, snap
+from morag_queue.core.levels import (
+    DEFAULT_STEPS,
+    LEVELS,
+    common_steps,
+    level,
+    parse_priority,
+    priority_of_level,
+    readable,
+)
 from morag_queue.core.model import QueuePriority
 from morag_queue.core.policy import Order
 
@@ -76,11 +84,51 @@ def test_an_estimate_that_is_not_a_number_counts_as_a_long_one():
     assert level(QueuePriority.NORMAL, float("nan"), Order.STRICT) == 5
 
 
-@given(st.integers(0, 9), steps)
-def test_snap_gives_the_step_that_kombu_pushes_to(wanted, polled):
+@pytest.mark.parametrize("order", Order)
+def test_kombus_default_steps_take_urgent_high_normal_and_the_rest(order):
+    short = [level(priority, 0.1, order, steps=DEFAULT_STEPS) for priority in TIERS]
+    assert short == ([0, 3, 6, 9, 9] if order is Order.STRICT else [0, 3, 3, 3, 6])
+
+
+@given(priorities, minutes, st.sampled_from(Order), steps)
+def test_the_level_is_a_step_and_the_first_one_is_for_urgent_tasks_alone_if_there_are_two(
+    priority, estimate, order, polled
+):
+    found = level(priority, estimate, order, steps=polled)
+    assert found in polled
+    if len(polled) > 1:
+        assert (found == polled[0]) == (priority is QueuePriority.URGENT)
+
+
+@given(minutes, minutes, steps)
+def test_a_tier_is_never_behind_the_next_one_whatever_the_steps(first, second, polled):
+    for higher, lower in pairwise(TIERS):
+        assert level(higher, first, Order.STRICT, steps=polled) <= level(lower, second, Order.STRICT, steps=polled)
+
+
+@given(priorities, minutes, st.sampled_from(Order), steps)
+def test_kombu_pushes_a_message_to_the_list_of_its_level_in_a_producer_of_the_same_steps(
+    priority, estimate, order, polled
+):
     channel = Channel.__new__(Channel)
     channel.priority_steps = polled
-    assert snap(wanted, polled) == channel.priority(wanted)
+    found = level(priority, estimate, order, steps=polled)
+    assert channel.priority(found) == found
+
+
+@given(st.integers(0, 9), st.integers(0, 9), steps)
+def test_a_waiting_message_moves_to_a_step_once_and_overtakes_none_of_a_higher_priority(first, second, polled):
+    moved = readable(first, polled)
+    assert moved in polled
+    assert readable(moved, polled) == moved
+    assert first not in polled or moved == first
+    if first < second:
+        assert moved <= readable(second, polled)
+
+
+def test_a_waiting_message_of_high_priority_does_not_join_the_urgent_ones():
+    assert [readable(n, DEFAULT_STEPS) for n in LEVELS] == [0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
+    assert readable(7, (0, 5)) == 5
 
 
 @pytest.mark.parametrize(
@@ -104,7 +152,17 @@ def test_some_worker_polls_the_list_of_every_message(fleet):
     common = common_steps(fleet)
     assert common
     for wanted in LEVELS:
-        assert any(snap(wanted, common) in polled for polled in fleet)
+        assert any(readable(wanted, common) in polled for polled in fleet)
+
+
+@given(st.lists(steps), steps)
+def test_allowed_levels_narrow_the_steps_of_the_workers_unless_none_would_remain(fleet, allowed):
+    common = common_steps(fleet, allowed)
+    assert common == tuple(sorted(set(common)))
+    if not fleet:
+        assert common == allowed
+    elif both := set.intersection(*map(set, fleet)):
+        assert set(common) == (both & set(allowed) or both)
 
 
 @given(priorities, minutes)

@@ -1,8 +1,11 @@
 """Routing: for a fleet and a task, where the task goes and why."""
 
+from dataclasses import replace
+
 import pytest
 
 from morag_queue.core.estimate import Correction
+from morag_queue.core.levels import DEFAULT_STEPS
 from morag_queue.core.model import Capability, ContentType, DecisionAction, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding, Policy, Queues
 from morag_queue.core.routing.feasibility import Feasibility
@@ -224,9 +227,17 @@ def test_the_level_is_one_that_every_worker_of_the_lane_polls():
     kombu_steps = worker("kombu-steps", "gpu", priority_steps=(0, 3, 6, 9))
     high = TaskProfile(Requires.GPU, QueuePriority.HIGH, estimated_minutes=5)
     assert routed_to(high, fleet(worker("g", "gpu"))).level == 2
-    assert routed_to(high, fleet(worker("g", "gpu"), kombu_steps)).level == 0
+    assert routed_to(high, fleet(worker("g", "gpu"), kombu_steps)).level == 3, "behind URGENT, before NORMAL"
     assert routed_to(high, fleet(worker("g", "gpu"), kombu_steps), pin="g").level == 2
     assert routed_to(high, fleet(worker("g", "gpu"), kombu_steps), EARLY).level == 2
+
+
+def test_every_lane_keeps_to_the_levels_of_the_fleet():
+    few = replace(fleet(worker("g", "gpu")), steps=DEFAULT_STEPS)
+    for priority, level in zip(sorted(QueuePriority, reverse=True), (0, 3, 6, 9, 9), strict=True):
+        task = TaskProfile(Requires.GPU, priority, estimated_minutes=5)
+        assert {routed_to(task, few, EARLY, pin=pin).level for pin in (None, "g")} == {level}
+        assert routed_to(task, few).level == routed_to(task, replace(few, workers=())).level == level
 
 
 def test_the_level_follows_the_estimate_on_the_best_capability_even_in_a_fleet_without_it():

@@ -98,7 +98,7 @@ def test_a_spilled_entry_gets_a_level_that_cpu_workers_poll():
     before = fleet(
         worker("gpu-1", "gpu"), stepped, held=held("gpu-1", FALLBACK, 2), lanes=(waiting(FALLBACK, {5: images(100)}),)
     )
-    assert moves(turn(before, FRESH, windows=WINDOWS).plan)[0] == "i99 gpu_fallback/5 → cpu_standard/3"
+    assert moves(turn(before, FRESH, windows=WINDOWS).plan)[0] == "i99 gpu_fallback/5 → cpu_standard/6"
 
 
 def test_spilled_work_returns_when_the_gpus_are_free_again():

@@ -62,9 +62,17 @@ def test_messages_at_a_level_that_no_worker_polls_are_stranded(examine, register
     assert found[Code.MESSAGES_STRANDED].message == (
         "1 message of cpu_standard at level 4 will never run: none of its workers polls that level"
     )
-    assert "[0, 3, 6, 9]" in found[Code.PRIORITY_STEPS_DIFFER].message
+    assert found[Code.PRIORITY_STEPS_DIFFER].message == (
+        "polls the levels [0, 3, 6, 9], not [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]: priorities share levels on its queues"
+    )
     register("worker-2")
-    assert Code.MESSAGES_STRANDED not in examine()
+    found = examine(priority_steps=(0, 3, 6, 9))
+    assert Code.MESSAGES_STRANDED not in found
+    assert Code.PRIORITY_STEPS_DIFFER not in found, "the fleet uses no other levels"
+    assert found[Code.MESSAGES_UNSEEN].message == (
+        "worker-1 never finds 1 message of cpu_standard at level 4: it polls only 0, 3, 6, 9"
+    )
+    assert found[Code.MESSAGES_UNSEEN].remedy == "move them to levels that all workers poll: morag-queue rebalance"
 
 
 def test_tasks_in_a_queue_without_a_worker_in_service_are_an_error(examine, register, queue):

@@ -5,10 +5,13 @@ import redis
 
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.leader import Leases
+from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Code, FleetFacts, Severity, diagnose
 from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Policy
 from morag_queue.local.waiting import until
+from morag_queue.operations.rebalance import run_once
+from morag_queue.settings import Settings
 from tests.core.fleets import fleet, worker
 
 PREFETCHES = "prefetches tasks (worker_prefetch_multiplier is not 1): no other worker can take or reorder them"
@@ -174,6 +177,13 @@ def test_agentless_workers_are_checked_by_their_queues_and_settings(make_fleet, 
     assert "shorter than an ETA of" in found[Code.VISIBILITY_TIMEOUT].message
     assert found[Code.VISIBILITY_TIMEOUT].severity is Severity.ERROR
     assert found[Code.MESSAGES_STRANDED].subject == "cpu_standard", "level 4 is not one of kombu's default steps"
+    assert found[Code.MESSAGES_STRANDED].remedy == "move them to levels that all workers poll: morag-queue rebalance"
+    forced = examine(fleet.url, priority_steps=tuple(range(10)))
+    assert forced[Code.MESSAGES_STRANDED].remedy.startswith(
+        'set broker.priority_steps of morag-queue.toml to "auto" or [0, 3, 6, 9], then move them'
+    )
+    run_once(RedisBroker(Settings(redis_url=fleet.url)), Settings(redis_url=fleet.url), who="ann")
+    assert Code.MESSAGES_STRANDED not in examine(fleet.url)
 
 
 def test_the_default_visibility_timeout_is_too_short_for_a_worker_that_counts_as_online_for_longer():

@@ -89,3 +89,37 @@ def test_a_call_is_routed_by_its_requirements_if_the_broker_is_unreachable(
     assert route is not None
     assert route["queue"].name == "cpu_standard"
     assert "routing without the state of the fleet" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("app_steps", "setting", "level"),
+    [
+        (list(range(10)), "auto", {"URGENT": 0, "HIGH": 1, "NORMAL": 4, "LOW": 6, "BATCH": 8}),
+        (None, "auto", {"URGENT": 0, "HIGH": 3, "NORMAL": 6, "LOW": 9, "BATCH": 9}),
+        (list(range(10)), "0,3,6,9", {"URGENT": 0, "HIGH": 3, "NORMAL": 6, "LOW": 9, "BATCH": 9}),
+        (None, "[0, 5, 9]", {"URGENT": 0, "HIGH": 9, "NORMAL": 9, "LOW": 9, "BATCH": 9}),
+    ],
+)
+def test_the_levels_are_those_at_which_the_app_publishes_and_the_fleet_polls(
+    app_steps: list[int] | None,
+    setting: str,
+    level: dict[str, int],
+    app: Celery,
+    sim_fleet: SimulatedFleet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MORAG_QUEUE_BROKER__PRIORITY_STEPS", setting)
+    app.conf.broker_transport_options = {"priority_steps": app_steps} if app_steps else {}
+
+    @app.task(name=WEB_TASK, shared=False)  # type: ignore[untyped-decorator]
+    def web(url: str, options: dict[str, Any]) -> None: ...
+
+    for priority in level:
+        web.apply_async((PAGE, {}), headers={"morag_queue": {"priority": priority}})
+    lists = [key.decode() for key in sim_fleet.client.scan_iter(_type="list")]
+    found = {
+        json.loads(text)["headers"]["morag_queue"]["priority"]: int(key.partition("\x06\x16")[2] or 0)
+        for key in lists
+        for text in sim_fleet.client.lrange(key, 0, -1)
+    }
+    assert found == level

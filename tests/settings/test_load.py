@@ -93,6 +93,8 @@ def test_two_underscores_in_a_variable_separate_the_parts_of_a_key(cwd):
         ("AGENT__TAGS", "a, b", ("a", "b")),
         ("AGENT__TAGS", '["a,b"]', ("a,b",)),
         ("BROKER__PRIORITY_STEPS", "0,3,6,9", (0, 3, 6, 9)),
+        ("BROKER__PRIORITY_STEPS", "[0, 3, 6, 9]", (0, 3, 6, 9)),
+        ("BROKER__PRIORITY_STEPS", "auto", "auto"),
         ("BROKER__SENTINEL_KWARGS", '{"password": "x"}', {"password": "x"}),
         ("AGENT__CLAIM", "off", False),
         ("POLICY__BINDING", "early", "early"),
@@ -135,7 +137,7 @@ def test_an_empty_variable_counts_as_unset(cwd):
         ("a =\nb = 1", "morag-queue.toml is not valid TOML: Invalid value (at line 1, column 4)"),
         (
             "broker.priority_steps = [3, 0]",
-            "it should be a list of ascending levels from 0 to 9, for example [0, 3, 6, 9]",
+            'it should be "auto" or a list of ascending levels from 0 to 9, for example [0, 3, 6, 9]',
         ),
     ],
 )

@@ -1,9 +1,9 @@
 --#include lease message
--- Move messages from one lane to another, at one level, oldest first, to the end of the waiting messages.
+-- Move messages from one lane to another, or to another level, oldest first, to the end of the waiting messages.
 --
--- Each gets its new address. Payloads never travel through a client.
+-- Each gets its new address and, where the level changes, the new priority. Payloads never travel through a client.
 --
--- source, target  lists;  from_lane, to_lane  their lanes
+-- source, target  lists;  from_lane, to_lane  their lanes;  level, to_level  their levels
 -- lanes      set of the worker lanes that were ever used
 -- count      messages to move at most
 -- skip       messages to skip, at the end where the oldest are (those that earlier calls have left)
@@ -15,7 +15,8 @@
 
 local key = {lease = KEYS[1], lanes = KEYS[2], source = KEYS[3], target = KEYS[4]}
 local arg = {
-    from_lane = ARGV[1], to_lane = ARGV[2], count = ARGV[3], skip = ARGV[4], keeps_gpu = ARGV[5], term = ARGV[6],
+    from_lane = ARGV[1], to_lane = ARGV[2], level = ARGV[3], to_level = ARGV[4], count = ARGV[5], skip = ARGV[6],
+    keeps_gpu = ARGV[7], term = ARGV[8],
 }
 local count, skip, keeps_gpu = tonumber(arg.count), tonumber(arg.skip), arg.keeps_gpu == '1'
 
@@ -27,6 +28,11 @@ if refusal then return refusal end
 local TAIL = 400
 local old, new = '"routing_key": ' .. quoted(arg.from_lane), '"routing_key": ' .. quoted(arg.to_lane)
 local function moved_text(raw)
+    if arg.to_level ~= arg.level then
+        local message = parse(raw)
+        local text = message and readdressed(raw, message, arg.to_lane)
+        return text and reprioritised(text, message, arg.to_level)
+    end
     local from = math.max(1, #raw - TAIL)
     local first, last = raw:find(old, from, true)
     local is_last = first and not raw:find('"routing_key"', last, true)  -- the properties' own, not a header's

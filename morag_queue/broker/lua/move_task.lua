@@ -32,13 +32,6 @@ local function matching(chunk)
     end
 end
 
--- kombu writes the properties last, so the last priority is theirs.
-local function reprioritised(raw, message)
-    local head, old, tail = raw:match('^(.*"priority"%s*:%s*)(%-?%d+)(.*)$')
-    if not head or tonumber(old) ~= message.properties.priority then return nil end
-    return head .. arg.to_level .. tail
-end
-
 local from = -1
 local raw, message
 if arg.exact ~= '' then
@@ -52,7 +45,7 @@ else
     if not raw then return redis.call('LLEN', key.source) > 2 * depth and 'deep' or 'gone' end
 end
 local text = message and readdressed(raw, message, arg.lane)
-if text and arg.to_level ~= arg.level then text = reprioritised(text, message) end
+if text and arg.to_level ~= arg.level then text = reprioritised(text, message, arg.to_level) end
 if not text then return 'foreign' end
 if arg.keeps_gpu == '1' and needs_gpu(message) then return 'gpu' end
 

@@ -5,7 +5,7 @@
 -- prefix, sep   lists are named prefix .. lane [.. sep .. level]
 -- depth         messages to read at each end of a shared list; of a worker's, only the oldest is read
 -- shared_lanes  their names; those of workers come from `lanes`
--- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, totals, lease, corrections,
+-- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, totals, lease, corrections, mailboxes,
 --          {lane, {lengths}, {ends}}…}
 -- An end is {oldest…, newest…}, both towards the middle, no message twice. Bodies are left out, as they may be large.
 
@@ -25,6 +25,9 @@ answer[#answer + 1] = redis.call('SMEMBERS', key.paused)
 answer[#answer + 1] = redis.call('HGETALL', key.totals)
 answer[#answer + 1] = redis.call('GET', key.lease) or ''
 answer[#answer + 1] = redis.call('GET', key.corrections) or ''
+-- kombu's; a login that may not read it learns nothing of workers without the agent.
+local mailboxes = redis.pcall('SMEMBERS', arg.prefix .. '_kombu.binding.celery.pidbox')
+answer[#answer + 1] = mailboxes.err and {} or mailboxes
 
 local BODY = '{"body": "'
 local function without_body(raw)

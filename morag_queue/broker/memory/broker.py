@@ -79,6 +79,7 @@ class MemoryBroker:
             paused=frozenset(self.paused),
             leader=lease,
             fleet=self._fleet,
+            steps=LEVELS if (steps := self.settings.broker.priority_steps) == "auto" else steps,
         )
         return snapshot, {queue: self._counters.totals[f"|{queue}"] for queue in QueueType}
 

@@ -97,10 +97,19 @@ class MemoryMoves:
         self._lists, self._check, self._on_moved = lists, check, on_moved
 
     def lane(
-        self, source: str, target: str, level: int, count: int, *, term: str = "", keeps_gpu: bool = False
+        self,
+        source: str,
+        target: str,
+        level: int,
+        count: int,
+        *,
+        to_level: int | None = None,
+        term: str = "",
+        keeps_gpu: bool = False,
     ) -> MoveCounts:
         if count:
             self._check(term)
+        to_level = level if to_level is None else to_level
         waiting = self._lists.of(source, level)
         kept: list[Message] = []
         moved = left = need_gpu = 0
@@ -109,9 +118,9 @@ class MemoryMoves:
             if keeps_gpu and message.needs_gpu:
                 need_gpu += 1
                 kept.append(message)
-            elif message.address(target):
+            elif message.address(target, to_level if to_level != level else None):
                 moved += 1
-                self._lists.push(target, level, message)
+                self._lists.push(target, to_level, message)
             else:
                 left += 1
                 kept.append(message)

@@ -151,16 +151,13 @@ class RuleContext:
     @cached_property
     def lifted(self) -> Mapping[QueueType, int]:
         """The level of a promoted entry, by queue: the first polled level after that of URGENT."""
-        return {
-            queue: min((level for level in polled if level >= 1), default=0)
-            for queue, polled in self.readers.polled.items()
-        }
+        return {queue: steps[min(1, len(steps) - 1)] for queue, steps in self.readers.steps.items()}
 
     def level(self, head: LaneEntry, queue: QueueType) -> int:
         """Return the level that an entry would get now, including its wait."""
         waited = max(self.now - head.enqueued_at, 0.0) if head.enqueued_at else 0.0
-        wanted = level(head.priority, self.best_seconds(head) / 60, self.policy.order, wait_s=waited)
-        return self.readers.polled[queue][wanted]
+        minutes, steps = self.best_seconds(head) / 60, self.readers.steps[queue]
+        return level(head.priority, minutes, self.policy.order, wait_s=waited, steps=steps)
 
     def candidates(self, queues: Iterable[QueueType]) -> Iterator[Candidate]:
         """Yield the visible entries of shared lanes that are not paused, each once, by lane, level and age."""

@@ -1,6 +1,7 @@
 """One turn of balancing: the whole policy, as a pure function of a snapshot and the balancer's state.
 
     1 evacuation         empties the lanes of dead and draining workers, always                evacuate
+      unpolled levels    moves work from levels that a reader does not poll, always            relevel.py
     2 starvation guard   promotes entries that waited too long, within a share of the slots    promote.py
     3 promotion by age   weighted order only: improves the level of entries that have waited   promote.py
     4 drain guard        starts the longest tasks first when a batch ends                      promote.py
@@ -26,6 +27,7 @@ from morag_queue.core.snapshot import Snapshot
 
 from .context import RuleContext, RuleResult
 from .promote import promote_aged, promote_starving, start_longest_first
+from .relevel import relevel
 from .spill import spill, unspill
 from .state import BalancerState, settling
 
@@ -62,18 +64,23 @@ def plan_rebalance(
     `max_moves` replaces the budget of this tick, `only` limits the turn to the lanes of one queue.
     """
     context = RuleContext(snapshot, state, policy, queues, windows or {}, corrections, only)
-    mandatory = evacuate(context)
+    mandatory, levels = evacuate(context), relevel(context)
     pause = settling(context.state, context.now, policy.balancing)
     if pause:
-        reason = f"no optional moves for {pause:.1f} s, until the last moves have settled"
-        optional = RuleResult(declined=(Declined(subject="this turn", reason=reason),))
+        optional = _none(f"no optional moves for {pause:.1f} s, until the last moves have settled")
+    elif levels.steps:
+        optional = _none("no optional moves in a turn that changes the levels of whole lanes")
     else:
         budget = _remaining_budget(context) if max_moves is None else max_moves
         optional = _optional_moves(context, mandatory.task_ids, budget)
-    parts = (*mandatory.steps, *optional.steps, *mandatory.declined, *optional.declined)
+    parts = (*mandatory.steps, *levels.steps, *optional.steps, *mandatory.declined, *optional.declined)
     plan = plan_of(VERB, snapshot, parts, plan_id=plan_id)
     acted = {"acted_at": context.now} if plan.steps else {}
     return TurnPlan(plan, context.state.model_copy(update={**optional.changes, **acted}))
+
+
+def _none(reason: str) -> RuleResult:
+    return RuleResult(declined=(Declined(subject="this turn", reason=reason),))
 
 
 def window_seconds(policy: Policy) -> float:

@@ -165,7 +165,7 @@ def _moved(
     longer = max(choice.by_gpu, choice.on_cpu)
     return MoveTask(
         task_id=task.head.task_id, source=task.lane.lane, target=queue.value, level=task.level,
-        to_level=context.readers.polled[queue][task.level], reason=f"{rule}: {choice.words}", rule=rule,
+        to_level=context.readers.readable(task.level, queue), reason=f"{rule}: {choice.words}", rule=rule,
         keeps_gpu=queue in context.readers.unsafe,
         confidence=min(max(saved / longer, 0.0), 1.0) if longer else 0.0, estimated_improvement=saved / 60,
     )  # fmt: skip

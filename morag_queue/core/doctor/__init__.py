@@ -33,14 +33,18 @@ _CHECKS = (
     check_clocks,
     check_unread,
 )
+_WITHOUT_READER = (Code.QUEUE_WITHOUT_WORKER, Code.LANE_WITHOUT_WORKER)
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
 def diagnose(facts: FleetFacts) -> tuple[Finding, ...]:
     """Return all findings: errors, then warnings, then information, each in the order of the checks."""
     found = list(check_service(facts.snapshot, facts.policy, leader_expected=facts.leader_expected))
+    served = {queue for worker in facts.agentless_workers for queue in worker.queues}
     # The samples describe foreign messages in more detail than the ends of the lanes do.
     found = [finding for finding in found if finding.code is not Code.FOREIGN_MESSAGES or not facts.samples]
+    # These checks know the registered workers alone.
+    found = [finding for finding in found if finding.code not in _WITHOUT_READER or finding.subject not in served]
     found += check_messages(facts)
     for check in _CHECKS:
         found += check(facts)

@@ -7,6 +7,9 @@ from typing import Any
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Snapshot
 
+CLIENT_LIST = "CLIENT LIST"
+"""The part of `FleetFacts.unread` without which no connection is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -105,7 +108,6 @@ class AgentConnection:
 class FleetFacts:
     """All input of the checks.
 
-    steps          priority steps that this command publishes to
     version        version of this command
     silent         listeners on the control channel that did not answer
     connections    connections of agents
@@ -118,7 +120,6 @@ class FleetFacts:
     snapshot: Snapshot
     policy: Policy = field(default_factory=Policy)
     sep: str = ""
-    steps: tuple[int, ...] = tuple(range(10))
     version: str = ""
     server: Server | None = None
     permissions: Permissions | None = None

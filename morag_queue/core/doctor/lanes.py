@@ -2,10 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from morag_queue.core.lanes import queue_of
+from morag_queue.core.levels import DEFAULT_STEPS
 from morag_queue.core.model import QueueType
+from morag_queue.core.policy import Queues
+from morag_queue.core.routing.lane_readers import readers_in
 from morag_queue.core.snapshot import LaneView
 from morag_queue.core.words import count_of, is_are, some
 
@@ -96,52 +99,85 @@ def _transport(conf: object) -> dict[str, object]:
 
 
 def check_steps(facts: FleetFacts) -> Iterator[Finding]:
-    """Find messages at levels that no worker of their lane polls, and workers whose steps differ from ours."""
+    """Find messages at levels that readers of their lane do not poll, and workers that poll too few levels."""
+    readers = readers_in(facts.snapshot, Queues())
     for view in facts.snapshot.lanes:
-        steps = _polled(facts, view)
-        if steps is None:
+        polled = _polled(facts, view)
+        if not polled:
             continue  # a lane without a worker has its own finding
-        stranded = {level: length for level, length in enumerate(view.lengths) if length and level not in steps}
+        waiting = {level: length for level, length in enumerate(view.lengths) if length}
+        stranded = waiting.keys() - frozenset.union(*polled.values())
         if stranded:
-            levels = ", ".join(map(str, stranded))
+            levels, count = _listed(stranded), sum(waiting[level] for level in stranded)
             yield error(
                 Code.MESSAGES_STRANDED, view.lane,
-                f"{count_of(sum(stranded.values()), 'message')} of {view.lane} at level {levels} will never run: "
+                f"{count_of(count, 'message')} of {view.lane} at level {levels} will never run: "
                 f"none of its workers polls {'that level' if len(stranded) == 1 else 'those levels'}",
-                "install the agent on them, or set broker_transport_options['priority_steps'] = list(range(10))",
+                _levels_remedy(stranded, readers.steps[view.queue]),
             )  # fmt: skip
+        yield from _unseen(view, waiting, stranded, polled, readers.steps[view.queue])
     differing = {
         view.worker: view.info.priority_steps
         for view in facts.snapshot.workers
-        if set(view.info.priority_steps) != set(facts.steps)
+        if not set(facts.snapshot.steps) <= set(view.info.priority_steps)
     }
     if differing:
         steps_shown = some(str(list(steps)) for steps in differing.values())
         yield warning(
             Code.PRIORITY_STEPS_DIFFER, some(differing),
-            f"polls the levels {steps_shown}, not {list(facts.steps)}: priorities between its steps share one list",
-            "set priority_steps to list(range(10)) everywhere, and broker.priority_steps of morag-queue.toml too",
+            f"polls the levels {steps_shown}, not {list(facts.snapshot.steps)}: priorities share levels on its queues",
+            "set priority_steps to list(range(10)) on every worker, or broker.priority_steps of morag-queue.toml to "
+            "the levels that all of them poll",
         )  # fmt: skip
 
 
-def _polled(facts: FleetFacts, lane: LaneView) -> frozenset[int] | None:
-    """Return the levels that any worker of the lane polls, in service or not; None for a lane without workers."""
-    polled: Iterable[tuple[int, ...]] = [
-        view.info.priority_steps
+def _unseen(
+    view: LaneView,
+    waiting: Mapping[int, int],
+    stranded: Collection[int],
+    polled: Mapping[str, frozenset[int]],
+    steps: Sequence[int],
+) -> Iterator[Finding]:
+    """Report levels that some readers of the lane poll and others do not."""
+    for worker, levels in polled.items():
+        unseen = waiting.keys() - levels - set(stranded)
+        if unseen:
+            yield warning(
+                Code.MESSAGES_UNSEEN, view.lane,
+                f"{worker} never finds {count_of(sum(waiting[level] for level in unseen), 'message')} of {view.lane} "
+                f"at level {_listed(unseen)}: it polls only {_listed(levels)}",
+                _levels_remedy(unseen, steps),
+            )  # fmt: skip
+
+
+def _listed(levels: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(levels)))
+
+
+def _levels_remedy(levels: Collection[int], steps: Sequence[int]) -> str:
+    move = "move them to levels that all workers poll: morag-queue rebalance"
+    if set(levels).isdisjoint(steps):
+        return move
+    return f'set broker.priority_steps of morag-queue.toml to "auto" or [0, 3, 6, 9], then {move}'
+
+
+def _polled(facts: FleetFacts, lane: LaneView) -> dict[str, frozenset[int]]:
+    """Return the levels that each worker of the lane polls, in service or not."""
+    polled = {
+        view.worker: frozenset(view.info.priority_steps)
         for view in facts.snapshot.workers
         if lane.queue.value in view.info.queues and lane.worker in (None, view.worker)
-    ]
-    steps = [step for of_worker in polled for step in of_worker]
+    }
     for agentless in facts.agentless_workers:
         if lane.lane in agentless.queues:
-            steps += _steps(_transport(agentless.conf))
-    return frozenset(steps) if steps else None
+            polled[agentless.worker] = frozenset(_steps(_transport(agentless.conf)))
+    return polled
 
 
 def _steps(options: dict[str, object]) -> Iterable[int]:
-    """Return the priority steps in transport options; kombu's default is 0, 3, 6, 9."""
+    """Return the priority steps in transport options."""
     steps = options.get("priority_steps")
-    return [step for step in steps if isinstance(step, int)] if isinstance(steps, list | tuple) else (0, 3, 6, 9)
+    return [step for step in steps if isinstance(step, int)] if isinstance(steps, list | tuple) else DEFAULT_STEPS
 
 
 def check_messages(facts: FleetFacts) -> Iterator[Finding]:

@@ -11,12 +11,13 @@ from functools import cached_property
 from morag_queue.core.estimate import best_estimate
 from morag_queue.core.explain.explain import ReasonCode, explain
 from morag_queue.core.lanes import lane as lane_name
-from morag_queue.core.lanes import split
+from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.levels import level as level_of
+from morag_queue.core.levels import readable
 from morag_queue.core.model import QueuePriority, QueueType, TaskState
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.feasibility import WorkerLoad, worker_loads
-from morag_queue.core.routing.lane_readers import LaneReaders, lane_readers, polled_levels
+from morag_queue.core.routing.lane_readers import LaneReaders, lane_readers, steps_of
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Placement, Refusal, TaskProfile
 from morag_queue.core.snapshot import Snapshot
@@ -54,14 +55,19 @@ class EditContext:
 
     def level(self, task: Task, priority: QueuePriority) -> int:
         """Return the level of another priority that the readers of the task's lane poll."""
-        wanted = level_of(
+        return level_of(
             priority, best_estimate(task.estimated_duration or 0.0, task.requires), self.policy.order,
             wait_s=max(self.snapshot.taken_at - (task.enqueued_at or self.snapshot.taken_at), 0.0),
+            steps=self.steps(task.lane),
         )  # fmt: skip
-        _, owner = split(task.lane)
-        if owner is not None:
-            return polled_levels([self._loads[owner]] if owner in self._loads else [])[wanted]
-        return wanted if task.queue is None else self._readers.polled[task.queue][wanted]
+
+    def steps(self, lane: str) -> tuple[int, ...]:
+        """Return the levels that the readers of a lane poll."""
+        queue, owner = queue_of(lane), split(lane)[1]
+        if owner is None and queue is not None:
+            return self._readers.steps[queue]
+        load = self._loads.get(owner or "")
+        return steps_of(load.priority_steps if load else None, self.snapshot.steps)
 
     @cached_property
     def _router(self) -> Router:
@@ -73,7 +79,7 @@ class EditContext:
 
     @cached_property
     def _readers(self) -> LaneReaders:
-        return lane_readers(self._loads.values(), self.queues)
+        return lane_readers(self._loads.values(), self.queues, self.snapshot.steps)
 
 
 Rule = Callable[[EditContext, EditableTask], EditStep]
@@ -193,7 +199,7 @@ def retry(context: EditContext, editable: EditableTask, *, reset: bool) -> EditS
         return NoChange(task.task_id, f"is open already: {where}")
     place = _restart_place(context, task)
     if editable.restart is RestartSource.DEAD_LETTER:
-        lane, level = place or (task.lane, task.level or 0)
+        lane, level = place or (task.lane, readable(task.level or 0, context.steps(task.lane)))
         return ReviveTask(task, lane, level, reset)
     if place is None:
         detail = f"no lane of {task.queue} is safe for it: see morag-queue task why {task.task_id}"
@@ -212,4 +218,6 @@ def _restart_place(context: EditContext, task: Task) -> tuple[str, int] | None:
     if isinstance(place, Refusal):
         return None
     # Without an estimate the level cannot be derived from it: keep the one that the producer chose.
-    return place.lane, place.level if task.estimated_duration is not None or task.level is None else task.level
+    if task.estimated_duration is not None or task.level is None:
+        return place.lane, place.level
+    return place.lane, readable(task.level, context.steps(place.lane))

@@ -30,7 +30,8 @@ def describe_step(step: Step) -> str:
     """Return what a step does, in one line."""
     match step:
         case MoveLane():
-            return f"{step.count} of {step.source} at level {step.level} → {step.target}"
+            level = f" at level {step.to_level}" if step.to_level is not None else ""
+            return f"{step.count} of {step.source} at level {step.level} → {step.target}{level}"
         case MoveTask():
             return f"{step.task_id} in {step.source} → {step.target} at level {step.to_level}"
         case TakeBack():
@@ -48,7 +49,7 @@ def _decision(step: MoveTask | MoveLane) -> TaskDecision:
             "task_id": step.task_id, "tasks": 1, "target_level": step.to_level,
         }
         if isinstance(step, MoveTask)
-        else {"confidence": 1.0, "task_id": None, "tasks": step.count, "target_level": step.level}
+        else {"confidence": 1.0, "task_id": None, "tasks": step.count, "target_level": step.target_level}
     )  # fmt: skip
     return TaskDecision.model_validate(
         {

@@ -45,7 +45,7 @@ def requeue_held(
         else:
             yield TakeBack(
                 task_id=message.task_id, tag=message.tag, worker=message.worker, incarnation=message.incarnation,
-                target=target, level=message.level, reason=reason,
+                target=target, level=readers.readable(message.level, target), reason=reason,
             )  # fmt: skip
 
 

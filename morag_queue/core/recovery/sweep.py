@@ -1,9 +1,10 @@
 """Plan a sweep: requeue messages that no worker holds, empty lanes of unregistered workers, resend lost tasks."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from morag_queue.core.levels import readable
 from morag_queue.core.model import HeldMessage, QueueType
 from morag_queue.core.plan import Declined, Plan, Resend, Step, TakeBack, plan_of
 from morag_queue.core.policy import Policy, Queues
@@ -103,7 +104,7 @@ def suspects(snapshot: Snapshot, opened: Iterable[OpenTask]) -> list[OpenTask]:
         for task in opened
         if task.task_id not in held
         and '"' not in task.task_id  # the text search cannot find such an id
-        and task.enqueued_at < oldest.get((task.queue, task.level), inf)
+        and task.enqueued_at < oldest.get((task.queue, task.level), _oldest_at(snapshot, oldest, task))
     ]
 
 
@@ -143,7 +144,8 @@ def _stale(snapshot: Snapshot, readers: LaneReaders, findings: SweepFindings) ->
             continue
         yield TakeBack(
             task_id=message.task_id, tag=message.tag, worker=message.worker, incarnation=message.incarnation,
-            target=target, level=message.level, reason=reason, untouched_since=findings.stale_before,
+            target=target, level=readers.readable(message.level, target), reason=reason,
+            untouched_since=findings.stale_before,
         )  # fmt: skip
     if unclear:
         subject = f"{count_of(len(unclear), 'unacked message')} ({some(unclear)})"
@@ -174,7 +176,15 @@ def _resends(readers: LaneReaders, findings: SweepFindings) -> Iterator[Resend |
         if target is None:
             yield no_safe_lane(task.task_id, reason)
         else:
-            yield Resend(task_id=task.task_id, reason=reason, target="" if target == task.queue else target)
+            yield Resend(
+                task_id=task.task_id, reason=reason, target="" if target == task.queue else target,
+                level=readers.readable(task.level, target),
+            )  # fmt: skip
+
+
+def _oldest_at(snapshot: Snapshot, oldest: Mapping[tuple[str, int], float], task: OpenTask) -> float:
+    """Return since when work has waited at the level to which the balancing loop may have moved the task's."""
+    return oldest.get((task.queue, readable(task.level, snapshot.steps)), inf)
 
 
 def _oldest(snapshot: Snapshot) -> dict[tuple[str, int], float]:

@@ -17,14 +17,14 @@ from functools import lru_cache
 from math import inf
 
 from morag_queue.core.lanes import lane
-from morag_queue.core.levels import level
+from morag_queue.core.levels import level as level_of
 from morag_queue.core.model import DecisionAction, LoadBalancingDecision, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding, Policy, Queues
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.words import count_of
 
 from .feasibility import WorkerLoad, worker_loads
-from .lane_readers import fallbacks, lane_readers, polled_levels
+from .lane_readers import fallbacks, lane_readers, steps_of
 from .pin import check_pin, forced_because, pinned_queue
 from .score_table import Corrections, ScoreTable, WorkClass
 from .types import Placement, Refusal, RefusalCode, Routable
@@ -65,7 +65,8 @@ class Router:
         self._corrections = corrections = snapshot.corrections if corrections is None else corrections
         self._paused = snapshot.paused
         self._loads = worker_loads(snapshot, policy)
-        self._readers = lane_readers(self._loads.values(), queues)
+        self._steps = snapshot.steps
+        self._readers = lane_readers(self._loads.values(), queues, self._steps)
         self._chains = {queue: fallbacks(queue, queues) for queue in QueueType}
         self._tables: dict[tuple[QueueType, WorkClass], ScoreTable] = {}
         # Tasks share a table if workers do not differ on them. The content type matters only if a worker restricts it
@@ -118,8 +119,8 @@ class Router:
         confidence = task.confidence * _CERTAINTY_WITHOUT_WORKER
         decision = _decision(action, wanted, table.queue, None, why, confidence)
         scores = table.scores(task.estimated_minutes) if explain else ()
-        polled = self._readers.polled[table.queue]
-        return Placement(decision, table.queue, lane(table.queue), polled[self._level(task, table)], scores)
+        level = self._level(task, table, self._readers.steps[table.queue])
+        return Placement(decision, table.queue, lane(table.queue), level, scores)
 
     def _assign(
         self,
@@ -140,8 +141,8 @@ class Router:
         decision = _decision(action, wanted, table.queue, load.worker, why, confidence, saved)
         load.take(table.queue)
         target = lane(table.queue, load.worker if early else None)
-        polled = polled_levels([load]) if early else self._readers.polled[table.queue]
-        return Placement(decision, table.queue, target, polled[self._level(task, table)], scores)
+        steps = steps_of(load.priority_steps, self._steps) if early else self._readers.steps[table.queue]
+        return Placement(decision, table.queue, target, self._level(task, table, steps), scores)
 
     def _place_pinned(
         self, task: Routable, worker: str, chain: Sequence[QueueType], is_named: bool, force: bool, explain: bool
@@ -157,10 +158,10 @@ class Router:
         scores = table.scores(task.estimated_minutes) if explain else ()
         why = f"pinned to {worker}" + (f" {forced_because(refusal)}" if refusal else "")
         decision = _decision(DecisionAction.ASSIGN, chain[0], queue, worker, why, task.confidence)
-        polled = polled_levels([load] if load else [])
+        steps = steps_of(load.priority_steps if load else None, self._steps)
         if load is not None:
             load.take(queue)
-        return Placement(decision, queue, lane(queue, worker), polled[self._level(task, table)], scores)
+        return Placement(decision, queue, lane(queue, worker), self._level(task, table, steps), scores)
 
     def _refuse_unsafe(self, wanted: QueueType, is_named: bool) -> Refusal:
         unsafe = self._readers.unsafe
@@ -201,8 +202,8 @@ class Router:
             self._tables[queue, work] = table
         return table
 
-    def _level(self, task: Routable, table: ScoreTable) -> int:
-        return level(task.priority, task.estimated_minutes * table.best_factor, self._policy.order)
+    def _level(self, task: Routable, table: ScoreTable, steps: Sequence[int]) -> int:
+        return level_of(task.priority, task.estimated_minutes * table.best_factor, self._policy.order, steps=steps)
 
 
 @lru_cache(maxsize=1024)  # in a batch, thousands of tasks of one class get the same decision

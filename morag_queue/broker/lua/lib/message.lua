@@ -27,6 +27,14 @@ local function readdressed(raw, message, lane)
     return type(info) == 'table' and replaced(raw, 'routing_key', info.routing_key, lane) or nil
 end
 
+-- The text with a new priority; nil where the message has none. kombu writes the properties last, so the last priority
+-- is theirs.
+local function reprioritised(raw, message, level)
+    local head, old, tail = raw:match('^(.*"priority"%s*:%s*)(%-?%d+)(.*)$')
+    if not head or tonumber(old) ~= message.properties.priority then return nil end
+    return head .. level .. tail
+end
+
 local function id_of(message)
     return type(message.headers.id) == 'string' and message.headers.id or ''
 end
