@@ -64,7 +64,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
         snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
         nodes = frozenset(view.info.node or f"{view.worker}@{view.info.host}" for view in snapshot.workers)
         agentless = AgentlessWorkers(client, keys, broker.control)
-        expected = clients.agentless_listeners
+        expected = clients.agentless_workers
         answered: tuple[AgentlessWorker, ...] = read(
             "workers without the agent", lambda: agentless.describe(nodes, expected), ()
         )
