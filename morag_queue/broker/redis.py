@@ -7,14 +7,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Queues
+from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
-from . import snapshot
+from . import client_list, snapshot
 from .connection import connect, translated
 from .keys import Keys
 from .scripts import Script
@@ -158,6 +160,22 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             answer = self._observe(call)
         return snapshot.decode_snapshot(answer, self.fleet, depth)
+
+    def connections(self) -> Connections | None:
+        """The open connections by name; None if the login may not list them. The server lists all of its clients."""
+        pipe = self.client.pipeline(transaction=False)
+        client_list.request(pipe)
+        pipe.info("server")
+        pipe.time()
+        with translated(self.settings.redis_url):
+            clients, info, time = pipe.execute(raise_on_error=False)
+            if isinstance(clients, NoPermissionError) or isinstance(info, NoPermissionError):
+                return None
+            for answer in (clients, info, time):
+                if isinstance(answer, Exception):
+                    raise answer
+        up_since = float(time[0]) - float(info["uptime_in_seconds"])
+        return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour)."""

@@ -44,7 +44,8 @@ class Totals:
 class WorkerView:
     """One registered worker: its registration, its last heartbeat, its cordon if it is out of service.
 
-    A `fenced` worker was failed over: its writes are refused until it registers again.
+    A `fenced` worker was failed over: its writes are refused until it registers again. `connections` is the number of
+    its open connections, None if they were not counted.
     """
 
     info: WorkerInfo
@@ -52,6 +53,7 @@ class WorkerView:
     cordon: Cordon | None = None
     totals: Totals = Totals()
     fenced: bool = False
+    connections: int | None = None
 
     @property
     def worker(self) -> str:

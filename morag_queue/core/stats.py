@@ -167,7 +167,7 @@ def serving_workers(snapshot: Snapshot, policy: Policy) -> Mapping[QueueType, tu
 
 def _active(view: WorkerView, held: int, alive_since: float) -> int:
     beat = view.beat
-    if beat is None or beat.stopped or beat.at < alive_since or view.fenced:
+    if beat is None or beat.stopped or beat.at < alive_since or view.fenced or view.connections == 0:
         return 0
     return min(max(held - beat.reserved, 0), view.info.slots)
 

@@ -14,6 +14,8 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.stats import FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
+from .liveness import count_connections
+
 HISTORY = 60
 """Minutes of a sparkline."""
 
@@ -68,6 +70,7 @@ class FleetWatcher:
     def observe(self) -> LiveFrame:
         """Return the next frame. Raises BrokerUnreachable or BrokerError; a later call may succeed."""
         snapshot, totals = self._broker.observe()
+        snapshot = count_connections(self._broker, snapshot)
         self._read_minutes(snapshot.taken_at)
         policy = self._settings.policy
         with self._broker.translated():

@@ -18,6 +18,8 @@ from morag_queue.core.words import count_of
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.settings import Settings
 
+from .liveness import count_connections
+
 WINDOW_S = 3600.0
 """Run times of the last hour predict when a task starts."""
 
@@ -76,6 +78,7 @@ class TaskExplainer:
         self.snapshot: Snapshot
         self.totals: Mapping[QueueType, Totals]
         self.snapshot, self.totals = broker.observe()
+        self.snapshot = count_connections(broker, self.snapshot)
         self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
 
     def find(self, name: str) -> TaskHit:
@@ -177,11 +180,10 @@ class TaskExplainer:
 def unseen_tasks(broker: RedisBroker) -> str:
     """Return a warning if workers without the agent are connected, whose tasks are not visible; else ""."""
     with broker.translated():
-        agentless = broker.evidence.connected().agentless_connections
+        agentless = broker.evidence.connected().agentless_workers
     if not agentless:
         return ""
-    connections = count_of(agentless, "connection")
-    return f"the running tasks of workers without the agent ({connections}) are not visible"
+    return f"the running tasks of {count_of(agentless, 'worker')} without the agent are not visible"
 
 
 def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:
