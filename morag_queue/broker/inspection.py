@@ -85,7 +85,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
             unowned=read("unacked", lambda: _unowned(client, keys), 0),
             longest_run_s=read("figures", lambda: _longest_run(broker, snapshot.taken_at), 0.0),
             clock_offset=offset,
-            leader_expected=read("the lease", broker.leases.was_led, False),
+            last_led_at=read("the lease", broker.leases.last_led_at, None),
             unread=unread,
         )
 

@@ -174,7 +174,7 @@ class RedisBroker:
             for answer in (clients, info, time):
                 if isinstance(answer, Exception):
                     raise answer
-        up_since = float(time[0]) - float(info["uptime_in_seconds"])
+        up_since = float(time[0]) - float(info["uptime_in_seconds"]) - 1.0  # the server reports whole seconds
         return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:

@@ -58,9 +58,16 @@ def silence_seconds(view: WorkerView, now: float) -> float:
 
 
 def is_suspect(view: WorkerView, now: float, policy: Policy) -> bool:
-    """Return whether heartbeats are missing without proof of death, in service or not."""
-    is_gone = view.fenced or view.connections == 0 or view.beat is None or view.beat.stopped
-    return not is_gone and silence_seconds(view, now) > policy.suspect_after_seconds
+    """Return whether heartbeats are missing without proof of death, in service or not.
+
+    A worker whose connections are not known is only suspect until `offline_after_seconds`.
+    """
+    if view.fenced or view.connections == 0 or view.beat is None or view.beat.stopped:
+        return False
+    silence = silence_seconds(view, now)
+    return silence > policy.suspect_after_seconds and (
+        bool(view.connections) or silence <= policy.offline_after_seconds
+    )
 
 
 def in_flight(view: WorkerView, held_count: int) -> int:

@@ -1,11 +1,14 @@
 """doctor: inspect the whole fleet without changing it."""
 
+from dataclasses import replace
 from importlib.metadata import version
 
 from morag_queue.broker.inspection import inspect
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Finding, Severity, diagnose
 from morag_queue.core.model import Frozen
+
+from .liveness import count_connections
 
 
 class Diagnosis(Frozen):
@@ -19,4 +22,5 @@ class Diagnosis(Frozen):
 
 def doctor(broker: RedisBroker) -> Diagnosis:
     """Diagnose the fleet. Raises BrokerUnreachable."""
-    return Diagnosis(findings=diagnose(inspect(broker, version("morag-queue"))))
+    facts = inspect(broker, version("morag-queue"))
+    return Diagnosis(findings=diagnose(replace(facts, snapshot=count_connections(broker, facts.snapshot))))

@@ -75,7 +75,7 @@ class FleetWatcher:
         policy = self._settings.policy
         with self._broker.translated():
             journal = tuple(self._broker.journal.latest(_JOURNAL_ENTRIES))
-            leader_expected = self._broker.leases.was_led()
+            last_led_at = self._broker.leases.last_led_at()
         return LiveFrame(
             stats=fleet_stats(
                 snapshot, self._windows(snapshot.taken_at), totals, policy, window_seconds=self._window_s
@@ -84,7 +84,7 @@ class FleetWatcher:
             flows={queue: self._flow(queue, snapshot.taken_at) for queue in QueueType},
             running=self._running(snapshot),
             journal=journal,
-            alerts=tuple(check_service(snapshot, policy, leader_expected=leader_expected)),
+            alerts=tuple(check_service(snapshot, policy, last_led_at=last_led_at)),
         )
 
     def _read_minutes(self, now: float) -> None:

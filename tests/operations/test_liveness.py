@@ -5,11 +5,11 @@ from morag_queue.core.policy import Policy
 from morag_queue.core.recovery.liveness import Connections, with_connections
 from morag_queue.core.worker_status import status_in
 from morag_queue.operations.liveness import count_connections
-from tests.cli.helpers import backdate_beat
 from tests.core.fleets import NOW, fleet, worker
 from tests.support.simulated_fleet import connected
 
 POLICY = Policy()
+OVERDUE = 1e-6  # a heartbeat interval after which the first heartbeat is overdue at once
 
 
 def counted(sim_fleet, pauses):
@@ -19,9 +19,7 @@ def counted(sim_fleet, pauses):
 
 def test_connections_are_counted_only_for_workers_with_an_overdue_heartbeat(sim_fleet):
     for name in ("fresh", "dead", "silent"):
-        sim_fleet.join(name, client_name=f"mq.{name}", beat_seconds=1000 if name == "fresh" else 2)
-    for name in ("dead", "silent"):
-        backdate_beat(sim_fleet, name, 3)
+        sim_fleet.join(name, client_name=f"mq.{name}", beat_seconds=1000 if name == "fresh" else OVERDUE)
     sim_fleet.client.config_resetstat()
     pauses = []
     with connected(sim_fleet.url, "mq.silent"):
@@ -38,8 +36,7 @@ def test_nothing_is_read_while_all_heartbeats_are_on_time(sim_fleet):
 
 
 def test_a_worker_that_reconnects_before_the_second_look_is_not_dead(sim_fleet):
-    sim_fleet.join("w", client_name="mq.w")
-    backdate_beat(sim_fleet, "w", 3)
+    sim_fleet.join("w", client_name="mq.w", beat_seconds=OVERDUE)
     opened = []
 
     def reconnect(seconds):
@@ -52,8 +49,7 @@ def test_a_worker_that_reconnects_before_the_second_look_is_not_dead(sim_fleet):
 
 
 def test_a_login_that_may_not_list_connections_leaves_them_unknown(sim_fleet):
-    sim_fleet.join("w", client_name="mq.w")
-    backdate_beat(sim_fleet, "w", 3)
+    sim_fleet.join("w", client_name="mq.w", beat_seconds=OVERDUE)
     sim_fleet.client.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-client|list"])
     try:
         url = sim_fleet.url.replace("redis://", "redis://blind:x@")
