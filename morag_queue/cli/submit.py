@@ -85,6 +85,8 @@ def submit(
             with ctx.progress("submitting", len(rows) if isinstance(rows, list) else None) as advance:
                 report = submitter.submit(rows, details=wait or not ctx.quiet, on_progress=advance)
             note_submit(ctx.broker, report, ctx.user, ctx.options.reason)
+    for warning in submitter.warnings:
+        ctx.warn(f"warning: {warning}")
     try:
         states = _wait(ctx, report) if wait and report.tasks and not ctx.options.dry_run else {}
     except KeyboardInterrupt:

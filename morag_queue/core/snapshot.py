@@ -11,7 +11,18 @@ from functools import cached_property
 from types import MappingProxyType
 
 from .estimate import Correction
-from .model import ContentType, Cordon, Heartbeat, HeldMessage, Lease, QueuePriority, QueueType, Requires, WorkerInfo
+from .model import (
+    ContentType,
+    Cordon,
+    Heartbeat,
+    HeldMessage,
+    Lease,
+    Pause,
+    QueuePriority,
+    QueueType,
+    Requires,
+    WorkerInfo,
+)
 
 EMPTY_LENGTHS = (0,) * 10
 NO_TIMES: tuple[float | None, ...] = (None,) * 10
@@ -112,7 +123,8 @@ class LaneView:
 class Snapshot:
     """The fleet at one moment. `taken_at` is the server's clock in seconds since the epoch; `fleet` is the namespace.
 
-    `held` are the unacked messages. `corrections` are the learned run times by content type, class and "on a GPU".
+    `held` are the unacked messages. `pauses` has the record of each paused queue that has one.
+    `corrections` are the learned run times by content type, class and "on a GPU".
     """
 
     taken_at: float
@@ -120,6 +132,7 @@ class Snapshot:
     lanes: tuple[LaneView, ...] = ()
     held: tuple[HeldMessage, ...] = ()
     paused: frozenset[QueueType] = frozenset()
+    pauses: Mapping[QueueType, Pause] = field(default_factory=dict, hash=False)
     leader: Lease | None = None
     fleet: str = ""
     corrections: Mapping[tuple[ContentType, Requires, bool], Correction] = field(default_factory=dict, hash=False)
@@ -162,6 +175,10 @@ class Snapshot:
         """Number of messages that wait in all lanes of every queue."""
         by_queue = self.lanes_by_queue
         return MappingProxyType({queue: sum(view.length for view in views) for queue, views in by_queue.items()})
+
+    def pause_of(self, queue: QueueType) -> Pause | None:
+        """Return the record of a paused queue, an empty one where no details are known; None for an open queue."""
+        return self.pauses.get(queue, Pause()) if queue in self.paused else None
 
     def held_count(self, view: WorkerView) -> int:
         """Return the number of unacked messages of a worker's present incarnation."""

@@ -6,6 +6,7 @@ from .gone import check_gone, check_watch
 from .lanes import check_keys, check_messages, check_separators, check_steps
 from .server import check_clocks, check_server, check_unread
 from .service import check_service
+from .stops import check_cordons, check_pauses
 from .worker_settings import check_settings, check_visibility
 from .workers import (
     check_agentless,
@@ -32,6 +33,8 @@ _CHECKS = (
     check_visibility,
     check_unowned,
     check_watch,
+    check_pauses,
+    check_cordons,
     check_gone,
     check_clocks,
     check_unread,

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from morag_queue.core.lanes import split
 from morag_queue.core.model import QueueType, WorkerStatus
+from morag_queue.core.pauses import paused_words, resume_command
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.feasibility import Feasibility, Score, WorkerLoad, count_verdicts, worker_loads
 from morag_queue.core.routing.score_table import ScoreTable, WorkClass
@@ -159,7 +160,8 @@ def _in_own_lane(score: Score, snapshot: Snapshot) -> Score:
 def _explain_queued(task: Task, snapshot: Snapshot, workers: tuple[Score, ...]) -> tuple[ReasonCode, str]:
     now = snapshot.taken_at
     if task.queue is not None and task.queue in snapshot.paused:
-        return ReasonCode.QUEUE_PAUSED, f"{task.queue} is paused: morag-queue resume {task.queue} ends the pause"
+        words = paused_words(snapshot, task.queue)
+        return ReasonCode.QUEUE_PAUSED, f"{task.queue} {words}: {resume_command(task.queue)} ends the pause"
     if task.eta_at is not None and task.eta_at > now:
         return ReasonCode.ETA_NOT_REACHED, f"it must not start before its ETA, in {span(task.eta_at - now)}"
     capable = [score for score in workers if score.verdict not in _UNABLE]
