@@ -82,7 +82,7 @@ class AgentlessWorkers:
         """The ids of all reported tasks, and the number of workers that did not answer and may hold any task."""
         nodes = self.nodes(registered)
         task_ids = self.in_flight(nodes) if nodes else set()
-        return task_ids, max(client_list(self._client).agentless_listeners - len(nodes), 0)
+        return task_ids, max(client_list(self._client).agentless_workers - len(nodes), 0)
 
     def keep_alive(self, task_ids: Collection[str]) -> int:
         """Restart the visibility timeout of the messages of these tasks; return how many there were.

@@ -44,14 +44,13 @@ class ClientList:
         return Counter(name.decode(errors="replace") for name in _NAME.findall(self.text))
 
     @property
-    def agentless_connections(self) -> int:
-        """Connections that look like those of workers without the agent; a worker has several."""
-        return self._count_unnamed(_WAITS)
+    def agentless_workers(self) -> int:
+        """Workers without the agent, at least; monitors are counted too.
 
-    @property
-    def agentless_listeners(self) -> int:
-        """Connections without our name that listen on the remote-control channel; a worker has one."""
-        return self._count_unnamed(_LISTENS)
+        Each has one connection that listens on the remote-control channel. Those without remote control only wait for
+        messages, with several connections: where none listens, they count as one.
+        """
+        return self._count_unnamed(_LISTENS) or min(self._count_unnamed(_WAITS), 1)
 
     def named(self) -> Iterator[ClientConnection]:
         """The connections that have a name."""

@@ -17,6 +17,7 @@ from morag_queue.core.histogram import Window
 from morag_queue.core.model import Cordon, Lease, QueueType, Stored, WorkerStatus
 from morag_queue.core.plan import MoveTask
 from morag_queue.core.policy import Queues
+from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings
 
@@ -235,6 +236,10 @@ class Broker(Protocol):
 
     def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
+        ...
+
+    def connections(self) -> Connections | None:
+        """The open connections of the server; None if they are not known."""
         ...
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:

@@ -66,7 +66,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
         snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
         nodes = agent_nodes(snapshot, settings.policy)
         agentless = AgentlessWorkers(client, keys, broker.control)
-        expected = clients.agentless_listeners
+        expected = clients.agentless_workers
         answered: tuple[AgentlessWorker, ...] = read(
             "workers without the agent", lambda: agentless.describe(nodes, expected), ()
         )
@@ -86,7 +86,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
             unowned=read("unacked", lambda: _unowned(client, keys), 0),
             longest_run_s=read("figures", lambda: _longest_run(broker, snapshot.taken_at), 0.0),
             clock_offset=offset,
-            leader_expected=read("the lease", broker.leases.was_led, False),
+            last_led_at=read("the lease", broker.leases.last_led_at, None),
             unread=unread,
         )
 

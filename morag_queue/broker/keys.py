@@ -73,6 +73,11 @@ class Keys:
         return self._own("paused")
 
     @property
+    def pauses(self) -> str:
+        """hash: paused queue -> who paused it, when and why (JSON)"""
+        return self._own("pauses")
+
+    @property
     def totals(self) -> str:
         """hash: `<outcome>|<worker>`, `run_ms|<worker>`, `<outcome>||<queue>` -> count of all time"""
         return self._own("totals")

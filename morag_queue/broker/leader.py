@@ -13,6 +13,11 @@ from .connection import fenced
 from .keys import Keys
 from .scripts import Call, Script
 
+WATCHED_SECONDS = 86_400.0
+"""How long the key of the last `watch` is kept, see hold_lease.lua."""
+
+_NO_KEY = -2  # TTL of a key that does not exist
+
 
 @dataclass(frozen=True)
 class HoldLeaseCall(Call):
@@ -55,9 +60,19 @@ class Leases:
         text: Any = self._client.get(self._keys.lease)
         return None if text is None else Lease.model_validate_json(text)
 
-    def was_led(self) -> bool:
-        """Whether a `watch` has led within the last day: then the fleet is expected to have a leader."""
-        return bool(self._client.exists(self._keys.watched))
+    def last_led_at(self) -> float | None:
+        """When a `watch` last led, in seconds since the epoch; None if none has led within the last day.
+
+        The key of the last `watch` expires a day after that `watch` last renewed its lease.
+        """
+        pipe = self._client.pipeline(transaction=True)
+        pipe.ttl(self._keys.watched)
+        pipe.time()
+        remaining, (seconds, micros) = pipe.execute()
+        if remaining == _NO_KEY:
+            return None
+        now = float(seconds) + float(micros) / 1e6
+        return now - (WATCHED_SECONDS - max(float(remaining), 0.0))
 
 
 def _milliseconds(seconds: float) -> int:

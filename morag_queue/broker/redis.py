@@ -3,22 +3,24 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import QueueType
+from morag_queue.core.model import Pause, QueueType
 from morag_queue.core.policy import Queues
+from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
-from . import snapshot
+from . import client_list, snapshot
 from .connection import connect, translated
 from .keys import Keys
-from .scripts import Script
+from .scripts import Call, Script
 from .steps import QueueSteps
 
 if TYPE_CHECKING:
@@ -37,6 +39,15 @@ if TYPE_CHECKING:
 
 _COARSE = 6 * 3600.0
 """Longer windows are summed from hours instead of minutes, so that at most 360 hashes are read."""
+
+
+@dataclass(frozen=True)
+class PauseCall(Call):
+    SCRIPT: ClassVar = "pause"
+    KEYS: ClassVar = ("paused", "pauses")
+
+    queue: str
+    record: str
 
 
 class RedisBroker:
@@ -167,6 +178,22 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return replace(seen, steps=self._steps.of(seen)), totals
 
+    def connections(self) -> Connections | None:
+        """The open connections by name; None if the login may not list them. The server lists all of its clients."""
+        pipe = self.client.pipeline(transaction=False)
+        client_list.request(pipe)
+        pipe.info("server")
+        pipe.time()
+        with translated(self.settings.redis_url):
+            clients, info, time = pipe.execute(raise_on_error=False)
+            if isinstance(clients, NoPermissionError) or isinstance(info, NoPermissionError):
+                return None
+            for answer in (clients, info, time):
+                if isinstance(answer, Exception):
+                    raise answer
+        up_since = float(time[0]) - float(info["uptime_in_seconds"]) - 1.0  # the server reports whole seconds
+        return Connections(client_list.parsed(clients).names, up_since)
+
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour)."""
         step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
@@ -186,10 +213,11 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return [_windows([fields], 60.0) for fields in pipe.execute()]
 
-    def set_paused(self, queue: QueueType, paused: bool) -> bool:
-        """Pause or resume a queue. Return False if it was so already."""
-        key = self.keys.paused
-        return bool(self.client.sadd(key, queue) if paused else self.client.srem(key, queue))
+    def set_paused(self, queue: QueueType, pause: Pause | None) -> bool:
+        """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record."""
+        call = PauseCall(queue, "" if pause is None else pause.model_dump_json())
+        with translated(self.settings.redis_url):
+            return bool(Script(self.client, self.keys, PauseCall)(call))
 
     def submit(self, messages: Sequence["OutgoingMessage"]) -> list[bool]:
         """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open."""

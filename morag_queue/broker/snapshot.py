@@ -8,7 +8,7 @@ from morag_queue.core import lanes
 from morag_queue.core.model import Heartbeat, Lease, QueueType, WorkerInfo
 from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_corrections, read_held
+from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_corrections, read_held, read_pauses
 from .scripts import Call
 
 FENCED = b"fenced"
@@ -19,7 +19,8 @@ FENCED = b"fenced"
 class ObserveCall(Call):
     SCRIPT: ClassVar = "observe"
     KEYS: ClassVar = (
-        *("workers", "beats", "cordons", "incarnations", "held", "paused", "totals", "lease", "corrections", "lanes"),
+        *("workers", "beats", "cordons", "incarnations", "held", "paused"),
+        *("pauses", "totals", "lease", "corrections", "lanes"),
     )
 
     prefix: str
@@ -38,8 +39,8 @@ def decode_snapshot(
     answer: Sequence[Any], fleet: str, sep: str, depth: int = 1
 ) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
     """The snapshot, and the totals of each queue. `depth` is the one of the call."""
-    seconds, micros, workers, beats, cordons, incarnations, held, paused, totals, *more = answer
-    lease, learned, mailboxes, *found = more
+    seconds, micros, workers, beats, cordons, incarnations, held, paused, *more = answer
+    pauses, totals, lease, learned, mailboxes, *found = more
     counts = {field.decode(): int(count) for field, count in _pairs(totals)}
     beat_of = {worker: Heartbeat.model_validate_json(text) for worker, text in _pairs(beats)}
     acting = dict(_pairs(incarnations))
@@ -57,6 +58,7 @@ def decode_snapshot(
         lanes=tuple(view for lane in found if (view := _lane(lane, depth)) is not None),
         held=tuple(message for tag, record in _pairs(held) if (message := read_held(tag, record)) is not None),
         paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
+        pauses=read_pauses(dict(_pairs(pauses))),
         leader=Lease.model_validate_json(lease) if lease else None,
         corrections=read_corrections(learned),
         fleet=fleet,

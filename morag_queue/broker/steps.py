@@ -38,6 +38,6 @@ class QueueSteps:
 
     def _has_listener(self) -> bool:
         try:
-            return client_list(self._client).agentless_listeners > 0
+            return client_list(self._client).agentless_workers > 0
         except NoPermissionError:
             return True  # all readers poll the default steps

@@ -118,6 +118,19 @@ class TaskLookup:
             return self._in_lane(waiting, written)
         return self._missing(task_id, written)
 
+    def first_in(self, lists: Iterable[tuple[tuple[str, int], int]], limit: int) -> list[Task]:
+        """Read the first tasks in these lists, ((lane, level), messages of it), in the order in which they are taken.
+
+        Messages that are not Celery's are left out.
+        """
+        found: list[Task] = []
+        for (lane, level), count in lists:
+            if (wanted := min(count, limit - len(found))) <= 0:
+                break
+            raws = self._client.lrange(self._keys.list(lane, level), -wanted, -1)
+            found += filter(None, (waiting_task(raw, lane, level) for raw in reversed(raws)))
+        return found
+
     def tasks(self, task_ids: Sequence[str]) -> dict[str, TaskHit]:
         """Find many tasks by their whole ids, in one pass through the lanes; unknown ids are left out."""
         if len(task_ids) <= _FEW:

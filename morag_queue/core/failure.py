@@ -1,11 +1,13 @@
 """Failed tasks: kinds of failure, retry decisions, and what counts for a worker's circuit breaker.
 
     kind                 what happens to the task                          counts against the worker
-    worker offline       requeued, see `retry_decision`                    yes: it is failed over
+    worker offline       requeued, see `retry_decision`                    no: the task may have killed its process
     network              Celery's own retries                              no
     timeout              Celery's own retries                              if others succeed at the same queue
     processing error     Celery's own retries                              if others succeed at the same queue
     resource exhaustion  Celery's own retries                              yes
+
+A worker that keeps restarting opens its breaker too, unless tasks that are quarantined by then have killed it.
 
 Only the tasks of dead workers are requeued. A task that raised an exception is left to Celery's retries: if its
 author wants it to run once only, a requeue would run it twice.
@@ -86,7 +88,11 @@ _KIND_BY_TEXT = {
     "cannot allocate memory": FailureKind.RESOURCE_EXHAUSTION,
     "hard time limit": FailureKind.TIMEOUT,
 }
-_BLAME = {FailureKind.NETWORK: Blame.NONE, FailureKind.RESOURCE_EXHAUSTION: Blame.WORKER}
+_BLAME = {
+    FailureKind.NETWORK: Blame.NONE,
+    FailureKind.WORKER_OFFLINE: Blame.NONE,
+    FailureKind.RESOURCE_EXHAUSTION: Blame.WORKER,
+}
 
 
 def kind_of(error: str) -> FailureKind:

@@ -251,6 +251,14 @@ class Cordon(Stored):
         return self.until is None or self.until > now
 
 
+class Pause(Stored):
+    """Record of a paused queue: by whom, when and why. Earlier versions wrote none: then `at` is 0."""
+
+    who: str = ""
+    at: float = 0.0
+    reason: str = ""
+
+
 class Lease(Stored):
     """The leader's lease. `term` grows each time the lease is taken and is never reused."""
 

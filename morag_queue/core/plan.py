@@ -160,10 +160,17 @@ _SUMMED = (*_CHANGES, "already", "finished", "unchanged", "foreign", "rejected")
 
 
 class Blocker(Frozen):
-    """A reason not to start, found before anything changes. `overridden_by` is the flag that ignores it."""
+    """A reason not to start, found before anything changes.
+
+    `remedy` has the command that resolves it, `overridden_by` is the flag that ignores it, `effect` what that means.
+    """
 
     kind: str
     subject: str
     reason: str
     remedy: str
-    overridden_by: str | None = None
+    overridden_by: str
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.reason}; {self.remedy}, or add {self.overridden_by} {self.effect}"

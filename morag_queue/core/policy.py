@@ -196,5 +196,6 @@ class Policy(Frozen):
     max_retries: int = Field(3, ge=0, description="requeues from dead workers before a task is quarantined")
     suspect_after_seconds: float = Field(10.0, gt=0, description="heartbeat age from which a worker is suspect")
     offline_after_seconds: float = Field(60.0, gt=0, description="heartbeat age from which a worker is offline")
+    forgotten_after_seconds: float = Field(3600.0, gt=0, description="age of a pause or cordon at which `doctor` warns")
     recovery: RecoveryPolicy = RecoveryPolicy()
     balancing: BalancingPolicy = BalancingPolicy()

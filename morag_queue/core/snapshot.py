@@ -11,7 +11,18 @@ from functools import cached_property
 from types import MappingProxyType
 
 from .estimate import Correction
-from .model import ContentType, Cordon, Heartbeat, HeldMessage, Lease, QueuePriority, QueueType, Requires, WorkerInfo
+from .model import (
+    ContentType,
+    Cordon,
+    Heartbeat,
+    HeldMessage,
+    Lease,
+    Pause,
+    QueuePriority,
+    QueueType,
+    Requires,
+    WorkerInfo,
+)
 
 EMPTY_LENGTHS = (0,) * 10
 NO_TIMES: tuple[float | None, ...] = (None,) * 10
@@ -44,7 +55,8 @@ class Totals:
 class WorkerView:
     """One registered worker: its registration, its last heartbeat, its cordon if it is out of service.
 
-    A `fenced` worker was failed over: its writes are refused until it registers again.
+    A `fenced` worker was failed over: its writes are refused until it registers again. `connections` is the number of
+    its open connections, None if they were not counted.
     """
 
     info: WorkerInfo
@@ -52,6 +64,7 @@ class WorkerView:
     cordon: Cordon | None = None
     totals: Totals = Totals()
     fenced: bool = False
+    connections: int | None = None
 
     @property
     def worker(self) -> str:
@@ -110,7 +123,8 @@ class LaneView:
 class Snapshot:
     """The fleet at one moment. `taken_at` is the server's clock in seconds since the epoch; `fleet` is the namespace.
 
-    `held` are the unacked messages. `corrections` are the learned run times by content type, class and "on a GPU".
+    `held` are the unacked messages. `pauses` has the record of each paused queue that has one.
+    `corrections` are the learned run times by content type, class and "on a GPU".
     `steps` are the levels that work may be queued at, see `levels`; workers that poll fewer narrow them further.
     `nodes` are the node names with a mailbox for Celery's remote control, with or without the agent. A mailbox outlives
     a node that was killed.
@@ -121,6 +135,7 @@ class Snapshot:
     lanes: tuple[LaneView, ...] = ()
     held: tuple[HeldMessage, ...] = ()
     paused: frozenset[QueueType] = frozenset()
+    pauses: Mapping[QueueType, Pause] = field(default_factory=dict, hash=False)
     leader: Lease | None = None
     fleet: str = ""
     corrections: Mapping[tuple[ContentType, Requires, bool], Correction] = field(default_factory=dict, hash=False)
@@ -165,6 +180,10 @@ class Snapshot:
         """Number of messages that wait in all lanes of every queue."""
         by_queue = self.lanes_by_queue
         return MappingProxyType({queue: sum(view.length for view in views) for queue, views in by_queue.items()})
+
+    def pause_of(self, queue: QueueType) -> Pause | None:
+        """Return the record of a paused queue, an empty one where no details are known; None for an open queue."""
+        return self.pauses.get(queue, Pause()) if queue in self.paused else None
 
     def held_count(self, view: WorkerView) -> int:
         """Return the number of unacked messages of a worker's present incarnation."""

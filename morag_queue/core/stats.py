@@ -11,7 +11,7 @@ from pydantic import Field
 from .histogram import Window, quantile
 from .lanes import queue_of
 from .levels import priority_of_level
-from .model import Capability, Frozen, Lease, QueuePriority, QueueType, WorkerStatus
+from .model import Capability, Frozen, Lease, Pause, QueuePriority, QueueType, WorkerStatus
 from .policy import Policy
 from .snapshot import Snapshot, Totals, WorkerView
 from .worker_status import SERVING, in_flight, status_in
@@ -39,6 +39,7 @@ class QueueStats(Frozen):
     arrivals_per_minute: float = 0.0
     completions_per_minute: float = 0.0
     paused: bool = Field(False, description="hands out no task until `resume`")
+    pause: Pause | None = Field(None, description="of a paused queue: who, when and why, empty if not recorded")
 
 
 class WorkerStats(Frozen):
@@ -105,6 +106,7 @@ def queue_stats(
         arrivals_per_minute=window.per_minute(window.arrivals),
         completions_per_minute=window.per_minute(window.ended),
         paused=queue in snapshot.paused,
+        pause=snapshot.pause_of(queue),
     )
 
 
@@ -171,7 +173,7 @@ def serving_workers(snapshot: Snapshot, policy: Policy) -> Mapping[QueueType, tu
 
 def _active(view: WorkerView, held: int, alive_since: float) -> int:
     beat = view.beat
-    if beat is None or beat.stopped or beat.at < alive_since or view.fenced:
+    if beat is None or beat.stopped or beat.at < alive_since or view.fenced or view.connections == 0:
         return 0
     return min(max(held - beat.reserved, 0), view.info.slots)
 

@@ -4,7 +4,8 @@ The status combines whether a worker is alive, in service, and has room. The fir
 
 1. `drained`, whatever its heartbeat. A drained worker may be away, and comes back drained; the reason mentions its
    absence.
-2. `offline` before `draining` and `cordoned`: its work may be lost, whether it is in service or not.
+2. `offline` before `draining` and `cordoned`: its work may be lost, whether it is in service or not. A worker without
+   connections is offline at once: see `core.recovery.liveness` for why that is a proof.
 3. `draining` and `cordoned` before `suspect`: the reason adds the missing heartbeat.
 4. `suspect`, then `busy`, then `online`.
 """
@@ -12,7 +13,7 @@ The status combines whether a worker is alive, in service, and has room. The fir
 from .model import Cordon, WorkerStatus
 from .policy import Policy
 from .snapshot import Snapshot, WorkerView
-from .words import span
+from .words import count_of, span
 
 SERVING = frozenset({WorkerStatus.ONLINE, WorkerStatus.BUSY})
 """Workers with this status claim from shared lanes. A suspect worker gets no new work until its next heartbeat."""
@@ -27,7 +28,7 @@ def status(
     `now` is seconds since the epoch, by the clock that stamped the heartbeats.
     """
     beat = view.beat
-    if view.cordon is None and not view.fenced:
+    if view.cordon is None and not view.fenced and view.connections != 0:
         if beat is not None and not beat.stopped and now - beat.at <= policy.suspect_after_seconds:
             return _in_service(view, in_flight(view, held_count))
         if beat is None and now - view.info.started_at <= policy.offline_after_seconds:
@@ -39,6 +40,34 @@ def status_in(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[Wor
     """Return `status` with the counts and the time of the snapshot."""
     waiting = snapshot.waiting_count(view.worker) if view.cordon is not None else 0
     return status(view, snapshot.held_count(view), snapshot.taken_at, policy, waiting_count=waiting)
+
+
+def may_be_dead(view: WorkerView, now: float) -> bool:
+    """Return whether its heartbeat is overdue, so that its connections tell whether it is dead.
+
+    Only a worker with a client name can be found in CLIENT LIST.
+    """
+    if view.fenced or not view.info.client_name or (view.beat is not None and view.beat.stopped):
+        return False
+    return silence_seconds(view, now) > view.info.beat_seconds
+
+
+def silence_seconds(view: WorkerView, now: float) -> float:
+    """Return the age of the last heartbeat, or of the registration if there is none."""
+    return max(now - (view.beat.at if view.beat is not None else view.info.started_at), 0.0)
+
+
+def is_suspect(view: WorkerView, now: float, policy: Policy) -> bool:
+    """Return whether heartbeats are missing without proof of death, in service or not.
+
+    A worker whose connections are not known is only suspect until `offline_after_seconds`.
+    """
+    if view.fenced or view.connections == 0 or view.beat is None or view.beat.stopped:
+        return False
+    silence = silence_seconds(view, now)
+    return silence > policy.suspect_after_seconds and (
+        bool(view.connections) or silence <= policy.offline_after_seconds
+    )
 
 
 def in_flight(view: WorkerView, held_count: int) -> int:
@@ -70,7 +99,7 @@ def drain_state(view: WorkerView, held_count: int, waiting_count: int) -> Worker
 
 def _in_service(view: WorkerView, held: int) -> tuple[WorkerStatus, str]:
     if held >= view.info.slots:
-        return WorkerStatus.BUSY, f"{held} of {view.info.slots} slots in use"
+        return WorkerStatus.BUSY, f"{held} of {count_of(view.info.slots, 'slot')} in use"
     return WorkerStatus.ONLINE, ""
 
 
@@ -96,11 +125,15 @@ def _silence(view: WorkerView, now: float) -> tuple[str, float | None]:
     """Return why it may be gone, and the age of its heartbeat in seconds, None if no other heartbeat will follow."""
     if view.fenced:
         return "failed over", None
+    age = silence_seconds(view, now)
+    if view.beat is not None and view.beat.stopped:
+        return f"shut down {span(age)} ago", None
+    if view.connections == 0:
+        return f"killed? no connection, and no heartbeat for {span(age)}", None
     if view.beat is None:
         return "has sent no heartbeat yet", None
-    age = max(now - view.beat.at, 0.0)
-    if view.beat.stopped:
-        return f"shut down {span(age)} ago", None
+    if view.connections and age > 2 * view.info.beat_seconds:
+        return f"no heartbeat for {span(age)}, but {count_of(view.connections, 'open connection')}", age
     return f"no heartbeat for {span(age)}", age
 
 

@@ -202,5 +202,5 @@ def _write_journal(
 def _result(worker: str, state: WorkerStatus, who: str, reason: str, *, changed: bool, dry_run: bool) -> CordonResult:
     return CordonResult(
         worker=worker, state=state, changed=changed, reason=reason, who=who, dry_run=dry_run,
-        warnings=(f"{worker}: {NOT_KNOWN}",),
+        agentless=True, warnings=(f"{worker}: {NOT_KNOWN}",),
     )  # fmt: skip

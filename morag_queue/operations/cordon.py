@@ -35,6 +35,7 @@ class CordonResult(Frozen):
     waiting_tasks: int = 0
     taken_back_tasks: int = 0
     shut_down: bool | None = Field(None, description="whether its process has ended; None without --shutdown")
+    agentless: bool = Field(False, description="it runs without the agent, so less is known, see `warnings`")
     dry_run: bool = False
     steps: tuple[Step, ...] = Field((), description="of a dry run: what would be moved where")
     warnings: tuple[str, ...] = ()

@@ -1,12 +1,16 @@
 """doctor: inspect the whole fleet without changing it."""
 
+from dataclasses import replace
 from importlib.metadata import version
 
 from morag_queue.broker.inspection import inspect
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Finding, Severity, diagnose
+from morag_queue.core.doctor.facts import FleetFacts
 from morag_queue.core.doctor.leaving import LeavingFacts, findings_before_leaving
 from morag_queue.core.model import Frozen
+
+from .liveness import count_connections
 
 _ARRIVALS_SECONDS = 3600.0
 """The time for which arrivals show that producers still send to the queues."""
@@ -23,12 +27,17 @@ class Diagnosis(Frozen):
 
 def doctor(broker: RedisBroker) -> Diagnosis:
     """Diagnose the fleet. Raises BrokerUnreachable."""
-    return Diagnosis(findings=diagnose(inspect(broker, version("morag-queue"))))
+    return Diagnosis(findings=diagnose(_inspect(broker)))
+
+
+def _inspect(broker: RedisBroker) -> FleetFacts:
+    facts = inspect(broker, version("morag-queue"))
+    return replace(facts, snapshot=count_connections(broker, facts.snapshot))
 
 
 def leaving(broker: RedisBroker) -> Diagnosis:
     """Find what must be done before morag-queue is uninstalled. Raises BrokerUnreachable."""
-    facts = inspect(broker, version("morag-queue"))
+    facts = _inspect(broker)
     with broker.translated():
         dead = [letter.task_id for letter in broker.dead.all()]
         cordoned = broker.cordons.all(facts.snapshot.taken_at)

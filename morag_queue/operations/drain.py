@@ -19,6 +19,7 @@ from morag_queue.errors import Refused
 from .apply import apply
 from .cordon import CordonResult, cordon_result, note, order_shutdown, worker_named
 from .drain_options import DrainOptions, DrainProgress, refusal
+from .liveness import count_connections
 from .worker_tasks import held_tasks, pinned_count, running_tasks
 
 _PAUSES = (0.05, 1.0)
@@ -35,7 +36,8 @@ class Drain:
 
     def __init__(self, broker: RedisBroker, given: str, options: DrainOptions, progress: DrainProgress) -> None:
         self._broker, self._options, self._progress = broker, options, progress
-        self._snapshot, _ = broker.observe()
+        snapshot, _ = broker.observe()
+        self._snapshot = count_connections(broker, snapshot)
         self._view = worker_named(self._snapshot, given)
         self._began = self._snapshot.taken_at
         self._plan_id = str(uuid4())

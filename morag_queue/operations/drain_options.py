@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from morag_queue.core.plan import Blocker
+from morag_queue.core.recovery.drain import FORCE
 
 DEADLINE_SECONDS = 3600.0
 """Default deadline of a drain; nomad's default."""
@@ -40,8 +41,7 @@ class DrainProgress:
 
 
 def refusal(blockers: tuple[Blocker, ...]) -> list[str]:
-    """Return all blockers in words, each with its remedy and the flag that overrides it."""
-    lines = [
-        f"{blocker.subject}: {blocker.reason}; {blocker.remedy}, or add {blocker.overridden_by}" for blocker in blockers
-    ]
-    return [*lines, "nothing was changed; --force overrides every blocker, and requeues running tasks"]
+    """Return each blocker in words, with the command that resolves it and the flag that overrides it."""
+    names_force = any(blocker.overridden_by == FORCE for blocker in blockers)
+    override = "" if names_force else f"; {FORCE} overrides all of this, and requeues running tasks"
+    return [*map(str, blockers), f"nothing was changed{override}"]

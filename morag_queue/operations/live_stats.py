@@ -14,6 +14,8 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.stats import FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
+from .liveness import count_connections
+
 HISTORY = 60
 """Minutes of a sparkline."""
 
@@ -68,11 +70,12 @@ class FleetWatcher:
     def observe(self) -> LiveFrame:
         """Return the next frame. Raises BrokerUnreachable or BrokerError; a later call may succeed."""
         snapshot, totals = self._broker.observe()
+        snapshot = count_connections(self._broker, snapshot)
         self._read_minutes(snapshot.taken_at)
         policy = self._settings.policy
         with self._broker.translated():
             journal = tuple(self._broker.journal.latest(_JOURNAL_ENTRIES))
-            leader_expected = self._broker.leases.was_led()
+            last_led_at = self._broker.leases.last_led_at()
         return LiveFrame(
             stats=fleet_stats(
                 snapshot, self._windows(snapshot.taken_at), totals, policy, window_seconds=self._window_s
@@ -81,7 +84,7 @@ class FleetWatcher:
             flows={queue: self._flow(queue, snapshot.taken_at) for queue in QueueType},
             running=self._running(snapshot),
             journal=journal,
-            alerts=tuple(check_service(snapshot, policy, leader_expected=leader_expected)),
+            alerts=tuple(check_service(snapshot, policy, last_led_at=last_led_at)),
         )
 
     def _read_minutes(self, now: float) -> None:

@@ -2,13 +2,45 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import sleep
+from typing import TYPE_CHECKING
 
-from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.recovery.liveness import Liveness, LivenessEvidence, LivenessVerdict, assess_liveness
+from morag_queue.core.recovery.liveness import (
+    Liveness,
+    LivenessEvidence,
+    LivenessVerdict,
+    assess_liveness,
+    with_connections,
+)
 from morag_queue.core.snapshot import Snapshot, WorkerView
+from morag_queue.core.worker_status import may_be_dead
+
+if TYPE_CHECKING:
+    from morag_queue.broker.contract import Broker
+    from morag_queue.broker.redis import RedisBroker
 
 _RECONNECT_SECONDS = 0.1
 """A live worker whose connections were cut opens new ones within this time (measured)."""
+
+
+def count_connections(broker: "Broker", snapshot: Snapshot, pause: Callable[[float], None] = sleep) -> Snapshot:
+    """Return the snapshot with the number of connections of workers whose heartbeat is overdue, see `WorkerView`.
+
+    Costs nothing while all heartbeats are on time. A worker without a connection is looked for again after the time
+    that a reconnect takes.
+    """
+    if not any(may_be_dead(view, snapshot.taken_at) for view in snapshot.workers):
+        return snapshot
+    counted = _count_once(broker, snapshot)
+    if any(view.connections == 0 for view in counted.workers):
+        pause(_RECONNECT_SECONDS)
+        counted = _count_once(broker, snapshot)
+    return counted
+
+
+def _count_once(broker: "Broker", snapshot: Snapshot) -> Snapshot:
+    seen = broker.connections()
+    return snapshot if seen is None else with_connections(snapshot, seen, broker.settings.policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +68,7 @@ class FailoverTarget:
 class LivenessCheck:
     """Judges the liveness of workers. `pause` waits the given seconds."""
 
-    def __init__(self, broker: RedisBroker, pause: Callable[[float], None]) -> None:
+    def __init__(self, broker: "RedisBroker", pause: Callable[[float], None]) -> None:
         self._broker, self._pause = broker, pause
 
     def judge(self, snapshot: Snapshot, names: Iterable[str]) -> list[FailoverTarget]:

@@ -1,11 +1,11 @@
 """pause, resume: stop the workers from taking tasks of a queue, and let them continue. Running tasks are not affected.
 
-There is no plan: each is one atomic write to the set of paused queues.
+There is no plan: each is one atomic write. A queue that is paused already keeps the record of its first pause.
 """
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Frozen, QueueType
+from morag_queue.core.model import Frozen, Pause, QueueType
 from morag_queue.core.words import some
 
 from .names import resolve_queue
@@ -37,7 +37,8 @@ def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, d
     queue = resolve_queue(given)
     snapshot, _ = broker.observe()
     with broker.translated():
-        changed = (queue in snapshot.paused) is not paused if dry_run else broker.set_paused(queue, paused)
+        placed = Pause(who=who, at=snapshot.taken_at, reason=reason) if paused else None
+        changed = (queue in snapshot.paused) is not paused if dry_run else broker.set_paused(queue, placed)
         if changed and not dry_run:
             verb = "pause" if paused else "resume"
             broker.journal.write(who, verb, queue.value, reason=reason, changes={"paused": paused})

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from morag_queue.core.stats import FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
+from .liveness import count_connections
+
 if TYPE_CHECKING:
     from morag_queue.broker.contract import Broker
 
@@ -15,5 +17,6 @@ if TYPE_CHECKING:
 def stats(broker: "Broker", settings: Settings, *, window_seconds: float = 3600.0) -> FleetStats:
     """Return queues and workers now, with averages and rates over the last `window_seconds`."""
     snapshot, totals = broker.observe()
+    snapshot = count_connections(broker, snapshot)
     windows = broker.windows(snapshot.taken_at, window_seconds)
     return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds)

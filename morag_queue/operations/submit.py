@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from morag_queue.broker.codec import LedgerRecord, with_decision
 from morag_queue.broker.contract import Broker, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
-from morag_queue.core.model import Classification, ContentType, Facts, Frozen, LoadBalancingDecision, TaskState
+from morag_queue.core.model import (
+    Classification,
+    ContentType,
+    Facts,
+    Frozen,
+    LoadBalancingDecision,
+    QueueType,
+    TaskState,
+)
+from morag_queue.core.pauses import paused_words, resume_command
 from morag_queue.core.routing.classify import effective_options
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
@@ -84,7 +93,8 @@ class Submitter:
         self, broker: Broker, settings: Settings, *, force: bool = False, builder: "MessageBuilder | None" = None
     ) -> None:
         self._broker, self._settings, self._force = broker, settings, force
-        snapshot, _ = broker.observe()
+        self._snapshot = snapshot = broker.observe()[0]
+        self._queues: set[QueueType] = set()
         self._router = Router(snapshot, settings.policy, settings.queues)
         self._workers = snapshot.worker_by_id
         self._clock_offset = snapshot.taken_at - monotonic()
@@ -136,6 +146,15 @@ class Submitter:
             report.broken, report.uncertain = Interrupted("interrupted"), [task.entry.task_id for task in ready]
         return report
 
+    @property
+    def warnings(self) -> list[str]:
+        """One warning for each paused queue that a row was prepared for."""
+        return [
+            f"{queue} {paused_words(self._snapshot, queue)}: its tasks wait until {resume_command(queue)}"
+            for queue in QueueType
+            if queue in self._queues and queue in self._snapshot.paused
+        ]
+
     def _probe(self, rows: Iterable[Row]) -> None:
         """Probe each source once, even if many rows name it."""
         wanted = {(row.source, row.content_type): None for row in rows}
@@ -159,7 +178,10 @@ class Submitter:
             named, self._classified(row, facts), self._router, self._settings,
             enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
         )  # fmt: skip
-        return RowFailure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
+        if isinstance(prepared, Refusal):
+            return RowFailure.of(line, row.source, _refused(prepared))
+        self._queues.add(prepared.entry.queue)
+        return prepared
 
     def _with_full_worker_id(self, row: Row) -> Row:
         """Complete the prefix of the worker that the row is pinned to. Raises UsageError if several match."""

@@ -89,7 +89,7 @@ class Sweep:
             finished=() if self.dry_run else set(broker.results.finish(held)),
             stale=stale,
             stale_before=before,
-            agentless=broker.evidence.connected().agentless_connections if stale else 0,
+            agentless=broker.evidence.connected().agentless_workers if stale else 0,
             lost=lost,
             declined=undecided,
         )
@@ -154,7 +154,7 @@ class Sweep:
             if task_id in records and not self.dry_run:
                 lost.close(task_id, records[task_id], state)
         remaining = [task for task in missing if task.task_id in records and task.task_id not in ended]
-        if not remaining or not self.broker.evidence.connected().agentless_connections:
+        if not remaining or not self.broker.evidence.connected().agentless_workers:
             return remaining, []
         if lost.keeps_results():
             workers = AgentlessWorkers(self.broker.client, self.broker.keys, self.broker.control)

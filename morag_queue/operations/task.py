@@ -11,15 +11,21 @@ from morag_queue.broker.task_lookup import TaskHit, TaskLookup
 from morag_queue.core.explain.eta import RunTime
 from morag_queue.core.explain.explain import Explanation, ReasonCode, explain
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import Frozen, QueueType, TaskState
+from morag_queue.core.model import Frozen, QueuePriority, QueueType, TaskState
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.core.task import Task
 from morag_queue.core.words import count_of
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.settings import Settings
 
+from .liveness import count_connections
+
 WINDOW_S = 3600.0
 """Run times of the last hour predict when a task starts."""
+
+
+NAMED_AHEAD = 5
+"""Tasks ahead of a task that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +40,21 @@ _REVOKED = "; it was cancelled: its worker was asked to drop it"
 
 
 class WorkerScore(Frozen):
+    """`expected_minutes` is the run time on this worker, `start_at` the start there if no other worker takes it."""
+
     worker: str
     verdict: str
     score: float
     expected_minutes: float | None
+    start_at: float | None = None
+
+
+class TaskAhead(Frozen):
+    """A task that is taken before another one."""
+
+    task_id: str
+    priority: QueuePriority
+    lane: str
 
 
 class RecordedDecision(Frozen):
@@ -52,7 +69,11 @@ class RecordedDecision(Frozen):
 
 
 class TaskExplanation(Frozen):
-    """The answer of `task why`. `position` is that in its lane, 1 is next; `ahead` counts the tasks of all lanes."""
+    """The answer of `task why`. `position` is that in its lane, 1 is next.
+
+    `waiting_ahead` counts the tasks that the next worker to take it takes before; `tasks_ahead` names the first of
+    them. `ahead` counts what all workers take before, in the simulation of the expected start.
+    """
 
     task_id: str
     state: TaskState
@@ -66,6 +87,8 @@ class TaskExplanation(Frozen):
     latest_start_at: float | None
     ahead: int | None
     decisions: tuple[RecordedDecision, ...]
+    waiting_ahead: int = 0
+    tasks_ahead: tuple[TaskAhead, ...] = ()
 
 
 class TaskExplainer:
@@ -76,6 +99,7 @@ class TaskExplainer:
         self.snapshot: Snapshot
         self.totals: Mapping[QueueType, Totals]
         self.snapshot, self.totals = broker.observe()
+        self.snapshot = count_connections(broker, self.snapshot)
         self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
 
     def find(self, name: str) -> TaskHit:
@@ -126,6 +150,9 @@ class TaskExplainer:
         found = self.find(name)
         explanation, task = self.explain(found.task), found.task
         expected = explanation.expected
+        starts: Mapping[str, float] = expected.by_worker if expected else {}
+        with self._broker.translated():
+            ahead = self.lookup.first_in(explanation.ahead, NAMED_AHEAD)
         return TaskExplanation(
             task_id=task.task_id,
             state=task.state,
@@ -133,12 +160,16 @@ class TaskExplainer:
             position=task.position,
             reason_code=explanation.code,
             reason=explanation.reason + (_REVOKED if found.is_revoked else ""),
-            workers=tuple(WorkerScore(**dict(score)) for score in explanation.workers),
+            workers=tuple(
+                WorkerScore(**dict(score), start_at=starts.get(score.worker)) for score in explanation.workers
+            ),
             expected_start=expected.start if expected else None,
             earliest_start_at=expected.earliest if expected else None,
             latest_start_at=expected.latest if expected else None,
             ahead=expected.ahead if expected else None,
             decisions=self.decisions(found),
+            waiting_ahead=sum(count for _, count in explanation.ahead),
+            tasks_ahead=tuple(TaskAhead(task_id=one.task_id, priority=one.priority, lane=one.lane) for one in ahead),
         )
 
     def details(self, name: str) -> "TaskDetails":
@@ -177,11 +208,10 @@ class TaskExplainer:
 def unseen_tasks(broker: RedisBroker) -> str:
     """Return a warning if workers without the agent are connected, whose tasks are not visible; else ""."""
     with broker.translated():
-        agentless = broker.evidence.connected().agentless_connections
+        agentless = broker.evidence.connected().agentless_workers
     if not agentless:
         return ""
-    connections = count_of(agentless, "connection")
-    return f"the running tasks of workers without the agent ({connections}) are not visible"
+    return f"the running tasks of {count_of(agentless, 'worker')} without the agent are not visible"
 
 
 def _submitted(decision: Mapping[str, Any], task: Task) -> RecordedDecision:

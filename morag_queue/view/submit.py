@@ -92,18 +92,23 @@ class Scored(Protocol):
     def expected_minutes(self) -> float | None: ...
 
 
-def score_lines(scores: Sequence[Scored]) -> Iterable[RenderableType]:
-    """Show the best workers of a score table below a blank line; nothing if it is empty."""
+def score_lines(scores: Sequence[Scored], starts: Sequence[str] = ()) -> Iterable[RenderableType]:
+    """Show the best workers of a score table below a blank line; nothing if it is empty.
+
+    `starts` says for each worker when the task would start on it, as far as that is known.
+    """
     shown = scores[:_SCORES]
     if shown:
+        start_column = [Column("STARTS IN", [cell(start) for start in starts[: len(shown)]], right=True, rank=1)]
         yield Text()
         yield FittedTable(
             [
                 Column("  WORKER", [cell(f"  {score.worker}", "", 200) for score in shown], min_width=16),
                 Column("VERDICT", [cell(score.verdict, _verdict_style(score.verdict)) for score in shown]),
                 Column("SCORE", [cell(f"{score.score:.2f}") for score in shown], right=True),
+                *(start_column if any(starts) else []),
                 Column(
-                    "EXPECTED", [cell(format_minutes(score.expected_minutes)) for score in shown], right=True, rank=1
+                    "RUNS FOR", [cell(format_minutes(score.expected_minutes)) for score in shown], right=True, rank=1
                 ),
             ]
         )

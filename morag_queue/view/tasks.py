@@ -9,11 +9,12 @@ from rich.text import Text
 
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task
+from morag_queue.core.words import count_of
 
 from .output import iso
 from .submit import score_lines
 from .table import Column, FittedTable, cell
-from .text import counted, format_duration, format_minutes, safe
+from .text import format_duration, format_minutes, safe
 
 if TYPE_CHECKING:
     from morag_queue.operations.dead_letters import DeadPage
@@ -96,7 +97,7 @@ def _age(task: Task, now: float) -> str:
 
 
 def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
-    """Show the reason, the expected start, the recorded decisions and the score table."""
+    """Show the reason, the tasks ahead, the expected start, the recorded decisions and the score table."""
     parts: list[RenderableType] = [
         _title(answer.task_id, answer.state),
         _fact("why", f"{answer.reason_code}: {answer.reason}"),
@@ -104,9 +105,12 @@ def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
     if answer.lane:
         place = f", position {answer.position}" if answer.position is not None else ""
         parts.append(_fact("lane", f"{answer.lane}{place}"))
+    parts += _tasks_ahead(answer)
     parts += _expected_start(answer, now)
     parts += _decisions(answer.decisions)
-    parts += score_lines(answer.workers)
+    starts = [None if worker.start_at is None else max(worker.start_at - now, 0.0) for worker in answer.workers]
+    known = any(start is not None for start in starts)
+    parts += score_lines(answer.workers, [format_duration(start) for start in starts] if known else ())
     return Group(*parts)
 
 
@@ -134,7 +138,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "waited": None if task.wait_seconds is None else format_duration(task.wait_seconds),
         "ran": None if task.run_seconds is None else format_duration(task.run_seconds),
         "error": task.error,
-        "attempts": f"requeued from dead workers {counted(task.attempts, 'time')}" if task.attempts else None,
+        "attempts": f"requeued from dead workers {count_of(task.attempts, 'time')}" if task.attempts else None,
         "retries": str(task.retries) if task.retries else None,
         "ledger": None if task.is_known else "no entry: the task was not submitted through morag-queue",
     }
@@ -156,6 +160,14 @@ def _title(task_id: str, state: TaskState) -> Text:
 
 def _fact(name: str, value: str) -> Text:
     return Text.assemble((f"  {name:<11}", "dim"), safe(value, 1000))
+
+
+def _tasks_ahead(answer: "TaskExplanation") -> Iterable[Text]:
+    if not answer.waiting_ahead:
+        return
+    named = ", ".join(f"{safe(task.task_id, 80)} ({task.priority.name})" for task in answer.tasks_ahead)
+    rest = answer.waiting_ahead - len(answer.tasks_ahead)
+    yield _fact("ahead", f"{named}{f' and {rest} more' if rest else ''}")
 
 
 def _expected_start(answer: "TaskExplanation", now: float) -> Iterable[Text]:

@@ -214,7 +214,7 @@ class Watch:
     def _support_agentless(self) -> None:
         """Start the support of agentless workers once one is connected."""
         with self._broker.translated():
-            agentless = self._broker.evidence.connected().agentless_connections
+            agentless = self._broker.evidence.connected().agentless_workers
         if agentless and self._agentless is None:
             self._agentless = AgentlessSupport(self._broker, self._emit, lambda: self._leader is not None)
             self._agentless.start()

@@ -17,9 +17,14 @@ def test_connections_are_counted_by_name() -> None:
     assert ClientList(LINES.encode()).names == {"mq.w.h.1.run": 1, "celery": 2}
 
 
-def test_only_waiting_connections_without_our_name_look_agentless() -> None:
+def test_a_listener_without_our_name_is_an_agentless_worker() -> None:
     found = ClientList(LINES.encode())
-    assert (found.agentless_connections, found.agentless_listeners) == (2, 1)
+    assert found.agentless_workers == 1
+
+
+def test_workers_without_remote_control_count_as_one_by_their_waiting_connections() -> None:
+    waiting = "".join(line for line in LINES.splitlines(keepends=True) if "psub=1" not in line)
+    assert ClientList((waiting + waiting).encode()).agentless_workers == 1
 
 
 def test_named_connections_have_their_id_and_database() -> None:
@@ -29,7 +34,7 @@ def test_named_connections_have_their_id_and_database() -> None:
 
 
 def test_an_empty_list_has_no_connections() -> None:
-    assert (ClientList().names, ClientList().agentless_connections, list(ClientList().named())) == ({}, 0, [])
+    assert (ClientList().names, ClientList().agentless_workers, list(ClientList().named())) == ({}, 0, [])
 
 
 def test_the_list_of_a_server_is_read_by_clients_that_decode_and_that_do_not(valkey: str) -> None:

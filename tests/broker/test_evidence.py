@@ -38,15 +38,15 @@ def test_connections_are_counted_and_killed_by_name(runner: ScriptRunner, eviden
 
 
 def test_a_subscriber_without_our_name_counts_as_agentless(runner: ScriptRunner, evidence: ClientConnections):
-    assert evidence.connected().agentless_connections == 0
+    assert evidence.connected().agentless_workers == 0
     with redis.Redis.from_url(runner.client_url) as listener, listener.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
-        assert evidence.connected().agentless_connections == 1
+        assert evidence.connected().agentless_workers == 1
     with redis.Redis.from_url(runner.client_url, client_name="mq.w") as ours, ours.pubsub() as pubsub:
         pubsub.subscribe("celery.pidbox")
         pubsub.get_message(timeout=1)
-        assert evidence.connected().agentless_connections == 0
+        assert evidence.connected().agentless_workers == 0
 
 
 def test_a_fenced_name_is_refused_to_the_old_incarnation_only(runner: ScriptRunner, evidence: ClientConnections):

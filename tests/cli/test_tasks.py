@@ -1,6 +1,7 @@
 """`tasks`, `task show` and `task why`."""
 
 import json
+import re
 import unicodedata
 
 import pytest
@@ -129,7 +130,9 @@ def test_task_why_names_reason_position_workers_and_expected_start(sim_fleet, fl
     answer = fleet("task", "why", "b", "--json").json
     assert {"task_id": "b", "state": "queued", "lane": "cpu_standard", "position": 2}.items() <= answer.items()
     assert answer["reason_code"] == "BEHIND_EARLIER"
-    assert answer["workers"] == [{"worker": "cpu-1", "verdict": "fit", "score": 1.0, "expected_minutes": 1.0}]
+    (worker,) = answer["workers"]
+    assert worker.pop("start_at") == answer["expected_start"]
+    assert worker == {"worker": "cpu-1", "verdict": "fit", "score": 1.0, "expected_minutes": 1.0}
     assert answer["expected_start"].endswith("Z")
     assert answer["decisions"][0]["verb"] == "submit"
     out = fleet("task", "why", "b").out
@@ -155,3 +158,29 @@ def test_task_rejects_an_unknown_or_ambiguous_id(sim_fleet, fleet, verb):
     assert "no task 'no-such-task'" in fleet("task", verb, "no-such-task", status=8).err
     sim_fleet.submit("aa", "ab")
     assert "task 'a' is ambiguous: aa, ab" in fleet("task", verb, "a", status=2).err
+
+
+def test_task_why_names_the_first_tasks_ahead_in_order_and_the_start_on_each_worker(sim_fleet, fleet):
+    for name in ("cpu-1", "cpu-2"):
+        sim_fleet.join(name)
+    sim_fleet.submit("n1", "n2", "n3", "n4", "subject", "behind")
+    sim_fleet.submit("u1", priority="URGENT")
+    sim_fleet.send("plain", level=2)
+    sim_fleet.submit("batch", priority="BATCH", queue="cpu_batch")
+    answer = fleet("task", "why", "subject", "--json").json
+    assert answer["waiting_ahead"] == 6
+    assert [(one["task_id"], one["priority"]) for one in answer["tasks_ahead"]] == [
+        ("u1", "URGENT"), ("plain", "HIGH"), ("n1", "NORMAL"), ("n2", "NORMAL"), ("n3", "NORMAL"),
+    ]  # fmt: skip
+    out = fleet("task", "why", "subject").out
+    assert "\n  ahead      u1 (URGENT), plain (HIGH), n1 (NORMAL), n2 (NORMAL), n3 (NORMAL) and 1 more\n" in out
+    assert re.search(r"WORKER +VERDICT +SCORE +STARTS IN +RUNS FOR\n +cpu-1 +fit +1.00 +3m\S* +1m", out), out
+
+
+def test_task_why_of_a_task_that_is_next_names_no_task_ahead(sim_fleet, fleet):
+    sim_fleet.submit("a")
+    answer = fleet("task", "why", "a", "--json").json
+    assert (answer["waiting_ahead"], answer["tasks_ahead"]) == (0, [])
+    out = fleet("task", "why", "a").out
+    assert "  ahead " not in out
+    assert "STARTS IN" not in out

@@ -73,8 +73,14 @@ def test_force_requeues_the_message_claimed_first_last_so_that_it_runs_first():
 def test_drain_is_blocked_for_the_last_gpu_worker_while_gpu_work_waits():
     waits = fleet(worker("gpu-1", "gpu"), worker("cpu-1"), lanes=(queued(GPU, 2),))
     blocker = blockers(waits, "gpu-1")["last_worker"]
-    assert "2 in gpu_priority" in blocker.reason
-    assert blocker.overridden_by == "--allow-last"
+    assert str(blocker) == (
+        "gpu-1: it is the last worker in service for 2 tasks in gpu_priority; start one (celery worker -Q "
+        "gpu_priority), or add --allow-last to let them wait"
+    )
+    cordoned = fleet(worker("gpu-1", "gpu"), worker("gpu-2", "gpu", cordon="cordoned"), lanes=(queued(GPU, 1),))
+    assert blockers(cordoned, "gpu-1")["last_worker"].remedy == (
+        "put one back (morag-queue uncordon gpu-2) or start one (celery worker -Q gpu_priority)"
+    )
 
 
 def test_the_last_gpu_worker_may_drain_while_no_gpu_work_waits():
@@ -97,17 +103,20 @@ def test_a_worker_out_of_service_does_not_count_as_another_server_of_the_queue()
 
 def test_pinned_tasks_are_a_blocker():
     blocker = blockers(usual_fleet(), "worker-cpu-1", pinned=1)["pinned"]
-    assert blocker.reason == "1 task in its lanes is pinned to it"
-    assert blocker.overridden_by == "--allow-pinned"
+    assert str(blocker) == (
+        "worker-cpu-1: 1 task in its lanes is pinned to it; let it run first (morag-queue cordon worker-cpu-1, and "
+        "drain later), or add --allow-pinned to give it to any worker"
+    )
 
 
 def test_tasks_expected_to_outlast_the_deadline_are_a_blocker_that_names_them():
     first, second = held("worker-cpu-1", count=2)
     running = (RunningTask(first, 90.0), RunningTask(second, None))
     blocker = blockers(usual_fleet(), "worker-cpu-1", running=running)["past_deadline"]
-    assert "worker-cpu-1-0" in blocker.reason
-    assert "worker-cpu-1-1" not in blocker.reason, "there is no estimate for it"
-    assert blocker.overridden_by == "--no-deadline"
+    assert str(blocker) == (  # there is no estimate for the other task
+        "worker-cpu-1: 1 task (worker-cpu-1-0) is expected to run for another 90 min, and the deadline is 60 min; "
+        "give it more time (--deadline 91m), or add --no-deadline to wait without limit"
+    )
     assert blockers(usual_fleet(), "worker-cpu-1", running=running, deadline_seconds=None) == {}
     assert blockers(usual_fleet(), "worker-cpu-1", running=running, deadline_seconds=91 * 60) == {}
 
@@ -115,8 +124,10 @@ def test_tasks_expected_to_outlast_the_deadline_are_a_blocker_that_names_them():
 def test_drain_of_a_dead_worker_that_holds_tasks_points_to_failover():
     gone = fleet(worker("cpu-1", beat_age=600), worker("cpu-2"), held=held("cpu-1"))
     blocker = blockers(gone, "cpu-1")["offline"]
-    assert "morag-queue failover cpu-1" in blocker.remedy
-    assert blocker.overridden_by == "--force"
+    assert str(blocker) == (
+        "cpu-1: it holds 1 task and is gone (no heartbeat for 10 min); recover its work (morag-queue failover cpu-1), "
+        "or add --force to requeue what it holds"
+    )
 
 
 def test_all_blockers_are_found_at_once():

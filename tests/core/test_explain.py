@@ -230,3 +230,15 @@ def test_the_expected_start_in_a_very_long_lane_is_within_one_percent():
     snapshot = fleet(worker("cpu-1", slots=4), lanes=(queued(CPU, 1_000_000),))
     expected = start(snapshot, depth=800_000)
     assert expected.start - NOW == pytest.approx(2_000_000, rel=0.01)
+
+
+def test_the_start_on_each_worker_is_when_it_would_take_the_task_if_no_other_did():
+    workers = [worker(name, slots=1) for name in ("cpu-1", "cpu-2")]
+    shared = start(fleet(*workers, lanes=(queued(CPU, 4),)), depth=3)
+    assert (shared.start, shared.by_worker) == (NOW + 10, {"cpu-1": NOW + 10, "cpu-2": NOW + 10})
+    own = (queued(CPU, 2), queued(CPU, 3, "cpu-2"))
+    behind_own = start(fleet(*workers, lanes=own), depth=2)
+    assert behind_own.by_worker == {"cpu-1": NOW + 10, "cpu-2": NOW + 30}
+    assert (behind_own.start, behind_own.ahead) == (NOW + 10, 2)
+    in_own = start(fleet(*workers, lanes=own), owner="cpu-2", depth=3)
+    assert in_own.by_worker == {"cpu-2": NOW + 20}

@@ -36,9 +36,10 @@ def test_the_kind_of_a_failure_follows_from_its_error_text(error, kind):
     assert kind_of(error) is kind
 
 
-def test_resource_exhaustion_blames_the_worker_and_a_network_failure_does_not():
+def test_resource_exhaustion_blames_the_worker_and_a_network_failure_or_a_lost_process_does_not():
     assert blame(FailureKind.RESOURCE_EXHAUSTION) is Blame.WORKER
     assert blame(FailureKind.NETWORK) is Blame.NONE
+    assert blame(FailureKind.WORKER_OFFLINE) is Blame.NONE
     assert blame(FailureKind.PROCESSING_ERROR) is Blame.UNCLEAR
 
 

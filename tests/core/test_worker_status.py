@@ -1,12 +1,14 @@
 """The status of a worker with its reason, and its drain state."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_queue.core.model import WorkerStatus
 from morag_queue.core.policy import Policy
-from morag_queue.core.worker_status import drain_state, status, status_in
+from morag_queue.core.worker_status import drain_state, may_be_dead, status, status_in
 from tests.core.fleets import NOW, fleet, held, queued, worker
 
 POLICY = Policy()
@@ -18,6 +20,7 @@ POLICY = Policy()
         (worker("w", "gpu"), 0, "online", ""),
         (worker("w", "gpu"), 1, "online", ""),
         (worker("w", "gpu"), 2, "busy", "2 of 2 slots in use"),
+        (worker("w", slots=1), 1, "busy", "1 of 1 slot in use"),
         (worker("w", beat_age=None), 0, "offline", "has sent no heartbeat yet"),
         (worker("w", beat_age=None, started_at=NOW - 60), 0, "suspect", "has just registered"),
         (worker("w", beat_age=None, started_at=NOW - 61), 0, "offline", "has sent no heartbeat yet"),
@@ -92,3 +95,36 @@ def test_a_worker_out_of_service_is_never_online_or_busy(view, held_count, waiti
     if view.cordon is not None or view.beat is None or view.beat.stopped:
         assert word not in {WorkerStatus.ONLINE, WorkerStatus.BUSY}
         assert reason
+
+
+@pytest.mark.parametrize(
+    ("view", "connections", "expected", "reason"),
+    [
+        (worker("w", beat_age=3), 0, "offline", "killed? no connection, and no heartbeat for 3 s"),
+        (worker("w", beat_age=3), 4, "online", ""),
+        (worker("w", beat_age=15), 4, "suspect", "no heartbeat for 15 s, but 4 open connections"),
+        (worker("w", beat_age=90), 1, "offline", "no heartbeat for 90 s, but 1 open connection"),
+        (worker("w", beat_age=90), None, "offline", "no heartbeat for 90 s"),
+        (worker("w", beat_age=9, stopped=True), 0, "offline", "shut down 9 s ago"),
+        (worker("w", beat_age=None, started_at=NOW - 5),
+         0, "offline", "killed? no connection, and no heartbeat for 5 s"),
+        (
+            worker("w", beat_age=3, cordon="cordoned"), 0, "offline",
+            "killed? no connection, and no heartbeat for 3 s; cordoned by ann",
+        ),
+    ],
+)  # fmt: skip
+def test_a_worker_without_a_connection_is_offline_at_once(view, connections, expected, reason):
+    assert status(replace(view, connections=connections), 0, NOW, POLICY) == (WorkerStatus(expected), reason)
+
+
+def test_only_workers_with_an_overdue_heartbeat_and_a_client_name_may_be_dead():
+    named = {"client_name": "mq.w"}
+    assert may_be_dead(worker("w", beat_age=3, **named), NOW)
+    for view in (
+        worker("w", beat_age=1, **named),
+        worker("w", beat_age=3),
+        worker("w", beat_age=3, stopped=True, **named),
+        worker("w", beat_age=3, fenced=True, **named),
+    ):
+        assert not may_be_dead(view, NOW)

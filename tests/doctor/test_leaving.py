@@ -8,6 +8,7 @@ from morag_queue.broker.keys import Keys
 from morag_queue.broker.leader import Leases
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Code, Severity
+from morag_queue.core.model import Pause
 from morag_queue.operations.cordon import cordon
 from morag_queue.operations.doctor import leaving
 from morag_queue.settings import Settings
@@ -45,7 +46,7 @@ def test_a_leading_watch_is_stopped_first(left, client):
 
 
 def test_a_worker_with_the_agent_is_drained_and_started_without_it(left, register, queue, connected):
-    register()
+    register(client_name="mq.worker-1.host.1.run")
     queue("cpu_standard.worker-1")
     assert set(left()) == {Code.AGENT_RUNS, Code.QUEUES_IN_USE}, "its drain moves what waits in its lanes"
     found = left()[Code.AGENT_RUNS]
@@ -105,7 +106,7 @@ def test_work_in_the_shared_lanes_needs_a_reader_and_default_levels(left, queue)
 
 def test_dead_letters_and_pauses_are_named(left, client, valkey):
     client.hset("mq:dead", "task-1", json.dumps({"state": "failed", "lane": "cpu_batch", "level": 0, "at": 1}))
-    RedisBroker(Settings(redis_url=valkey)).set_paused("cpu_batch", True)
+    RedisBroker(Settings(redis_url=valkey)).set_paused("cpu_batch", Pause())
     found = left()
     assert found[Code.DEAD_LETTERS_KEPT].message == (
         "1 failed or quarantined task is kept in dead: no other tool finds them"

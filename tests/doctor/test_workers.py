@@ -110,7 +110,7 @@ def test_an_offline_worker_that_holds_tasks_is_an_error(examine, register, queue
     claim(task, "worker-2")
     found = examine()[Code.WORKER_GONE_WITH_TASKS]
     assert (found.message, found.remedy) == (
-        "worker-2 is gone and still holds 1 task",
+        "worker-2 is gone (shut down 0 s ago): its 1 task waits for recovery",
         "morag-queue failover worker-2",
     )
 
@@ -148,8 +148,13 @@ def test_clocks_that_differ_are_named_with_the_difference(examine, register, cli
 
 def test_a_missing_leader_is_found_if_the_fleet_had_one(examine, client):
     assert Code.LEADER_MISSING not in examine()
-    client.set("mq:watched", "root@host")
-    assert "watch is not running" in examine()[Code.LEADER_MISSING].message
+    client.set("mq:watched", "root@host", ex=86_400 - 7300)
+    missing = examine()[Code.LEADER_MISSING]
+    assert (missing.severity, missing.message, missing.remedy) == (
+        Severity.WARNING,
+        "no watch leads, the last one led 2 h ago: the fleet is neither balanced nor failed over automatically",
+        "restart it: morag-queue watch",
+    )
     Leases(client, Keys()).take("me", "root@host", "watch", 15)
     assert Code.LEADER_MISSING not in examine()
 

@@ -101,6 +101,21 @@ def die_once(self, marker):
     record_event("end", self.request)
 
 
+@app.task(bind=True, name="t.die")
+def die(self):
+    """Kill the pool process every time."""
+    record_event("start", self.request)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(bind=True, name="t.die_with_worker")
+def die_with_worker(self):
+    """Kill the whole worker every time, as a container that runs out of memory."""
+    record_event("start", self.request)
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @app.task(bind=True, name="t.too_long", time_limit=1)
 def too_long(self):
     record_event("start", self.request)

@@ -137,12 +137,13 @@ def test_an_agentless_worker_is_drained_through_remote_control(make_fleet: Make)
     done = fleet.run("drain", "agentless-1", "--deadline", "30s", "--json")
     state = json.loads(done.stdout)
     assert (state["worker"], state["state"], state["running_tasks"]) == ("agentless-1", "drained", 0)
+    assert state["agentless"] is True
     assert "without the agent" in done.stderr
     assert fleet.counts() == {running: 1}
     sent = fleet.send("cpu_standard", level=3)
     assert json.loads(fleet.run("drain", "agentless", "--json").stdout)["moved_tasks"] == 0
     assert sent not in fleet.counts("start")
-    unseen = "the running tasks of workers without the agent ("
+    unseen = "the running tasks of 1 worker without the agent are not visible"
     fleet.run("uncordon", "agentless-1")
     until(lambda: unseen in fleet.run("tasks").stderr, 10, "it did not consume again")
     assert unseen in fleet.run("task", "why", "no-such-task", status=8).stderr

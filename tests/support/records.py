@@ -22,7 +22,7 @@ def register(client: redis.Redis, worker: str = "worker-1", *, settings: Any = (
         **{
             "worker": worker, "incarnation": f"{worker}.run", "host": "host", "pid": 1, "slots": 1,
             "capability": Capability.CPU, "queues": ("cpu_standard", "cpu_batch"),
-            "client_name": f"mq.{worker}.host.1.run", "version": version("morag-queue"),
+            "version": version("morag-queue"),
             "settings": {**SETTINGS, **dict(settings)}, **more,
         }
     )  # fmt: skip

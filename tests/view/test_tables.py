@@ -136,7 +136,7 @@ def test_classify_shows_needs_reasons_decision_and_scores():
         "  lane      gpu_fallback, level 4\n"
         "  assign    worker-gpu-1 is expected to take it (confidence 80%)\n"
         "\n"
-        "  WORKER        VERDICT     SCORE  EXPECTED\n"
+        "  WORKER        VERDICT     SCORE  RUNS FOR\n"
         "  worker-gpu-1  fit          0.83       18s\n"
         "  worker-cpu-1  not_served   0.00         –"
     )

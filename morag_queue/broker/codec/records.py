@@ -17,7 +17,9 @@ from morag_queue.core.model import (
     Cordon,
     HeldMessage,
     LoadBalancingDecision,
+    Pause,
     QueuePriority,
+    QueueType,
     Requires,
     TaskState,
 )
@@ -248,6 +250,17 @@ def cordon_in_force(text: bytes | str | None, now: float) -> Cordon | None:
     except ValidationError:
         return None
     return cordon if cordon is not None and cordon.is_in_force(now) else None
+
+
+def read_pauses(texts: Mapping[bytes, bytes]) -> dict[QueueType, Pause]:
+    """Read the records of paused queues by queue name; a broken record, or one of an unknown queue, is left out."""
+    found = {}
+    for queue in QueueType:
+        try:
+            found[queue] = Pause.model_validate_json(texts[queue.encode()])
+        except (KeyError, ValidationError):
+            continue
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@
 -- prefix, sep   lists are named prefix .. lane [.. sep .. level]
 -- depth         messages to read at each end of a shared list; of a worker's, only the oldest is read
 -- shared_lanes  their names; those of workers come from `lanes`
--- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, totals, lease, corrections, mailboxes,
---          {lane, {lengths}, {ends}}…}
+-- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, pauses, totals, lease, corrections,
+--          mailboxes, {lane, {lengths}, {ends}}…}
 -- An end is {oldest…, newest…}, both towards the middle, no message twice. Bodies are left out, as they may be large.
 
 local key = {
     workers = KEYS[1], beats = KEYS[2], cordons = KEYS[3], incarnations = KEYS[4], held = KEYS[5], paused = KEYS[6],
-    totals = KEYS[7], lease = KEYS[8], corrections = KEYS[9], lanes = KEYS[10],
+    pauses = KEYS[7], totals = KEYS[8], lease = KEYS[9], corrections = KEYS[10], lanes = KEYS[11],
 }
 local arg = {prefix = ARGV[1], sep = ARGV[2], depth = ARGV[3], shared_lanes = rest(ARGV, 4)}
 
@@ -22,6 +22,7 @@ for _, name in ipairs({'workers', 'beats', 'cordons', 'incarnations', 'held'}) d
     answer[#answer + 1] = redis.call('HGETALL', key[name])
 end
 answer[#answer + 1] = redis.call('SMEMBERS', key.paused)
+answer[#answer + 1] = redis.call('HGETALL', key.pauses)
 answer[#answer + 1] = redis.call('HGETALL', key.totals)
 answer[#answer + 1] = redis.call('GET', key.lease) or ''
 answer[#answer + 1] = redis.call('GET', key.corrections) or ''

@@ -83,6 +83,9 @@ class MemoryBroker:
         )
         return snapshot, {queue: self._counters.totals[f"|{queue}"] for queue in QueueType}
 
+    def connections(self) -> None:
+        """Its workers have no connections."""
+
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         return self._counters.windows(now, seconds)
 

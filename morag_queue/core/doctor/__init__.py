@@ -2,9 +2,11 @@
 
 from .facts import FleetFacts
 from .finding import Code, Finding, Severity
+from .gone import check_gone, check_watch
 from .lanes import check_keys, check_messages, check_separators, check_steps
 from .server import check_clocks, check_server, check_unread
 from .service import check_service
+from .stops import check_cordons, check_pauses
 from .worker_settings import check_settings, check_visibility
 from .workers import (
     check_agentless,
@@ -30,6 +32,10 @@ _CHECKS = (
     check_settings,
     check_visibility,
     check_unowned,
+    check_watch,
+    check_pauses,
+    check_cordons,
+    check_gone,
     check_clocks,
     check_unread,
 )
@@ -39,7 +45,7 @@ _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 def diagnose(facts: FleetFacts) -> tuple[Finding, ...]:
     """Return all findings: errors, then warnings, then information, each in the order of the checks."""
-    found = list(check_service(facts.snapshot, facts.policy, leader_expected=facts.leader_expected))
+    found = list(check_service(facts.snapshot, facts.policy, last_led_at=facts.last_led_at))
     served = {queue for worker in facts.agentless_workers for queue in worker.queues}
     # The samples describe foreign messages in more detail than the ends of the lanes do.
     found = [finding for finding in found if finding.code is not Code.FOREIGN_MESSAGES or not facts.samples]

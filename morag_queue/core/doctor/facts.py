@@ -113,6 +113,7 @@ class FleetFacts:
     connections    connections of agents
     unowned        unacked messages without a known owner
     longest_run_s  longest run of the last day
+    last_led_at    when a `watch` last led; None if none has within the last day
     clock_offset   server's clock minus this machine's, in seconds
     unread         parts that could not be read, with the reason
     """
@@ -131,5 +132,5 @@ class FleetFacts:
     unowned: int = 0
     longest_run_s: float = 0.0
     clock_offset: float = 0.0
-    leader_expected: bool = False
+    last_led_at: float | None = None
     unread: Mapping[str, str] = field(default_factory=dict)

@@ -7,22 +7,26 @@ from morag_queue.core.model import QueuePriority, QueueType, WorkerStatus
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import LaneView, Snapshot, WorkerView
 from morag_queue.core.words import count_of, is_are, some, span
-from morag_queue.core.worker_status import SERVING, in_flight, status_in
+from morag_queue.core.worker_status import SERVING, in_flight, is_suspect, silence_seconds, status_in
 
 from .finding import Code, Finding, error, warning
 
 
-def check_service(snapshot: Snapshot, policy: Policy, *, leader_expected: bool = False) -> Iterator[Finding]:
-    """Check workers, lanes, waits and the leader; the most urgent findings come first."""
+def check_service(snapshot: Snapshot, policy: Policy, *, last_led_at: float | None = None) -> Iterator[Finding]:
+    """Check workers, lanes, waits and the leader; the most urgent findings come first.
+
+    `last_led_at` is when a `watch` last led, None if that is long ago.
+    """
     statuses = {view.worker: status_in(snapshot, view, policy)[0] for view in snapshot.workers}
-    yield from _gone_with_tasks(snapshot, statuses)
+    yield from _gone_with_tasks(snapshot, policy)
+    yield from _suspects(snapshot, policy)
     yield from _without_worker(snapshot, statuses)
     yield from _stalled(snapshot, policy, statuses)
     yield from _starving(snapshot, policy)
-    if leader_expected and snapshot.leader is None:
+    if last_led_at is not None and snapshot.leader is None:
         yield warning(
             Code.LEADER_MISSING, "watch",
-            "watch is not running: the fleet is neither balanced nor failed over automatically",
+            f"no watch leads, the last one led {span(max(snapshot.taken_at - last_led_at, 0.0))} ago: {UNLED}",
             "restart it: morag-queue watch",
         )  # fmt: skip
     foreign = sum(view.foreign for view in snapshot.lanes)
@@ -35,14 +39,43 @@ def check_service(snapshot: Snapshot, policy: Policy, *, leader_expected: bool =
         )  # fmt: skip
 
 
-def _gone_with_tasks(snapshot: Snapshot, statuses: dict[str, WorkerStatus]) -> Iterator[Finding]:
+UNLED = "the fleet is neither balanced nor failed over automatically"
+"""Consequence of a missing leader."""
+
+
+def _gone_with_tasks(snapshot: Snapshot, policy: Policy) -> Iterator[Finding]:
     """Workers that are offline and still hold messages: only a failover requeues them."""
     for worker, held in sorted(snapshot.held_by_worker.items()):
-        if statuses.get(worker, WorkerStatus.OFFLINE) is WorkerStatus.OFFLINE:
+        view = snapshot.worker_by_id.get(worker)
+        if view is not None and is_suspect(view, snapshot.taken_at, policy):
+            continue
+        status, reason = status_in(snapshot, view, policy) if view else (WorkerStatus.OFFLINE, "not registered")
+        if status is WorkerStatus.OFFLINE:
+            state = "dead" if view is not None and (view.fenced or view.connections == 0) else "gone"
             yield error(
-                Code.WORKER_GONE_WITH_TASKS, worker, f"{worker} is gone and still holds {count_of(len(held), 'task')}",
+                Code.WORKER_GONE_WITH_TASKS, worker,
+                f"{worker} is {state} ({reason}): its {count_of(len(held), 'task')} "
+                f"{'waits' if len(held) == 1 else 'wait'} for recovery",
                 f"morag-queue failover {worker}",
             )  # fmt: skip
+
+
+def _suspects(snapshot: Snapshot, policy: Policy) -> Iterator[Finding]:
+    """Workers that are silent and not proved dead: a failover refuses them, because they may still run their tasks."""
+    for view in sorted(snapshot.workers, key=lambda view: view.worker):
+        if not is_suspect(view, snapshot.taken_at, policy):
+            continue
+        _, reason = status_in(snapshot, view, policy)
+        count = len(snapshot.held_by_worker.get(view.worker, ()))
+        tasks = f"; it holds {count_of(count, 'task')}" if count else ""
+        is_late = silence_seconds(view, snapshot.taken_at) > policy.offline_after_seconds
+        info = view.info
+        yield (error if count and is_late else warning)(
+            Code.WORKER_SUSPECT, view.worker,
+            f"{view.worker} may be stopped, blocked or cut off ({reason}){tasks}",
+            f"look at process {info.pid} on {info.host} (kill -CONT {info.pid} lets a stopped one continue); "
+            f"morag-queue failover {view.worker} --force gives its tasks to other workers",
+        )  # fmt: skip
 
 
 def _without_worker(snapshot: Snapshot, statuses: dict[str, WorkerStatus]) -> Iterator[Finding]:

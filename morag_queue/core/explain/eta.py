@@ -49,12 +49,16 @@ class RunTime:
 
 
 class ExpectedStart(Frozen):
-    """Times are seconds since the epoch. `ahead` is the number of messages that are taken before."""
+    """Times are seconds since the epoch. `ahead` is the number of messages that are taken before.
+
+    `by_worker` has the start on each worker, if those that are free earlier do not take it.
+    """
 
     start: float
     earliest: float
     latest: float
     ahead: int
+    by_worker: Mapping[str, float] = {}
 
 
 def expected_start(
@@ -81,19 +85,27 @@ def expected_start(
     remaining = {list_id: -(-length // unit) for list_id, length in lengths.items()}
     remaining[target] += behind  # the message is taken when only those behind it remain
     slots = _reading_slots(snapshot, policy, runs, lengths)
+    readers = {worker for _, worker, _, lists in slots if target in lists}
     heapify(slots)
-    ahead = 0
-    while slots:
-        free_in, order, number, lists = heappop(slots)
+    taken, ahead = 0, 0
+    starts: dict[str, float] = {}  # in the order of time
+    while slots and starts.keys() != readers:
+        free_in, worker, number, lists = heappop(slots)
         source = next((list_id for list_id in lists if remaining.get(list_id, 0)), None)
         if source is None:
             continue
+        if source == target and remaining[source] == behind + 1:
+            ahead = ahead if starts else taken
+            starts.setdefault(worker, free_in)  # the message stays, for the worker that would take it next
+            continue
         remaining[source] -= 1
-        if source == target and remaining[source] == behind:
-            return _with_margin(snapshot.taken_at, free_in, runs[queue_of[lane]], unit, ahead * unit)
-        ahead += 1
-        heappush(slots, (free_in + unit * runs[queue_of[source[0]]].mean, order, number, lists))
-    return None
+        taken += 1
+        heappush(slots, (free_in + unit * runs[queue_of[source[0]]].mean, worker, number, lists))
+    if not starts:
+        return None
+    first = _with_margin(snapshot.taken_at, next(iter(starts.values())), runs[queue_of[lane]], unit, ahead * unit)
+    by_worker = {worker: snapshot.taken_at + seconds for worker, seconds in starts.items()}
+    return first.model_copy(update={"by_worker": by_worker})
 
 
 def _with_margin(now: float, seconds: float, run: RunTime, unit: int, ahead: int) -> ExpectedStart:
@@ -111,11 +123,11 @@ def _with_margin(now: float, seconds: float, run: RunTime, unit: int, ahead: int
 
 def _reading_slots(
     snapshot: Snapshot, policy: Policy, runs: Mapping[QueueType, RunTime], lengths: Mapping[ListId, int]
-) -> list[tuple[float, int, int, Sequence[ListId]]]:
-    """Return every slot in service: (seconds until free, worker number, slot number, its lists in reading order)."""
-    slots: list[tuple[float, int, int, Sequence[ListId]]] = []
+) -> list[tuple[float, str, int, Sequence[ListId]]]:
+    """Return every slot in service: (seconds until free, worker, slot number, its lists in reading order)."""
+    slots: list[tuple[float, str, int, Sequence[ListId]]] = []
     shared: dict[tuple[ListId, ...], tuple[ListId, ...]] = {}  # equal tuples are stored once: fleets are large
-    for order, view in enumerate(sorted(snapshot.workers, key=lambda view: view.info.worker)):
+    for view in snapshot.workers:
         status, _ = status_in(snapshot, view, policy)
         if status not in SERVING and status is not WorkerStatus.CORDONED:
             continue
@@ -124,7 +136,7 @@ def _reading_slots(
         lists = shared.setdefault(lists, lists)
         busy = _busy_seconds(snapshot, view, runs)
         free = [*busy, *[0.0] * (max(view.info.slots, 1) - len(busy))]
-        slots += ((seconds, order, number, lists) for number, seconds in enumerate(free))
+        slots += ((seconds, view.worker, number, lists) for number, seconds in enumerate(free))
     return slots
 
 

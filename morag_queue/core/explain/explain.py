@@ -5,11 +5,12 @@ is in the future; no worker can take it; other tasks are ahead of it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from morag_queue.core.lanes import split
 from morag_queue.core.model import QueueType, WorkerStatus
+from morag_queue.core.pauses import paused_words, resume_command
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.routing.feasibility import Feasibility, Score, WorkerLoad, count_verdicts, worker_loads
 from morag_queue.core.routing.score_table import ScoreTable, WorkClass
@@ -18,7 +19,7 @@ from morag_queue.core.task import Task
 from morag_queue.core.words import count_of, is_are, span
 from morag_queue.core.worker_status import in_flight, status_in
 
-from .eta import ExpectedStart, RunTime, expected_start, reading_order
+from .eta import ExpectedStart, ListId, RunTime, expected_start, reading_order
 
 
 class ReasonCode(StrEnum):
@@ -77,12 +78,16 @@ _UNABLE = (Feasibility.NO_GPU, Feasibility.CONTENT_TYPE, Feasibility.MEMORY, Fea
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`workers` are best first. `expected` is None if the task does not wait for its turn or no worker will take it."""
+    """`workers` are best first. `expected` is None if the task does not wait for its turn or no worker will take it.
+
+    `ahead` has the lists (lane, level) with the messages that run before it, in this order, and their numbers.
+    """
 
     code: ReasonCode
     reason: str
     workers: tuple[Score, ...] = ()
     expected: ExpectedStart | None = None
+    ahead: tuple[tuple[ListId, int], ...] = ()
 
 
 def explain(
@@ -98,11 +103,11 @@ def explain(
     if task.claimed_at is not None:
         return _explain_held(task, task.claimed_at, snapshot, policy)
     workers = _scores(task, snapshot, policy, queues)
-    code, reason = _explain_queued(task, snapshot, workers)
-    expected = None
-    if code in _WAITING_FOR_TURN and task.level is not None and task.depth is not None:
+    explanation = _explain_queued(task, snapshot, workers)
+    if explanation.code in _WAITING_FOR_TURN and task.level is not None and task.depth is not None:
         expected = expected_start(snapshot, policy, runs, task.lane, task.level, task.depth)
-    return Explanation(code, reason, workers, expected)
+        return replace(explanation, workers=workers, expected=expected)
+    return replace(explanation, workers=workers)
 
 
 def _explain_ended(task: Task) -> Explanation:
@@ -156,64 +161,70 @@ def _in_own_lane(score: Score, snapshot: Snapshot) -> Score:
     return score.model_copy(update={"verdict": Feasibility.FULL if full else Feasibility.FIT})
 
 
-def _explain_queued(task: Task, snapshot: Snapshot, workers: tuple[Score, ...]) -> tuple[ReasonCode, str]:
+def _explain_queued(task: Task, snapshot: Snapshot, workers: tuple[Score, ...]) -> Explanation:
     now = snapshot.taken_at
     if task.queue is not None and task.queue in snapshot.paused:
-        return ReasonCode.QUEUE_PAUSED, f"{task.queue} is paused: morag-queue resume {task.queue} ends the pause"
+        words = paused_words(snapshot, task.queue)
+        return Explanation(
+            ReasonCode.QUEUE_PAUSED, f"{task.queue} {words}: {resume_command(task.queue)} ends the pause"
+        )
     if task.eta_at is not None and task.eta_at > now:
-        return ReasonCode.ETA_NOT_REACHED, f"it must not start before its ETA, in {span(task.eta_at - now)}"
+        return Explanation(
+            ReasonCode.ETA_NOT_REACHED, f"it must not start before its ETA, in {span(task.eta_at - now)}"
+        )
     capable = [score for score in workers if score.verdict not in _UNABLE]
     verdicts = count_verdicts(score.verdict for score in workers)
     if not capable:
-        return ReasonCode.NO_CAPABLE_WORKER, f"no worker can take it from {task.lane} ({verdicts})"
+        return Explanation(ReasonCode.NO_CAPABLE_WORKER, f"no worker can take it from {task.lane} ({verdicts})")
     ready = [score.worker for score in capable if score.verdict in _READY]
     if not ready:
         if all(score.verdict in _OUT_OF_SERVICE for score in capable):
-            return (
-                ReasonCode.LANE_CORDONED,
-                f"all workers for {task.lane} are out of service ({verdicts}): uncordon one",
-            )
+            reason = f"all workers for {task.lane} are out of service ({verdicts}): uncordon one"
+            return Explanation(ReasonCode.LANE_CORDONED, reason)
         reason = f"all workers that can take it from {task.lane} are away ({verdicts}): start or uncordon one"
-        return ReasonCode.ALL_CAPABLE_OFFLINE, reason
+        return Explanation(ReasonCode.ALL_CAPABLE_OFFLINE, reason)
     polling = [view for view in map(snapshot.worker_by_id.__getitem__, ready) if task.level in view.info.priority_steps]
     if not polling:
-        return ReasonCode.LEVEL_NOT_POLLED, f"no worker polls level {task.level} of {task.lane}: see morag-queue doctor"
+        return Explanation(
+            ReasonCode.LEVEL_NOT_POLLED, f"no worker polls level {task.level} of {task.lane}: see morag-queue doctor"
+        )
     free = [score.worker for score in capable if score.verdict is Feasibility.FIT]
     return _explain_position(task, snapshot, polling, free)
 
 
-def _explain_position(
-    task: Task, snapshot: Snapshot, polling: list[WorkerView], free: list[str]
-) -> tuple[ReasonCode, str]:
+def _explain_position(task: Task, snapshot: Snapshot, polling: list[WorkerView], free: list[str]) -> Explanation:
     """Explain a task that waits for its turn, by the worker that would take it first."""
-    urgent, earlier = min(count_ahead(task, snapshot, view) for view in polling)
+    counted = [(*count_ahead(task, ahead), ahead) for ahead in (lists_ahead(task, snapshot, view) for view in polling)]
+    urgent, earlier, ahead = min(counted, key=lambda row: row[:2])
     if urgent:
         others = f", and {earlier} of its own level" if earlier else ""
-        return (
-            ReasonCode.BEHIND_PRIORITY,
-            f"{count_of(urgent, 'more urgent task')} {is_are(urgent)} ahead of it{others}",
-        )
+        reason = f"{count_of(urgent, 'more urgent task')} {is_are(urgent)} ahead of it{others}"
+        return Explanation(ReasonCode.BEHIND_PRIORITY, reason, ahead=ahead)
     if earlier:
-        return ReasonCode.BEHIND_EARLIER, f"{count_of(earlier, 'task')} of its own level {is_are(earlier)} ahead of it"
+        reason = f"{count_of(earlier, 'task')} of its own level {is_are(earlier)} ahead of it"
+        return Explanation(ReasonCode.BEHIND_EARLIER, reason, ahead=ahead)
     if free:
-        return ReasonCode.ABOUT_TO_START, f"it is next, and {free[0]} is free"
+        return Explanation(ReasonCode.ABOUT_TO_START, f"it is next, and {free[0]} is free")
     number = len(polling)
     busy = f"{polling[0].worker} is" if number == 1 else f"all {number} workers that can take it are"
-    return ReasonCode.ALL_CAPABLE_BUSY, f"it is next, and {busy} busy"
+    return Explanation(ReasonCode.ALL_CAPABLE_BUSY, f"it is next, and {busy} busy")
 
 
-def count_ahead(task: Task, snapshot: Snapshot, view: WorkerView) -> tuple[int, int]:
-    """Return how many messages this worker would take before the task: (of more urgent levels, of the same level)."""
-    urgent = earlier = 0
+def lists_ahead(task: Task, snapshot: Snapshot, view: WorkerView) -> tuple[tuple[ListId, int], ...]:
+    """Return the lists that this worker would empty before it takes the task, with the number of messages in each."""
+    ahead: list[tuple[ListId, int]] = []
     own_only = view.cordon is not None and split(task.lane)[1] is not None
     for lane, level in reading_order(view, own_only=own_only):
-        lane_view = snapshot.lane_by_name.get(lane)
-        if lane_view is None or lane_view.queue in snapshot.paused:
-            continue
         if (lane, level) == (task.lane, task.level):
+            ahead.append(((lane, level), max((task.depth or 1) - 1, 0)))
             break
-        if level == task.level:
-            earlier += lane_view.lengths[level]
-        else:
-            urgent += lane_view.lengths[level]
-    return urgent, earlier + max((task.depth or 1) - 1, 0)
+        lane_view = snapshot.lane_by_name.get(lane)
+        if lane_view is not None and lane_view.queue not in snapshot.paused:
+            ahead.append(((lane, level), lane_view.lengths[level]))
+    return tuple((list_id, count) for list_id, count in ahead if count)
+
+
+def count_ahead(task: Task, ahead: Iterable[tuple[ListId, int]]) -> tuple[int, int]:
+    """Return how many messages these lists have: (of more urgent levels, of the task's own level)."""
+    counts = [(level == task.level, count) for (_, level), count in ahead]
+    return sum(count for is_own, count in counts if not is_own), sum(count for is_own, count in counts if is_own)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor
 
 from morag_queue.core.model import HeldMessage, QueueType, WorkerStatus
 from morag_queue.core.plan import Blocker, Plan, plan_of
@@ -13,6 +14,9 @@ from morag_queue.core.worker_status import SERVING, status_in
 
 from .empty_lanes import empty_lanes
 from .requeue import HeldTasks, requeue_held
+
+FORCE = "--force"
+"""The flag that overrides every blocker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +76,24 @@ def unserved(snapshot: Snapshot, view: WorkerView, policy: Policy) -> tuple[Queu
 
 
 def _last_worker(check: DrainCheck) -> Blocker | None:
-    pending = check.snapshot.pending
-    alone = unserved(check.snapshot, check.worker, check.policy)
-    waiting = ", ".join(f"{pending[queue]} in {queue}" for queue in alone if pending[queue])
-    if not waiting:
+    snapshot, worker = check.snapshot, check.worker.worker
+    alone = [queue for queue in unserved(snapshot, check.worker, check.policy) if snapshot.pending[queue]]
+    if not alone:
         return None
+    waiting = ", ".join(f"{count_of(snapshot.pending[queue], 'task')} in {queue}" for queue in alone)
+    stopped = [
+        view.worker
+        for view in snapshot.workers
+        if view.worker != worker and view.cordon is not None and not {*alone}.isdisjoint(view.info.queues)
+    ]
+    uncordon = f"put one back (morag-queue uncordon {min(stopped)}) or " if stopped else ""
     return Blocker(
         kind="last_worker",
-        subject=check.worker.worker,
-        reason=f"it is the last worker in service for work that waits ({waiting})",
-        remedy="start another worker that serves it",
+        subject=worker,
+        reason=f"it is the last worker in service for {waiting}",
+        remedy=f"{uncordon}start one (celery worker -Q {','.join(alone)})",
         overridden_by="--allow-last",
+        effect=f"to let {_it_them(sum(snapshot.pending[queue] for queue in alone))} wait",
     )
 
 
@@ -93,8 +104,9 @@ def _pinned_tasks(check: DrainCheck) -> Blocker | None:
         kind="pinned",
         subject=check.worker.worker,
         reason=f"{count_of(check.pinned, 'task')} in its lanes {is_are(check.pinned)} pinned to it",
-        remedy="let them run first (after `morag-queue cordon` it takes no others), or release them to any worker",
+        remedy=f"let {_it_them(check.pinned)} run first (morag-queue cordon {check.worker.worker}, and drain later)",
         overridden_by="--allow-pinned",
+        effect=f"to give {_it_them(check.pinned)} to any worker",
     )
 
 
@@ -113,8 +125,9 @@ def _past_deadline(check: DrainCheck) -> Blocker | None:
         subject=check.worker.worker,
         reason=f"{count_of(len(late), 'task')} ({names}) {is_are(len(late))} expected to run for another "
         f"{longest:.0f} min, and the deadline is {deadline / 60:.3g} min",
-        remedy="give a longer --deadline",
+        remedy=f"give it more time (--deadline {floor(longest) + 1}m)",
         overridden_by="--no-deadline",
+        effect="to wait without limit",
     )
 
 
@@ -128,10 +141,15 @@ def _dead_holder(check: DrainCheck) -> Blocker | None:
     return Blocker(
         kind="offline",
         subject=view.worker,
-        reason=f"it holds {count_of(count, 'task')} and will not finish them: {reason}",
-        remedy=f"requeue them with `morag-queue failover {view.worker}`",
-        overridden_by="--force",
+        reason=f"it holds {count_of(count, 'task')} and is gone ({reason})",
+        remedy=f"recover its work (morag-queue failover {view.worker})",
+        overridden_by=FORCE,
+        effect="to requeue what it holds",
     )
+
+
+def _it_them(count: int) -> str:
+    return "it" if count == 1 else "them"
 
 
 _CHECKS = (_last_worker, _pinned_tasks, _past_deadline, _dead_holder)

@@ -4,12 +4,14 @@ The connections of a killed process disappear from the server's client list with
 process stays in the list, however long it is silent. So absence proves death, and silence does not.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from morag_queue.core.policy import Policy
 from morag_queue.core.snapshot import Snapshot, WorkerView
 from morag_queue.core.words import count_of
+from morag_queue.core.worker_status import may_be_dead, silence_seconds
 
 
 class Liveness(StrEnum):
@@ -31,6 +33,14 @@ class LivenessEvidence:
     connections: int = 0
     answered: bool | None = None
     process_is_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Number of open connections by name, and the time of the server's start in seconds since the epoch."""
+
+    by_name: Mapping[str, int]
+    server_up_since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,25 @@ def assess_liveness(worker: str, view: WorkerView | None, seen: LivenessEvidence
     )
 
 
+def with_connections(snapshot: Snapshot, seen: Connections, policy: Policy) -> Snapshot:
+    """Return the snapshot with the number of connections of each worker whose heartbeat is overdue.
+
+    After a restart of the server, a worker that has sent no heartbeat yet may be about to reconnect: its number stays
+    unknown for `suspect_after_seconds`.
+    """
+
+    def is_conclusive(view: WorkerView) -> bool:
+        has_returned = view.beat is not None and view.beat.at > seen.server_up_since
+        return has_returned or snapshot.taken_at - seen.server_up_since > policy.suspect_after_seconds
+
+    def counted(view: WorkerView) -> WorkerView:
+        if not may_be_dead(view, snapshot.taken_at) or not is_conclusive(view):
+            return view
+        return replace(view, connections=seen.by_name.get(view.info.client_name, 0))
+
+    return replace(snapshot, workers=tuple(map(counted, snapshot.workers)))
+
+
 def is_overdue(snapshot: Snapshot, view: WorkerView, policy: Policy) -> bool:
     """Return whether a worker without connections should be failed over automatically.
 
@@ -73,15 +102,10 @@ def is_overdue(snapshot: Snapshot, view: WorkerView, policy: Policy) -> bool:
     """
     waiting = snapshot.waiting_count(view.worker)
     if snapshot.held_by_worker.get(view.worker):
-        return view.fenced or _silent_for(view, snapshot.taken_at) > 2 * view.info.beat_seconds
+        return view.fenced or silence_seconds(view, snapshot.taken_at) > 2 * view.info.beat_seconds
     if not waiting or (view.cordon is not None and view.cordon.state == "drained"):
         return False
-    return view.fenced or _silent_for(view, snapshot.taken_at) > policy.offline_after_seconds
-
-
-def _silent_for(view: WorkerView, now: float) -> float:
-    since = view.beat.at if view.beat else view.info.started_at
-    return now - since
+    return view.fenced or silence_seconds(view, snapshot.taken_at) > policy.offline_after_seconds
 
 
 def _beat(view: WorkerView, now: float) -> tuple[str, float | None]:

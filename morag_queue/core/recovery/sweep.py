@@ -45,7 +45,7 @@ class SweepFindings:
     tasks         facts about the held, stale and lost tasks
     finished      ids of held tasks whose result shows that they succeeded; they are not requeued
     stale         messages not touched since `stale_before` (seconds since the epoch)
-    agentless     number of connections of workers without the agent
+    agentless     number of workers without the agent
     lost          open tasks whose message was missing twice
     declined      open tasks that may be lost, or not
     """

@@ -1,0 +1,39 @@
+"""Tasks that kill their process: they are quarantined, and the workers that ran them stay in service."""
+
+from tests.e2e.conftest import AgentFleet
+
+
+def breaker_fleet(make_agent_fleet, **conf) -> AgentFleet:
+    """Return a fleet whose circuit breakers open at the second failure."""
+    env = {
+        "MORAG_QUEUE_POLICY__RECOVERY__BREAKER_FAILURES": "2",
+        "MORAG_QUEUE_POLICY__RECOVERY__RETRY_DELAY_SECONDS": "0.1",
+        "MORAG_QUEUE_POLICY__MAX_RETRIES": "1",
+    }
+    return make_agent_fleet(env=env, conf=conf)
+
+
+def test_a_task_that_kills_its_process_again_and_again_leaves_its_worker_in_service(make_agent_fleet):
+    fleet = breaker_fleet(make_agent_fleet)
+    for name in ("worker-1", "worker-2"):
+        fleet.start_worker(name)
+    poison = fleet.submit("t.die", lane="cpu_standard.worker-1")
+    good = fleet.submit("t.nap", 0, lane="cpu_standard.worker-2")
+    fleet.until_states({poison: "quarantined", good: "completed"})
+    assert fleet.counts("start")[poison] == 2
+    assert {row["worker"]: (row["status"], row["failures_in_a_row"]) for row in fleet.run_json("stats")["workers"]} == {
+        "worker-1": ("online", 0), "worker-2": ("online", 0),
+    }  # fmt: skip
+
+
+def test_tasks_whose_process_is_lost_do_not_count_against_the_worker_if_they_fail_at_once(make_agent_fleet):
+    fleet = breaker_fleet(make_agent_fleet, task_reject_on_worker_lost=False)
+    for name in ("worker-1", "worker-2"):
+        fleet.start_worker(name)
+    for _ in range(2):
+        poison = fleet.submit("t.die", lane="cpu_standard.worker-1")
+        good = fleet.submit("t.nap", 0, lane="cpu_standard.worker-2")
+        fleet.until_states({poison: "failed", good: "completed"})
+    assert {row["worker"]: (row["status"], row["failures_in_a_row"]) for row in fleet.run_json("stats")["workers"]} == {
+        "worker-1": ("online", 0), "worker-2": ("online", 0),
+    }  # fmt: skip
