@@ -10,6 +10,7 @@ from morag_queue.core.balancing.state import BalancerState
 from morag_queue.errors import LeaseLost
 from morag_queue.operations.rebalance import DEPTH
 from morag_queue.operations.sweep import Sweep
+from morag_queue.watch.breakers import close_breakers
 from morag_queue.watch.turn import PollEvidence, TurnResult, step, sweep_step
 from tests.support.simulated_fleet import SimulatedFleet, connected
 
@@ -114,6 +115,53 @@ def test_the_circuit_breaker_keeps_an_existing_cordon(sim_fleet):
     sim_fleet.join("worker-cpu-1")
     sim_fleet.client.hset(sim_fleet.keys.cordons, "worker-cpu-1", '{"state": "drained", "who": "ann"}')
     assert turn(sim_fleet, PollEvidence(flapping={"worker-cpu-1": 5})).report.opened_breakers == ()
+    assert sim_fleet.broker.observe()[0].worker_by_id["worker-cpu-1"].cordon.who == "ann"
+
+
+def die(sim_fleet, worker, times=1):
+    """Let a worker die over the task in its lane; at the fourth death the task is quarantined."""
+    for _ in range(times):
+        assert sim_fleet.claim(worker) == "poison"
+        sim_fleet.broker.registry.take_back(worker, f"{worker}.1", max_deaths=3)
+
+
+def test_a_worker_is_not_blamed_for_restarts_that_a_quarantined_task_has_caused(sim_fleet):
+    for name in ("worker-cpu-1", "worker-cpu-2"):
+        sim_fleet.join(name)
+    sim_fleet.submit("poison", worker="worker-cpu-1")
+    die(sim_fleet, "worker-cpu-1", times=4)
+    done = turn(sim_fleet, PollEvidence(flapping={"worker-cpu-1": 5, "worker-cpu-2": 5}))
+    assert done.report.opened_breakers == ("worker-cpu-2",), "it did not run the task"
+
+
+def test_a_breaker_closes_once_the_task_that_caused_the_restarts_is_quarantined(sim_fleet):
+    for name in ("worker-cpu-1", "worker-cpu-2"):
+        sim_fleet.join(name)
+    sim_fleet.submit("poison", worker="worker-cpu-1")
+    die(sim_fleet, "worker-cpu-1", times=3)
+    opened = turn(sim_fleet, PollEvidence(flapping={"worker-cpu-1": 5, "worker-cpu-2": 5}))
+    assert set(opened.report.opened_breakers) == {"worker-cpu-1", "worker-cpu-2"}
+    turn(sim_fleet)
+    assert sim_fleet.broker.observe()[0].worker_by_id["worker-cpu-1"].cordon is not None, "no task is to blame yet"
+    die(sim_fleet, "worker-cpu-1")
+    turn(sim_fleet)
+    cordons = {view.worker: view.cordon for view in sim_fleet.broker.observe()[0].workers}
+    assert (cordons["worker-cpu-1"], cordons["worker-cpu-2"].who) == (None, "circuit breaker")
+    closed = sim_fleet.broker.journal.latest(1)[0]
+    assert (closed.verb, closed.subject, closed.reason) == (
+        "uncordon", "worker-cpu-1", "poison caused its restarts and is quarantined",
+    )  # fmt: skip
+
+
+def test_closing_breakers_keeps_the_cordon_of_an_operator(sim_fleet):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.submit("poison", worker="worker-cpu-1")
+    die(sim_fleet, "worker-cpu-1", times=3)
+    turn(sim_fleet, PollEvidence(flapping={"worker-cpu-1": 5}))
+    before = sim_fleet.broker.observe()[0]
+    die(sim_fleet, "worker-cpu-1")
+    sim_fleet.client.hset(sim_fleet.keys.cordons, "worker-cpu-1", '{"state": "cordoned", "who": "ann"}')
+    close_breakers(sim_fleet.broker, before, term="", who="ann")
     assert sim_fleet.broker.observe()[0].worker_by_id["worker-cpu-1"].cordon.who == "ann"
 
 

@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 
 from redis import Redis
 
+from morag_queue.core.model import TaskState
+from morag_queue.core.recovery.breaker import QuarantinedTask
+
 from .codec import DeadLetter, Story, read_dead_letter, write_story
 from .keys import Keys
 from .scripts import Call, Key, Script
@@ -58,6 +61,17 @@ class DeadLetters:
         rows = self._client.hscan_iter(self._keys.dead, count=1000)
         found = [read_dead_letter(task_id.decode(), text) for task_id, text in rows]
         yield from sorted(found, key=lambda letter: (-letter.at, letter.task_id))
+
+    def quarantined_since(self, at: float) -> list[QuarantinedTask]:
+        """The tasks that were quarantined at that time (seconds since the epoch) or later."""
+        ids: Any = self._client.zrangebyscore(self._keys.graves, at, "+inf")
+        texts: Any = self._client.hmget(self._keys.dead, ids) if ids else []
+        letters = [read_dead_letter(one.decode(), text) for one, text in zip(ids, texts, strict=True) if text]
+        return [
+            QuarantinedTask(letter.task_id, [(when, worker) for when, worker, _ in letter.story if when is not None])
+            for letter in letters
+            if letter.state is TaskState.QUARANTINED
+        ]
 
     def get(self, task_id: str) -> DeadLetter | None:
         text: Any = self._client.hget(self._keys.dead, task_id)

@@ -245,6 +245,7 @@ class Cordon(Stored):
     at: float = 0.0
     deadline: float | None = Field(None, description="of a drain: when the waiting command gives up")
     until: float | None = Field(None, description="when it expires, as for an open circuit breaker")
+    restarts: int | None = Field(None, description="of a circuit breaker: the unexpected starts that opened it")
 
     def is_in_force(self, now: float) -> bool:
         """Whether it still holds at this time (seconds since the epoch, server's clock)."""

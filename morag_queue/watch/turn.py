@@ -8,7 +8,7 @@ worker claimed until then. Balancing is planned on the last of these snapshots, 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, sleep
 from typing import Any
@@ -18,15 +18,15 @@ from pydantic import Field
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.explain.decisions import TaskDecision, decisions
-from morag_queue.core.model import Cordon, WorkerStatus
 from morag_queue.core.plan import Applied, Declined, MoveLane, MoveTask, Plan
 from morag_queue.core.recovery.liveness import is_overdue
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.words import count_of
 from morag_queue.operations.apply import apply
 from morag_queue.operations.failover import Failover, FailoverResult
 from morag_queue.operations.rebalance import DEPTH, apply_turn, plan_turn
 from morag_queue.operations.sweep import Sweep
+
+from .breakers import close_breakers, open_breakers
 
 VERB = "watch"
 
@@ -86,7 +86,10 @@ def step(
     started = perf_counter()
     settings = broker.settings
     snapshot, _ = broker.observe(DEPTH)
-    opened = () if dry_run else tuple(_open_breakers(broker, snapshot, evidence.flapping, term=term, who=who))
+    opened: tuple[str, ...] = ()
+    if not dry_run:
+        close_breakers(broker, snapshot, term=term, who=who)
+        opened = tuple(open_breakers(broker, snapshot, evidence.flapping, term=term, who=who))
     failover = Failover(broker, who=who, reason="found by the loop", pause=pause, term=term, dry_run=dry_run)
     failed = failover.run_observed(snapshot, *_due(broker, snapshot, evidence), depth=DEPTH)
     turn = plan_turn(broker, settings, state, snapshot=failover.snapshot)
@@ -126,26 +129,6 @@ def sweep_step(broker: RedisBroker, sweep: Sweep, *, term: str, who: str) -> Tur
         **_counts(applied), trigger="sweep", taken_at=plan.taken_at, declined=plan.declined,
         rules=_by_rule(plan, applied), seconds=round(perf_counter() - started, 4),
     )  # fmt: skip
-
-
-def _open_breakers(
-    broker: RedisBroker, snapshot: Snapshot, flapping: Mapping[str, int], *, term: str, who: str
-) -> Iterable[str]:
-    """Cordon workers that keep restarting, for a limited time. An existing cordon is kept."""
-    recovery = broker.settings.policy.recovery
-    for worker, starts in flapping.items():
-        if worker not in snapshot.worker_by_id:
-            continue
-        now = snapshot.taken_at
-        reason = f"it has started {count_of(starts, 'time')} within {recovery.breaker_seconds:.0f} s"
-        cordon = Cordon(
-            state=WorkerStatus.CORDONED, reason=reason, who="circuit breaker", at=now,
-            until=now + recovery.breaker_seconds,
-        )  # fmt: skip
-        with broker.translated():
-            if broker.cordons.put(worker, cordon, (None,), term=term):
-                broker.journal.write(who, "cordon", worker, reason=reason, changes={"until": cordon.until})
-                yield worker
 
 
 def _due(broker: RedisBroker, snapshot: Snapshot, evidence: PollEvidence) -> tuple[list[str], list[str]]:

@@ -109,9 +109,11 @@ def die(self):
 
 
 @app.task(bind=True, name="t.die_with_worker")
-def die_with_worker(self):
-    """Kill the whole worker every time, as a container that runs out of memory."""
+def die_with_worker(self, path):
+    """Wait for the file, remove it, and kill the whole worker, as a container that runs out of memory."""
     record_event("start", self.request)
+    wait_for_file(path)
+    Path(path).unlink()
     os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
