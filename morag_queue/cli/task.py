@@ -17,6 +17,7 @@ from .parameters import (
     PriorityFilter,
     QueueFilter,
     StateFilter,
+    SubmissionFilter,
     TaskArgument,
     TaskArguments,
     WorkerFilter,
@@ -89,6 +90,7 @@ def cancel(
     priority: PriorityFilter = None,
     age: AgeFilter = None,
     name: NameFilter = None,
+    submission: SubmissionFilter = None,
 ) -> ExitStatus:
     """Cancel tasks, by id or by filter.
 
@@ -98,7 +100,7 @@ def cancel(
     from morag_queue.operations import task_edits
 
     editor = task_editor(ctx, "task cancel")
-    selected = task_filter(editor.snapshot, queue, lane, worker, state, priority, age, name)
+    selected = task_filter(editor.snapshot, queue, lane, worker, state, priority, age, name, submission)
     tasks = _select(ctx, editor, ids or [], selected, "cancel")
     return report_edits(ctx, task_edits.cancel(editor, tasks, terminate=terminate))
 
@@ -121,6 +123,7 @@ def move(
     priority: PriorityFilter = None,
     age: AgeFilter = None,
     name: NameFilter = None,
+    submission: SubmissionFilter = None,
 ) -> ExitStatus:
     """Move waiting tasks to the end of another lane, by id or by filter.
 
@@ -130,7 +133,7 @@ def move(
 
     editor = task_editor(ctx, "task move")
     target = _target(editor.snapshot, to_queue, to_worker, to_lane)
-    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name)
+    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name, submission)
     tasks = _select(ctx, editor, ids or [], selected, f"move to {target.shown}")
     return report_edits(ctx, task_edits.move(editor, tasks, target, force=force))
 
@@ -148,6 +151,7 @@ def prio(
     priority: PriorityFilter = None,
     age: AgeFilter = None,
     name: NameFilter = None,
+    submission: SubmissionFilter = None,
 ) -> ExitStatus:
     """Change the priority of waiting tasks, by id or by filter.
 
@@ -158,7 +162,7 @@ def prio(
     *ids, priority_name = ids_and_priority
     new_priority = priority_named(priority_name)
     editor = task_editor(ctx, "task prio")
-    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name)
+    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name, submission)
     tasks = _select(ctx, editor, ids, selected, f"change to {new_priority.name}")
     return report_edits(ctx, task_edits.prioritise(editor, tasks, new_priority))
 
@@ -224,7 +228,7 @@ def _select(ctx: CliContext, editor: "TaskEditor", ids: list[str], selected: "Ta
     if ids:
         return ids
     if selected.is_empty:
-        raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --priority")
+        raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --submission")
     hits = editor.select(selected)
     rows = [
         f"{safe(hit.task.task_id, 60)}  {hit.task.priority.name}  {hit.task.lane}  {safe(hit.task.source, 60)}"

@@ -179,6 +179,7 @@ class TaskQueueEntry(Frozen):
     enqueued_at: float = 0.0
     worker: str | None = Field(None, description="the worker that it is pinned to")
     attempts: int = 0
+    submission: str | None = Field(None, description="id of the `submit` that queued it")
 
 
 class WorkerInfo(Stored):

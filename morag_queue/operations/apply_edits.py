@@ -153,7 +153,7 @@ def _revive(broker: RedisBroker, step: ReviveTask, hit: TaskHit) -> bool:
     dead, lane, level = hit.dead, step.lane, step.level
     assert dead is not None, "the plan is made from a dead letter"
     text = _renewed(dead.message, lane, level, keep_retries=not step.reset)
-    record = "" if hit.record is None else hit.record.reopened(lane, level)
+    record = dead.new_record(lane, level) if hit.record is None else hit.record.reopened(lane, level)
     keeps_story = step.task.state is TaskState.QUARANTINED and not step.reset
     return broker.dead.revive(
         dead, text, record, lane, level, is_worker_lane=_is_worker_lane(lane), story=dead.story if keeps_story else ()
@@ -185,6 +185,7 @@ def _entry(step: ResubmitTask, args: list[object], kwargs: dict[str, object]) ->
         content_type=task.content_type, priority=task.priority, requires=task.requires,
         queue=QueueType(split(step.lane)[0]), lane=step.lane, level=step.level,
         estimated_duration=task.estimated_duration or 0.0, enqueued_at=step.enqueued_at, worker=task.pinned_to,
+        submission=task.submission,
     )  # fmt: skip
 
 

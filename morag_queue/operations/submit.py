@@ -14,6 +14,7 @@ from morag_queue.core.model import Classification, ContentType, Facts, Frozen, L
 from morag_queue.core.routing.classify import effective_options
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
+from morag_queue.core.words import count_of
 from morag_queue.errors import (
     BrokerError,
     BrokerUnreachable,
@@ -193,7 +194,7 @@ def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: S
 def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
     """Write a journal entry with the count and the first ids, unless nothing was queued or the broker failed."""
     if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
-        subject = report.tasks[0].source if len(report.tasks) == 1 else f"{report.submitted} tasks"
+        subject = report.tasks[0].source if len(report.tasks) == 1 else count_of(report.submitted, "task")
         changes = {
             "submitted": report.submitted,
             "failed": len(report.failed),

@@ -218,7 +218,7 @@ def _change(step: EditStep) -> TaskChange:
         case ReviveTask(task=task):
             detail, before, after = f"out of dead, to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
         case ResubmitTask(task=task):
-            detail, before, after = f"sent again to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
+            detail, before, after = f"to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
         case NoChange() | RefusedEdit():
             detail = step.detail
     return TaskChange(task_id=step.task_id, outcome=outcome_of(step), detail=detail, before=before, after=after)

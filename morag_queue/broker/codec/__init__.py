@@ -42,7 +42,16 @@ from .records import (
     with_decision,
     write_held,
 )
-from .tasks import dead_task, ended_task, held_task, lost_task, submitted_entry, waiting_task, with_record
+from .tasks import (
+    dead_task,
+    ended_task,
+    held_task,
+    lost_task,
+    submitted_entry,
+    waiting_task,
+    with_record,
+    with_run_times,
+)
 
 __all__ = [
     "FOREIGN",
@@ -90,6 +99,7 @@ __all__ = [
     "waiting_task",
     "with_decision",
     "with_record",
+    "with_run_times",
     "write_corrections",
     "write_held",
     "write_story",

@@ -50,7 +50,7 @@ class LedgerRecord:
 
     @property
     def source(self) -> str:
-        return word(self.fields.get("source"))
+        return word(self.fields.get("source")) or word(self.submitted.fields.get("source"))
 
     @property
     def lane(self) -> str:
@@ -94,6 +94,11 @@ class LedgerRecord:
     @property
     def error(self) -> str:
         return word(self.fields.get("error"))
+
+    @property
+    def submission(self) -> str | None:
+        """The id of the `submit` that queued the task."""
+        return word(self.fields.get("submission")) or None
 
     @property
     def submitted(self) -> "LedgerRecord":

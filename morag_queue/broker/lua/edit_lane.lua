@@ -15,7 +15,7 @@
 
 local key = {
     lanes = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
-    dead = KEYS[7], graves = KEYS[8], source = KEYS[9], edits = rest(KEYS, 10),
+    dead = KEYS[7], graves = KEYS[8], ended = KEYS[9], source = KEYS[10], edits = rest(KEYS, 11),
 }
 local arg = {retention = ARGV[1], edits = rest(ARGV, 2)}
 local edits = records(key.edits, {'target', 'task'}, arg.edits,
