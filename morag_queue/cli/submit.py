@@ -59,6 +59,7 @@ def submit(
 ) -> ExitStatus:
     """Classify, route and queue files and URLs.
 
+    The answer names the submission: `tasks`, `task cancel`, `task move` and `task prio` take --submission ID.
     With --from, flags are the defaults for lines that do not set the field. A task id that is still open is
     refused, so a bulk submit that sets its ids can be repeated safely until its tasks have ended.
     """
@@ -134,7 +135,7 @@ def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
         with ctx.progress("waiting", len(ids)) as advance:
             states = wait_for(ctx.broker, ids, lambda: sleep(_POLL_SECONDS), advance)
     except KeyboardInterrupt:
-        command = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
+        command = f"task show {ids[0]}" if len(ids) == 1 else f"tasks --submission {report.submission_id}"
         count = task_count(len(ids))
         ctx.warn(f"Detached: {count} submitted, nothing cancelled. Check progress with: morag-queue {command}")
         raise
@@ -143,7 +144,10 @@ def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
 
 def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) -> None:
     dry_run, quiet = ctx.options.dry_run, ctx.quiet
-    answer: dict[str, Any] = {"submitted": 0 if dry_run else report.submitted}
+    answer: dict[str, Any] = {
+        "submission_id": report.submission_id,
+        "submitted": 0 if dry_run else report.submitted,
+    }
     if dry_run:
         answer["dry_run"] = True
     if not quiet:
@@ -165,7 +169,8 @@ def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) 
         ctx.warn(f"error: {report.broken}")
         ctx.warn(
             f"{report.submitted} queued before the error; {len(report.uncertain)} may or may not be queued; --json "
-            "lists their ids. Rows with a task_id can be submitted again: open ids are refused, ended tasks run again"
+            "lists their ids. Rows with a task_id can be submitted again: open ids are refused, ended tasks run again. "
+            f"To take all back: morag-queue task cancel --submission {report.submission_id}"
         )
 
 
@@ -178,7 +183,7 @@ def _summary(report: "SubmitReport", states: Mapping[str, str], dry_run: bool) -
     parts += [f"{len(report.failed)} failed"] if report.failed else []
     for name in sorted(set(states.values())):
         parts.append(f"{sum(state == name for state in states.values())} {name}")
-    return ", ".join(parts)
+    return ", ".join(parts) + (f"; submission {report.submission_id}" if report.submission_id else "")
 
 
 def _status(report: "SubmitReport", states: Mapping[str, str]) -> ExitStatus:

@@ -8,7 +8,7 @@ from morag_queue.core.lanes import split
 from morag_queue.errors import ExitStatus, UsageError
 
 from .confirm import confirm_tasks
-from .context import CliContext
+from .context import CliContext, task_count
 from .options import verb
 from .parameters import (
     AgeFilter,
@@ -102,6 +102,8 @@ def cancel(
     editor = task_editor(ctx, "task cancel")
     selected = task_filter(editor.snapshot, queue, lane, worker, state, priority, age, name, submission)
     tasks = _select(ctx, editor, ids or [], selected, "cancel")
+    if submission is not None and state is None and (held := editor.count_held(submission)):
+        ctx.note(f"{task_count(held)} of {submission} held by workers, so not selected; add --state running to select")
     return report_edits(ctx, task_edits.cancel(editor, tasks, terminate=terminate))
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from morag_queue.broker.codec import LedgerRecord, with_decision
 from morag_queue.broker.contract import Broker, OutgoingMessage
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 _CHUNK = 8 * BATCH
 """Rows that are probed together: enough to use the probe pool, few enough to show progress on a stream."""
 
+_SUBMISSION_DIGITS = 10
+"""Length of a submission's id. Each task stores it twice; among 100,000 ids, two are equal with a chance of 0.5 %."""
+
 _JOURNALED_TASKS = 20
 """Ids that the journal entry of a bulk submit names."""
 
@@ -59,9 +63,11 @@ class SubmittedTask(Frozen):
 class SubmitReport:
     """The result for all rows.
 
-    `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed.
+    `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed. `submission_id`
+    is in each task that was queued; None in a dry run.
     """
 
+    submission_id: str | None = None
     submitted: int = 0
     tasks: list[SubmittedTask] = field(default_factory=list)
     failed: list[RowFailure] = field(default_factory=list)
@@ -86,6 +92,7 @@ class Submitter:
     ) -> None:
         self._broker, self._settings, self._force = broker, settings, force
         snapshot, _ = broker.observe()
+        self._submission: str | None = None
         self._router = Router(snapshot, settings.policy, settings.queues)
         self._workers = snapshot.worker_by_id
         self._clock_offset = snapshot.taken_at - monotonic()
@@ -118,7 +125,8 @@ class Submitter:
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> SubmitReport:
         """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch."""
-        report = SubmitReport()
+        self._submission = uuid4().hex[:_SUBMISSION_DIGITS]
+        report = SubmitReport(self._submission)
         prepared = self.prepare(rows)
         ready: list[PreparedTask] = []
         try:
@@ -159,6 +167,7 @@ class Submitter:
         prepared = prepare(
             named, self._classified(row, facts), self._router, self._settings,
             enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
+            submission=self._submission,
         )  # fmt: skip
         return RowFailure.of(line, row.source, _refused(prepared)) if isinstance(prepared, Refusal) else prepared
 
@@ -196,6 +205,7 @@ def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> 
     if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
         subject = report.tasks[0].source if len(report.tasks) == 1 else count_of(report.submitted, "task")
         changes = {
+            "submission": report.submission_id,
             "submitted": report.submitted,
             "failed": len(report.failed),
             "task_ids": [task.task_id for task in report.tasks[:_JOURNALED_TASKS]],

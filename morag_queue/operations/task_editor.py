@@ -143,6 +143,11 @@ class TaskEditor:
             return [hit for hit in found if isinstance(hit, TaskHit)]
         return list(self._with_records(tasks.waiting(wanted)))
 
+    def count_held(self, submission: str) -> int:
+        """Count the tasks of a submission that workers hold."""
+        tasks = Tasks(self._broker, self._settings, self.snapshot)
+        return sum(1 for _ in tasks.all(TaskFilter(submission=submission, state=TaskState.RUNNING)))
+
     def run(self, tasks: Sequence[str] | Sequence[TaskHit], rule: Rule) -> EditReport:
         """Edit tasks, given by id, by id prefix or as found by `select`. A task that is not found is refused alone.
 

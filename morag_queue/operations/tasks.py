@@ -1,6 +1,6 @@
 """tasks: list open or ended tasks page by page. The cost depends on the page, not on the backlog."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
@@ -105,7 +105,7 @@ class Tasks:
             yield from merge(*by_level[level], key=_newest if newest else _oldest)
 
     def _read(self, lane: str, level: int, length: int, wanted: TaskFilter, newest: bool) -> Iterator[SelectedTask]:
-        windows = self._lookup.search.windows(lane, level, length, newest=newest)
+        windows = self._windows(lane, level, length, wanted, newest)
         before = self._lookup.position(lane, level, 0)
         may_match = text_filter(wanted.name, wanted.priority)
         while True:
@@ -119,6 +119,16 @@ class Tasks:
                 task = waiting_task(message.raw, lane, level, message.depth, before + message.depth)
                 if task is not None and wanted.matches(task, self.snapshot.taken_at):
                     yield SelectedTask(task, message)
+
+    def _windows(
+        self, lane: str, level: int, length: int, wanted: TaskFilter, newest: bool
+    ) -> Iterator[Sequence[WaitingMessage]]:
+        search = self._lookup.search
+        if wanted.submission is None:
+            yield from search.windows(lane, level, length, newest=newest)
+        else:
+            found = search.marked(wanted.submission, lane, level, length)
+            yield found[::-1] if newest else found
 
     def _with_records(self, tasks: Iterable[Task]) -> Iterator[Task]:
         for batch, records in self._batches(tasks):

@@ -32,6 +32,9 @@ class SubmittedTaskResult(SubmittedTask):
 
 
 class SubmitResult(Frozen):
+    submission_id: str | None = Field(
+        description="for --submission of tasks, task cancel, move and prio; null in a dry run"
+    )
     submitted: int
     dry_run: bool = Field(False, json_schema_extra=MAY_BE_MISSING)
     tasks: tuple[SubmittedTaskResult, ...] = Field(
