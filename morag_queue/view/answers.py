@@ -29,6 +29,7 @@ class SourceFailure(Frozen):
 
 class SubmittedTaskResult(SubmittedTask):
     state: str = Field("", description="with --wait: the final state", json_schema_extra=MAY_BE_MISSING)
+    error: str = Field("", description="with --wait: the error of a failed task", json_schema_extra=MAY_BE_MISSING)
 
 
 class SubmitResult(Frozen):

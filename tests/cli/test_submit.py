@@ -159,6 +159,31 @@ def test_submit_wait_prints_the_final_states(fleet, here, client, monkeypatch):
     assert "1 submitted, 1 failed" in fleet("submit", "report.txt", "--wait", "--id", "bad", status=1).out
 
 
+def test_submit_wait_tells_the_errors_of_tasks_that_did_not_complete(sim_fleet, fleet, here, monkeypatch):
+    """A worker takes and ends the tasks while the command sleeps between two polls."""
+    sim_fleet.join("cpu-1")
+
+    def end_tasks(_: float) -> None:
+        while (task_id := sim_fleet.claim("cpu-1")) is not None:
+            sim_fleet.end(task_id, "completed" if task_id == "good" else "failed", errors.get(task_id, ""))
+
+    monkeypatch.setattr("morag_queue.cli.submit.sleep", end_tasks)
+    errors = {"bad": "ValueError: no such page\x1b[2J"}
+    rows = "".join(json.dumps({"source": "report.txt", "task_id": name}) + "\n" for name in ("good", "bad", "mute"))
+    result = fleet("submit", "--from", "-", "--wait", stdin=rows, status=3)
+    assert "3 submitted, 1 completed, 2 failed; submission" in result.out
+    assert result.err == (
+        "failed: report.txt (bad): ValueError: no such page\\x1b[2J\nfailed: report.txt (mute): no error was recorded\n"
+    )
+    answer = fleet("submit", "report.txt", "--id", "bad", "--wait", "--json", status=1).json
+    assert (answer["tasks"][0]["state"], answer["tasks"][0]["error"]) == ("failed", errors["bad"])
+    quiet = fleet("submit", "report.txt", "--id", "bad", "--wait", "--quiet", status=1)
+    assert (quiet.out, quiet.err) == ("", "failed: report.txt (bad): ValueError: no such page\\x1b[2J\n")
+    many = "".join(json.dumps({"source": "report.txt", "task_id": f"n-{n}"}) + "\n" for n in range(22))
+    result = fleet("submit", "--from", "-", "--wait", stdin=many, status=1)
+    assert result.err.endswith("… and 2 more; --json lists them all\n")
+
+
 def test_ctrl_c_detaches_from_submit_wait_and_says_how_to_check_progress(fleet, here, monkeypatch):
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
