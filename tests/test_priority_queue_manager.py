@@ -19,6 +19,8 @@ from morag_queue.core.policy import Binding, Policy
 from morag_queue.core.stats import QueueStats
 from morag_queue.errors import Refused, SourceError
 from morag_queue.local.waiting import until
+from morag_queue.operations.task_editor import TaskEditor
+from morag_queue.operations.task_edits import retry
 from morag_queue.settings import Settings
 from morag_queue.watch.events import Event
 from tests.support.simulated_fleet import SimulatedFleet
@@ -233,6 +235,48 @@ def test_a_service_can_complete_a_task_once(service, sim_fleet, submit, success,
     cpu = run(service.manager.get_queue_stats())[QueueType.CPU_STANDARD]
     assert (cpu.completed_tasks, cpu.failed_tasks) == counts
     assert sim_fleet.broker.records([task_id])[task_id].state == ("completed" if success else "failed")
+    assert (cpu.pending_tasks, cpu.total_tasks) == (0, 1)
+
+
+def test_a_waiting_task_that_was_completed_does_not_run_afterwards(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    first, second = submit(PAGE), submit(PAGE)
+    assert run(service.manager.task_completed(first)) is True
+    assert sim_fleet.claim("worker-cpu-1") == second
+
+
+def test_a_waiting_task_that_was_reported_failed_can_be_requeued(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    task_id = submit(PAGE)
+    assert run(service.manager.task_completed(task_id, False)) is True
+    assert sim_fleet.claim("worker-cpu-1") is None
+    (dead,) = sim_fleet.broker.dead.all()
+    assert (dead.task_id, dead.reason, dead.source) == (task_id, "reported as failed while it waited", PAGE)
+    editor = TaskEditor(sim_fleet.broker, sim_fleet.settings, "dead requeue", who="ann")
+    assert retry(editor, [task_id], reset=False).applied.queued == 1
+    assert sim_fleet.claim("worker-cpu-1") == task_id
+
+
+def test_a_task_that_an_agentless_worker_holds_is_completed_without_reading_the_lanes(service, sim_fleet, submit):
+    """The worker's message is in `unacked` without an owner record."""
+    task_id, other = submit(PAGE), submit(PAGE)
+    key = next(iter(sim_fleet.client.scan_iter("cpu_standard*", _type="list")))
+    raw = json.loads(sim_fleet.client.rpop(key))
+    sim_fleet.client.hset(sim_fleet.keys.unacked, "tag", json.dumps([raw, "", "cpu_standard"]))
+    assert run(service.manager.task_completed(task_id)) is True
+    assert sim_fleet.broker.records([task_id])[task_id].state == "completed"
+    assert sim_fleet.client.hlen(sim_fleet.keys.unacked) == 1  # its worker acknowledges it
+    assert sim_fleet.broker.records([other])[other].state == "queued"
+
+
+def test_a_task_in_the_middle_of_a_long_lane_is_completed(service, sim_fleet, monkeypatch):
+    monkeypatch.setattr("morag_queue.operations.task_edits._READ_WHOLE", 1000)
+    sim_fleet.fill([f"t-{n}" for n in range(2500)])
+    assert run(service.manager.task_completed("t-1000")) is True
+    assert sim_fleet.client.llen(sim_fleet.keys.list("cpu_standard", 4)) == 2499
+    sim_fleet.client.rpop(sim_fleet.keys.list("cpu_standard", 4))  # an agentless worker took t-0, and acknowledged it
+    assert run(service.manager.task_completed("t-0")) is True
+    assert sim_fleet.broker.records(["t-0"])["t-0"].state == "completed"
 
 
 def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(service, sim_fleet, submit):

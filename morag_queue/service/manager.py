@@ -151,6 +151,9 @@ class PriorityQueueManager:
     async def task_completed(self, task_id: str, success: bool = True) -> bool:
         """Record that a task has ended, if its worker is agentless. The agent records this itself.
 
+        A task that still waits is taken out of its lane at the same time, so that it does not run afterwards; if it has
+        failed, `morag-queue dead requeue` can run it.
+
         Returns whether this call recorded the end: False if the task is unknown, has ended already, or is held by a
         worker with the agent.
         """

@@ -31,7 +31,6 @@ from .messages import (
 from .records import (
     LedgerRecord,
     TaskResult,
-    cancelled_record,
     completed_record,
     cordon_in_force,
     ended_record,
@@ -40,6 +39,7 @@ from .records import (
     read_record,
     read_result,
     with_decision,
+    withdrawn_record,
     write_held,
 )
 from .tasks import (
@@ -63,7 +63,6 @@ __all__ = [
     "TaskResult",
     "UnackedMessage",
     "WorkKind",
-    "cancelled_record",
     "completed_record",
     "cordon_in_force",
     "dead_task",
@@ -100,6 +99,7 @@ __all__ = [
     "with_decision",
     "with_record",
     "with_run_times",
+    "withdrawn_record",
     "write_corrections",
     "write_held",
     "write_story",
