@@ -9,11 +9,13 @@ import pytest
 import redis.asyncio
 from celery import Celery
 
+import morag_queue
 from morag_queue import IntelligentTaskClassifier, PriorityQueueManager, WorkerRegistry
 from morag_queue.core.model import (
     DecisionAction,
     QueuePriority,
     QueueType,
+    ResourceRequirement,
 )
 from morag_queue.core.policy import Binding, Policy
 from morag_queue.core.stats import QueueStats
@@ -290,6 +292,67 @@ def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(
 
 def test_completing_an_unknown_task_is_not_an_error(service, sim_fleet):
     assert run(service.manager.task_completed("no-such-task", True)) is False
+
+
+# -- what waits and who has it
+
+
+def test_the_entries_of_the_queues_are_the_waiting_tasks(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.join("worker-gpu-1", "gpu")
+    submit(PAGE)
+    sim_fleet.claim("worker-cpu-1")
+    late, urgent = submit(PAGE), submit(PAGE, priority=QueuePriority.URGENT)
+    film = submit(FILM, worker="worker-gpu-1")
+    entries = service.manager.queue_entries
+    assert {queue: [entry.task_id for entry in waiting] for queue, waiting in entries.items()} == {
+        QueueType.GPU_PRIORITY: [film], QueueType.GPU_FALLBACK: [], QueueType.CPU_STANDARD: [urgent, late],
+        QueueType.CPU_BATCH: [],
+    }  # fmt: skip
+    (entry,) = entries[QueueType.GPU_PRIORITY]
+    assert isinstance(entry, morag_queue.TaskQueueEntry)
+    assert (entry.queue_type, entry.worker_id) == (QueueType.GPU_PRIORITY, "worker-gpu-1")
+    assert entry.resource_requirements == (ResourceRequirement.GPU_REQUIRED,)
+    assert (entry.retry_count, entry.max_retries) == (0, 3)
+    assert abs(entry.submitted_at.timestamp() - sim_fleet.broker.now()) < 60
+    assert (entry.source, entry.args[0]) == (FILM, FILM)
+    assert entries[QueueType.CPU_STANDARD][0].resource_requirements == (ResourceRequirement.CPU_LIGHT,)
+    assert run(service.manager.get_queue_entries()) == entries
+
+
+def test_an_entry_counts_the_workers_that_died_over_it(service, sim_fleet, submit):
+    task_id = submit(PAGE)
+    sim_fleet.client.hset(sim_fleet.keys.attempts, task_id, 2)
+    (entry,) = service.manager.queue_entries[QueueType.CPU_STANDARD]
+    assert (entry.retry_count, entry.worker_id) == (2, None)
+
+
+def test_the_assignments_of_workers_are_what_they_hold_and_what_is_in_their_lanes(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.join("worker-cpu-2")
+    first = submit(PAGE)
+    sim_fleet.claim("worker-cpu-1")
+    pinned = submit(PAGE, worker="worker-cpu-1")
+    submit(PAGE)
+    expected = {"worker-cpu-1": [first, pinned], "worker-cpu-2": []}
+    assert service.manager.worker_assignments == expected
+    assert run(service.manager.get_worker_assignments()) == expected
+
+
+def test_the_configurations_of_the_queues_are_those_of_the_settings(service):
+    configs = service.manager.queue_configs
+    assert list(configs) == list(QueueType)
+    assert configs[QueueType.CPU_BATCH].max_tasks_per_worker == 8
+
+
+def test_every_name_of_the_package_can_be_imported():
+    assert {"QueueType", "QueuePriority", "TaskQueueEntry", "QueueStats", "LoadBalancingDecision"} <= set(
+        morag_queue.__all__
+    )
+    for name in morag_queue.__all__:
+        assert getattr(morag_queue, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        morag_queue.Nothing  # noqa: B018
 
 
 # -- start and stop

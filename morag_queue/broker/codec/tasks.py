@@ -9,7 +9,7 @@ from morag_queue.core.task import Task
 
 from .dead_letters import DeadLetter
 from .fields import count, member, moment, number, priority, word
-from .messages import header_of, read_message
+from .messages import header_of, read_arguments, read_message
 from .records import LedgerRecord
 
 _TIMES = ("started_at", "wait_seconds", "run_seconds")
@@ -128,6 +128,35 @@ def submitted_entry(task_id: str, record: LedgerRecord, queue: QueueType | None)
         enqueued_at=record.enqueued_at or 0.0,
         worker=record.worker,
         submission=record.submission,
+    )
+
+
+def waiting_entry(task: Task, raw: bytes | str, attempts: int, max_retries: int) -> TaskQueueEntry | None:
+    """Return a waiting task as an entry; None in a lane of none of our queues.
+
+    `worker` is the owner of its lane. Without a JSON body it has no arguments.
+    """
+    args, kwargs = read_arguments(read_message(raw)) or ((), {})
+    if task.queue is None or task.level is None or not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        return None
+    return TaskQueueEntry(
+        task_id=task.task_id,
+        task=task.task,
+        args=tuple(args),
+        kwargs=kwargs,
+        source=task.source,
+        content_type=task.content_type,
+        priority=task.priority,
+        requires=task.requires,
+        queue=task.queue,
+        lane=task.lane,
+        level=task.level,
+        estimated_duration=task.estimated_duration or 0.0,
+        enqueued_at=task.enqueued_at or 0.0,
+        worker=task.lane_owner,
+        retry_count=attempts,
+        max_retries=max_retries,
+        submission=task.submission,
     )
 
 
