@@ -231,7 +231,7 @@ def _select(ctx: CliContext, editor: "TaskEditor", ids: list[str], selected: "Ta
         return ids
     if selected.is_empty:
         raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --submission")
-    hits = editor.select(selected)
+    hits = list(editor.select(selected))
     rows = [
         f"{safe(hit.task.task_id, 60)}  {hit.task.priority.name}  {hit.task.lane}  {safe(hit.task.source, 60)}"
         for hit in hits

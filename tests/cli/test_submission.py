@@ -162,3 +162,12 @@ def test_a_submit_that_breaks_says_how_to_take_it_back(sim_fleet, fleet, here, s
     result = fleet("submit", "report.txt", "--json", status=1)
     submission = result.json["submission_id"]
     assert f"To take all back: morag-queue task cancel --submission {submission}\n" in result.err
+
+
+def test_undo_of_a_large_submit_works_in_parts(sim_fleet, fleet, submit, monkeypatch):
+    monkeypatch.setattr("morag_queue.operations.task_editor._PART", 7)
+    submit(40, "--priority", "HIGH", name="high")
+    sim_fleet.submit("other", priority="HIGH")
+    assert fleet("journal", "undo", entry_of_submit(sim_fleet)).out == "submit: 40 undone\n"
+    assert listed(fleet) == ["other"]
+    assert sim_fleet.broker.journal.latest(1)[0].changes["count"] == 40
