@@ -203,7 +203,8 @@ def report_edits(ctx: CliContext, report: "EditReport") -> ExitStatus:
     else:
         ctx.note("No task matches the filter; nothing was changed.")
     for refusal in report.refused[:_SHOWN_REFUSALS]:
-        ctx.warn(f"refused: {refusal.task_id}: {refusal.detail}")
+        named = repr(refusal.task_id) in refusal.detail  # as in: no task 'x'
+        ctx.warn(f"refused: {refusal.detail if named else f'{refusal.task_id}: {refusal.detail}'}")
     return report.exit_status
 
 

@@ -81,25 +81,25 @@ def _ended_table(tasks: Sequence[Task], now: float) -> FittedTable:
             Column("ENDED", [cell(age) for age in ages], right=True),
             *_run_columns(tasks),
             Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=3, min_width=12),
-            Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=5, min_width=12),
+            Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=6, min_width=12),
             *_error_column(tasks),
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, min_width=20, keeps_end=True),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=5, min_width=20, keeps_end=True),
         ]
     )
 
 
 def _run_columns(tasks: Sequence[Task]) -> Iterable[Column]:
-    for title, seconds in (
-        ("WAIT", [task.wait_seconds for task in tasks]),
-        ("RUN", [task.run_seconds for task in tasks]),
+    for title, seconds, rank in (
+        ("WAIT", [task.wait_seconds for task in tasks], 4),
+        ("RUN", [task.run_seconds for task in tasks], 1),
     ):
         if any(one is not None for one in seconds):
-            yield Column(title, [cell(format_duration(one)) for one in seconds], right=True, rank=1)
+            yield Column(title, [cell(format_duration(one)) for one in seconds], right=True, rank=rank)
 
 
 def _error_column(tasks: Sequence[Task]) -> Iterable[Column]:
     if any(task.error for task in tasks):
-        yield Column("REASON", [cell(task.error, "", 400) for task in tasks], min_width=16)
+        yield Column("REASON", [cell(task.error, "", 400) for task in tasks], min_width=26)
 
 
 def _age(task: Task, now: float) -> str:
@@ -158,7 +158,10 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         _title(task.task_id, task.state),
         *(_fact(name, value) for name, value in facts.items() if value),
     ]
-    parts += (_fact("history", f"{_moment(at, now) or '–'} {worker}: {reason}") for at, worker, reason in answer.story)
+    parts += (
+        _fact("history", f"{_moment(at, now) or '–'} {worker}: {reason.removeprefix(f'{worker}: ')}")
+        for at, worker, reason in answer.story
+    )
     parts += _decisions(answer.decisions)
     if answer.result is not None:
         result = json.dumps(answer.result["result"], ensure_ascii=False)

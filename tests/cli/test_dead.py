@@ -92,6 +92,19 @@ def test_a_requeued_task_keeps_its_source_after_the_ledger_has_dropped_its_recor
     assert fleet("task", "show", "f-1", "--json").json["task"]["source"] == source
 
 
+def test_the_history_names_each_worker_once(sim_fleet, fleet, fail):
+    sim_fleet.submit("a")
+    sim_fleet.claim("cpu-1")
+    (held,) = sim_fleet.broker.observe()[0].held
+    why = "cpu-1: it is dead (no connection)"
+    sim_fleet.broker.requeues.apply(
+        [RequeueRequest(held.tag, held.incarnation, "a", held.lane, held.level, why, LIMIT)]
+    )
+    out = fleet("task", "show", "a").out
+    assert "ago) cpu-1: it is dead (no connection)\n" in out
+    assert "requeued from dead workers 1 time\n" in out
+
+
 def test_a_failed_task_is_shown_with_its_source_and_its_times(sim_fleet, fleet, fail):
     fail("f-1")
     task = fleet("dead", "show", "f-1", "--json").json["task"]

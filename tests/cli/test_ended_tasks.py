@@ -50,6 +50,14 @@ def test_ended_tasks_are_shown_in_a_table(fleet, end):
     assert fleet("tasks", "--state", "cancelled").out == "No task matches.\n"
 
 
+def test_at_80_columns_a_failed_task_keeps_its_worker_and_the_beginning_of_its_error(fleet, end):
+    end("027b6dfe-1fa4-4c11-9a93-7f3a0b3c55d1", "failed", run_seconds=90.0)
+    heading, row = fleet("tasks", "--state", "failed", env={"COLUMNS": "80"}).out.splitlines()
+    assert heading.split() == ["TASK", "STATE", "ENDED", "WAIT", "RUN", "WORKER", "REASON"]
+    assert row.startswith("027b6dfe-1fa")
+    assert row.split()[-3:] == ["cpu-1", "ValueError:", "no"]
+
+
 def test_a_long_list_of_ended_tasks_says_how_to_see_more(fleet, end):
     end("first")
     end("second")

@@ -107,8 +107,8 @@ def test_an_unknown_task_does_not_stop_the_others(sim_fleet, fleet):
     sim_fleet.submit("a", "ba", "bb")
     result = fleet("task", "cancel", "nobody", "a", "b", status=3)
     assert sim_fleet.ids("cpu_standard", 4) == ["ba", "bb"]
-    assert "refused: nobody: no task 'nobody'" in result.err
-    assert "refused: b: task 'b' is ambiguous: ba, bb" in result.err
+    assert "refused: no task 'nobody'" in result.err
+    assert "refused: task 'b' is ambiguous: ba, bb" in result.err
     assert "no task 'nobody'" in fleet("task", "cancel", "nobody", status=8).err
 
 
