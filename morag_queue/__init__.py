@@ -60,7 +60,29 @@ _HOMES = {
     "route_task": "service.producer",
     "PriorityQueueManager": "service.manager",
     "WorkerRegistry": "service.registry",
+    "RegisteredWorker": "service.registry",
     "IntelligentTaskClassifier": "service.classifier",
+    "TaskClassification": "service.classifier",
+    "QueueStats": "core.stats",
+    "QueuePolicy": "core.policy",
+    **dict.fromkeys(
+        (
+            "Capability",
+            "Classification",
+            "ContentType",
+            "DecisionAction",
+            "LoadBalancingDecision",
+            "QueuePriority",
+            "QueueType",
+            "Requires",
+            "ResourceRequirement",
+            "TaskComplexity",
+            "TaskQueueEntry",
+            "WorkerInfo",
+            "WorkerStatus",
+        ),
+        "core.model",
+    ),
 }
 """Names that users import from the package, and the modules that define them."""
 

@@ -9,16 +9,20 @@ import pytest
 import redis.asyncio
 from celery import Celery
 
+import morag_queue
 from morag_queue import IntelligentTaskClassifier, PriorityQueueManager, WorkerRegistry
 from morag_queue.core.model import (
     DecisionAction,
     QueuePriority,
     QueueType,
+    ResourceRequirement,
 )
 from morag_queue.core.policy import Binding, Policy
 from morag_queue.core.stats import QueueStats
 from morag_queue.errors import Refused, SourceError
 from morag_queue.local.waiting import until
+from morag_queue.operations.task_editor import TaskEditor
+from morag_queue.operations.task_edits import retry
 from morag_queue.settings import Settings
 from morag_queue.watch.events import Event
 from tests.support.simulated_fleet import SimulatedFleet
@@ -233,6 +237,48 @@ def test_a_service_can_complete_a_task_once(service, sim_fleet, submit, success,
     cpu = run(service.manager.get_queue_stats())[QueueType.CPU_STANDARD]
     assert (cpu.completed_tasks, cpu.failed_tasks) == counts
     assert sim_fleet.broker.records([task_id])[task_id].state == ("completed" if success else "failed")
+    assert (cpu.pending_tasks, cpu.total_tasks) == (0, 1)
+
+
+def test_a_waiting_task_that_was_completed_does_not_run_afterwards(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    first, second = submit(PAGE), submit(PAGE)
+    assert run(service.manager.task_completed(first)) is True
+    assert sim_fleet.claim("worker-cpu-1") == second
+
+
+def test_a_waiting_task_that_was_reported_failed_can_be_requeued(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    task_id = submit(PAGE)
+    assert run(service.manager.task_completed(task_id, False)) is True
+    assert sim_fleet.claim("worker-cpu-1") is None
+    (dead,) = sim_fleet.broker.dead.all()
+    assert (dead.task_id, dead.reason, dead.source) == (task_id, "reported as failed while it waited", PAGE)
+    editor = TaskEditor(sim_fleet.broker, sim_fleet.settings, "dead requeue", who="ann")
+    assert retry(editor, [task_id], reset=False).applied.queued == 1
+    assert sim_fleet.claim("worker-cpu-1") == task_id
+
+
+def test_a_task_that_an_agentless_worker_holds_is_completed_without_reading_the_lanes(service, sim_fleet, submit):
+    """The worker's message is in `unacked` without an owner record."""
+    task_id, other = submit(PAGE), submit(PAGE)
+    key = next(iter(sim_fleet.client.scan_iter("cpu_standard*", _type="list")))
+    raw = json.loads(sim_fleet.client.rpop(key))
+    sim_fleet.client.hset(sim_fleet.keys.unacked, "tag", json.dumps([raw, "", "cpu_standard"]))
+    assert run(service.manager.task_completed(task_id)) is True
+    assert sim_fleet.broker.records([task_id])[task_id].state == "completed"
+    assert sim_fleet.client.hlen(sim_fleet.keys.unacked) == 1  # its worker acknowledges it
+    assert sim_fleet.broker.records([other])[other].state == "queued"
+
+
+def test_a_task_in_the_middle_of_a_long_lane_is_completed(service, sim_fleet, monkeypatch):
+    monkeypatch.setattr("morag_queue.operations.task_edits._READ_WHOLE", 1000)
+    sim_fleet.fill([f"t-{n}" for n in range(2500)])
+    assert run(service.manager.task_completed("t-1000")) is True
+    assert sim_fleet.client.llen(sim_fleet.keys.list("cpu_standard", 4)) == 2499
+    sim_fleet.client.rpop(sim_fleet.keys.list("cpu_standard", 4))  # an agentless worker took t-0, and acknowledged it
+    assert run(service.manager.task_completed("t-0")) is True
+    assert sim_fleet.broker.records(["t-0"])["t-0"].state == "completed"
 
 
 def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(service, sim_fleet, submit):
@@ -246,6 +292,67 @@ def test_a_task_held_by_a_worker_with_the_agent_is_not_completed_by_the_service(
 
 def test_completing_an_unknown_task_is_not_an_error(service, sim_fleet):
     assert run(service.manager.task_completed("no-such-task", True)) is False
+
+
+# -- what waits and who has it
+
+
+def test_the_entries_of_the_queues_are_the_waiting_tasks(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.join("worker-gpu-1", "gpu")
+    submit(PAGE)
+    sim_fleet.claim("worker-cpu-1")
+    late, urgent = submit(PAGE), submit(PAGE, priority=QueuePriority.URGENT)
+    film = submit(FILM, worker="worker-gpu-1")
+    entries = service.manager.queue_entries
+    assert {queue: [entry.task_id for entry in waiting] for queue, waiting in entries.items()} == {
+        QueueType.GPU_PRIORITY: [film], QueueType.GPU_FALLBACK: [], QueueType.CPU_STANDARD: [urgent, late],
+        QueueType.CPU_BATCH: [],
+    }  # fmt: skip
+    (entry,) = entries[QueueType.GPU_PRIORITY]
+    assert isinstance(entry, morag_queue.TaskQueueEntry)
+    assert (entry.queue_type, entry.worker_id) == (QueueType.GPU_PRIORITY, "worker-gpu-1")
+    assert entry.resource_requirements == (ResourceRequirement.GPU_REQUIRED,)
+    assert (entry.retry_count, entry.max_retries) == (0, 3)
+    assert abs(entry.submitted_at.timestamp() - sim_fleet.broker.now()) < 60
+    assert (entry.source, entry.args[0]) == (FILM, FILM)
+    assert entries[QueueType.CPU_STANDARD][0].resource_requirements == (ResourceRequirement.CPU_LIGHT,)
+    assert run(service.manager.get_queue_entries()) == entries
+
+
+def test_an_entry_counts_the_workers_that_died_over_it(service, sim_fleet, submit):
+    task_id = submit(PAGE)
+    sim_fleet.client.hset(sim_fleet.keys.attempts, task_id, 2)
+    (entry,) = service.manager.queue_entries[QueueType.CPU_STANDARD]
+    assert (entry.retry_count, entry.worker_id) == (2, None)
+
+
+def test_the_assignments_of_workers_are_what_they_hold_and_what_is_in_their_lanes(service, sim_fleet, submit):
+    sim_fleet.join("worker-cpu-1")
+    sim_fleet.join("worker-cpu-2")
+    first = submit(PAGE)
+    sim_fleet.claim("worker-cpu-1")
+    pinned = submit(PAGE, worker="worker-cpu-1")
+    submit(PAGE)
+    expected = {"worker-cpu-1": [first, pinned], "worker-cpu-2": []}
+    assert service.manager.worker_assignments == expected
+    assert run(service.manager.get_worker_assignments()) == expected
+
+
+def test_the_configurations_of_the_queues_are_those_of_the_settings(service):
+    configs = service.manager.queue_configs
+    assert list(configs) == list(QueueType)
+    assert configs[QueueType.CPU_BATCH].max_tasks_per_worker == 8
+
+
+def test_every_name_of_the_package_can_be_imported():
+    assert {"QueueType", "QueuePriority", "TaskQueueEntry", "QueueStats", "LoadBalancingDecision"} <= set(
+        morag_queue.__all__
+    )
+    for name in morag_queue.__all__:
+        assert getattr(morag_queue, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        morag_queue.Nothing  # noqa: B018
 
 
 # -- start and stop

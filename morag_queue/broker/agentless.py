@@ -84,6 +84,10 @@ class AgentlessWorkers:
         task_ids = self.in_flight(nodes) if nodes else set()
         return task_ids, max(client_list(self._client).agentless_workers - len(nodes), 0)
 
+    def holds(self, task_id: str) -> bool:
+        """Whether the message of a task is in `unacked` without an owner record."""
+        return any(held == task_id for _, held in self._unowned_messages())
+
     def keep_alive(self, task_ids: Collection[str]) -> int:
         """Restart the visibility timeout of the messages of these tasks; return how many there were.
 

@@ -126,7 +126,7 @@ class Keys:
     @property
     def dead(self) -> str:
         """hash: task id -> dead letter (JSON): `message` (as it was in its lane) or `entry` (the ledger's, as text),
-        `lane`, `level`, `state`, `at`, `reason`, and `story`: `[[at, worker, why]…]`"""
+        `lane`, `level`, `state`, `at`, `reason`, `source`, and `story`: `[[at, worker, why]…]`"""
         return self._own("dead")
 
     @property
@@ -142,6 +142,11 @@ class Keys:
     def task(self, task_id: str) -> str:
         """string: a task's ledger entry (JSON); it expires once the task has ended"""
         return self._own(f"task:{task_id}")
+
+    def ended(self, part: object) -> str:
+        """list: the tasks of one outcome and minute (`part`: `<outcome>:<minute>`), in the order of their
+        ends, each as `<milliseconds of run time, or nothing> <task id>`; it expires with their ledger entries"""
+        return self._own(f"ended:{part}")
 
     def result(self, task_id: str) -> str:
         """string: the result of a task by Celery's Redis backend, where it uses the broker's database"""

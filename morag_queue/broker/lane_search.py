@@ -49,6 +49,18 @@ class FindTasksCall(Call):
 
 
 @dataclass(frozen=True)
+class FindMarkedCall(Call):
+    """As `FindTasksCall`."""
+
+    SCRIPT: ClassVar = "find_marked"
+
+    list: Key
+    needle: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class GuessIndexCall(Call):
     SCRIPT: ClassVar = "guess_index"
 
@@ -62,6 +74,7 @@ class LaneSearch:
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._find = Script(client, keys, FindTasksCall)
+        self._find_marked = Script(client, keys, FindMarkedCall)
         self._guess = Script(client, keys, GuessIndexCall)
 
     def by_id(self, task_id: str, lane: str, level: int, enqueued_at: float) -> WaitingMessage | None:
@@ -105,6 +118,22 @@ class LaneSearch:
                 if len(found) >= limit:
                     return found[:limit]
         return found
+
+    def marked(self, text: str, lane: str, level: int, length: int) -> list[WaitingMessage]:
+        """The messages of one list that contain the JSON string `text`, next to run first.
+
+        The server searches them: only the messages found travel. 200,000 messages take half a second.
+        """
+        key, needle = self._keys.list(lane, level), f'"{escaped(text)}"'
+        found: dict[bytes, WaitingMessage] = {}  # one that moves up while windows are read may be found twice
+        starts = range(-length, 0, WINDOW)
+        for first in range(0, len(starts), _BURST):
+            pipe = self._client.pipeline(transaction=False)
+            for start in starts[first : first + _BURST]:
+                self._find_marked(FindMarkedCall(key, needle, start, min(start + WINDOW - 1, -1)), pipe)
+            for answer in pipe.execute():
+                found |= {raw: WaitingMessage(lane, level, -index, raw) for index, raw in answer}
+        return sorted(found.values(), key=lambda message: message.depth)
 
     def read(
         self, lane: str, level: int, length: int, *, newest: bool = False, window: int = 250

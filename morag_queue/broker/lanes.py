@@ -160,8 +160,8 @@ EDIT_CHUNK = 20
 class LaneEdit:
     """One message as it was read (`raw`, at `depth` of its list, 1 is the next), and its new place and text.
 
-    A `text` of None cancels the task. `record` is the new ledger record (JSON), "" leaves it as it is; of a cancelled
-    task it is the ended record, to which the server adds "ended_at".
+    A `text` of None ends the task with `outcome`. `record` is the new ledger record (JSON), "" leaves it as it is; of a
+    task that ends it is the ended record, to which the server adds "ended_at".
     """
 
     task_id: str
@@ -175,6 +175,7 @@ class LaneEdit:
     to_level: int = 0
     queue: str = ""
     to_worker_lane: bool = False
+    outcome: str = "cancelled"
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ class EditedMessage:
     record: str
     queue: str
     worker_lane: str
+    outcome: str
 
 
 @dataclass(frozen=True)
@@ -233,5 +235,5 @@ class LaneEdits:
             target=key if edit.text is None else self._keys.list(edit.to_lane, edit.to_level),
             task=self._keys.task(edit.task_id), task_id=edit.task_id, depth=max(edit.depth - removed, 1), raw=edit.raw,
             text=edit.text, record=edit.record, queue=edit.queue,
-            worker_lane=edit.to_lane if edit.to_worker_lane else "",
+            worker_lane=edit.to_lane if edit.to_worker_lane else "", outcome=edit.outcome,
         )  # fmt: skip

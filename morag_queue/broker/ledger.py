@@ -24,7 +24,7 @@ from .scripts import Call, Key, Script
 BATCH = 250
 """Messages per call of the submit script: about 1 ms of the server's time."""
 
-END_KEYS = ("totals", "minutes", "hours", "figures", "attempts", "dead", "graves")
+END_KEYS = ("totals", "minutes", "hours", "figures", "attempts", "dead", "graves", "ended")
 """The keys that the end of a task changes besides its ledger entry, see `lua/lib/end_task.lua`."""
 
 

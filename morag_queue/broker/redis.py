@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .codec import LedgerRecord
     from .contract import OutgoingMessage
     from .dead_letters import DeadLetters
+    from .ended import EndedTasks
     from .journal import Journal
     from .lanes import Moves
     from .leader import Leases, StateStore
@@ -104,6 +105,12 @@ class RedisBroker:
         from .dead_letters import DeadLetters
 
         return DeadLetters(self.client, self.keys, self.settings.ledger.retention_seconds)
+
+    @cached_property
+    def ended(self) -> "EndedTasks":
+        from .ended import EndedTasks
+
+        return EndedTasks(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def requeues(self) -> "Requeues":

@@ -80,7 +80,9 @@ def _parts(path: str) -> dict[str, str]:
 
 
 def _named_key(keys: Keys, name: str) -> str:
-    """Also of the families `minutes` and `hours`: the prefix, which the script completes by the server's clock."""
+    """Also of the families `minutes`, `hours` and `ended`: the prefix, which the script completes."""
+    if name == "ended":
+        return keys.ended("")
     if name in ("minutes", "hours"):
         return str(getattr(keys, name.removesuffix("s"))(0)).removesuffix("0")
     return str(getattr(keys, name))

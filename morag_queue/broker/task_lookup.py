@@ -102,10 +102,11 @@ class TaskLookup:
         self._held = {one.task_id: one for one in snapshot.held}
         self.search = LaneSearch(client, keys)
 
-    def task(self, task_id: str, *, known_only: bool = False) -> TaskHit | None:
+    def task(self, task_id: str, *, known_only: bool = False, most: int | None = None) -> TaskHit | None:
         """Find a task by its whole id; None where neither the ledger nor the broker has it.
 
-        `known_only` excludes waiting tasks without a ledger record: to find one, all lanes have to be read.
+        `known_only` excludes waiting tasks without a ledger record: to find one, all lanes have to be read. Where more
+        than `most` tasks wait, a task with a record is searched only where its enqueue time suggests.
         """
         written = self._written(task_id)
         found = self._outside_lanes(task_id, written)
@@ -113,7 +114,7 @@ class TaskLookup:
             return found
         if known_only and written.record is None:
             return None
-        waiting = self._waiting(task_id, written.record)
+        waiting = self._waiting(task_id, written.record, most)
         if waiting is not None:
             return self._in_lane(waiting, written)
         return self._missing(task_id, written)
@@ -229,7 +230,7 @@ class TaskLookup:
         held = self._held.get(task_id)
         return None if held is None else self._of_worker(held, written)
 
-    def _waiting(self, task_id: str, record: LedgerRecord | None) -> WaitingMessage | None:
+    def _waiting(self, task_id: str, record: LedgerRecord | None, most: int | None) -> WaitingMessage | None:
         guess = _place(record)
         lists = sorted(self.lists(), key=lambda one: _unlikely(one, guess))
         if guess is not None:
@@ -237,6 +238,8 @@ class TaskLookup:
                 waiting = self.search.by_id(task_id, lane, level, guess[2])
                 if waiting is not None:
                     return waiting
+            if most is not None and sum(length for _, _, length in lists) > most:
+                return None
         found = self.search.by_beginning(task_id, lists, whole=True, limit=1)
         return found[0] if found else None
 

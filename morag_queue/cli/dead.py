@@ -24,7 +24,7 @@ DeadState = Annotated[
 ]
 DeadAge = Annotated[
     str | None,
-    typer.Option("--age", metavar="DURATION", help="Only tasks last claimed at least this long ago."),
+    typer.Option("--age", metavar="DURATION", help="Only tasks that ended at least this long ago."),
 ]
 AllTasks = Annotated[bool, typer.Option("--all", help="Select all failed and quarantined tasks.")]
 

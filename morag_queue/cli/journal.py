@@ -52,7 +52,8 @@ def show(ctx: CliContext, entry_id: EntryArgument) -> None:
 def undo(ctx: CliContext, entry_id: EntryArgument) -> ExitStatus:
     """Undo one change as far as possible, and report the rest.
 
-    Lifts pauses and cordons, moves waiting tasks back and resends cancelled tasks.
+    Lifts pauses and cordons, moves waiting tasks back, resends cancelled tasks, and cancels the tasks of a submit that
+    still wait.
     """
     from morag_queue.operations.journal import Undo
 

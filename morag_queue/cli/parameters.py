@@ -41,17 +41,22 @@ QueueFilter = Annotated[str | None, typer.Option("--queue", metavar="Q", help="O
 LaneFilter = Annotated[str | None, typer.Option("--lane", metavar="L", help="Only tasks in this lane.")]
 WorkerFilter = Annotated[
     str | None,
-    typer.Option("--worker", metavar="W", help="Only tasks held by, pinned to or in the lanes of this worker."),
+    typer.Option("--worker", metavar="W", help="Only tasks held by, run by or in the lanes of this worker."),
 ]
 StateFilter = Annotated[
     TaskState | None, typer.Option("--state", case_sensitive=False, help="Only tasks in this state.")
 ]
 PriorityFilter = Annotated[str | None, priority_option("Only tasks of this priority")]
 AgeFilter = Annotated[
-    str | None, typer.Option("--age", metavar="DURATION", help="Only tasks waiting or running for at least this long.")
+    str | None,
+    typer.Option("--age", metavar="DURATION", help="Only tasks waiting, running or ended for at least this long."),
 ]
 NameFilter = Annotated[
     str | None, typer.Option("--name", metavar="TEXT", help="Only tasks whose name or source contains this text.")
+]
+
+SubmissionFilter = Annotated[
+    str | None, typer.Option("--submission", metavar="S", help="Only tasks of this submission; `submit` prints its id.")
 ]
 
 
@@ -64,6 +69,7 @@ def task_filter(
     priority: str | None,
     age: str | None,
     name: str | None,
+    submission: str | None,
 ) -> "TaskFilter":
     """Build the filter; queue, lane and worker may be prefixes. Raises UsageError and NotFound."""
     from morag_queue.core.task import TaskFilter
@@ -79,6 +85,7 @@ def task_filter(
         priority=None if priority is None else priority_named(priority),
         older_than_seconds=age_seconds(age),
         name=name,
+        submission=submission,
     )
 
 

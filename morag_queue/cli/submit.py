@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 
 import typer
 
-from morag_queue.core.model import TaskState
 from morag_queue.core.words import count_of
 from morag_queue.errors import ExitStatus, UsageError
 from morag_queue.operations.submit_rows import Row, RowFailure, parse_lines, row_of
@@ -31,10 +30,11 @@ from .sources import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.operations.submit import SubmitReport
+    from morag_queue.operations.submit import Outcome, SubmitReport
 
 _POLL_SECONDS = 0.25
 _SHOWN_TASKS = 50
+_SHOWN_FAILURES = 20
 
 
 @verb(changes=True)
@@ -60,6 +60,7 @@ def submit(
 ) -> ExitStatus:
     """Classify, route and queue files and URLs.
 
+    The answer names the submission: `tasks`, `task cancel`, `task move` and `task prio` take --submission ID.
     With --from, flags are the defaults for lines that do not set the field. A task id that is still open is
     refused, so a bulk submit that sets its ids can be repeated safely until its tasks have ended.
     """
@@ -88,12 +89,12 @@ def submit(
     for warning in submitter.warnings:
         ctx.warn(f"warning: {warning}")
     try:
-        states = _wait(ctx, report) if wait and report.tasks and not ctx.options.dry_run else {}
+        outcomes = _wait(ctx, report) if wait and report.tasks and not ctx.options.dry_run else {}
     except KeyboardInterrupt:
         _answer(ctx, report, {})  # the user needs the ids to find the tasks again
         raise
-    _answer(ctx, report, states)
-    return _status(report, states)
+    _answer(ctx, report, outcomes)
+    return _status(report, outcomes)
 
 
 def _check(sources: list[str] | None, from_file: str | None, task_id: str | None) -> None:
@@ -128,29 +129,32 @@ def _preview(prepared: Iterable[Any]) -> "SubmitReport":
     return report
 
 
-def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
-    """Wait until all tasks have ended and return their states by id. Ctrl-C leaves the tasks running."""
+def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, "Outcome"]:
+    """Wait until all tasks have ended and return their outcomes by id. Ctrl-C leaves the tasks running."""
     from morag_queue.operations.submit import wait_for
 
     ids = [task.task_id for task in report.tasks]
     try:
         with ctx.progress("waiting", len(ids)) as advance:
-            states = wait_for(ctx.broker, ids, lambda: sleep(_POLL_SECONDS), advance)
+            outcomes = wait_for(ctx.broker, ids, lambda: sleep(_POLL_SECONDS), advance)
     except KeyboardInterrupt:
-        command = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
+        command = f"task show {ids[0]}" if len(ids) == 1 else f"tasks --submission {report.submission_id}"
         count = count_of(len(ids), "task")
         ctx.warn(f"Detached: {count} submitted, nothing cancelled. Check progress with: morag-queue {command}")
         raise
-    return states
+    return outcomes
 
 
-def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) -> None:
+def _answer(ctx: CliContext, report: "SubmitReport", outcomes: Mapping[str, "Outcome"]) -> None:
     dry_run, quiet = ctx.options.dry_run, ctx.quiet
-    answer: dict[str, Any] = {"submitted": 0 if dry_run else report.submitted}
+    answer: dict[str, Any] = {
+        "submission_id": report.submission_id,
+        "submitted": 0 if dry_run else report.submitted,
+    }
     if dry_run:
         answer["dry_run"] = True
     if not quiet:
-        answer["tasks"] = [_with_state(dict(task), states) for task in report.tasks]
+        answer["tasks"] = [_with_outcome(dict(task), outcomes) for task in report.tasks]
     answer["failed"] = failures_as_json(report.failed)
     if report.broken is not None:
         answer |= {"error": str(report.broken), "uncertain": report.uncertain}
@@ -159,21 +163,37 @@ def _answer(ctx: CliContext, report: "SubmitReport", states: Mapping[str, str]) 
         from morag_queue.view.submit import submit_view
 
         limit = _SHOWN_TASKS if ctx.console.is_terminal else None
+        states = {task_id: outcome.state for task_id, outcome in outcomes.items()}
         return submit_view([] if quiet else report.tasks, _summary(report, states, dry_run), states, limit)
 
     if ctx.json or (report.submitted and not quiet):
         ctx.emit(answer, human)
     warn_failures(ctx, report.failed)
+    _warn_outcomes(ctx, report, outcomes)
     if report.broken is not None:
         ctx.warn(f"error: {report.broken}")
         ctx.warn(
             f"{report.submitted} queued before the error; {len(report.uncertain)} may or may not be queued; --json "
-            "lists their ids. Rows with a task_id can be submitted again: open ids are refused, ended tasks run again"
+            "lists their ids. Rows with a task_id can be submitted again: open ids are refused, ended tasks run again. "
+            f"To take all back: morag-queue task cancel --submission {report.submission_id}"
         )
 
 
-def _with_state(task: dict[str, Any], states: Mapping[str, str]) -> dict[str, Any]:
-    return task | {"state": states[task["task_id"]]} if task["task_id"] in states else task
+def _warn_outcomes(ctx: CliContext, report: "SubmitReport", outcomes: Mapping[str, "Outcome"]) -> None:
+    """Tell why tasks did not complete; --json has all of them."""
+    from morag_queue.view.text import more_line
+
+    failed = [task for task in report.tasks if task.task_id in outcomes and not outcomes[task.task_id].is_success]
+    for task in failed[:_SHOWN_FAILURES]:
+        outcome = outcomes[task.task_id]
+        ctx.warn(f"{outcome.state}: {task.source} ({task.task_id}): {outcome.error or 'no error was recorded'}")
+    if len(failed) > _SHOWN_FAILURES:
+        ctx.warn(more_line(len(failed) - _SHOWN_FAILURES))
+
+
+def _with_outcome(task: dict[str, Any], outcomes: Mapping[str, "Outcome"]) -> dict[str, Any]:
+    outcome = outcomes.get(task["task_id"])
+    return task | ({"state": outcome.state, "error": outcome.error} if outcome is not None else {})
 
 
 def _summary(report: "SubmitReport", states: Mapping[str, str], dry_run: bool) -> str:
@@ -181,13 +201,13 @@ def _summary(report: "SubmitReport", states: Mapping[str, str], dry_run: bool) -
     parts += [f"{len(report.failed)} failed"] if report.failed else []
     for name in sorted(set(states.values())):
         parts.append(f"{sum(state == name for state in states.values())} {name}")
-    return ", ".join(parts)
+    return ", ".join(parts) + (f"; submission {report.submission_id}" if report.submission_id else "")
 
 
-def _status(report: "SubmitReport", states: Mapping[str, str]) -> ExitStatus:
-    if report.exit_status is not ExitStatus.OK or not states:
+def _status(report: "SubmitReport", outcomes: Mapping[str, "Outcome"]) -> ExitStatus:
+    if report.exit_status is not ExitStatus.OK or not outcomes:
         return report.exit_status
-    completed = sum(state == TaskState.COMPLETED for state in states.values())
-    if completed == len(states):
+    completed = sum(outcome.is_success for outcome in outcomes.values())
+    if completed == len(outcomes):
         return ExitStatus.OK
     return ExitStatus.PARTIAL if completed else ExitStatus.FAILED

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morag_queue.core.lanes import split
+from morag_queue.core.words import count_of
 from morag_queue.errors import ExitStatus, UsageError
 
 from .confirm import confirm_tasks
@@ -17,6 +18,7 @@ from .parameters import (
     PriorityFilter,
     QueueFilter,
     StateFilter,
+    SubmissionFilter,
     TaskArgument,
     TaskArguments,
     WorkerFilter,
@@ -89,6 +91,7 @@ def cancel(
     priority: PriorityFilter = None,
     age: AgeFilter = None,
     name: NameFilter = None,
+    submission: SubmissionFilter = None,
 ) -> ExitStatus:
     """Cancel tasks, by id or by filter.
 
@@ -98,8 +101,11 @@ def cancel(
     from morag_queue.operations import task_edits
 
     editor = task_editor(ctx, "task cancel")
-    selected = task_filter(editor.snapshot, queue, lane, worker, state, priority, age, name)
+    selected = task_filter(editor.snapshot, queue, lane, worker, state, priority, age, name, submission)
     tasks = _select(ctx, editor, ids or [], selected, "cancel")
+    if submission is not None and state is None and (held := editor.count_held(submission)):
+        count = count_of(held, "task")
+        ctx.note(f"{count} of {submission} held by workers, so not selected; add --state running to select")
     return report_edits(ctx, task_edits.cancel(editor, tasks, terminate=terminate))
 
 
@@ -121,6 +127,7 @@ def move(
     priority: PriorityFilter = None,
     age: AgeFilter = None,
     name: NameFilter = None,
+    submission: SubmissionFilter = None,
 ) -> ExitStatus:
     """Move waiting tasks to the end of another lane, by id or by filter.
 
@@ -130,7 +137,7 @@ def move(
 
     editor = task_editor(ctx, "task move")
     target = _target(editor.snapshot, to_queue, to_worker, to_lane)
-    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name)
+    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name, submission)
     tasks = _select(ctx, editor, ids or [], selected, f"move to {target.shown}")
     return report_edits(ctx, task_edits.move(editor, tasks, target, force=force))
 
@@ -148,6 +155,7 @@ def prio(
     priority: PriorityFilter = None,
     age: AgeFilter = None,
     name: NameFilter = None,
+    submission: SubmissionFilter = None,
 ) -> ExitStatus:
     """Change the priority of waiting tasks, by id or by filter.
 
@@ -158,7 +166,7 @@ def prio(
     *ids, priority_name = ids_and_priority
     new_priority = priority_named(priority_name)
     editor = task_editor(ctx, "task prio")
-    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name)
+    selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name, submission)
     tasks = _select(ctx, editor, ids, selected, f"change to {new_priority.name}")
     return report_edits(ctx, task_edits.prioritise(editor, tasks, new_priority))
 
@@ -197,7 +205,8 @@ def report_edits(ctx: CliContext, report: "EditReport") -> ExitStatus:
     else:
         ctx.note("No task matches the filter; nothing was changed.")
     for refusal in report.refused[:_SHOWN_REFUSALS]:
-        ctx.warn(f"refused: {refusal.task_id}: {refusal.detail}")
+        named = repr(refusal.task_id) in refusal.detail  # as in: no task 'x'
+        ctx.warn(f"refused: {refusal.detail if named else f'{refusal.task_id}: {refusal.detail}'}")
     return report.exit_status
 
 
@@ -224,8 +233,8 @@ def _select(ctx: CliContext, editor: "TaskEditor", ids: list[str], selected: "Ta
     if ids:
         return ids
     if selected.is_empty:
-        raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --priority")
-    hits = editor.select(selected)
+        raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --submission")
+    hits = list(editor.select(selected))
     rows = [
         f"{safe(hit.task.task_id, 60)}  {hit.task.priority.name}  {hit.task.lane}  {safe(hit.task.source, 60)}"
         for hit in hits

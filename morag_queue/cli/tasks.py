@@ -1,10 +1,12 @@
-"""`tasks`: list running and waiting tasks."""
+"""`tasks`: list running and waiting tasks, or ended ones."""
 
+from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from morag_queue.core.model import TaskState
+from morag_queue.core.task import ENDED
 from morag_queue.errors import UsageError
 
 from .context import CliContext
@@ -17,17 +19,24 @@ from .parameters import (
     PriorityFilter,
     QueueFilter,
     StateFilter,
+    SubmissionFilter,
     WorkerFilter,
     task_filter,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import RenderableType
 
-    from morag_queue.core.task import TaskFilter
-    from morag_queue.operations.tasks import Tasks
+    from morag_queue.core.task import Task
 
 _NO_LIMIT = 1 << 62
+
+
+class Sort(StrEnum):
+    NEWEST = "newest"
+    SLOWEST = "slowest"
 
 
 @verb()
@@ -40,6 +49,11 @@ def tasks(
     priority: PriorityFilter = None,
     age: AgeFilter = None,
     name: NameFilter = None,
+    submission: SubmissionFilter = None,
+    sort: Annotated[
+        Sort | None,
+        typer.Option("--sort", case_sensitive=False, help="Order of ended tasks: latest end first, or longest run."),
+    ] = None,
     limit: Limit = 50,
     next_first: Annotated[bool, typer.Option("--next", help="List the next task to run first (default).")] = False,
     newest: Annotated[bool, typer.Option("--newest", help="List the newest task first.")] = False,
@@ -48,7 +62,8 @@ def tasks(
     """List running tasks, then waiting tasks in the order in which workers will take them.
 
     The cost depends on --limit, not on the size of the backlog; `tasks --lines --limit 0` streams the whole backlog.
-    Failed and quarantined tasks are listed only with --state.
+    --state completed, failed, cancelled or quarantined lists ended tasks instead: what the ledger keeps (by default one
+    hour), and all dead letters.
     """
     from morag_queue.operations.task import unseen_tasks
     from morag_queue.operations.tasks import Tasks
@@ -57,28 +72,31 @@ def tasks(
         raise UsageError("tasks takes --newest or --next, not both")
     if lines and ctx.json:
         raise UsageError("tasks takes --lines or --json, not both")
+    if sort is not None and state not in ENDED:
+        raise UsageError("--sort orders ended tasks: add --state completed, failed, cancelled or quarantined")
+    if state in ENDED and (next_first or (newest and sort is Sort.SLOWEST)):
+        raise UsageError(f"--state {state} lists ended tasks: order them with --sort newest or --sort slowest alone")
     listing = Tasks(ctx.broker, ctx.settings)
-    selected = task_filter(listing.snapshot, queue, lane, worker, state, priority, age, name)
+    selected = task_filter(listing.snapshot, queue, lane, worker, state, priority, age, name, submission)
+    slowest = sort is Sort.SLOWEST
     if lines:
-        _stream(ctx, listing, selected, limit or _NO_LIMIT, newest)
+        found = listing.all(selected, newest=newest, slowest=slowest)
+        _stream(ctx, islice(found, limit or _NO_LIMIT))
         return
-    page = listing.page(selected, limit=limit or _NO_LIMIT, newest=newest)
+    page = listing.page(selected, limit=limit or _NO_LIMIT, newest=newest, slowest=slowest)
 
     def human() -> "RenderableType":
         from morag_queue.view.tasks import tasks_view
 
-        is_dead = selected.state in (TaskState.FAILED, TaskState.QUARANTINED)
-        return tasks_view(page, listing.snapshot.taken_at, is_dead)
+        return tasks_view(page, listing.snapshot.taken_at, has_ended=selected.state in ENDED)
 
     if warning := unseen_tasks(ctx.broker):
         ctx.warn(f"warning: {warning}")
     ctx.emit(page, human)
 
 
-def _stream(ctx: CliContext, listing: "Tasks", selected: "TaskFilter", limit: int, newest: bool) -> None:
-    from itertools import islice
-
+def _stream(ctx: CliContext, tasks: "Iterable[Task]") -> None:
     from morag_queue.view.output import dumps
 
-    for task in islice(listing.all(selected, newest=newest), limit):
+    for task in tasks:
         ctx.stdout.write(dumps(task) + "\n")

@@ -4,6 +4,7 @@
 `…_at`, `since`, `until`) are seconds since the epoch on the Redis server's clock; views print them as ISO 8601.
 """
 
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -178,7 +179,32 @@ class TaskQueueEntry(Frozen):
     estimated_duration: float = Field(0.0, description="minutes at factor 1")
     enqueued_at: float = 0.0
     worker: str | None = Field(None, description="the worker that it is pinned to")
-    attempts: int = 0
+    retry_count: int = Field(0, description="times it was requeued from a dead worker")
+    max_retries: int = Field(3, description="requeues from dead workers before it is quarantined")
+    submission: str | None = Field(None, description="id of the `submit` that queued it")
+
+    @property
+    def queue_type(self) -> QueueType:
+        return self.queue
+
+    @property
+    def worker_id(self) -> str | None:
+        return self.worker
+
+    @property
+    def submitted_at(self) -> datetime:
+        """In UTC."""
+        return datetime.fromtimestamp(self.enqueued_at, UTC)
+
+    @property
+    def resource_requirements(self) -> tuple[ResourceRequirement, ...]:
+        """The hardware it needs. Its memory and disk are known when it is classified, and are not stored."""
+        if self.requires is Requires.GPU:
+            return (ResourceRequirement.GPU_REQUIRED,)
+        if self.requires is Requires.GPU_PREFERRED:
+            return (ResourceRequirement.GPU_PREFERRED,)
+        is_light = self.content_type is ContentType.WEB
+        return (ResourceRequirement.CPU_LIGHT if is_light else ResourceRequirement.CPU_INTENSIVE,)
 
 
 class WorkerInfo(Stored):

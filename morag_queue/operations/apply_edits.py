@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 from uuid import uuid4
 
-from morag_queue.broker.codec import cancelled_record, minimal_record, renew_message, rewrite_message
+from morag_queue.broker.codec import minimal_record, renew_message, rewrite_message, withdrawn_record
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.redis import RedisBroker
@@ -83,7 +83,7 @@ def _apply_steps(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit]) -
     others: list[tuple[int, _SingleStep]] = []
     for n, step in enumerate(plan.steps):
         if isinstance(step, CancelTask):
-            edits[n] = _cancelled(step, hits[n], plan.taken_at)
+            edits[n] = withdrawal(hits[n], TaskState.CANCELLED, step.reason, plan.taken_at)
         elif isinstance(step, RewriteTask):
             edits[n] = _rewritten(step, hits[n])
         else:
@@ -122,12 +122,14 @@ def _apply_single(broker: RedisBroker, step: _SingleStep, hit: TaskHit, builder:
             assert_never(step)
 
 
-def _cancelled(step: CancelTask, hit: TaskHit, at: float) -> LaneEdit:
-    task, raw = step.task, hit.raw
+def withdrawal(hit: TaskHit, state: TaskState, reason: str, at: float) -> LaneEdit:
+    """Take a waiting task out of its lane and end it in that state."""
+    task, raw = hit.task, hit.raw
     assert raw is not None, "a waiting task has a message"
     return LaneEdit(
         task_id=task.task_id, lane=task.lane, level=task.level or 0, depth=task.depth or 1, raw=raw, text=None,
-        record=cancelled_record(hit.record, raw, task, step.reason, at), queue=task.queue.value if task.queue else "",
+        record=withdrawn_record(hit.record, raw, task, state, reason, at),
+        queue=task.queue.value if task.queue else "", outcome=state,
     )  # fmt: skip
 
 
@@ -153,7 +155,7 @@ def _revive(broker: RedisBroker, step: ReviveTask, hit: TaskHit) -> bool:
     dead, lane, level = hit.dead, step.lane, step.level
     assert dead is not None, "the plan is made from a dead letter"
     text = _renewed(dead.message, lane, level, keep_retries=not step.reset)
-    record = "" if hit.record is None else hit.record.reopened(lane, level)
+    record = dead.new_record(lane, level) if hit.record is None else hit.record.reopened(lane, level)
     keeps_story = step.task.state is TaskState.QUARANTINED and not step.reset
     return broker.dead.revive(
         dead, text, record, lane, level, is_worker_lane=_is_worker_lane(lane), story=dead.story if keeps_story else ()
@@ -185,6 +187,7 @@ def _entry(step: ResubmitTask, args: list[object], kwargs: dict[str, object]) ->
         content_type=task.content_type, priority=task.priority, requires=task.requires,
         queue=QueueType(split(step.lane)[0]), lane=step.lane, level=step.level,
         estimated_duration=task.estimated_duration or 0.0, enqueued_at=step.enqueued_at, worker=task.pinned_to,
+        submission=task.submission,
     )  # fmt: skip
 
 

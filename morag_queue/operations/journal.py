@@ -13,6 +13,7 @@ from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.levels import readable
 from morag_queue.core.model import Frozen, TaskState, WorkerStatus
 from morag_queue.core.routing.types import Refusal
+from morag_queue.core.task import TaskFilter
 from morag_queue.core.words import count_of, some
 from morag_queue.errors import ExitStatus, Refused, UsageError
 from morag_queue.settings import Settings
@@ -21,6 +22,7 @@ from .agentless import cordon_any, uncordon_any
 from .names import NAMES_LISTED
 from .pause import pause, resume
 from .task_editor import TaskEditor
+from .tasks import Tasks
 
 _SEARCHED = 10_000
 """Entries searched for an id or a verb; the journal keeps about this many."""
@@ -98,6 +100,8 @@ class Undo:
                 return self._answer(entry, changed)
             case "cordon" | "uncordon" | "drain":
                 return self._worker(entry)
+            case "submit":
+                return self._submission(entry)
             case "task cancel":
                 return self._tasks(entry, _only("cancelled", _uncancelled(partial(rules.retry, reset=True))))
             case "task retry" | "dead requeue":
@@ -105,6 +109,31 @@ class Undo:
             case "task prio" | "task move" | "rebalance" | "watch" | "journal undo":
                 return self._tasks(entry, _moved_back)
         raise _not_undoable(entry)
+
+    def _submission(self, entry: JournalEntry) -> UndoResult:
+        """Cancel what waits of a submission. Tasks that were cancelled before count as unchanged."""
+        submission = entry.changes.get("submission")
+        if not isinstance(submission, str):
+            raise _not_undoable(entry)
+        options = self._by(entry)
+        editor = TaskEditor(self._broker, self._settings, _VERB, **options)
+        cancelled = TaskFilter(submission=submission, state=TaskState.CANCELLED)
+        before = sum(1 for _ in Tasks(self._broker, self._settings, editor.snapshot).all(cancelled))
+        report = editor.run(editor.select(TaskFilter(submission=submission)), _unqueued(options["reason"]))
+        if not self._dry_run:
+            editor.refresh()  # workers may have taken tasks meanwhile
+        undone, held = len(report.changed), editor.count_held(submission)
+        ended = max(int(entry.changes.get("submitted") or 0) - undone - before - held, 0)
+        order = f"morag-queue task cancel --submission {submission} --state running"
+        stays = [
+            UndoFailure(subject=count_of(number, "task"), reason=reason)
+            for number, reason in ((held, f"held by workers already; to revoke: {order}"), (ended, "ended already"))
+            if number
+        ]
+        return UndoResult(
+            entry_id=entry.entry_id, verb=entry.verb, undone=undone, unchanged=before, not_undone=tuple(stays),
+            dry_run=self._dry_run,
+        )  # fmt: skip
 
     def _by(self, entry: JournalEntry) -> dict[str, Any]:
         reason = self._reason or f"undo of {entry.entry_id}"
@@ -136,7 +165,7 @@ class Undo:
         report = editor.run(list(tasks), _each(tasks, rule))
         not_undone = [UndoFailure(subject=refused.task_id, reason=refused.detail) for refused in report.refused]
         if unnamed := entry.changes.get("unnamed"):
-            reason = "the journal entry counts them, but does not name them"
+            reason = "counted in the journal entry, but not named"
             not_undone.append(UndoFailure(subject=count_of(unnamed, "more task"), reason=reason))
         for source, level, target, count, *_ in entry.changes.get("lanes") or []:
             reason = f"the whole lane ({count_of(count, 'task')}) was moved to {target}, where other tasks wait too"

@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from morag_queue.broker.codec import LedgerRecord, with_decision
 from morag_queue.broker.contract import Broker, OutgoingMessage
@@ -23,6 +24,7 @@ from morag_queue.core.pauses import paused_words, resume_command
 from morag_queue.core.routing.classify import effective_options
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
+from morag_queue.core.words import count_of
 from morag_queue.errors import (
     BrokerError,
     BrokerUnreachable,
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 8 * BATCH
 """Rows that are probed together: enough to use the probe pool, few enough to show progress on a stream."""
+
+_SUBMISSION_DIGITS = 10
+"""Length of a submission's id. Each task stores it twice; among 100,000 ids, two are equal with a chance of 0.5 %."""
 
 _JOURNALED_TASKS = 20
 """Ids that the journal entry of a bulk submit names."""
@@ -67,9 +72,11 @@ class SubmittedTask(Frozen):
 class SubmitReport:
     """The result for all rows.
 
-    `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed.
+    `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed. `submission_id`
+    is in each task that was queued; None in a dry run.
     """
 
+    submission_id: str | None = None
     submitted: int = 0
     tasks: list[SubmittedTask] = field(default_factory=list)
     failed: list[RowFailure] = field(default_factory=list)
@@ -95,6 +102,7 @@ class Submitter:
         self._broker, self._settings, self._force = broker, settings, force
         self._snapshot = snapshot = broker.observe()[0]
         self._queues: set[QueueType] = set()
+        self._submission: str | None = None
         self._router = Router(snapshot, settings.policy, settings.queues)
         self._workers = snapshot.worker_by_id
         self._clock_offset = snapshot.taken_at - monotonic()
@@ -127,7 +135,8 @@ class Submitter:
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> SubmitReport:
         """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch."""
-        report = SubmitReport()
+        self._submission = uuid4().hex[:_SUBMISSION_DIGITS]
+        report = SubmitReport(self._submission)
         prepared = self.prepare(rows)
         ready: list[PreparedTask] = []
         try:
@@ -177,6 +186,7 @@ class Submitter:
         prepared = prepare(
             named, self._classified(row, facts), self._router, self._settings,
             enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
+            submission=self._submission,
         )  # fmt: skip
         if isinstance(prepared, Refusal):
             return RowFailure.of(line, row.source, _refused(prepared))
@@ -215,8 +225,9 @@ def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: S
 def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
     """Write a journal entry with the count and the first ids, unless nothing was queued or the broker failed."""
     if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
-        subject = report.tasks[0].source if len(report.tasks) == 1 else f"{report.submitted} tasks"
+        subject = report.tasks[0].source if len(report.tasks) == 1 else count_of(report.submitted, "task")
         changes = {
+            "submission": report.submission_id,
             "submitted": report.submitted,
             "failed": len(report.failed),
             "task_ids": [task.task_id for task in report.tasks[:_JOURNALED_TASKS]],
@@ -250,24 +261,46 @@ def submitted(task: PreparedTask) -> SubmittedTask:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended. `error` is what its worker recorded, or why it was cancelled."""
+
+    state: str
+    error: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        return self.state == TaskState.COMPLETED
+
+
+_UNKNOWN = Outcome("unknown", "its ledger record has expired")
+
+
 def wait_for(
     broker: Broker, task_ids: Iterable[str], pause: Callable[[], None], on_ended: Callable[[int], None]
-) -> Mapping[str, str]:
-    """Wait until each task has ended; return their last states. `pause` is called between two polls.
+) -> Mapping[str, Outcome]:
+    """Wait until each task has ended; return how each did. `pause` is called between two polls.
 
     A task whose record has expired (it ended longer ago than the retention time) is "unknown".
     """
-    open_ids, states = list(task_ids), dict[str, str]()
+    open_ids, states = list(task_ids), dict[str, Outcome]()
     while open_ids:
         records = broker.records(open_ids)
-        polled = {task_id: records.get(task_id, LedgerRecord({})).state for task_id in open_ids}
-        ended = {task_id: state or "unknown" for task_id, state in polled.items() if state is not TaskState.QUEUED}
+        ended = {
+            task_id: _outcome(records.get(task_id))
+            for task_id in open_ids
+            if task_id not in records or records[task_id].state is not TaskState.QUEUED
+        }
         states |= ended
         open_ids = [task_id for task_id in open_ids if task_id not in ended]
         on_ended(len(ended))
         if open_ids:
             pause()
     return states
+
+
+def _outcome(record: LedgerRecord | None) -> Outcome:
+    return _UNKNOWN if record is None or record.state is None else Outcome(record.state, record.error)
 
 
 def _refused(refusal: Refusal) -> Refused:

@@ -135,8 +135,12 @@ def prepare(
     force: bool = False,
     explain: bool = False,
     line: int = 0,
+    submission: str | None = None,
 ) -> PreparedTask | Refusal:
-    """Route one row. `enqueued_at` is seconds since the epoch by the server's clock; `explain` adds the score table."""
+    """Route one row. `enqueued_at` is seconds since the epoch by the server's clock; `explain` adds the score table.
+
+    `submission` is the id that its task shares with the others of one `submit`.
+    """
     routed = router.route(found, pin=row.worker, queue=row.queue, force=force, explain=explain)
     if isinstance(routed, Refusal):
         return routed
@@ -156,6 +160,7 @@ def prepare(
         estimated_duration=found.estimated_minutes,
         enqueued_at=enqueued_at,
         worker=row.worker,
+        submission=submission,
     )
     return PreparedTask(row, found, routed, entry, line)
 

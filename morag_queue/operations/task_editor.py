@@ -4,7 +4,7 @@
 and planned again, a few times.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -43,6 +43,9 @@ JOURNALED_TASKS = 1000
 
 _ATTEMPTS = 3
 """Lookups of a task that keeps changing between lookup and edit."""
+
+_PART = 10_000
+"""Tasks that are edited at once: their messages are in memory meanwhile."""
 
 _BATCH = 500
 """Tasks whose ledger records are read in one call."""
@@ -135,21 +138,36 @@ class TaskEditor:
         """Observe the fleet again: it may have changed during a prompt, or while tasks were edited."""
         self.__dict__.pop("_explainer", None)
 
-    def select(self, wanted: TaskFilter) -> list[TaskHit]:
-        """Find the tasks that a filter matches: waiting tasks, unless it selects another state."""
+    def select(self, wanted: TaskFilter) -> Iterator[TaskHit]:
+        """Yield the tasks that a filter matches: waiting tasks, unless it selects another state.
+
+        They are read as the iterator is consumed, so make a list of them before a change that moves them.
+        """
         tasks = Tasks(self._broker, self._settings, self.snapshot)
         if wanted.state in (TaskState.RUNNING, TaskState.FAILED, TaskState.QUARANTINED):
             found = self._explainer.find_all(task.task_id for task in tasks.all(wanted))
-            return [hit for hit in found if isinstance(hit, TaskHit)]
-        return list(self._with_records(tasks.waiting(wanted)))
+            yield from (hit for hit in found if isinstance(hit, TaskHit))
+        else:
+            yield from self._with_records(tasks.waiting(wanted))
 
-    def run(self, tasks: Sequence[str] | Sequence[TaskHit], rule: Rule) -> EditReport:
+    def count_held(self, submission: str) -> int:
+        """Count the tasks of a submission that workers hold."""
+        tasks = Tasks(self._broker, self._settings, self.snapshot)
+        return sum(1 for _ in tasks.all(TaskFilter(submission=submission, state=TaskState.RUNNING)))
+
+    def run(self, tasks: Iterable[str] | Iterable[TaskHit], rule: Rule) -> EditReport:
         """Edit tasks, given by id, by id prefix or as found by `select`. A task that is not found is refused alone.
 
         If the broker fails midway the error is raised. The edits made until then stay, without a journal entry.
         """
         report = EditReport(self._verb, self._dry_run, Applied(plan_id=str(uuid4())))
-        hits = list(self._resolve(report, tasks))
+        hits = self._resolve(report, tasks)
+        while part := list(islice(hits, _PART)):
+            self._edit(report, part, rule)
+        self._write_journal(report)
+        return report
+
+    def _edit(self, report: EditReport, hits: list[TaskHit], rule: Rule) -> None:
         for attempt in range(_ATTEMPTS):
             if attempt and hits:
                 self.refresh()
@@ -157,13 +175,16 @@ class TaskEditor:
             hits = self._plan_and_apply(report, hits, rule)
         for hit in hits:
             report.refuse(hit.task.task_id, "it changed again before each attempt: try again")
-        self._write_journal(report)
-        return report
 
-    def _resolve(self, report: EditReport, tasks: Sequence[str] | Sequence[TaskHit]) -> Iterator[TaskHit]:
-        yield from (task for task in tasks if isinstance(task, TaskHit))
+    def _resolve(self, report: EditReport, tasks: Iterable[str] | Iterable[TaskHit]) -> Iterator[TaskHit]:
+        names = list[str]()
+        for task in tasks:
+            if isinstance(task, TaskHit):
+                yield task
+            else:
+                names.append(task)
         seen = set[str]()
-        for found in self._explainer.find_all(task for task in tasks if isinstance(task, str)):
+        for found in self._explainer.find_all(names):
             if isinstance(found, NameProblem):
                 report.refuse(found.name, str(found.error), found.error.exit_status)
             elif found.task.task_id not in seen:
@@ -218,7 +239,7 @@ def _change(step: EditStep) -> TaskChange:
         case ReviveTask(task=task):
             detail, before, after = f"out of dead, to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
         case ResubmitTask(task=task):
-            detail, before, after = f"sent again to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
+            detail, before, after = f"to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
         case NoChange() | RefusedEdit():
             detail = step.detail
     return TaskChange(task_id=step.task_id, outcome=outcome_of(step), detail=detail, before=before, after=after)

@@ -25,10 +25,12 @@ from uuid import uuid4
 
 from morag_queue.broker.connection import connect_like
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.core.model import Classification, QueuePriority, QueueType
+from morag_queue.core.model import Classification, QueuePriority, QueueType, TaskQueueEntry
+from morag_queue.core.policy import QueuePolicy
 from morag_queue.core.routing.types import Refusal
 from morag_queue.core.stats import QueueStats
 from morag_queue.errors import Refused
+from morag_queue.operations.entries import queue_entries, worker_assignments
 from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import outgoing
 from morag_queue.operations.submit_rows import Row, prepare
@@ -151,6 +153,9 @@ class PriorityQueueManager:
     async def task_completed(self, task_id: str, success: bool = True) -> bool:
         """Record that a task has ended, if its worker is agentless. The agent records this itself.
 
+        A task that still waits is taken out of its lane at the same time, so that it does not run afterwards; if it has
+        failed, `morag-queue dead requeue` can run it.
+
         Returns whether this call recorded the end: False if the task is unknown, has ended already, or is held by a
         worker with the agent.
         """
@@ -160,6 +165,29 @@ class PriorityQueueManager:
         """Return the statistics of all four queues; averages and rates cover the last `window_seconds`."""
         report = await asyncio.to_thread(stats, self._broker, self.settings, window_seconds=window_seconds)
         return {queue.queue_type: queue for queue in report.queues}
+
+    async def get_queue_entries(self) -> dict[QueueType, list[TaskQueueEntry]]:
+        """Return the waiting tasks of all four queues, the next to run first. Costs by the backlog."""
+        return await asyncio.to_thread(queue_entries, self._broker)
+
+    async def get_worker_assignments(self) -> dict[str, list[str]]:
+        """Return the ids of the tasks of each worker: those that it holds, then those in its lanes."""
+        return await asyncio.to_thread(worker_assignments, self._broker)
+
+    # -- the same for code outside of a coroutine: these block until the broker has answered
+
+    @property
+    def queue_configs(self) -> Mapping[QueueType, QueuePolicy]:
+        """The settings of each queue; read without the broker."""
+        return {queue: self.settings.queues.of(queue) for queue in QueueType}
+
+    @property
+    def queue_entries(self) -> dict[QueueType, list[TaskQueueEntry]]:
+        return queue_entries(self._broker)
+
+    @property
+    def worker_assignments(self) -> dict[str, list[str]]:
+        return worker_assignments(self._broker)
 
     def _submit(self, classification: Classification, row: Row, force: bool) -> str:
         with self._routing:

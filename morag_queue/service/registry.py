@@ -83,7 +83,7 @@ class WorkerRegistry:
         snapshot, _ = await asyncio.to_thread(self._broker.observe)
         return [self._registered(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker)]
 
-    async def get_available_workers(
+    async def aget_available_workers(
         self,
         queue: QueueType | None = None,
         *,
@@ -91,8 +91,24 @@ class WorkerRegistry:
         content_type: ContentType | None = None,
         memory_gb: float = 0.0,
     ) -> list[RegisteredWorker]:
-        """Return the workers that are online, below their limit, and able to run such a task (from that queue)."""
-        snapshot, _ = await asyncio.to_thread(self._broker.observe)
+        """As `get_available_workers`, in a thread."""
+        return await asyncio.to_thread(
+            self.get_available_workers, queue, requires=requires, content_type=content_type, memory_gb=memory_gb
+        )
+
+    def get_available_workers(
+        self,
+        queue: QueueType | None = None,
+        *,
+        requires: Requires = Requires.CPU,
+        content_type: ContentType | None = None,
+        memory_gb: float = 0.0,
+    ) -> list[RegisteredWorker]:
+        """Return the workers that are online, below their limit, and able to run such a task (from that queue).
+
+        Blocks for one round trip; in a coroutine use `aget_available_workers`.
+        """
+        snapshot, _ = self._broker.observe()
         loads = worker_loads(snapshot, self.settings.policy)
         workers = (self._registered(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker))
         return [

@@ -29,9 +29,13 @@ class SourceFailure(Frozen):
 
 class SubmittedTaskResult(SubmittedTask):
     state: str = Field("", description="with --wait: the final state", json_schema_extra=MAY_BE_MISSING)
+    error: str = Field("", description="with --wait: the error of a failed task", json_schema_extra=MAY_BE_MISSING)
 
 
 class SubmitResult(Frozen):
+    submission_id: str | None = Field(
+        description="for --submission of tasks, task cancel, move and prio; null in a dry run"
+    )
     submitted: int
     dry_run: bool = Field(False, json_schema_extra=MAY_BE_MISSING)
     tasks: tuple[SubmittedTaskResult, ...] = Field(

@@ -39,7 +39,7 @@ def edits_view(report: "EditReport") -> RenderableType:
             FittedTable(
                 [
                     Column("TASK", [cell(task.task_id, "bold", 255) for task in shown], min_width=13),
-                    Column("OUTCOME", [cell(task.outcome) for task in shown]),
+                    Column("OUTCOME", [cell(_outcome(task.outcome, report.dry_run)) for task in shown]),
                     Column("", [cell(task.detail, "", 400) for task in shown], min_width=20),
                 ]
             )
@@ -51,6 +51,19 @@ def edits_view(report: "EditReport") -> RenderableType:
     totals += [f"{counts[name]} {name}" for name in ("unchanged", "refused") if counts[name]]
     undo = f"; undo: morag-queue journal undo {report.entry_id}" if report.entry_id else ""
     return Group(*parts, Text(", ".join(totals) + undo))
+
+
+_WOULD = {
+    "cancelled": "would cancel",
+    "revoked": "would revoke",
+    "moved": "would move",
+    "changed": "would change",
+    "queued": "would queue",
+}
+
+
+def _outcome(outcome: str, dry_run: bool) -> str:
+    return _WOULD.get(outcome, outcome) if dry_run else outcome
 
 
 def failover_view(result: "FailoverResult") -> str:

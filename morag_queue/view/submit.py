@@ -38,14 +38,14 @@ def _submitted_table(tasks: "Sequence[SubmittedTask]", states: Mapping[str, str]
 
     return FittedTable(
         [
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], min_width=36, keeps_end=True),
+            Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], min_width=13),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], min_width=30, keeps_end=True),
             Column("TYPE", [cell(task.content_type.value) for task in tasks], rank=2),
             Column("PRIORITY", [cell(task.priority) for task in tasks]),
             Column("LANE", [cell(task.lane, "", 200) for task in tasks], min_width=12),
             Column("STATE", [state(task) for task in tasks], rank=1),
             Column("ESTIMATE", [cell(format_minutes(task.estimated_duration)) for task in tasks], right=True, rank=3),
             Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=4, min_width=12),
-            Column("TASK", [cell(task.task_id, "dim", 255) for task in tasks], rank=5),
         ]
     )
 

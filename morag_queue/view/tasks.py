@@ -9,7 +9,7 @@ from rich.text import Text
 
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task
-from morag_queue.core.words import count_of
+from morag_queue.core.words import count_of, is_are
 
 from .output import iso
 from .submit import score_lines
@@ -32,13 +32,13 @@ STATE_STYLE = {
 _LIMIT_HINT = "--limit N shows more, --limit 0 all"
 
 
-def tasks_view(page: "TaskPage", now: float, dead: bool = False) -> RenderableType:
-    """Show a page of tasks and how many it omits. `dead`: the tasks are dead letters."""
+def tasks_view(page: "TaskPage", now: float, *, has_ended: bool = False) -> RenderableType:
+    """Show a page of tasks and how many it omits. `has_ended`: the tasks have ended."""
     if not page.tasks:
-        return Text("No task matches." if page.waiting or dead else "No task is running or waiting.", style="dim")
-    parts: list[RenderableType] = [_dead_table(page.tasks, now) if dead else _open_table(page.tasks, now)]
+        return Text("No task matches." if page.waiting or has_ended else "No task is running or waiting.", style="dim")
+    parts: list[RenderableType] = [(_ended_table if has_ended else _open_table)(page.tasks, now)]
     if page.has_more:
-        total = f"{page.waiting} tasks are waiting; " if not dead else ""
+        total = f"{count_of(page.waiting, 'task')} {is_are(page.waiting)} waiting; " if not has_ended else ""
         parts += [Text(), Text(f"{total}{_LIMIT_HINT}", style="dim")]
     return Group(*parts)
 
@@ -47,14 +47,14 @@ def dead_view(page: "DeadPage", now: float) -> RenderableType:
     """Show a page of dead letters."""
     if not page.dead:
         return Text("No dead letters.", style="dim")
-    parts: list[RenderableType] = [_dead_table(page.dead, now)]
+    parts: list[RenderableType] = [_ended_table(page.dead, now)]
     if page.has_more:
         parts += [Text(), Text(f"{page.total} in total; {_LIMIT_HINT}", style="dim")]
     return Group(*parts)
 
 
 def _open_table(tasks: Sequence[Task], now: float) -> FittedTable:
-    workers = [task.worker or task.pinned_to or "–" for task in tasks]
+    workers = [task.worker or task.lane_owner or "–" for task in tasks]
     positions = ["–" if task.position is None else task.position for task in tasks]
     return FittedTable(
         [
@@ -72,19 +72,34 @@ def _open_table(tasks: Sequence[Task], now: float) -> FittedTable:
     )
 
 
-def _dead_table(tasks: Sequence[Task], now: float) -> FittedTable:
+def _ended_table(tasks: Sequence[Task], now: float) -> FittedTable:
     ages = [format_duration(None if task.ended_at is None else now - task.ended_at) for task in tasks]
     return FittedTable(
         [
             Column("TASK", [cell(task.task_id, "bold", 255) for task in tasks], min_width=13),
             Column("STATE", [cell(task.state, STATE_STYLE.get(task.state, "")) for task in tasks]),
             Column("ENDED", [cell(age) for age in ages], right=True),
+            *_run_columns(tasks),
             Column("WORKER", [cell(task.worker or "–", "", 200) for task in tasks], rank=3, min_width=12),
-            Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=2, min_width=12),
-            Column("REASON", [cell(task.error, "", 400) for task in tasks], min_width=16),
-            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=4, min_width=20, keeps_end=True),
+            Column("LANE", [cell(task.lane, "", 200) for task in tasks], rank=6, min_width=12),
+            *_error_column(tasks),
+            Column("SOURCE", [cell(task.source, "", 400) for task in tasks], rank=5, min_width=20, keeps_end=True),
         ]
     )
+
+
+def _run_columns(tasks: Sequence[Task]) -> Iterable[Column]:
+    for title, seconds, rank in (
+        ("WAIT", [task.wait_seconds for task in tasks], 4),
+        ("RUN", [task.run_seconds for task in tasks], 1),
+    ):
+        if any(one is not None for one in seconds):
+            yield Column(title, [cell(format_duration(one)) for one in seconds], right=True, rank=rank)
+
+
+def _error_column(tasks: Sequence[Task]) -> Iterable[Column]:
+    if any(task.error for task in tasks):
+        yield Column("REASON", [cell(task.error, "", 400) for task in tasks], min_width=26)
 
 
 def _age(task: Task, now: float) -> str:
@@ -129,7 +144,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "lane": task.lane + ("" if task.level is None else f", level {task.level}"),
         "position": None if task.position is None else str(task.position),
         "worker": task.worker,
-        "pinned to": task.pinned_to,
+        "pinned to": _pin(task),
         "queued": _moment(task.enqueued_at, now),
         "not before": _moment(task.eta_at, now),
         "claimed": _moment(task.claimed_at, now),
@@ -140,18 +155,27 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "error": task.error,
         "attempts": f"requeued from dead workers {count_of(task.attempts, 'time')}" if task.attempts else None,
         "retries": str(task.retries) if task.retries else None,
+        "submission": task.submission,
         "ledger": None if task.is_known else "no entry: the task was not submitted through morag-queue",
     }
     parts: list[RenderableType] = [
         _title(task.task_id, task.state),
         *(_fact(name, value) for name, value in facts.items() if value),
     ]
-    parts += (_fact("history", f"{_moment(at, now) or '–'} {worker}: {reason}") for at, worker, reason in answer.story)
+    parts += (
+        _fact("history", f"{_moment(at, now) or '–'} {worker}: {reason.removeprefix(f'{worker}: ')}")
+        for at, worker, reason in answer.story
+    )
     parts += _decisions(answer.decisions)
     if answer.result is not None:
         result = json.dumps(answer.result["result"], ensure_ascii=False)
         parts.append(_fact("result", f"{answer.result['status']}: {result}"))
     return Group(*parts)
+
+
+def _pin(task: Task) -> str | None:
+    has_moved = not task.has_ended and task.claimed_at is None and task.pinned_to != task.lane_owner
+    return f"{task.pinned_to}, but it was moved to {task.lane}" if task.pinned_to and has_moved else task.pinned_to
 
 
 def _title(task_id: str, state: TaskState) -> Text:

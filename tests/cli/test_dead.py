@@ -41,6 +41,7 @@ def test_dead_show_lists_every_failure_of_a_task(sim_fleet, fleet, fail):
     quarantine(sim_fleet, "q-1")
     answer = fleet("dead", "show", "q", "--json").json
     assert [(worker, why) for _, worker, why in answer["story"]] == [("cpu-1", "worker died")] * (LIMIT + 1)
+    assert answer["task"]["error"] == "its workers died over it 4 times"
     assert answer["args"] == ["https://example.org/report.html", {}]
     assert "cpu-1: worker died" in fleet("dead", "show", "q-1").out
     assert "no task in dead 'x'" in fleet("dead", "show", "x", status=8).err
@@ -74,6 +75,40 @@ def test_a_task_requeued_with_reset_starts_with_fresh_counts(sim_fleet, fleet, f
     assert sim_fleet.broker.dead.get("q-1") is None
     assert fleet("task", "show", "q-1", "--json").json["task"]["attempts"] == 1
     assert sim_fleet.broker.records(["q-1"])["q-1"].state == "queued"
+
+
+def test_a_requeued_task_keeps_its_source_after_the_ledger_has_dropped_its_record(sim_fleet, fleet, fail):
+    source = "https://example.org/f-1"
+    fail("f-1")
+    sim_fleet.client.delete(sim_fleet.keys.task("f-1"))  # as when the retention time ends
+    assert fleet("dead", "ls", "--json").json["dead"][0]["source"] == source
+    assert source in fleet("dead", "ls").out
+    fleet("dead", "requeue", "f-1")
+    (task,) = fleet("tasks", "--json").json["tasks"]
+    assert (task["source"], task["state"], task["is_known"]) == (source, "queued", True)
+    assert fleet("task", "show", "f-1", "--json").json["args"] == [source, {}]
+    assert sim_fleet.claim("cpu-1") == "f-1"
+    sim_fleet.end("f-1")
+    assert fleet("task", "show", "f-1", "--json").json["task"]["source"] == source
+
+
+def test_the_history_names_each_worker_once(sim_fleet, fleet, fail):
+    sim_fleet.submit("a")
+    sim_fleet.claim("cpu-1")
+    (held,) = sim_fleet.broker.observe()[0].held
+    why = "cpu-1: it is dead (no connection)"
+    sim_fleet.broker.requeues.apply(
+        [RequeueRequest(held.tag, held.incarnation, "a", held.lane, held.level, why, LIMIT)]
+    )
+    out = fleet("task", "show", "a").out
+    assert "ago) cpu-1: it is dead (no connection)\n" in out
+    assert "requeued from dead workers 1 time\n" in out
+
+
+def test_a_failed_task_is_shown_with_its_source_and_its_times(sim_fleet, fleet, fail):
+    fail("f-1")
+    task = fleet("dead", "show", "f-1", "--json").json["task"]
+    assert (task["source"], task["wait_seconds"], task["run_seconds"]) == ("https://example.org/f-1", 1.0, 2.0)
 
 
 def test_a_repeated_requeue_changes_nothing(sim_fleet, fleet, fail):

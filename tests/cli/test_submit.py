@@ -33,13 +33,15 @@ def test_options_are_sent_as_json_or_as_text(fleet, here, client):
 
 
 def test_quiet_json_omits_the_tasks(fleet, here):
-    assert fleet("submit", "report.txt", "--json", "--quiet").json == {"submitted": 1, "failed": []}
+    answer = fleet("submit", "report.txt", "--json", "--quiet").json
+    assert answer == {"submission_id": answer["submission_id"], "submitted": 1, "failed": []}
 
 
 def test_a_dry_run_of_submit_queues_nothing(fleet, here):
     answer = fleet("submit", "report.txt", "--dry-run", "--json").json
     assert (answer["dry_run"], answer["submitted"], len(answer["tasks"])) == (True, 0, 1)
-    assert "1 would be submitted" in fleet("submit", "report.txt", "--dry-run").out
+    assert answer["submission_id"] is None
+    assert fleet("submit", "report.txt", "--dry-run").out.endswith("\n1 would be submitted\n")
     assert pending_tasks(fleet) == 0
 
 
@@ -157,6 +159,31 @@ def test_submit_wait_prints_the_final_states(fleet, here, client, monkeypatch):
     assert "1 submitted, 1 failed" in fleet("submit", "report.txt", "--wait", "--id", "bad", status=1).out
 
 
+def test_submit_wait_tells_the_errors_of_tasks_that_did_not_complete(sim_fleet, fleet, here, monkeypatch):
+    """A worker takes and ends the tasks while the command sleeps between two polls."""
+    sim_fleet.join("cpu-1")
+
+    def end_tasks(_: float) -> None:
+        while (task_id := sim_fleet.claim("cpu-1")) is not None:
+            sim_fleet.end(task_id, "completed" if task_id == "good" else "failed", errors.get(task_id, ""))
+
+    monkeypatch.setattr("morag_queue.cli.submit.sleep", end_tasks)
+    errors = {"bad": "ValueError: no such page\x1b[2J"}
+    rows = "".join(json.dumps({"source": "report.txt", "task_id": name}) + "\n" for name in ("good", "bad", "mute"))
+    result = fleet("submit", "--from", "-", "--wait", stdin=rows, status=3)
+    assert "3 submitted, 1 completed, 2 failed; submission" in result.out
+    assert result.err == (
+        "failed: report.txt (bad): ValueError: no such page\\x1b[2J\nfailed: report.txt (mute): no error was recorded\n"
+    )
+    answer = fleet("submit", "report.txt", "--id", "bad", "--wait", "--json", status=1).json
+    assert (answer["tasks"][0]["state"], answer["tasks"][0]["error"]) == ("failed", errors["bad"])
+    quiet = fleet("submit", "report.txt", "--id", "bad", "--wait", "--quiet", status=1)
+    assert (quiet.out, quiet.err) == ("", "failed: report.txt (bad): ValueError: no such page\\x1b[2J\n")
+    many = "".join(json.dumps({"source": "report.txt", "task_id": f"n-{n}"}) + "\n" for n in range(22))
+    result = fleet("submit", "--from", "-", "--wait", stdin=many, status=1)
+    assert result.err.endswith("… and 2 more; --json lists them all\n")
+
+
 def test_ctrl_c_detaches_from_submit_wait_and_says_how_to_check_progress(fleet, here, monkeypatch):
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -165,8 +192,12 @@ def test_ctrl_c_detaches_from_submit_wait_and_says_how_to_check_progress(fleet, 
     result = fleet("submit", "report.txt", "--wait", "--json", status=130)
     (task,) = result.json["tasks"]
     command = f"morag-queue task show {task['task_id']}"
-    assert f"Detached: 1 task submitted, nothing cancelled. Check progress with: {command}" in result.err
-    assert pending_tasks(fleet) == 1
+    assert f"Detached: 1 task submitted, nothing cancelled. Check progress with: {command}\n" in result.err
+    (here / "two.txt").write_text("MoRAG " * 300)
+    several = fleet("submit", "report.txt", "two.txt", "--wait", "--json", status=130)
+    command = f"morag-queue tasks --submission {several.json['submission_id']}"
+    assert f"Detached: 2 tasks submitted, nothing cancelled. Check progress with: {command}\n" in several.err
+    assert pending_tasks(fleet) == 3
 
 
 def test_a_file_name_that_is_not_utf8_fails_alone(fleet, here):
@@ -204,11 +235,12 @@ def test_submit_pins_to_a_worker_by_unique_prefix(sim_fleet, fleet, here):
 
 
 def test_submit_is_journaled_with_its_reason(fleet, here, client):
-    task_id = fleet("submit", "report.txt", "--reason", "the board asked", "--json").json["tasks"][0]["task_id"]
+    answer = fleet("submit", "report.txt", "--reason", "the board asked", "--json").json
+    task_id, submission = answer["tasks"][0]["task_id"], answer["submission_id"]
     ((_, fields),) = client.xrange("mq:journal")
     entry = json.loads(fields[b"entry"])
     assert (entry["verb"], entry["subject"], entry["reason"]) == ("submit", "report.txt", "the board asked")
-    assert entry["changes"] == {"submitted": 1, "failed": 0, "task_ids": [task_id]}
+    assert entry["changes"] == {"submission": submission, "submitted": 1, "failed": 0, "task_ids": [task_id]}
 
 
 def test_a_failed_submit_is_not_journaled(fleet, here, client):

@@ -23,6 +23,34 @@ def test_cancel_removes_a_waiting_task_and_repeating_it_changes_nothing(sim_flee
     assert (outcomes(repeated), repeated.json["changed"], repeated.json["journal"]) == ({"b": "unchanged"}, 0, None)
 
 
+@pytest.mark.parametrize(
+    ("args", "outcome"),
+    [
+        (("task", "cancel", "waits"), "would cancel"),
+        (("task", "move", "waits", "--to-queue", "cpu_batch"), "would move"),
+        (("task", "prio", "waits", "HIGH"), "would change"),
+        (("task", "cancel", "reserved"), "would revoke"),
+        (("task", "retry", "failed"), "would queue"),
+        (("dead", "requeue", "failed"), "would queue"),
+    ],
+)
+def test_a_dry_run_says_what_would_be_done(sim_fleet, fleet, fail, args, outcome):
+    fail("failed")
+    sim_fleet.submit("runs", "reserved")
+    sim_fleet.claim("cpu-1")
+    sim_fleet.claim("cpu-1")
+    sim_fleet.submit("waits")
+    journal = len(sim_fleet.broker.journal.latest(10))
+    out = fleet(*args, "--dry-run").out
+    heading, row, total = out.splitlines()
+    assert heading.split() == ["TASK", "OUTCOME"]
+    assert row.startswith(f"{args[2]:<13}"[: len(args[2])])
+    assert f"  {outcome}  " in row
+    assert total == "1 would be changed"
+    assert "was asked" not in out
+    assert len(sim_fleet.broker.journal.latest(10)) == journal
+
+
 def test_cancel_is_journaled_with_user_and_reason(sim_fleet, fleet):
     sim_fleet.submit("a", "b")
     entry_id = fleet("task", "cancel", "a", "b", "--reason", "typo", "--json").json["journal"]
@@ -64,7 +92,7 @@ def test_a_reserved_task_is_revoked_and_stays_cancelled_after_a_drain(sim_fleet,
     sim_fleet.claim("cpu-1")
     sim_fleet.claim("cpu-1")
     detail = fleet("task", "cancel", "b", "--json").json["tasks"][0]["detail"]
-    assert detail == "cpu-1 was asked to drop it: it will not run there or elsewhere"
+    assert detail == "cpu-1 is asked to drop it: it will not run there or elsewhere"
     repeated = fleet("task", "cancel", "b", "--json").json
     assert (repeated["changed"], repeated["unchanged"]) == (0, 1)
     assert "it was cancelled: its worker was asked to drop it" in fleet("task", "why", "b").out
@@ -79,8 +107,8 @@ def test_an_unknown_task_does_not_stop_the_others(sim_fleet, fleet):
     sim_fleet.submit("a", "ba", "bb")
     result = fleet("task", "cancel", "nobody", "a", "b", status=3)
     assert sim_fleet.ids("cpu_standard", 4) == ["ba", "bb"]
-    assert "refused: nobody: no task 'nobody'" in result.err
-    assert "refused: b: task 'b' is ambiguous: ba, bb" in result.err
+    assert "refused: no task 'nobody'" in result.err
+    assert "refused: task 'b' is ambiguous: ba, bb" in result.err
     assert "no task 'nobody'" in fleet("task", "cancel", "nobody", status=8).err
 
 
@@ -112,7 +140,7 @@ def test_a_filter_asks_for_confirmation_on_a_terminal(sim_fleet, fleet, typed, s
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("cancel",), "no tasks given: pass ids, or a filter such as --queue, --worker or --priority"),
+        (("cancel",), "no tasks given: pass ids, or a filter such as --queue, --worker or --submission"),
         (("cancel", "a", "--queue", "cpu_batch"), "task ids and filters cannot be combined: use one or the other"),
         (("prio", "a", "HUGE"), "use one of URGENT"),
         (("move", "a"), "task move needs exactly one of --to-queue, --to-worker and --to-lane"),

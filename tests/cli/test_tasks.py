@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 
 from morag_queue.core.explain.explain import ReasonCode
+from morag_queue.core.plan import MoveTask
 
 HOSTILE = "\x1b[2J[bold red]x[/] \u202etxt\r\n\x07\u200b" + "y" * 10_000
 
@@ -80,7 +81,16 @@ def test_tasks_can_be_filtered(sim_fleet, fleet, args, ids):
         (("--queue", "nope"), 8, "no queue 'nope'; there are cpu_batch, cpu_standard"),
         (("--worker", "nobody"), 8, "no worker 'nobody'"),
         (("--priority", "HUGE"), 2, "use one of URGENT"),
-        (("--state", "completed"), 2, "found by its id only"),
+        (
+            ("--sort", "slowest"),
+            2,
+            "--sort orders ended tasks: add --state completed, failed, cancelled or quarantined",
+        ),
+        (
+            ("--state", "completed", "--next"),
+            2,
+            "--state completed lists ended tasks: order them with --sort newest or --sort slowest alone",
+        ),
         (("--age", "old"), 2, "--age 'old' is not a duration"),
         (("--newest", "--next"), 2, "tasks takes --newest or --next, not both"),
         (("--lines", "--json"), 2, "tasks takes --lines or --json, not both"),
@@ -88,6 +98,28 @@ def test_tasks_can_be_filtered(sim_fleet, fleet, args, ids):
 )
 def test_tasks_rejects_invalid_filters_and_contradictory_options(fleet, args, status, message):
     assert message in fleet("tasks", *args, status=status).err
+
+
+def test_a_moved_task_no_longer_counts_as_a_task_of_the_worker_it_was_pinned_to(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("moved", "stays", worker="cpu-1")
+    step = MoveTask(
+        task_id="moved", source="cpu_standard.cpu-1", target="cpu_standard", level=4, to_level=4, reason="drain"
+    )
+    assert sim_fleet.broker.moves.tasks([step]) == ["moved"]
+    assert listed_ids(fleet, "--worker", "cpu-1") == ["stays"]
+    rows = {line.split()[0]: line for line in fleet("tasks").out.splitlines()}
+    assert "  –  " in rows["moved"]
+    assert "  cpu-1  " in rows["stays"]
+    assert "pinned to  cpu-1, but it was moved to cpu_standard\n" in fleet("task", "show", "moved").out
+    assert "pinned to  cpu-1\n" in fleet("task", "show", "stays").out
+
+
+def test_one_waiting_task_is_counted_in_the_singular(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a", "b")
+    sim_fleet.claim("cpu-1")
+    assert "1 task is waiting; --limit N shows more" in fleet("tasks", "--limit", "1").out
 
 
 def test_lines_prints_one_json_document_per_task(sim_fleet, fleet):

@@ -23,7 +23,7 @@ def outcomes(report):
 def test_a_task_taken_after_its_selection_is_planned_again(sim_fleet, editor):
     sim_fleet.join("cpu-1")
     sim_fleet.submit("a", "b", "c")
-    found = editor.select(TaskFilter(priority=QueuePriority.NORMAL))
+    found = list(editor.select(TaskFilter(priority=QueuePriority.NORMAL)))
     assert sim_fleet.claim("cpu-1") == "a"
     report = cancel(editor, found, terminate=False)
     assert outcomes(report) == {"a": "refused", "b": "cancelled", "c": "cancelled"}
@@ -32,7 +32,7 @@ def test_a_task_taken_after_its_selection_is_planned_again(sim_fleet, editor):
 
 def test_a_task_moved_after_its_selection_is_changed_where_it_is_now(sim_fleet, editor):
     sim_fleet.submit("a", "b")
-    found = editor.select(TaskFilter(priority=QueuePriority.NORMAL))
+    found = list(editor.select(TaskFilter(priority=QueuePriority.NORMAL)))
     sim_fleet.broker.moves.lane("cpu_standard", "cpu_batch", 4, 2)
     report = prioritise(editor, found, QueuePriority.URGENT)
     assert outcomes(report) == {"a": "changed", "b": "changed"}
@@ -65,7 +65,7 @@ def test_a_restarted_task_of_plain_celery_can_be_completed_by_a_service(restarte
 
 def test_two_operators_cancel_each_task_once(sim_fleet, editor):
     sim_fleet.submit("a", "b")
-    both = [editor.select(TaskFilter(priority=QueuePriority.NORMAL)) for _ in range(2)]
+    both = [list(editor.select(TaskFilter(priority=QueuePriority.NORMAL))) for _ in range(2)]
     reports = [cancel(editor, found, terminate=False) for found in both]
     assert [outcomes(report) for report in reports] == [
         {"a": "cancelled", "b": "cancelled"},

@@ -35,13 +35,13 @@ def test_a_worker_registers_sends_heartbeats_and_unregisters(registry, sim_fleet
         assert (worker.info.location, worker.info.tags, worker.stats.gpu_percent) == ("lab", ("a100",), 70.0)
         assert worker.healthy
         assert await registry.is_healthy("gpu-1")
-        assert [worker.worker_id for worker in await registry.get_available_workers(QueueType.GPU_PRIORITY)] == [
+        assert [worker.worker_id for worker in await registry.aget_available_workers(QueueType.GPU_PRIORITY)] == [
             "gpu-1"
         ]
-        assert await registry.get_available_workers(QueueType.CPU_BATCH) == []
+        assert await registry.aget_available_workers(QueueType.CPU_BATCH) == []
         await registry.unregister_worker("gpu-1")
         assert (await registry.get_worker("gpu-1")).status is WorkerStatus.OFFLINE
-        assert await registry.get_available_workers() == []
+        assert await registry.aget_available_workers() == []
         assert not await registry.is_healthy("gpu-1")
 
     asyncio.run(lifecycle())
@@ -52,7 +52,7 @@ def test_available_workers_are_below_their_limit_and_able_to_run_the_task(regist
     sim_fleet.join("worker-gpu-1", "gpu", slots=1)
 
     def available(**options: Any) -> list[str]:
-        return [worker.worker_id for worker in asyncio.run(registry.get_available_workers(**options))]
+        return [worker.worker_id for worker in registry.get_available_workers(**options)]
 
     assert available() == ["worker-cpu-1", "worker-gpu-1"]
     assert available(requires=Requires.GPU) == ["worker-gpu-1"]

@@ -152,8 +152,8 @@ def task(number):
 def test_submit_shows_tasks_up_to_the_limit_and_a_summary_below():
     tasks = [task(n) for n in range(5)]
     assert drawn(submit_view(tasks, "5 submitted", {}, 1), 80) == (
-        "SOURCE                                 TYPE   PRIORITY  LANE          ESTIMATE\n"
-        "\\x1b[2J[bold red]x[bold] \\u202etxt.md  audio  NORMAL    gpu_fallback    1m 30s\n"
+        "TASK  SOURCE                             TYPE   PRIORITY  LANE          ESTIMATE\n"
+        "id-0  …2J[bold red]x[bold] \\u202etxt.md  audio  NORMAL    gpu_fallback    1m 30s\n"
         "… and 4 more; --json lists them all\n"
         "\n"
         "5 submitted"
@@ -163,9 +163,17 @@ def test_submit_shows_tasks_up_to_the_limit_and_a_summary_below():
 def test_a_long_path_is_cut_at_its_beginning():
     long = task(1).model_copy(update={"source": "/data/" + "very-long/" * 9 + "日本語/report-27.pdf"})
     line = drawn(submit_view([long], "1 submitted", {}, None), 80).splitlines()[1]
-    assert line.startswith("…")
+    assert line.startswith("id-1  …")
     assert "日本語/report-27.pdf  audio" in line
     assert cell_len(line) <= 80
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_submit_shows_the_ids_of_the_tasks_at_every_width(width):
+    tasks = [task(1).model_copy(update={"task_id": "027b6dfe-1fa4-4c11-9a93-7f3a0b3c55d1"})]
+    heading, row, *_ = drawn(submit_view(tasks, "1 submitted", {}, None), width).splitlines()
+    assert heading.startswith("TASK ")
+    assert row.startswith("027b6dfe-1fa")
 
 
 def test_submit_with_wait_has_a_column_of_final_states():

@@ -31,7 +31,6 @@ from .messages import (
 from .records import (
     LedgerRecord,
     TaskResult,
-    cancelled_record,
     completed_record,
     cordon_in_force,
     ended_record,
@@ -41,9 +40,20 @@ from .records import (
     read_record,
     read_result,
     with_decision,
+    withdrawn_record,
     write_held,
 )
-from .tasks import dead_task, ended_task, held_task, lost_task, submitted_entry, waiting_task, with_record
+from .tasks import (
+    dead_task,
+    ended_task,
+    held_task,
+    lost_task,
+    submitted_entry,
+    waiting_entry,
+    waiting_task,
+    with_record,
+    with_run_times,
+)
 
 __all__ = [
     "FOREIGN",
@@ -55,7 +65,6 @@ __all__ = [
     "TaskResult",
     "UnackedMessage",
     "WorkKind",
-    "cancelled_record",
     "completed_record",
     "cordon_in_force",
     "dead_task",
@@ -89,9 +98,12 @@ __all__ = [
     "task_of",
     "text_filter",
     "unacked_task_id",
+    "waiting_entry",
     "waiting_task",
     "with_decision",
     "with_record",
+    "with_run_times",
+    "withdrawn_record",
     "write_corrections",
     "write_held",
     "write_story",

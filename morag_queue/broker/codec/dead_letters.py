@@ -8,6 +8,7 @@ from typing import Any
 from morag_queue.core.model import TaskState
 
 from .fields import json_object, number, word
+from .messages import header_of, read_arguments, read_message, task_of
 from .records import LedgerRecord, read_record
 
 Story = Sequence[tuple[float | None, str, str]]
@@ -76,6 +77,27 @@ class DeadLetter:
     @property
     def reason(self) -> str:
         return word(self.fields.get("reason"))
+
+    @property
+    def source(self) -> str:
+        """Empty where not known: the message has only the arguments."""
+        return word(self.fields.get("source"))
+
+    def new_record(self, lane: str, level: int) -> str:
+        """Return an open ledger record made from the message, where the ledger has dropped that of the task.
+
+        Empty for a task that was not submitted through morag-queue.
+        """
+        message = read_message(self.message)
+        if message is None or not self.source:
+            return ""
+        fields = {
+            **header_of(message), "state": TaskState.QUEUED, "task": task_of(message), "source": self.source,
+            "lane": lane, "level": level,
+        }  # fmt: skip
+        if (arguments := read_arguments(message)) is not None:
+            fields["args"], fields["kwargs"] = arguments
+        return json.dumps(fields)
 
     @property
     def story(self) -> Story:

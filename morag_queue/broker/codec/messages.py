@@ -34,6 +34,8 @@ def header_fields(entry: TaskQueueEntry) -> dict[str, Any]:
         header["content_type"] = entry.content_type
     if entry.worker is not None:
         header["worker"] = entry.worker
+    if entry.submission is not None:
+        header["submission"] = entry.submission
     return header
 
 

@@ -52,7 +52,7 @@ class LedgerRecord:
 
     @property
     def source(self) -> str:
-        return word(self.fields.get("source"))
+        return word(self.fields.get("source")) or word(self.submitted.fields.get("source"))
 
     @property
     def lane(self) -> str:
@@ -96,6 +96,11 @@ class LedgerRecord:
     @property
     def error(self) -> str:
         return word(self.fields.get("error"))
+
+    @property
+    def submission(self) -> str | None:
+        """The id of the `submit` that queued the task."""
+        return word(self.fields.get("submission")) or None
 
     @property
     def submitted(self) -> "LedgerRecord":
@@ -158,11 +163,13 @@ def _carried(record: LedgerRecord | None, *more: str) -> dict[str, Any]:
     return {name: fields[name] for name in (*_CARRIED, *more) if name in fields}
 
 
-def cancelled_record(record: LedgerRecord | None, message: str, task: Task, reason: str, at: float) -> str:
+def withdrawn_record(
+    record: LedgerRecord | None, message: str, task: Task, state: TaskState, reason: str, at: float
+) -> str:
     """End a waiting task. Without a record of its own it keeps its message, so that it can be queued again."""
     return json.dumps({
         **_carried(record, "worker", "source"),
-        "state": TaskState.CANCELLED,
+        "state": state,
         "task": task.task,
         "lane": task.lane,
         "level": task.level,

@@ -9,8 +9,11 @@ from morag_queue.core.task import Task
 
 from .dead_letters import DeadLetter
 from .fields import count, member, moment, number, priority, word
-from .messages import header_of, read_message
+from .messages import header_of, read_arguments, read_message
 from .records import LedgerRecord
+
+_TIMES = ("started_at", "wait_seconds", "run_seconds")
+"""Fields of an ended record."""
 
 
 def waiting_task(
@@ -60,7 +63,9 @@ def dead_task(dead: DeadLetter, record: LedgerRecord | None = None) -> Task:
         "ended_at": number(dead.fields.get("at")), "error": dead.reason,
         "worker": (dead.story[-1][1] if dead.story else "") or None, "attempts": max(len(dead.story), 1),
     }  # fmt: skip
-    return with_record(task, record, **more)
+    if dead.source:
+        more["source"] = dead.source
+    return with_run_times(task.model_copy(update=more), record)
 
 
 def ended_task(task_id: str, state: TaskState, record: LedgerRecord) -> Task:
@@ -75,9 +80,10 @@ def ended_task(task_id: str, state: TaskState, record: LedgerRecord) -> Task:
         task_id=task_id, state=state, lane=known.lane, level=known.level,
         **_entry_fields({**fields, **pinned}, known.lane, known.level or 0),
     )  # fmt: skip
-    times = ("started_at", "ended_at", "wait_seconds", "run_seconds")
-    more: dict[str, Any] = {name: number(record.fields.get(name)) for name in times}
-    ran_by = word(record.fields.get("worker")) if record.fields.get("started_at") is not None else ""
+    more: dict[str, Any] = {name: number(record.fields.get(name)) for name in (*_TIMES, "ended_at")}
+    # A cancelled or quarantined record without a start names the worker that it was pinned to.
+    has_run = state in (TaskState.COMPLETED, TaskState.FAILED) or record.fields.get("started_at") is not None
+    ran_by = word(record.fields.get("worker")) if has_run else ""
     return with_record(task, known, **more, worker=ran_by or None, error=word(record.fields.get("error")))
 
 
@@ -88,6 +94,12 @@ def with_record(task: Task, record: LedgerRecord | None, **more: Any) -> Task:
         if record.source:
             more["source"] = record.source
     return task.model_copy(update=more)
+
+
+def with_run_times(task: Task, record: LedgerRecord | None) -> Task:
+    """Complete an ended task from its ended record."""
+    times = {name: number(record.fields.get(name)) for name in _TIMES} if record is not None else {}
+    return with_record(task, record, **times)
 
 
 def submitted_entry(task_id: str, record: LedgerRecord, queue: QueueType | None) -> TaskQueueEntry | None:
@@ -115,6 +127,36 @@ def submitted_entry(task_id: str, record: LedgerRecord, queue: QueueType | None)
         estimated_duration=record.estimated_minutes or 0.0,
         enqueued_at=record.enqueued_at or 0.0,
         worker=record.worker,
+        submission=record.submission,
+    )
+
+
+def waiting_entry(task: Task, raw: bytes | str, attempts: int, max_retries: int) -> TaskQueueEntry | None:
+    """Return a waiting task as an entry; None in a lane of none of our queues.
+
+    `worker` is the owner of its lane. Without a JSON body it has no arguments.
+    """
+    args, kwargs = read_arguments(read_message(raw)) or ((), {})
+    if task.queue is None or task.level is None or not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        return None
+    return TaskQueueEntry(
+        task_id=task.task_id,
+        task=task.task,
+        args=tuple(args),
+        kwargs=kwargs,
+        source=task.source,
+        content_type=task.content_type,
+        priority=task.priority,
+        requires=task.requires,
+        queue=task.queue,
+        lane=task.lane,
+        level=task.level,
+        estimated_duration=task.estimated_duration or 0.0,
+        enqueued_at=task.enqueued_at or 0.0,
+        worker=task.lane_owner,
+        retry_count=attempts,
+        max_retries=max_retries,
+        submission=task.submission,
     )
 
 
@@ -133,4 +175,5 @@ def _entry_fields(fields: Mapping[str, Any], lane: str, level: int) -> dict[str,
         "pinned_to": word(fields.get("worker")) or None,
         "enqueued_at": number(fields.get("enqueued_at")),
         "estimated_duration": number(fields.get("estimated_minutes")),
+        "submission": word(fields.get("submission")) or None,
     }

@@ -8,7 +8,7 @@
 
 local key = {
     totals = KEYS[1], minutes = KEYS[2], hours = KEYS[3], figures = KEYS[4], attempts = KEYS[5], dead = KEYS[6],
-    graves = KEYS[7], task = KEYS[8],
+    graves = KEYS[7], ended = KEYS[8], task = KEYS[9],
 }
 local arg = {
     task_id = ARGV[1], seen = ARGV[2], outcome = ARGV[3], worker = ARGV[4], queue = ARGV[5], retention = ARGV[6],

@@ -1,25 +1,26 @@
 --#include args clock end_task json records
--- Edit chosen waiting messages of one list: cancel them, or move them to another list in a new form.
+-- Edit chosen waiting messages of one list: end their tasks, or move them to another list in a new form.
 --
 -- Each is edited only if its text is still what the caller read. The caller makes the new text; the ledger record
 -- changes in the same step.
 --
 -- source     the list the messages are in
 -- lanes      set of the worker lanes that were ever used
--- edits      target: the target list (any list if it is cancelled);  task: its ledger key
---            depth: where to search first, 1 is the next to run;  raw: its text;  text: its new text, '' = cancel
---            record: its new ledger record, '' = unchanged; of a cancelled task the ended one, without "ended_at"
+-- edits      target: the target list (any list if it ends);  task: its ledger key
+--            depth: where to search first, 1 is the next to run;  raw: its text;  text: its new text, '' = end the task
+--            record: its new ledger record, '' = unchanged; of a task that ends the ended one, without "ended_at"
 --            queue: '' = none of ours;  worker_lane: the target lane if it is a worker's, else ''
+--            outcome: of a task that ends: cancelled | completed | failed
 -- Returns 1 for each edit that was made, 0 for each message that was no longer there: then nothing of it was changed.
--- Invariant: a message is in exactly one list, or cancelled with a record that says so.
+-- Invariant: a message is in exactly one list, or its task has ended with a record that says so.
 
 local key = {
     lanes = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
-    dead = KEYS[7], graves = KEYS[8], source = KEYS[9], edits = rest(KEYS, 10),
+    dead = KEYS[7], graves = KEYS[8], ended = KEYS[9], source = KEYS[10], edits = rest(KEYS, 11),
 }
 local arg = {retention = ARGV[1], edits = rest(ARGV, 2)}
 local edits = records(key.edits, {'target', 'task'}, arg.edits,
-    {'task_id', 'depth', 'raw', 'text', 'record', 'queue', 'worker_lane'})
+    {'task_id', 'depth', 'raw', 'text', 'record', 'queue', 'worker_lane', 'outcome'})
 
 local REMOVED = '\0morag-queue: taken out'
 local shift, taken, answer = 0, 0, {}
@@ -39,10 +40,12 @@ local function remove(depth, text)
     return true
 end
 
-local function cancel(edit)
+local function finish(edit)
     end_task(key, {
-        id = edit.task_id, key = edit.task, outcome = 'cancelled', worker = '', queue = edit.queue, at = now,
-        wait_ms = '', run_ms = '', record = prepended(edit.record, 'ended_at', string.format('%.3f', now)),
+        id = edit.task_id, key = edit.task, outcome = edit.outcome, worker = '', queue = edit.queue, at = now,
+        error = field(edit.record, 'error') or '', wait_ms = '', run_ms = '',
+        record = prepended(edit.record, 'ended_at', string.format('%.3f', now)),
+        message = edit.raw, lane = field(edit.record, 'lane'), level = tonumber((field(edit.record, 'level'))),
     }, arg.retention)
 end
 
@@ -53,19 +56,19 @@ local function move(edit)
 end
 
 -- A key of another type fails here, before the first write.
-local cancels = false
+local ends = false
 for _, edit in ipairs(edits) do
-    cancels = cancels or edit.text == ''
+    ends = ends or edit.text == ''
     redis.call('LLEN', edit.target)
     if edit.worker_lane ~= '' then redis.call('SCARD', key.lanes) end
 end
-if cancels then check_end(key, now) end
+if ends then check_end(key, now) end
 
 for i, edit in ipairs(edits) do
     answer[i] = 0
     if remove(tonumber(edit.depth), edit.raw) then
         answer[i] = 1
-        if edit.text == '' then cancel(edit) else move(edit) end
+        if edit.text == '' then finish(edit) else move(edit) end
     end
 end
 if taken > 0 then redis.call('LREM', key.source, -taken, REMOVED) end

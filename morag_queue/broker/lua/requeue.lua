@@ -23,7 +23,7 @@
 local key = {
     unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], revoked = KEYS[4], lease = KEYS[5], totals = KEYS[6],
     minutes = KEYS[7], hours = KEYS[8], figures = KEYS[9], attempts = KEYS[10], dead = KEYS[11], graves = KEYS[12],
-    lanes = KEYS[13], list = KEYS[14], task = KEYS[15],
+    ended = KEYS[13], lanes = KEYS[14], list = KEYS[15], task = KEYS[16],
 }
 local arg = {
     tag = ARGV[1], incarnation = ARGV[2], new_tag = ARGV[3], lane = ARGV[4], level = ARGV[5], queue = ARGV[6],
@@ -92,7 +92,7 @@ if story and #story > tonumber(arg.max_deaths) then
     check_end(key, now)
     local entry = redis.call('GET', key.task)
     local is_open = entry and field(entry, 'state') == 'queued'
-    finish(id, 'quarantined', 'its workers died over it ' .. #story .. ' times', {
+    finish(id, 'quarantined', 'its workers died over it ' .. times(#story), {
         record = is_open and with_value(entry, 'state', '"quarantined"') or nil, message = text, story = story,
     })
     release()

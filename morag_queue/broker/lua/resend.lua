@@ -11,7 +11,7 @@
 
 local key = {
     lease = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
-    dead = KEYS[7], graves = KEYS[8], list = KEYS[9], task = KEYS[10],
+    dead = KEYS[7], graves = KEYS[8], ended = KEYS[9], list = KEYS[10], task = KEYS[11],
 }
 local arg = {
     task_id = ARGV[1], seen = ARGV[2], record = ARGV[3], message = ARGV[4], lane = ARGV[5], level = ARGV[6],
@@ -29,7 +29,7 @@ if #story > tonumber(arg.max_losses) then
     check_end(key, now)
     end_task(key, {
         id = arg.task_id, key = key.task, outcome = 'quarantined', worker = '', queue = arg.queue, at = now,
-        error = 'it was lost ' .. #story .. ' times', wait_ms = '', run_ms = '', lane = arg.lane,
+        error = 'it was lost ' .. times(#story), wait_ms = '', run_ms = '', lane = arg.lane,
         level = tonumber(arg.level), message = arg.message, story = story,
         record = with_value(arg.record, 'state', '"quarantined"'),
     }, arg.retention)

@@ -18,8 +18,8 @@
 
 local key = {
     unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], totals = KEYS[4], minutes = KEYS[5], hours = KEYS[6],
-    figures = KEYS[7], attempts = KEYS[8], dead = KEYS[9], graves = KEYS[10], cordons = KEYS[11], journal = KEYS[12],
-    surprises = KEYS[13], workers = KEYS[14], task = KEYS[15],
+    figures = KEYS[7], attempts = KEYS[8], dead = KEYS[9], graves = KEYS[10], ended = KEYS[11], cordons = KEYS[12],
+    journal = KEYS[13], surprises = KEYS[14], workers = KEYS[15], task = KEYS[16],
 }
 -- Locals instead of a table `arg`: this is the script that runs most often.
 local tag, outcome, task_id, worker, queue, record, error, retention, wait_ms, wait_bucket, run_ms, run_bucket, blame,

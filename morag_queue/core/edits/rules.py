@@ -119,14 +119,14 @@ def _cancel_held(context: EditContext, editable: EditableTask, terminate: bool) 
         return RefusedEdit(task.task_id, f"{held.reason}; then it can be cancelled")
     node = view.info.node or f"{view.info.worker}@{view.info.host}"
     if not is_running:
-        detail = f"{task.worker} was asked to drop it: it will not run there or elsewhere"
+        detail = f"{task.worker} is asked to drop it: it will not run there or elsewhere"
         return RevokeTask(task, node, view.worker, terminate, detail)
     if not terminate:
         return RefusedEdit(task.task_id, f"{task.worker} runs it: kill its process with --terminate")
     if view.info.pool != "prefork":
         detail = f"{task.worker} runs it in a {view.info.pool} pool, where a running task cannot be killed"
         return RefusedEdit(task.task_id, detail)
-    detail = f"{task.worker} was asked to kill the process that runs it; what the task did so far is not undone"
+    detail = f"{task.worker} is asked to kill the process that runs it; what the task did so far is not undone"
     return RevokeTask(task, node, view.worker, True, detail)
 
 

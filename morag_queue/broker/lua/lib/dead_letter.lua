@@ -2,6 +2,10 @@
 
 local CAPACITY = 10000
 
+local function times(number)
+    return number == 1 and '1 time' or number .. ' times'
+end
+
 -- Adds one, in the place of an older one of that id. At capacity the oldest is dropped; its ledger entry stays for the
 -- retention time (seconds). `task_key` is the ledger key of `id`.
 local function add_dead_letter(key, task_key, retention, id, letter)

@@ -2,7 +2,7 @@
 -- The bookkeeping of a task's end. Every script that ends a task uses it: settle, complete_external, edit_lane, requeue
 -- and resend.
 --
--- `key` has: totals, minutes, hours, figures, attempts, dead, graves.
+-- `key` has: totals, minutes, hours, figures, attempts, dead, graves, and `ended`: a prefix, see keys.py.
 
 -- Fails where one of the keys has another type. To be called before the first write, and before `end_task`.
 local function check_end(key, now)
@@ -16,6 +16,21 @@ local function check_end(key, now)
     redis.call('ZCARD', key.graves)
 end
 
+-- The source of a task by its record. A message has none, and a dead letter may outlive the record.
+local function source_of(record)
+    local ok, fields = pcall(cjson.decode, record or '')
+    return ok and type(fields) == 'table' and type(fields.source) == 'string' and fields.source or nil
+end
+
+-- The ended tasks of one outcome and one minute, in the order of their ends. The index is a convenience: where its key
+-- has another type, the task ends all the same.
+local function index_end(key, task, retention)
+    local index = key.ended .. task.outcome .. ':' .. math.floor(task.at / 60)
+    if redis.pcall('RPUSH', index, task.run_ms .. ' ' .. task.id) == 1 then
+        redis.call('EXPIRE', index, retention + 60)
+    end
+end
+
 -- Ends one task. `task` has the fields of `count_end`, and
 --     id, key (of its ledger entry), error, at (when it ended: seconds)
 --     record  its ledger record from now on (JSON), or nil where the ledger does not know the task
@@ -27,13 +42,14 @@ local function end_task(key, task, retention)
         redis.call('SET', task.key, task.record)
     elseif task.record then
         redis.call('SET', task.key, task.record, 'EX', retention)
+        index_end(key, task, retention)
     end
     if (task.outcome == 'failed' or task.outcome == 'quarantined') and task.id ~= '' then
         local at = math.floor(task.at)
         add_dead_letter(key, task.key, retention, task.id, {
             message = task.message or nil, entry = not task.message and task.entry or nil,
             lane = task.lane, level = task.level, state = task.outcome, at = at, reason = task.error,
-            story = task.story or {{at, task.worker, task.error}},
+            story = task.story or {{at, task.worker, task.error}}, source = source_of(task.entry or task.record),
         })
     elseif redis.call('HDEL', key.dead, task.id) == 1 then
         redis.call('ZREM', key.graves, task.id)
