@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from morag_queue.core.words import count_of
 from morag_queue.errors import Refused
 
-from .context import CliContext, task_count
+from .context import CliContext
 
 _PREVIEWED_TASKS = 10
 
@@ -28,7 +29,7 @@ def confirm_tasks(ctx: CliContext, change: str, rows: Sequence[str]) -> bool:
         ctx.warn(f"  {row}")
     if len(rows) > _PREVIEWED_TASKS:
         ctx.warn(f"  … and {len(rows) - _PREVIEWED_TASKS} more")
-    count = task_count(len(rows))
+    count = count_of(len(rows), "task")
     if not ctx.confirm(f"{change}: {count}. Continue?"):
         raise Refused(f"{change}: {count} not confirmed, so nothing was changed; add --yes, or preview with --dry-run")
     return True

@@ -24,10 +24,6 @@ _PIPE_COLUMNS = 1000
 """Width when stdout is not a terminal and COLUMNS is unset, so that pipes receive unwrapped rows."""
 
 
-def task_count(count: int) -> str:
-    return f"{count} task" if count == 1 else f"{count} tasks"
-
-
 @dataclass
 class Environment:
     """`has_answered`: the answer is already on stdout. `broker_url`: the URL for messages, without its password."""

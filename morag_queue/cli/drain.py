@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morag_queue.core.words import count_of
 from morag_queue.errors import ExitStatus, NotFound, Refused, UsageError
 
 from .confirm import confirm_force
-from .context import CliContext, task_count
+from .context import CliContext
 from .cordon import emit_result
 from .options import verb
 from .parameters import WorkerArgument
@@ -121,7 +122,7 @@ def _status(ctx: CliContext, result: "CordonResult", detached: bool) -> ExitStat
         return ExitStatus.OK
     is_agentless = NOT_KNOWN in " ".join(result.warnings)
     requeue = "" if is_agentless else f", or requeue running tasks with: {command} --force"
-    running = task_count(result.running_tasks)
+    running = count_of(result.running_tasks, "task")
     ctx.warn(
         f"The deadline passed with {running} still running on {result.worker}, which takes no new work. "
         f"Keep waiting with: {command}{requeue}"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 import typer
 
 from morag_queue.core.model import TaskState
+from morag_queue.core.words import count_of
 from morag_queue.errors import ExitStatus, UsageError
 from morag_queue.operations.submit_rows import Row, RowFailure, parse_lines, row_of
 
-from .context import CliContext, task_count
+from .context import CliContext
 from .options import verb
 from .sources import (
     Options,
@@ -135,7 +136,7 @@ def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, str]:
             states = wait_for(ctx.broker, ids, lambda: sleep(_POLL_SECONDS), advance)
     except KeyboardInterrupt:
         command = f"task show {ids[0]}" if len(ids) == 1 else "tasks"
-        count = task_count(len(ids))
+        count = count_of(len(ids), "task")
         ctx.warn(f"Detached: {count} submitted, nothing cancelled. Check progress with: morag-queue {command}")
         raise
     return states

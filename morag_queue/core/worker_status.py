@@ -12,7 +12,7 @@ The status combines whether a worker is alive, in service, and has room. The fir
 from .model import Cordon, WorkerStatus
 from .policy import Policy
 from .snapshot import Snapshot, WorkerView
-from .words import span
+from .words import count_of, span
 
 SERVING = frozenset({WorkerStatus.ONLINE, WorkerStatus.BUSY})
 """Workers with this status claim from shared lanes. A suspect worker gets no new work until its next heartbeat."""
@@ -70,7 +70,7 @@ def drain_state(view: WorkerView, held_count: int, waiting_count: int) -> Worker
 
 def _in_service(view: WorkerView, held: int) -> tuple[WorkerStatus, str]:
     if held >= view.info.slots:
-        return WorkerStatus.BUSY, f"{held} of {view.info.slots} slots in use"
+        return WorkerStatus.BUSY, f"{held} of {count_of(view.info.slots, 'slot')} in use"
     return WorkerStatus.ONLINE, ""
 
 

@@ -146,7 +146,7 @@ class Demo:
         yield DemoMessage(f"Valkey runs on port {port}; starting {len(WORKERS)} Celery workers and a watch …")
         self.cluster.wait_for(*WORKERS)
         self._submit(sources)
-        yield DemoMessage(f"Submitted {len(self._tasks)} tasks of all priorities from {self._origin()}.")
+        yield DemoMessage(f"Submitted {count_of(len(self._tasks), 'task')} of all priorities from {self._origin()}.")
         yield from (DemoMessage(f"Refused: {one.error}") for one in self._failed)
         yield from self._watch()
         self._settle()

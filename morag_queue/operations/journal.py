@@ -136,7 +136,7 @@ class Undo:
         not_undone = [UndoFailure(subject=refused.task_id, reason=refused.detail) for refused in report.refused]
         if unnamed := entry.changes.get("unnamed"):
             reason = "the journal entry counts them, but does not name them"
-            not_undone.append(UndoFailure(subject=f"{unnamed} more tasks", reason=reason))
+            not_undone.append(UndoFailure(subject=count_of(unnamed, "more task"), reason=reason))
         for source, level, target, count, *_ in entry.changes.get("lanes") or []:
             reason = f"the whole lane ({count_of(count, 'task')}) was moved to {target}, where other tasks wait too"
             not_undone.append(UndoFailure(subject=f"{source}, level {level}", reason=reason))

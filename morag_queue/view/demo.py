@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from morag_queue.core.stats import FleetStats
+from morag_queue.core.words import count_of
 
 from .stats import stats_view
 from .text import format_duration, safe
@@ -17,7 +18,9 @@ from .text import format_duration, safe
 def progress_view(stats: FleetStats, ended: int, total: int) -> RenderableType:
     """Show a progress bar and the tables of `stats`."""
     line = Table.grid(padding=(0, 1))
-    line.add_row(ProgressBar(total=max(total, 1), completed=ended, width=40), Text(f"{ended} of {total} tasks done"))
+    line.add_row(
+        ProgressBar(total=max(total, 1), completed=ended, width=40), Text(f"{ended} of {count_of(total, 'task')} done")
+    )
     return Group(Text(), line, Text(), stats_view(stats), Text())
 
 

@@ -7,9 +7,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from morag_queue.core.doctor import Finding, Severity
+from morag_queue.core.words import count_of
 from morag_queue.operations.doctor import Diagnosis
 
-from .text import counted, safe
+from .text import safe
 
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _MAX_LENGTH = 500
@@ -23,7 +24,7 @@ def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
     counts = Counter(finding.severity for finding in diagnosis.findings)
     parts = [part for finding in diagnosis.findings for part in _finding(finding)]
     nouns = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "hint"}
-    summary = ", ".join(counted(counts[severity], noun) for severity, noun in nouns.items() if counts[severity])
+    summary = ", ".join(count_of(counts[severity], noun) for severity, noun in nouns.items() if counts[severity])
     return Group(*parts, Text(summary, style="bold"))
 
 

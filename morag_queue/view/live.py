@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 
+from morag_queue.core.words import count_of
 from morag_queue.operations.live_stats import LiveFrame
 
 from .live_state import HELP, LiveState
@@ -119,7 +120,8 @@ def _limited(alerts: Sequence[Line], limit: int) -> list[Line]:
     if len(alerts) <= limit:
         return list(alerts)
     hidden = len(alerts) - limit + 1
-    return [*alerts[: limit - 1], [text(f"… and {hidden} more alerts; `morag-queue doctor` lists them all", "yellow")]]
+    more = count_of(hidden, "more alert")
+    return [*alerts[: limit - 1], [text(f"… and {more}; `morag-queue doctor` lists them all", "yellow")]]
 
 
 def _title(title: str) -> Line:

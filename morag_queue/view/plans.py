@@ -8,9 +8,10 @@ from rich.text import Text
 
 from morag_queue.core.explain.decisions import TaskDecision, describe_step
 from morag_queue.core.plan import Step
+from morag_queue.core.words import count_of
 
 from .table import Column, FittedTable, cell
-from .text import counted, format_minutes, more_line, safe
+from .text import format_minutes, more_line, safe
 
 if TYPE_CHECKING:
     from morag_queue.operations.failover import FailoverResult
@@ -94,7 +95,7 @@ def _moves_table(moves: Sequence[TaskDecision]) -> FittedTable:
     return FittedTable(
         [
             Column(
-                "TASK", [cell(move.task_id or counted(move.tasks, "task"), "", 255) for move in moves], min_width=12
+                "TASK", [cell(move.task_id or count_of(move.tasks, "task"), "", 255) for move in moves], min_width=12
             ),
             Column("FROM", [cell(f"{move.source_lane} {move.source_level}", "", 200) for move in moves], min_width=14),
             Column("TO", [cell(f"{move.target_lane} {move.target_level}", "", 200) for move in moves], min_width=14),
@@ -111,9 +112,9 @@ def _saved(move: TaskDecision) -> str:
 def _moves_summary(result: "RebalanceResult") -> str:
     planned = sum(move.tasks for move in result.decisions)
     if result.dry_run:
-        return f"{counted(planned, 'task')} would be moved" if planned else "Nothing would be moved"
-    parts = [f"{counted(result.moved_tasks, 'task')} moved"]
+        return f"{count_of(planned, 'task')} would be moved" if planned else "Nothing would be moved"
+    parts = [f"{count_of(result.moved_tasks, 'task')} moved"]
     parts += [f"{result.already} already moved"] if result.already else []
-    parts += [f"{counted(result.foreign, 'foreign message')} left in place"] if result.foreign else []
+    parts += [f"{count_of(result.foreign, 'foreign message')} left in place"] if result.foreign else []
     parts += [f"{len(result.rejected)} refused"] if result.rejected else []
     return ", ".join(parts)

@@ -4,10 +4,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.core.stats import FleetStats
+from morag_queue.core.words import count_of
 
 from .stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, table_columns
 from .table import FittedTable
-from .text import counted, safe
+from .text import safe
 
 
 def stats_view(stats: FleetStats) -> RenderableType:
@@ -21,6 +22,6 @@ def stats_view(stats: FleetStats) -> RenderableType:
         leader = f"Leader: {safe(lease.who)} ({safe(lease.verb)}), term {lease.term}"
         parts += [Text(), Text(leader, no_wrap=True, overflow="ellipsis")]
     if stats.foreign_messages:
-        foreign = f"{counted(stats.foreign_messages, 'foreign message')} not written by Celery; left in place."
+        foreign = f"{count_of(stats.foreign_messages, 'foreign message')} not written by Celery; left in place."
         parts += [Text(), Text(foreign, style="yellow")]
     return Group(*parts)

@@ -9,11 +9,12 @@ from rich.text import Text
 
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task
+from morag_queue.core.words import count_of
 
 from .output import iso
 from .submit import score_lines
 from .table import Column, FittedTable, cell
-from .text import counted, format_duration, format_minutes, safe
+from .text import format_duration, format_minutes, safe
 
 if TYPE_CHECKING:
     from morag_queue.operations.dead_letters import DeadPage
@@ -134,7 +135,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "waited": None if task.wait_seconds is None else format_duration(task.wait_seconds),
         "ran": None if task.run_seconds is None else format_duration(task.run_seconds),
         "error": task.error,
-        "attempts": f"requeued from dead workers {counted(task.attempts, 'time')}" if task.attempts else None,
+        "attempts": f"requeued from dead workers {count_of(task.attempts, 'time')}" if task.attempts else None,
         "retries": str(task.retries) if task.retries else None,
         "ledger": None if task.is_known else "no entry: the task was not submitted through morag-queue",
     }

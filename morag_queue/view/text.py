@@ -1,4 +1,4 @@
-"""Text for a terminal: printable strings, durations, short numbers, counted nouns.
+"""Text for a terminal: printable strings, durations, times, short numbers.
 
 Sources, worker ids, reasons and arguments may hold anything. Build renderables from `rich.text.Text` of `safe` text,
 never from a str: markup such as `[bold]` is then shown literally.
@@ -6,6 +6,7 @@ never from a str: markup such as `[bold]` is then shown literally.
 
 import re
 
+from morag_queue.core.words import count_of
 from morag_queue.errors import UsageError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -80,11 +81,7 @@ def short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return `1 task`, `2 tasks`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def more_line(hidden: int, noun: str = "") -> str:
     """Return the line below a truncated list: how many entries it omits, and where to see them."""
-    return f"… and {hidden} more{f' {noun}s' if noun else ''}; --json lists them all"
+    more = count_of(hidden, f"more {noun}") if noun else f"{hidden} more"
+    return f"… and {more}; --json lists {'it' if hidden == 1 else 'them all'}"

@@ -22,6 +22,7 @@ from morag_queue.core.model import Cordon, WorkerStatus
 from morag_queue.core.plan import Applied, Declined, MoveLane, MoveTask, Plan
 from morag_queue.core.recovery.liveness import is_overdue
 from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.words import count_of
 from morag_queue.operations.apply import apply
 from morag_queue.operations.failover import Failover, FailoverResult
 from morag_queue.operations.rebalance import DEPTH, apply_turn, plan_turn
@@ -136,7 +137,7 @@ def _open_breakers(
         if worker not in snapshot.worker_by_id:
             continue
         now = snapshot.taken_at
-        reason = f"it has started {starts} times within {recovery.breaker_seconds:.0f} s"
+        reason = f"it has started {count_of(starts, 'time')} within {recovery.breaker_seconds:.0f} s"
         cordon = Cordon(
             state=WorkerStatus.CORDONED, reason=reason, who="circuit breaker", at=now,
             until=now + recovery.breaker_seconds,

@@ -99,7 +99,7 @@ def test_explain_lists_declined_moves(sim_fleet, fleet):
     starve(sim_fleet, "a", "b")
     out = fleet("rebalance", "--max-moves", "1", "--explain").out
     assert "Declined:\n" in out
-    assert "this turn: the budget of 1 moves is used up" in out
+    assert "this turn: the budget of 1 move is used up" in out
 
 
 def test_rebalance_exits_with_7_and_names_the_leader(sim_fleet, fleet):

@@ -18,6 +18,7 @@ POLICY = Policy()
         (worker("w", "gpu"), 0, "online", ""),
         (worker("w", "gpu"), 1, "online", ""),
         (worker("w", "gpu"), 2, "busy", "2 of 2 slots in use"),
+        (worker("w", slots=1), 1, "busy", "1 of 1 slot in use"),
         (worker("w", beat_age=None), 0, "offline", "has sent no heartbeat yet"),
         (worker("w", beat_age=None, started_at=NOW - 60), 0, "suspect", "has just registered"),
         (worker("w", beat_age=None, started_at=NOW - 61), 0, "offline", "has sent no heartbeat yet"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_queue.errors import UsageError
-from morag_queue.view.text import counted, format_duration, format_minutes, parse_duration, safe, short
+from morag_queue.view.text import format_duration, format_minutes, more_line, parse_duration, safe, short
 
 
 @pytest.mark.parametrize(
@@ -98,5 +98,6 @@ def test_short_numbers_take_at_most_four_characters(value, expected):
     assert short(value) == expected
 
 
-def test_counted_uses_the_plural_except_for_one():
-    assert [counted(count, "task") for count in (0, 1, 2)] == ["0 tasks", "1 task", "2 tasks"]
+def test_the_line_below_a_truncated_list_counts_what_it_omits():
+    assert more_line(2) == "… and 2 more; --json lists them all"
+    assert more_line(1, "worker") == "… and 1 more worker; --json lists it"

@@ -23,6 +23,7 @@ from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.empty_lanes import empty_lanes
 from morag_queue.core.routing.score_table import Corrections
 from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.words import count_of
 
 from .context import RuleContext, RuleResult
 from .promote import promote_aged, promote_starving, start_longest_first
@@ -110,7 +111,9 @@ def _optional_moves(context: RuleContext, moved: Collection[str], budget: int) -
         changes |= result.changes
     changes["tick_moves"] = context.state.tick_moves + len(steps)
     if len(steps) >= budget:
-        declined.append(Declined(subject="this turn", reason=f"the budget of {max(budget, 0)} moves is used up"))
+        declined.append(
+            Declined(subject="this turn", reason=f"the budget of {count_of(max(budget, 0), 'move')} is used up")
+        )
     return RuleResult(tuple(steps), tuple(declined), changes)
 
 

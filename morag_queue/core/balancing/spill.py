@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import QueueType, Requires
 from morag_queue.core.plan import Declined, MoveTask
-from morag_queue.core.words import count_of
+from morag_queue.core.words import count_of, is_are
 
 from .context import Candidate, RuleContext, RuleResult
 from .state import Pool
@@ -127,7 +127,8 @@ def _obstacle(context: RuleContext) -> str:
         return f"{count_of(waiting, 'task')} already wait{'s' if waiting == 1 else ''} in the CPU lanes"
     share = context.policy.balancing.spill_idle_share
     if capacity.spare_idle <= share * capacity.spare:
-        return f"{capacity.spare_idle} of {capacity.spare} CPU slots are idle, and {share:.0%} stay free"
+        idle = f"{capacity.spare_idle} of {count_of(capacity.spare, 'CPU slot')} {is_are(capacity.spare_idle)} idle"
+        return f"{idle}, and {share:.0%} stay free"
     return ""
 
 

@@ -185,8 +185,8 @@ class Router:
     def _why_assigned(self, load: WorkerLoad, queue: QueueType) -> str:
         if self._policy.binding is Binding.EARLY:
             limit = self._queues.of(queue).max_tasks_per_worker
-            return f"{load.worker} fits best, with {load.assigned[queue]} of at most {limit} tasks assigned"
-        return f"{load.worker} is expected to take it, with {load.load} of {load.slots} slots in use"
+            return f"{load.worker} fits best, with {load.assigned[queue]} of at most {count_of(limit, 'task')} assigned"
+        return f"{load.worker} is expected to take it, with {load.load} of {count_of(load.slots, 'slot')} in use"
 
     def _work_class(self, task: Routable) -> WorkClass:
         """Round the memory up to the next size that a worker has: all sizes between two rule out the same workers."""
