@@ -8,18 +8,18 @@ from rich.text import Text
 
 from morag_queue.broker.contract import JournalEntry
 
-from .output import iso
 from .table import Column, FittedTable, cell
-from .text import safe
+from .text import local_time, safe
 
 
-def journal_view(entries: Sequence[JournalEntry]) -> RenderableType:
-    """Show one line for each entry."""
+def journal_view(entries: Sequence[JournalEntry], now: float, verb: str | None = None) -> RenderableType:
+    """Show one line for each entry. `verb` is the filter, which an empty list is explained by."""
     if not entries:
-        return Text("No journal entry matches.", style="dim")
+        empty = "The journal is empty: nothing has changed the fleet yet."
+        return Text(f"No journal entry of the verb {safe(verb)!r}." if verb else empty, style="dim")
     return FittedTable(
         [
-            Column("WHEN", [cell(iso(entry.at) or "–") for entry in entries]),
+            Column("WHEN", [cell(local_time(entry.at, now)) for entry in entries], right=True),
             Column("VERB", [cell(entry.verb) for entry in entries]),
             Column("SUBJECT", [cell(entry.subject, "", 200) for entry in entries], min_width=12),
             Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], min_width=16),
@@ -30,10 +30,11 @@ def journal_view(entries: Sequence[JournalEntry]) -> RenderableType:
     )
 
 
-def entry_view(entry: JournalEntry) -> RenderableType:
+def entry_view(entry: JournalEntry, now: float) -> RenderableType:
     """Show all fields of an entry."""
     facts = {
-        "entry": entry.entry_id, "when": iso(entry.at), "who": entry.who, "verb": entry.verb, "subject": entry.subject,
+        "entry": entry.entry_id, "when": local_time(entry.at, now), "who": entry.who, "verb": entry.verb,
+        "subject": entry.subject,
     }  # fmt: skip
     facts |= {name: value for name, value in (("reason", entry.reason), ("plan", entry.plan_id)) if value}
     lines = [f"{name:<8} {safe(value)}" for name, value in facts.items()]

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from rich.segment import Segment
 
@@ -17,7 +16,7 @@ from .journal import counts
 from .live_state import LiveState, Sort
 from .stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, live_columns, load, reason
 from .table import Cell, Column, Line, fitted, layout, text
-from .text import format_duration, safe
+from .text import format_duration, local_time, safe
 
 _NARROW_QUEUES = 130
 _NARROW_WORKERS = 110
@@ -152,22 +151,17 @@ def alert_lines(frame: LiveFrame, width: int) -> list[Line]:
     return lines
 
 
-def journal_lines(entries: Sequence[JournalEntry], width: int) -> list[Line]:
+def journal_lines(frame: LiveFrame, width: int) -> list[Line]:
     """Return one line for each entry: time, verb and subject, then reason, counts and author."""
-    return [_journal_line(entry, width) for entry in entries]
+    return [_journal_line(entry, frame.stats.taken_at, width) for entry in frame.journal]
 
 
-def _journal_line(entry: JournalEntry, width: int) -> Line:
+def _journal_line(entry: JournalEntry, now: float, width: int) -> Line:
     change = safe(" ".join(part for part in (entry.verb, entry.subject) if part), 120)
     details = safe(" · ".join(part for part in (entry.reason, ", ".join(counts(entry.changes)[:3])) if part), 200)
-    time = text(clock(entry.at) + " ", "dim")
+    time = text(local_time(entry.at, now) + " ", "dim")
     room = width - len(time.text)
     if len(change) >= room:
         return [time, text(fitted(change, max(room, 0)), "bold")]
     rest = (f"  {details}" if details else "") + f"  ({safe(entry.who, 40)})"
     return [time, text(change, "bold"), text(fitted(rest, room - len(change)), "dim")]
-
-
-def clock(at: float) -> str:
-    """Return the time of day in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S") if at > 0 else "--:--:--"

@@ -57,7 +57,7 @@ def test_rebalance_of_a_balanced_fleet_prints_and_journals_nothing(sim_fleet, fl
     sim_fleet.join("cpu-1")
     done = fleet("rebalance")
     assert (done.out, done.err) == ("", "")
-    assert fleet("journal", "ls").out == "No journal entry matches.\n"
+    assert fleet("journal", "ls").out == "The journal is empty: nothing has changed the fleet yet.\n"
 
 
 def test_a_promoted_task_has_its_new_level_and_its_old_priority(sim_fleet, fleet):
