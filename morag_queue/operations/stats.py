@@ -5,7 +5,7 @@ Imports little: the start of this command is part of the contract.
 
 from typing import TYPE_CHECKING
 
-from morag_queue.core.stats import FleetStats, fleet_stats
+from morag_queue.core.stats import RATE_SECONDS, FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,4 +16,5 @@ def stats(broker: "Broker", settings: Settings, *, window_seconds: float = 3600.
     """Return queues and workers now, with averages and rates over the last `window_seconds`."""
     snapshot, totals = broker.observe()
     windows = broker.windows(snapshot.taken_at, window_seconds)
-    return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds)
+    recent = broker.windows(snapshot.taken_at, RATE_SECONDS)
+    return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds, recent=recent)

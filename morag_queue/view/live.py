@@ -10,7 +10,7 @@ from rich.segment import Segment
 from morag_queue.core.words import count_of
 from morag_queue.operations.live_stats import LiveFrame
 
-from .live_state import HELP, LiveState
+from .live_state import COLUMN_HELP, HELP, LiveState
 from .live_tables import alert_lines, journal_lines, queue_lines, worker_lines, workers
 from .table import Line, fitted, padded, text
 from .text import format_duration, local_time, safe
@@ -140,7 +140,8 @@ def _title(title: str) -> Line:
 
 
 def _help(width: int) -> list[Line]:
-    return [[text(f"  {keys:<16}", "bold"), text(fitted(effect, max(width - 18, 0)))] for keys, effect in HELP]
+    rows = (*HELP, ("", ""), *COLUMN_HELP)
+    return [[text(f"  {name:<16}", "bold"), text(fitted(effect, max(width - 18, 0)))] for name, effect in rows]
 
 
 def _footer(width: int, state: LiveState) -> Line:

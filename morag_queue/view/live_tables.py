@@ -10,7 +10,7 @@ from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Severity
 from morag_queue.core.model import WorkerStatus
 from morag_queue.core.stats import WorkerStats
-from morag_queue.operations.live_stats import HISTORY, LiveFrame, QueueFlow, RunningTask
+from morag_queue.operations.live_stats import HISTORY, LiveFrame, RunningTask
 
 from .journal import counts
 from .live_state import LiveState, Sort
@@ -36,23 +36,20 @@ _WORST_FIRST = (
 
 
 def queue_lines(frame: LiveFrame, width: int) -> list[Line]:
-    """Return the heading and one line for each queue. Rates cover the last few minutes, not the window."""
-    flows = [frame.flows.get(queue.queue_type, QueueFlow()) for queue in frame.stats.queues]
-    queues = [
-        queue.model_copy(update={"arrivals_per_minute": flow.arrivals, "completions_per_minute": flow.ended})
-        for queue, flow in zip(frame.stats.queues, flows, strict=True)
-    ]
-    # The last column is a placeholder: the sparkline is drawn once its width is known.
-    history = Column("", [("", "")] * len(queues), min_width=8, fills=True)
-    columns = [*live_columns(QUEUE_COLUMNS, queues, narrow=width <= _NARROW_QUEUES), history]
+    """Return the heading and one line for each queue."""
+    queues = frame.stats.queues
+    # The sparkline is drawn once its width is known.
+    placeholder = Column("", [("", "")] * len(queues), min_width=8, fills=True)
+    columns = [*live_columns(QUEUE_COLUMNS, queues, narrow=width <= _NARROW_QUEUES), placeholder]
     heading, rows = layout(columns, width)
     room = len(heading.pop().text)
     heading.append(text(fitted("LAST HOUR" if room >= 9 else "HOUR", room), "bold dim"))
-    return [heading, *([*line[:-1], _history(flow, room)] for line, flow in zip(rows, flows, strict=True))]
+    history = [frame.history.get(queue.queue_type, ()) for queue in queues]
+    return [heading, *([*line[:-1], _history(ended, room)] for line, ended in zip(rows, history, strict=True))]
 
 
-def _history(flow: QueueFlow, width: int) -> Segment:
-    return text(fitted(spark(flow.history, min(width, HISTORY)), width), "green")
+def _history(ended: Sequence[int], width: int) -> Segment:
+    return text(fitted(spark(ended, min(width, HISTORY)), width), "green")
 
 
 def spark(values: Sequence[int], width: int) -> str:

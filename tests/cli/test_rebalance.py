@@ -111,6 +111,15 @@ def test_rebalance_exits_with_7_and_names_the_leader(sim_fleet, fleet):
     assert fleet("rebalance", "--dry-run", "--json").json["decisions"][0]["task_id"] == "a"
 
 
+def test_a_quiet_rebalance_beside_a_leader_exits_with_7_in_silence(sim_fleet, fleet):
+    starve(sim_fleet, "a")
+    sim_fleet.broker.leases.take("other", "bob@host", "watch", 60)
+    refused = fleet("rebalance", "--quiet", status=7)
+    assert (refused.out, refused.err) == ("", "")
+    assert "bob@host leads" in fleet("rebalance", "--quiet", "--json", status=7).json["error"]
+    assert sim_fleet.ids(CPU, 4) == ["a"]
+
+
 def test_rebalance_releases_its_lease(sim_fleet, fleet):
     fleet("rebalance")
     assert sim_fleet.broker.leases.current() is None

@@ -107,7 +107,7 @@ def test_render_fills_every_size_exactly(width, height, workers):
 
 
 def test_an_empty_fleet_shows_a_hint_and_no_alerts():
-    frame = replace(fleet(), stats=fleet().stats.model_copy(update={"workers": ()}), alerts=(), journal=(), flows={})
+    frame = replace(fleet(), stats=fleet().stats.model_copy(update={"workers": ()}), alerts=(), journal=(), history={})
     lines = drawn(frame, 80, 24)
     assert "No workers are registered." in lines
     assert "ALERTS" not in " ".join(lines)
