@@ -72,6 +72,7 @@ class CommonOptions:
 
     redis_url: str | None = None
     config: str | None = None
+    profile: str | None = None
     json: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -132,7 +133,7 @@ class CliContext:
         """Settings and their origins. Raises SettingsError."""
         from morag_queue.settings import load, mask_url
 
-        flags = {"redis_url": self.options.redis_url, "config": self.options.config}
+        flags = {"redis_url": self.options.redis_url, "config": self.options.config, "profile": self.options.profile}
         loaded = load(flags, self.environment.variables, self.environment.cwd)
         self.environment.broker_url = mask_url(loaded.settings.redis_url)
         return loaded

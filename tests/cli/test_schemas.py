@@ -124,6 +124,8 @@ COMMANDS = [
     (0, "dead drop", "dead-1", "--yes"),
     (0, "journal ls"),
     (0, "doctor"),
+    (0, "config init"),
+    (0, "config check"),
     (0, "config show"),
     (0, "exit-codes"),
     (0, "completion", "bash"),
