@@ -37,7 +37,7 @@ class LiveFrame:
     """One frame of the live screen.
 
     `history` has the tasks of each queue that ended in each of `HISTORY` minutes; `running` lists the tasks of each
-    worker, the earliest claim first.
+    worker, the earliest claim first. A heartbeat older than `late_after_seconds` is late.
     """
 
     stats: FleetStats
@@ -46,6 +46,7 @@ class LiveFrame:
     running: Mapping[str, tuple[RunningTask, ...]] = field(default_factory=dict)
     journal: tuple[JournalEntry, ...] = ()
     alerts: tuple[Finding, ...] = ()
+    late_after_seconds: float = 5.0
 
 
 class FleetWatcher:
@@ -77,6 +78,7 @@ class FleetWatcher:
             fleet=self._broker.fleet,
             history={queue: self._ended(queue) for queue in QueueType},
             running=self._running(snapshot),
+            late_after_seconds=policy.suspect_after_seconds / 2,
             journal=journal,
             alerts=tuple(check_service(snapshot, policy, leader_expected=leader_expected)),
         )

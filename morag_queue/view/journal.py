@@ -9,7 +9,7 @@ from rich.text import Text
 from morag_queue.broker.contract import JournalEntry
 
 from .table import Column, FittedTable, cell
-from .text import local_time, safe
+from .text import local_time, safe, short_ids
 
 
 def journal_view(entries: Sequence[JournalEntry], now: float, verb: str | None = None) -> RenderableType:
@@ -21,7 +21,7 @@ def journal_view(entries: Sequence[JournalEntry], now: float, verb: str | None =
         [
             Column("WHEN", [cell(local_time(entry.at, now)) for entry in entries], right=True),
             Column("VERB", [cell(entry.verb) for entry in entries]),
-            Column("SUBJECT", [cell(entry.subject, "", 200) for entry in entries], min_width=12),
+            Column("SUBJECT", [cell(short_ids(entry.subject), "", 200) for entry in entries], min_width=12),
             Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], min_width=16),
             Column("WHO", [cell(entry.who, "", 100) for entry in entries], rank=2, min_width=8),
             Column("REASON", [cell(entry.reason, "", 300) for entry in entries], rank=1, min_width=16),

@@ -90,7 +90,7 @@ def _count(read: Callable[[Row], int], style: str, row: Row, live: bool) -> Cell
 
 def _rate(read: Callable[[Row], float], row: Row, live: bool) -> Cell:
     value = read(row)
-    return short(value), "" if value else "dim"
+    return f"{value:.1f}" if value < 99.95 else short(value), "" if value else "dim"
 
 
 def _minutes(read: Callable[[Row], float], row: Row, live: bool) -> Cell:

@@ -13,6 +13,7 @@ from morag_queue.errors import UsageError
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _LONGEST_S = 10 * 365 * 86_400.0
+_UUID = re.compile(r"\b([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 YEAR_9999_S = 253_370_764_800.0
 """The last year that datetime can represent."""
 
@@ -33,6 +34,11 @@ def safe(value: object, limit: int | None = None) -> str:
         return plain
     head = limit // 2
     return f"{plain[:head]}…{plain[len(plain) - (limit - 1 - head) :]}"
+
+
+def short_ids(text: str) -> str:
+    """Shorten each UUID to its first eight digits, as git does: commands take a prefix of an id."""
+    return _UUID.sub(r"\1", text)
 
 
 def parse_duration(text: str, option: str) -> float:

@@ -38,8 +38,8 @@ def test_80_by_24_stacks_alerts_workers_and_journal():
         "QUEUE        PENDING U  H    N   L   B RUN IN/M OUT/M  OLDEST BACKLOG LAST HOUR",
         "gpu_priority     118 3 41   74   0   0   3  4.2   3.7 12m 30s     19m ▇█▆▂▂▆█▇▃▂",
         "gpu_fallback    1.7k 0  0 1.5k 230   0   3  8.4   7.4  1h 35m      4h ▇█▇▄▂▃▆██▅",
-        "cpu_standard       0 0  0    0   0   0   3   13    11       –       – ▇██▆▄▃▃▆██",
-        "‖ cpu_batch      12k 0  0    0   0 12k   3   17    15     10h      2d ▇██▇▅▃▃▄▆█",
+        "cpu_standard       0 0  0    0   0   0   3 12.6  11.1       –       – ▇██▆▄▃▃▆██",
+        "‖ cpu_batch      12k 0  0    0   0 12k   3 16.8  14.8     10h      2d ▇██▇▅▃▃▄▆█",
         "",
         "✖ worker-hybrid-3 is gone and still holds 2 tasks",
         "▲ a LOW task has waited 2 h in gpu_fallback; 2 h is the limit",
@@ -55,8 +55,8 @@ def test_80_by_24_stacks_alerts_workers_and_journal():
         "worker-hybrid-6 hybrid busy     ░░░░░░ 0/2 1.5s",
         "",
         "JOURNAL",
-        "14:12:40 rebalance gpu_fallback  idle workers while work waits · 12 moved  (wat…",
-        "14:11:45 drain worker-hybrid-5  kernel update · 3 moved  (ann@ops)",
+        "14:12:40 rebalance gpu_fallback: idle workers while work waits · 12 moved (watc…",
+        "14:11:45 drain worker-hybrid-5: kernel update · 3 moved (ann@ops)",
         "q quit  p pause  s sort: name  / filter  ? help",
     ]
 
@@ -74,7 +74,7 @@ def test_200_by_60_shows_alerts_and_journal_beside_the_workers():
     ]  # fmt: skip
     assert lines[9].endswith("│ ✖ worker-hybrid-3 is gone and still holds 2 tasks")
     assert lines[10].split()[:7] == ["worker-cpu-4", "cpu", "busy", "██████", "3/2", "0.9s", "11%"]
-    assert "│ 14:12:40 rebalance gpu_fallback  idle workers while work waits · " in lines[13]
+    assert "│ 14:12:40 rebalance gpu_fallback: idle workers while work waits · " in lines[13]
     assert lines[-2].startswith("… workers 1 to 49 of 100")
 
 
@@ -194,3 +194,31 @@ def test_the_clock_is_the_servers_in_the_users_zone(set_zone):
     assert " 23:13:20  leader" in lines[0]
     assert lines[21].startswith("23:12:40 rebalance")
     assert fleet().stats.taken_at == NOON
+
+
+TASK_ID = "027b6dfe-1111-4222-8333-444455556666"
+
+
+def test_a_journal_line_separates_subject_and_reason_and_shortens_ids():
+    entry = fleet().journal[0].model_copy(update={"verb": "task prio", "subject": TASK_ID, "reason": "due today"})
+    lines = drawn(replace(fleet(), journal=(entry,)), 80, 24)
+    assert "14:12:40 task prio 027b6dfe: due today · 12 moved (watch@node-1)" in lines
+
+
+def test_the_task_of_a_worker_without_a_known_source_is_a_short_id():
+    running = {"worker-cpu-1": (RunningTask(TASK_ID, TASK_ID, 1.0),)}
+    lines = drawn(replace(fleet(), running=running), 80, 24)
+    assert next(line for line in lines if line.startswith("worker-cpu-1")).endswith(" 027b6dfe")
+
+
+def test_a_late_heartbeat_is_an_alert_before_the_worker_is_suspect():
+    late = [
+        worker(0, WorkerStatus.ONLINE, last_heartbeat_seconds=7.2),
+        worker(1, WorkerStatus.BUSY, last_heartbeat_seconds=4.9),
+        worker(2, WorkerStatus.SUSPECT, "no heartbeat for 11 s", last_heartbeat_seconds=11.0),
+    ]
+    stats = fleet().stats.model_copy(update={"workers": tuple(late)})
+    lines = drawn(replace(fleet(), stats=stats, alerts=()), 80, 24)
+    assert [line for line in lines if line.startswith(("•", "▲", "✖"))] == [
+        "• worker-cpu-1: last heartbeat 7.2s ago, although still online"
+    ]

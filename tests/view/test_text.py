@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_queue.errors import UsageError
-from morag_queue.view.text import format_duration, format_minutes, local_time, more_line, parse_duration, safe, short
+from morag_queue.view.text import (
+    format_duration,
+    format_minutes,
+    local_time,
+    more_line,
+    parse_duration,
+    safe,
+    short,
+    short_ids,
+)
 from tests.view.live_frames import NOON
 
 
@@ -97,6 +106,11 @@ def test_every_duration_fits_in_nine_characters(seconds):
 )  # fmt: skip
 def test_short_numbers_take_at_most_four_characters(value, expected):
     assert short(value) == expected
+
+
+def test_uuids_are_shortened_to_a_prefix():
+    assert short_ids("task 027b6dfe-1111-4222-8333-444455556666, 027b6dfe-1") == "task 027b6dfe, 027b6dfe-1"
+    assert short_ids("x027b6dfe-1111-4222-8333-444455556666") == "x027b6dfe-1111-4222-8333-444455556666"
 
 
 @pytest.mark.parametrize(
