@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.broker.contract import JournalEntry
+from morag_queue.core.words import count_of
 
 from .table import Column, FittedTable, cell
 from .text import local_time, safe, short_ids
@@ -45,7 +46,7 @@ def counts(changes: Mapping[str, Any]) -> list[str]:
     """Return the counts of an entry as text, such as `3 moved`; `journal show` lists the ids."""
     numbers = {name: value for name, value in changes.items() if type(value) is int and value}
     return [
-        str(number) if name == "count" else f"{number} {name.removesuffix('_tasks').replace('_', ' ')}"
+        count_of(number, "task") if name == "count" else f"{number} {name.removesuffix('_tasks').replace('_', ' ')}"
         for name, number in numbers.items()
     ]
 

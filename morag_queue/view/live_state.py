@@ -46,10 +46,10 @@ HELP = (
 )
 """Keys and their effects."""
 COLUMN_HELP = (
-    ("IN/M, OUT/M", "tasks queued and tasks ended per minute, in the last five minutes"),
+    ("IN/M, OUT/M", "tasks queued and ended per minute, in the last five minutes"),
     ("OLDEST", "how long the task that waits longest has waited"),
-    ("BACKLOG", "time to work off the waiting tasks: their run time divided by the serving slots"),
-    ("WAIT, P95", "mean and 95th percentile of the waits until the start, over --window"),
+    ("BACKLOG", "run time of the waiting tasks, divided by the serving slots"),
+    ("WAIT, P95", "mean and 95th percentile of the waits, over --window"),
     ("BEAT", "time since the worker's last heartbeat"),
 )
 """Columns and their meanings."""

@@ -130,3 +130,8 @@ def test_an_empty_journal_is_told_from_a_filter_without_a_match(sim_fleet, fleet
     assert fleet("journal", "ls", "--json").json == {"entries": []}
     sim_fleet.broker.journal.write("ann", "cordon", "cpu-1", changes={"state": "cordoned"})
     assert fleet("journal", "ls", "--verb", "drain").out == "No journal entry of the verb 'drain'.\n"
+
+
+def test_the_count_of_changed_tasks_has_its_noun(sim_fleet, fleet):
+    sim_fleet.broker.journal.write("ann", "task prio", "2 tasks", changes={"count": 2})
+    assert fleet("journal", "ls").out.splitlines()[1].split()[1:7] == ["task", "prio", "2", "tasks", "2", "tasks"]

@@ -49,7 +49,8 @@ def test_the_help_names_every_kind_of_key():
 
 
 def test_the_help_of_columns_gives_the_period_of_each_figure():
-    assert dict(COLUMN_HELP)["IN/M, OUT/M"] == "tasks queued and tasks ended per minute, in the last five minutes"
+    assert dict(COLUMN_HELP)["IN/M, OUT/M"] == "tasks queued and ended per minute, in the last five minutes"
+    assert max(len(meaning) for _, meaning in (*HELP, *COLUMN_HELP)) <= 62, "whole at 80 columns"
 
 
 @pytest.mark.parametrize(
