@@ -7,6 +7,8 @@ import pytest
 
 import morag_queue
 from morag_queue.cli import VERBS
+from morag_queue.settings import load
+from tests.support.readme import with_table
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "morag_queue"
@@ -61,3 +63,17 @@ def test_a_command_of_the_readme_exists(verb: str) -> None:
 @pytest.mark.parametrize("recipe", re.findall(r"^\| an? .*\|$", CONTRIBUTING, re.MULTILINE))
 def test_a_recipe_edits_at_most_five_places(recipe: str) -> None:
     assert 2 <= len(re.findall(r"`[^`]+`", recipe)) <= 5
+
+
+def test_the_table_of_commands_is_that_of_the_help() -> None:
+    assert with_table(README) == README, "run: python -m tests.support.readme"
+    assert "| `stats` | Show queues and workers |\n" in README
+    assert "| `config init` | Write a settings file with every key, its default and its meaning |\n" in README
+
+
+def test_every_example_of_settings_is_valid(tmp_path: Path) -> None:
+    for number, example in enumerate(re.findall(r"```toml\n(.*?)```", README, re.DOTALL)):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(example)
+        assert load({"config": file}, {}, tmp_path).file == file
+        assert load({"config": file, "profile": "staging"}, {}, tmp_path).settings.redis_url == "redis://staging:6379/0"

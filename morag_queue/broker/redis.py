@@ -202,7 +202,11 @@ class RedisBroker:
         return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour)."""
+        """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour).
+
+        They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
+        windows is exactly that time.
+        """
         step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
         pipe = self.client.pipeline(transaction=False)
         first, last = int(now - seconds) // step + 1, int(now) // step
@@ -210,7 +214,7 @@ class RedisBroker:
             pipe.hgetall(name(number * step))
         with translated(self.settings.redis_url):
             found: Sequence[Mapping[bytes, bytes]] = pipe.execute()
-        return _windows(found, seconds)
+        return _windows(found, now - first * step)
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
         """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""

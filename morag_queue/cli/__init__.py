@@ -29,7 +29,7 @@ VERBS = {
     "doctor": ("morag_queue.cli.doctor:doctor", "Diagnose the fleet and suggest remedies"),
     "worker": ("morag_queue.cli.worker:worker", "Run a Celery worker with the agent"),
     "demo": ("morag_queue.cli.demo:demo", "Run a self-contained demo with real workers"),
-    "config": ("morag_queue.cli.reference:CONFIG_SUBCOMMANDS", "Show the settings and their origins"),
+    "config": ("morag_queue.cli.config:SUBCOMMANDS", "Write, check and show the settings"),
     "exit-codes": ("morag_queue.cli.reference:exit_codes", "List the exit codes and their meanings"),
     "completion": ("morag_queue.cli.reference:completion", "Print a shell completion script"),
 }

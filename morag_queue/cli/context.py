@@ -6,6 +6,7 @@ No other module reads `os.environ`, `sys.stdout` or the terminal.
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 
 _PIPE_COLUMNS = 1000
 """Width when stdout is not a terminal and COLUMNS is unset, so that pipes receive unwrapped rows."""
+
+
+def _width(stream: TextIO, variables: Mapping[str, str]) -> int:
+    """Return the columns of a terminal, COLUMNS first; 0 if the stream is no terminal."""
+    if not stream.isatty():
+        return 0
+    if (columns := variables.get("COLUMNS", "")).isdecimal():
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return 0
 
 
 @dataclass
@@ -43,6 +56,15 @@ class Environment:
                 stream.reconfigure(errors="backslashreplace")
         return cls(sys.stdin, sys.stdout, sys.stderr, os.environ, Path.cwd())
 
+    def message(self, line: str, *, wrap: bool = True) -> None:
+        """Write a line to stderr; on a terminal, break it between words. `wrap` is False for commands to copy."""
+        width = _width(self.stderr, self.variables) if wrap else 0
+        if len(line) > width > 0:
+            indent = " " * (len(line) - len(line.lstrip()))
+            lines = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+            line = "\n".join(lines)
+        self.stderr.write(line + "\n")
+
 
 @dataclass(frozen=True)
 class CommonOptions:
@@ -50,6 +72,7 @@ class CommonOptions:
 
     redis_url: str | None = None
     config: str | None = None
+    profile: str | None = None
     json: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -110,7 +133,7 @@ class CliContext:
         """Settings and their origins. Raises SettingsError."""
         from morag_queue.settings import load, mask_url
 
-        flags = {"redis_url": self.options.redis_url, "config": self.options.config}
+        flags = {"redis_url": self.options.redis_url, "config": self.options.config, "profile": self.options.profile}
         loaded = load(flags, self.environment.variables, self.environment.cwd)
         self.environment.broker_url = mask_url(loaded.settings.redis_url)
         return loaded
@@ -137,12 +160,12 @@ class CliContext:
         if not self.quiet:
             self.warn(text)
 
-    def warn(self, text: str) -> None:
-        """Write a line to stderr, even with --quiet."""
+    def warn(self, text: str, *, wrap: bool = True) -> None:
+        """Write a line to stderr, even with --quiet. `wrap` is False for commands to copy."""
         from morag_queue.settings import mask_url
         from morag_queue.view.text import safe
 
-        self.environment.stderr.write(safe(mask_url(text)) + "\n")
+        self.environment.message(safe(mask_url(text)), wrap=wrap)
 
     def confirm(self, question: str) -> bool:
         """Ask on stderr and return whether the user agreed. False without asking if stdin is not a terminal."""

@@ -50,7 +50,7 @@ def demo(
         run = Demo(cluster, None if input is None else input.resolve(), work_seconds, seed)
         ctx.note(SIMULATED)
         for line in _instructions(ctx, cluster, run) if keep else ():
-            ctx.warn(line)
+            ctx.warn(line, wrap=False)
         _show(ctx, run.run())
         result = run.result()
         answer = result.as_json()
@@ -68,7 +68,8 @@ def _instructions(ctx: CliContext, cluster: "Cluster", demo: "Demo") -> Iterator
     if "MORAG_QUEUE_REDIS_URL" in ctx.environment.variables:
         yield "  unset MORAG_QUEUE_REDIS_URL"
     yield f"  export REDIS_URL={cluster.url}"
-    yield f"  morag-queue submit --recursive {shlex.quote(str(demo.media))} --option simulate_seconds=5"
+    yield f"  morag-queue submit --recursive {shlex.quote(str(demo.media))} \\"
+    yield "    --option simulate_seconds=5"
     yield "  morag-queue stats"
 
 
@@ -91,7 +92,7 @@ def _show_live(ctx: CliContext, events: "Iterator[DemoEvent]") -> None:
         for event in events:
             match event:
                 case DemoMessage(text):
-                    live.console.print(safe(text), no_wrap=True, overflow="ellipsis")
+                    live.console.print(safe(text))
                 case DemoUpdate(stats, ended, total):
                     live.update(progress_view(stats, ended, total), refresh=True)
                 case _:

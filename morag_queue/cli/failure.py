@@ -28,7 +28,8 @@ def report(error: BaseException, args: list[str], environment: Environment) -> i
     if "--debug" in flags:
         environment.stderr.write(mask_url("".join(traceback.format_exception(error))))
     if message:
-        environment.stderr.write("error: " + "\n".join(safe(mask_url(line)) for line in lines) + "\n")
+        for number, line in enumerate(lines):
+            environment.message(f"{'' if number else 'error: '}{safe(mask_url(line))}")
     if "--json" in flags and not environment.has_answered:
         environment.stdout.write(json.dumps({"error": message or "interrupted", "exit": int(status)}) + "\n")
         environment.stdout.flush()

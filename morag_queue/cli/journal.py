@@ -1,5 +1,6 @@
 """`journal ls|show|undo`: the record of changes to the fleet."""
 
+from time import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +31,7 @@ def ls(
     def human() -> "RenderableType":
         from morag_queue.view.journal import journal_view
 
-        return journal_view(entries)
+        return journal_view(entries, time(), verb_name)
 
     ctx.emit({"entries": entries}, human)
 
@@ -43,7 +44,7 @@ def show(ctx: CliContext, entry_id: EntryArgument) -> None:
     def human() -> "RenderableType":
         from morag_queue.view.journal import entry_view
 
-        return entry_view(entry)
+        return entry_view(entry, time())
 
     ctx.emit(entry, human)
 

@@ -90,15 +90,16 @@ def _print_frames(
 
 
 def _print_frame(ctx: CliContext, frame: LiveFrame) -> None:
-    from morag_queue.view.output import dumps, iso
+    from morag_queue.view.output import dumps
 
     ctx.environment.has_answered = True
     if ctx.json:
         ctx.stdout.write(dumps(frame.stats) + "\n")
     else:
         from morag_queue.view.stats import stats_view
+        from morag_queue.view.text import local_time
 
-        ctx.stdout.write(f"{iso(frame.stats.taken_at)}\n")
+        ctx.stdout.write(f"{local_time(frame.stats.taken_at, now=0)}\n")
         ctx.console.print(stats_view(frame.stats))
         ctx.stdout.write("\n")
     ctx.stdout.flush()

@@ -23,6 +23,9 @@ _BROKER: dict[str, Any] = {
         typer.Option("--redis-url", metavar="URL", help="Broker URL: redis://, rediss://, unix:// or sentinel://."),
     ],
     "config": Annotated[str | None, typer.Option("--config", metavar="FILE", help="Read settings from this file.")],
+    "profile": Annotated[
+        str | None, typer.Option("--profile", metavar="NAME", help="Use this profile of the settings file.")
+    ],
 }
 _CHANGE: dict[str, Any] = {
     "dry_run": Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")],

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from morag_queue.errors import ExitStatus, Refused, UsageError
+from morag_queue.errors import ExitStatus, LeaseHeld, Refused, UsageError
 
 from .context import CliContext
 from .options import verb
@@ -35,27 +35,38 @@ def rebalance(
     """Run one turn of the loop that `watch` runs, and print nothing if there is nothing to do.
 
     Empties the lanes of dead and draining workers, promotes tasks that would starve, and moves GPU-preferred work to
-    idle CPU workers and back. Exits with 7 if another process leads the fleet.
+    idle CPU workers and back. Exits with 7 if another process leads the fleet; with --quiet it then prints nothing, so
+    that cron sends no mail beside a `watch`.
     """
+    _check(plan_file, apply_file, max_moves, queue)
+    try:
+        result = _result(ctx, max_moves, _queue(queue), plan_file, apply_file)
+    except LeaseHeld as held:
+        if ctx.quiet and not ctx.json:
+            return held.exit_status
+        raise
+    _answer(ctx, result, explain)
+    return _status(result, apply_file, exit_code)
+
+
+def _result(
+    ctx: CliContext, max_moves: int | None, only: "QueueType | None", plan_file: str | None, apply_file: str | None
+) -> "RebalanceResult":
     from morag_queue.operations import plan_file as files
     from morag_queue.operations.rebalance import preview, run_once, run_plan
 
-    _check(plan_file, apply_file, max_moves, queue)
-    only = _queue(queue)
     user, reason = ctx.user, ctx.options.reason
     if apply_file is not None:
         plan = files.read(ctx.environment.cwd / apply_file, ctx.broker.fleet, "rebalance")
         if ctx.options.dry_run:
             raise UsageError(f"--apply cannot be combined with --dry-run: read {apply_file} to see its changes")
-        result = run_plan(ctx.broker, ctx.settings, plan, who=user, reason=reason)
-    elif plan_file is not None or ctx.options.dry_run:
+        return run_plan(ctx.broker, ctx.settings, plan, who=user, reason=reason)
+    if plan_file is not None or ctx.options.dry_run:
         plan, result = preview(ctx.broker, ctx.settings, max_moves=max_moves, only=only)
         if plan_file is not None:
             files.write(plan, ctx.environment.cwd / plan_file)
-    else:
-        result = run_once(ctx.broker, ctx.settings, who=user, reason=reason, max_moves=max_moves, only=only)
-    _answer(ctx, result, explain)
-    return _status(result, apply_file, exit_code)
+        return result
+    return run_once(ctx.broker, ctx.settings, who=user, reason=reason, max_moves=max_moves, only=only)
 
 
 def _check(plan_file: str | None, apply_file: str | None, max_moves: int | None, queue: str | None) -> None:

@@ -1,6 +1,5 @@
-"""Commands that print reference output and need no fleet: `config show`, `exit-codes`, `completion`, `dashboard`."""
+"""Commands that print reference output and need no fleet: `exit-codes`, `completion`, `dashboard`."""
 
-import json
 from enum import StrEnum
 from importlib.resources import files
 from typing import Annotated
@@ -31,29 +30,6 @@ class Shell(StrEnum):
     BASH = "bash"
     ZSH = "zsh"
     FISH = "fish"
-
-
-@verb()
-def config_show(ctx: CliContext) -> None:
-    """Show each setting, its value and its origin.
-
-    Secrets are masked. The output is valid TOML: fill in the secrets to use it as a morag-queue.toml.
-    """
-    from morag_queue.settings.sources import leaves, mask_secrets
-    from morag_queue.view.output import plain
-    from morag_queue.view.text import safe
-
-    loaded = ctx.loaded
-    values = {key: plain(mask_secrets(key, value)) for key, value in leaves(loaded.settings)}
-    ctx.emit(
-        {
-            "file": str(loaded.file) if loaded.file else None,
-            "settings": {key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()},
-        },
-        lambda: "\n".join(
-            f"{key} = {json.dumps(value)}  # {safe(loaded.origins[key])}" for key, value in values.items()
-        ),
-    )
 
 
 @verb(uses_broker=False)
@@ -91,6 +67,3 @@ def dashboard(ctx: CliContext) -> None:
     """
     ctx.environment.has_answered = True
     ctx.stdout.write(files("morag_queue").joinpath("data", "grafana.json").read_text("utf-8"))
-
-
-CONFIG_SUBCOMMANDS = {"show": config_show}

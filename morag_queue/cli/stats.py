@@ -39,7 +39,8 @@ def stats(
     """Show queues and workers, at a cost independent of the number of waiting tasks.
 
     --live adds running tasks, alerts and the journal. If stdout is not a terminal, it prints a new table at each
-    refresh, or with --json one document per line.
+    refresh, or with --json one document per line. IN/M and OUT/M are the tasks queued and ended per minute in the last
+    five minutes; WAIT, P95 and RUNTIME are means and a percentile over --window.
     """
     from morag_queue.view.text import parse_duration
 

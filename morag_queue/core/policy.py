@@ -23,18 +23,16 @@ class Order(StrEnum):
 
 
 class QueuePolicy(Frozen):
-    """One row of the queue table.
+    """A queue: its workers, limits and fallback.
 
-    `served_by` are the capabilities that read the queue by default. `max_tasks_per_worker` limits early binding.
-    `fallback` takes tasks while no worker serves the queue; a queue that names itself has none. No decision depends on
-    `weight` or on `timeout_minutes`, the run time from which a task counts as stuck.
+    No decision depends on `weight` or on `timeout_minutes`.
     """
 
-    served_by: tuple[Capability, ...]
-    max_tasks_per_worker: int = Field(ge=1)
-    weight: float = Field(gt=0)
-    timeout_minutes: float = Field(gt=0)
-    fallback: QueueType
+    served_by: tuple[Capability, ...] = Field(description="capabilities of workers that read the queue by default")
+    max_tasks_per_worker: int = Field(ge=1, description="tasks assigned to one worker with early binding, at most")
+    weight: float = Field(gt=0, description="importance relative to other queues")
+    timeout_minutes: float = Field(gt=0, description="run time from which a task counts as stuck")
+    fallback: QueueType = Field(description="queue that takes tasks while no worker serves this one; itself: none")
 
 
 _GPU = (Capability.GPU, Capability.HYBRID)
@@ -42,6 +40,8 @@ _CPU = (Capability.CPU, Capability.HYBRID)
 
 
 class Queues(Frozen):
+    """The queues, most powerful first."""
+
     gpu_priority: QueuePolicy = QueuePolicy(
         served_by=_GPU, max_tasks_per_worker=2, weight=1.0, timeout_minutes=120, fallback=QueueType.GPU_FALLBACK
     )
@@ -70,16 +70,16 @@ class ContentPolicy(Frozen):
     A field named `…_factor` multiplies the minutes if its option or condition holds; 1 means no effect.
     """
 
-    requires: Requires
-    memory_gb: float = Field(gt=0)
+    requires: Requires = Field(description="what a task needs")
+    memory_gb: float = Field(gt=0, description="memory, before additions by size")
     minutes_per_minute: float = Field(0.0, ge=0, description="audio and video: minutes per minute of playing time")
-    minutes_per_page: float = Field(0.0, ge=0)
+    minutes_per_page: float = Field(0.0, ge=0, description="documents: minutes per page")
     minutes: float = Field(0.0, ge=0, description="fixed part, whatever the length")
     light: bool = Field(False, description="CPU work that mostly waits, for a web page for instance")
-    diarization_factor: float = Field(1.0, gt=0)
-    segmentation_factor: float = Field(1.0, gt=0)
-    thumbnails_factor: float = Field(1.0, gt=0)
-    docling_factor: float = Field(1.0, gt=0)
+    diarization_factor: float = Field(1.0, gt=0, description="option diarization")
+    segmentation_factor: float = Field(1.0, gt=0, description="option topic segmentation")
+    thumbnails_factor: float = Field(1.0, gt=0, description="option thumbnails")
+    docling_factor: float = Field(1.0, gt=0, description="option docling")
     high_resolution_factor: float = Field(1.0, gt=0, description="video: shorter side above `high_resolution_lines`")
     large_image_factor: float = Field(1.0, gt=0, description="image above `large_image_megapixels`")
     huge_image_factor: float = Field(1.0, gt=0, description="image above `huge_image_megapixels`, replaces the former")
@@ -120,18 +120,18 @@ class ContentPolicies(Frozen):
     web: ContentPolicy = ContentPolicy(requires=Requires.CPU, memory_gb=0.2, minutes=1.0, light=True)
     youtube: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=1.0, minutes=5.0)
 
-    high_resolution_lines: int = Field(1080, gt=0)
-    large_image_megapixels: float = Field(3.0, gt=0)
-    huge_image_megapixels: float = Field(12.0, gt=0)
-    characters_per_page: int = Field(3000, gt=0)
+    high_resolution_lines: int = Field(1080, gt=0, description="video: shorter side above which it is slower")
+    large_image_megapixels: float = Field(3.0, gt=0, description="size above which an image is large")
+    huge_image_megapixels: float = Field(12.0, gt=0, description="size above which an image is huge")
+    characters_per_page: int = Field(3000, gt=0, description="text: characters that count as a page")
     complexity_minutes: tuple[float, float, float] = Field(
         (1.0, 10.0, 60.0), description="lower bounds of medium, high and very_high"
     )
     memory_step_mb: float = Field(100.0, gt=0, description="file size that adds `memory_gb` once more")
     memory_steps_max: float = Field(5.0, ge=0, description="limit for these additions")
     disk_factor: float = Field(3.0, ge=0, description="disk space for working copies, as a multiple of the file size")
-    memory_intensive_gb: float = Field(4.0, gt=0)
-    disk_intensive_gb: float = Field(10.0, gt=0)
+    memory_intensive_gb: float = Field(4.0, gt=0, description="memory from which a task is memory_intensive")
+    disk_intensive_gb: float = Field(10.0, gt=0, description="disk space from which a task is disk_intensive")
 
     def of(self, content_type: ContentType) -> ContentPolicy:
         row: ContentPolicy = getattr(self, content_type.value)
@@ -141,11 +141,11 @@ class ContentPolicies(Frozen):
 class MaxWaits(Frozen):
     """Minutes of waiting from which a task counts as starving, by priority. Lower priorities wait longer by design."""
 
-    urgent: float = Field(15.0, gt=0)
-    high: float = Field(30.0, gt=0)
-    normal: float = Field(60.0, gt=0)
-    low: float = Field(120.0, gt=0)
-    batch: float = Field(240.0, gt=0)
+    urgent: float = Field(15.0, gt=0, description="URGENT tasks")
+    high: float = Field(30.0, gt=0, description="HIGH tasks")
+    normal: float = Field(60.0, gt=0, description="NORMAL tasks")
+    low: float = Field(120.0, gt=0, description="LOW tasks")
+    batch: float = Field(240.0, gt=0, description="BATCH tasks")
 
     def of(self, priority: QueuePriority) -> float:
         minutes: float = getattr(self, priority.name.lower())
@@ -190,8 +190,8 @@ class Policy(Frozen):
     A worker sends a heartbeat every 2 s: it is suspect after 5 missed ones and offline after 30.
     """
 
-    binding: Binding = Binding.LATE
-    order: Order = Order.STRICT
+    binding: Binding = Field(Binding.LATE, description="when a task is bound to a worker, at its claim or at submit")
+    order: Order = Field(Order.STRICT, description="order of waiting tasks, by priority or by weight over run time")
     hybrid_penalty: float = Field(0.2, ge=0, description="extra load of a hybrid in scores: specialists come first")
     max_retries: int = Field(3, ge=0, description="requeues from dead workers before a task is quarantined")
     suspect_after_seconds: float = Field(10.0, gt=0, description="heartbeat age from which a worker is suspect")

@@ -16,6 +16,9 @@ from .policy import Policy
 from .snapshot import Snapshot, Totals, WorkerView
 from .worker_status import SERVING, in_flight, status_in
 
+RATE_SECONDS = 300.0
+"""Period of recent rates, to a minute: short enough to show a change, long enough to be smooth."""
+
 ASSUMED_RUN_S = 60.0
 """Run time of a task in the backlog if no task has ended and none has an estimate: that of a web page."""
 
@@ -38,6 +41,8 @@ class QueueStats(Frozen):
     pending_by_priority: dict[str, int] = Field({})
     arrivals_per_minute: float = 0.0
     completions_per_minute: float = 0.0
+    recent_arrivals_per_minute: float = Field(0.0, description="in the last five minutes, whatever the window")
+    recent_completions_per_minute: float = Field(0.0, description="in the last five minutes, whatever the window")
     paused: bool = Field(False, description="hands out no task until `resume`")
     pause: Pause | None = Field(None, description="of a paused queue: who, when and why, empty if not recorded")
 
@@ -77,9 +82,16 @@ class FleetStats(Frozen):
 
 
 def queue_stats(
-    queue: QueueType, snapshot: Snapshot, window: Window, totals: Totals, serving: tuple[WorkerView, ...]
+    queue: QueueType,
+    snapshot: Snapshot,
+    window: Window,
+    totals: Totals,
+    serving: tuple[WorkerView, ...],
+    recent: Window,
 ) -> QueueStats:
     """Return one queue. `serving` are the workers in service that read it, see `serving_workers`.
+
+    `recent` has the counts of the last `RATE_SECONDS`.
 
     `processing_tasks` are messages that workers hold. `backlog_time` is pending tasks × mean run time ÷ serving slots.
     The mean run time is that of the window, else of all time, else of the estimates, else `ASSUMED_RUN_S`. A queue
@@ -105,6 +117,8 @@ def queue_stats(
         pending_by_priority=_pending_by_priority(queue, snapshot),
         arrivals_per_minute=window.per_minute(window.arrivals),
         completions_per_minute=window.per_minute(window.ended),
+        recent_arrivals_per_minute=recent.per_minute(recent.arrivals),
+        recent_completions_per_minute=recent.per_minute(recent.ended),
         paused=queue in snapshot.paused,
         pause=snapshot.pause_of(queue),
     )
@@ -147,14 +161,25 @@ def fleet_stats(
     policy: Policy,
     *,
     window_seconds: float,
+    recent: Mapping[QueueType, Window],
 ) -> FleetStats:
-    """Return all four queues, used or not, and the workers sorted by id."""
+    """Return all four queues, used or not, and the workers sorted by id.
+
+    `windows` has the counts of the last `window_seconds`, `recent` those of the last `RATE_SECONDS`.
+    """
     serving = serving_workers(snapshot, policy)
     return FleetStats(
         taken_at=snapshot.taken_at,
         window_seconds=window_seconds,
         queues=tuple(
-            queue_stats(queue, snapshot, windows.get(queue, Window()), totals.get(queue, Totals()), serving[queue])
+            queue_stats(
+                queue,
+                snapshot,
+                windows.get(queue, Window()),
+                totals.get(queue, Totals()),
+                serving[queue],
+                recent.get(queue, Window()),
+            )
             for queue in QueueType
         ),
         workers=tuple(

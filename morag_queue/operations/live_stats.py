@@ -11,16 +11,13 @@ from morag_queue.core.doctor.service import check_service
 from morag_queue.core.histogram import Window, merge
 from morag_queue.core.model import HeldMessage, QueueType
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.stats import FleetStats, fleet_stats
+from morag_queue.core.stats import RATE_SECONDS, FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
 from .liveness import count_connections
 
 HISTORY = 60
 """Minutes of a sparkline."""
-
-RATE_MINUTES = 5
-"""Minutes that the live arrival and completion rates cover: short enough to show a change."""
 
 _JOURNAL_ENTRIES = 50
 
@@ -38,24 +35,20 @@ class RunningTask:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueFlow:
-    """Recent flow of a queue: arrivals and ends per minute, and the tasks that ended in each of `HISTORY` minutes."""
-
-    arrivals: float = 0.0
-    ended: float = 0.0
-    history: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class LiveFrame:
-    """One frame of the live screen. `running` lists the tasks of each worker, the earliest claim first."""
+    """One frame of the live screen.
+
+    `history` has the tasks of each queue that ended in each of `HISTORY` minutes; `running` lists the tasks of each
+    worker, the earliest claim first. A heartbeat older than `late_after_seconds` is late.
+    """
 
     stats: FleetStats
     fleet: str = ""
-    flows: Mapping[QueueType, QueueFlow] = field(default_factory=dict)
+    history: Mapping[QueueType, tuple[int, ...]] = field(default_factory=dict)
     running: Mapping[str, tuple[RunningTask, ...]] = field(default_factory=dict)
     journal: tuple[JournalEntry, ...] = ()
     alerts: tuple[Finding, ...] = ()
+    late_after_seconds: float = 5.0
 
 
 class FleetWatcher:
@@ -78,11 +71,17 @@ class FleetWatcher:
             last_led_at = self._broker.leases.last_led_at()
         return LiveFrame(
             stats=fleet_stats(
-                snapshot, self._windows(snapshot.taken_at), totals, policy, window_seconds=self._window_s
+                snapshot,
+                self._windows(snapshot.taken_at),
+                totals,
+                policy,
+                window_seconds=self._window_s,
+                recent=self._broker.windows(snapshot.taken_at, RATE_SECONDS),
             ),
             fleet=self._broker.fleet,
-            flows={queue: self._flow(queue, snapshot.taken_at) for queue in QueueType},
+            history={queue: self._ended(queue) for queue in QueueType},
             running=self._running(snapshot),
+            late_after_seconds=policy.suspect_after_seconds / 2,
             journal=journal,
             alerts=tuple(check_service(snapshot, policy, last_led_at=last_led_at)),
         )
@@ -106,15 +105,8 @@ class FleetWatcher:
         recent = [self._minutes[number] for number in (last - 1, last)]
         return {queue: merge([self._merged[1][queue], *(minute[queue] for minute in recent)]) for queue in QueueType}
 
-    def _flow(self, queue: QueueType, now: float) -> QueueFlow:
-        windows = [self._minutes[number][queue] for number in sorted(self._minutes)]
-        recent = windows[-RATE_MINUTES - 1 :]
-        minutes = RATE_MINUTES + now % 60 / 60
-        return QueueFlow(
-            arrivals=sum(window.arrivals for window in recent) / minutes,
-            ended=sum(window.ended for window in recent) / minutes,
-            history=tuple(window.ended for window in windows),
-        )
+    def _ended(self, queue: QueueType) -> tuple[int, ...]:
+        return tuple(self._minutes[number][queue].ended for number in sorted(self._minutes))
 
     def _running(self, snapshot: Snapshot) -> Mapping[str, tuple[RunningTask, ...]]:
         held = {

@@ -5,7 +5,7 @@ Imports little: the start of this command is part of the contract.
 
 from typing import TYPE_CHECKING
 
-from morag_queue.core.stats import FleetStats, fleet_stats
+from morag_queue.core.stats import RATE_SECONDS, FleetStats, fleet_stats
 from morag_queue.settings import Settings
 
 from .liveness import count_connections
@@ -19,4 +19,5 @@ def stats(broker: "Broker", settings: Settings, *, window_seconds: float = 3600.
     snapshot, totals = broker.observe()
     snapshot = count_connections(broker, snapshot)
     windows = broker.windows(snapshot.taken_at, window_seconds)
-    return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds)
+    recent = broker.windows(snapshot.taken_at, RATE_SECONDS)
+    return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds, recent=recent)

@@ -1,7 +1,8 @@
 """Load the settings from their sources, in order of precedence:
 
-    flag  >  MORAG_QUEUE_*  >  REDIS_URL (the URL only)  >  one file  >  default
+    flag  >  MORAG_QUEUE_*  >  chosen profile  >  REDIS_URL (the URL only)  >  one file  >  default
 
+A profile is a table `[profiles.NAME]` of the file, chosen with --profile or MORAG_QUEUE_PROFILE.
 The file is `--config FILE`, else `./morag-queue.toml`, else `$XDG_CONFIG_HOME/morag-queue/config.toml`. Two underscores
 separate the parts of a key in the environment: MORAG_QUEUE_QUEUES__GPU_PRIORITY__MAX_TASKS_PER_WORKER. An empty
 variable counts as unset. The environment and the working directory are passed as arguments.
@@ -23,15 +24,18 @@ from .urls import MASK, mask_url
 
 PREFIX = "MORAG_QUEUE_"
 DEFAULT = "default"
+PROFILE_VARIABLE = f"{PREFIX}PROFILE"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """The settings, the origin of each dotted key, and the TOML file that was read."""
+    """The settings, the origin of each dotted key, the TOML file that was read, and the profiles in it."""
 
     settings: Settings
     origins: Mapping[str, str]
     file: Path | None = None
+    profile: str | None = None
+    profiles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +49,32 @@ class _Value:
 def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> LoadedSettings:
     """Load the settings from all sources.
 
-    `flags` maps dotted keys to values, or to None if the flag was not given; its `config` is the file to read. Raises
-    SettingsError for an unknown key, an invalid value, or a file that cannot be read.
+    `flags` maps dotted keys to values, or to None if the flag was not given; its `config` is the file to read, its
+    `profile` the profile to choose. Raises SettingsError with a line for each unknown key, invalid value or profile
+    that does not exist, and for a file that cannot be read.
     """
     file = _find_file(flags.get("config"), env, cwd)
-    given: dict[str, _Value] = {}
-    if file is not None:
-        given.update(_from_file(file))
-    given.update(_from_environment(env))
+    text, table = ("", {}) if file is None else _read(file)
+    profiles = table.pop("profiles", {})
+    profile = flags.get("profile") or env.get(PROFILE_VARIABLE) or None
+    problems: list[str] = []
+    given = dict(_values(Settings(), table, "", lambda key: f"{file}{_line(text, key)}", problems))
+    if env.get("REDIS_URL"):
+        given["redis_url"] = _Value(env["REDIS_URL"], "REDIS_URL")
+    if profile is not None:
+        chosen = _profile(profile, profiles, file)
+        given.update(
+            _values(
+                Settings(), chosen, "",
+                lambda key: f"profile {profile} ({file}{_line(text, f'profiles.{profile}.{key}')})", problems,
+            )
+        )  # fmt: skip
+    given.update(_from_environment(env, problems))
     for key, value in flags.items():
-        if value is not None and key != "config":
+        if value is not None and key not in ("config", "profile"):
             given[key] = _Value(value, f"--{key.rpartition('.')[2].replace('_', '-')}")
     origins = {key: given[key].origin if key in given else DEFAULT for key, _ in leaves(Settings())}
-    return LoadedSettings(_validate(given), origins, file)
+    return LoadedSettings(_validate(given, problems), origins, file, profile, tuple(profiles))
 
 
 def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,7 +107,8 @@ def _find_file(chosen: str | Path | None, env: Mapping[str, str], cwd: Path) -> 
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _from_file(path: Path) -> Iterator[tuple[str, _Value]]:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text of a settings file and its content; `profiles` in it is a table of tables."""
     import tomllib
 
     try:
@@ -102,35 +120,49 @@ def _from_file(path: Path) -> Iterator[tuple[str, _Value]]:
         raise SettingsError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
-    return _values(Settings(), table, "", lambda key: f"{path}{_line(text, key)}")
+    profiles = table.get("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
+        raise SettingsError(f'"profiles" in {path}{_line(text, "profiles")} should hold tables: [profiles.NAME]')
+    return text, table
+
+
+def _profile(name: str, profiles: Mapping[str, Any], file: Path | None) -> Mapping[str, Any]:
+    if name in profiles:
+        chosen: Mapping[str, Any] = profiles[name]
+        return chosen
+    if file is None:
+        raise SettingsError(f"no profile {name!r}: no settings file was found; `morag-queue config init` writes one")
+    known = f"it has {', '.join(sorted(profiles))}" if profiles else f"it has none; add a table [profiles.{name}]"
+    raise SettingsError(f"no profile {name!r} in {file}: {known}")
 
 
 def _values(
-    model: BaseModel, table: Mapping[str, Any], prefix: str, origin: Callable[[str], str]
+    model: BaseModel, table: Mapping[str, Any], prefix: str, origin: Callable[[str], str], problems: list[str]
 ) -> Iterator[tuple[str, _Value]]:
+    """Yield the values of a table, and append what is wrong with its keys to `problems`."""
     for name, value in table.items():
         key = prefix + name
         if name not in type(model).model_fields:
-            raise SettingsError(f'unknown setting "{key}" in {origin(key)}{_hint(key, _quote)}')
+            problems.append(f'unknown setting "{key}" in {origin(key)}{_hint(key, _quote)}')
+            continue
         default = getattr(model, name)
         if not isinstance(default, BaseModel):
             yield key, _Value(value, origin(key))
         elif isinstance(value, dict):
-            yield from _values(default, value, f"{key}.", origin)
+            yield from _values(default, value, f"{key}.", origin, problems)
         else:
-            raise SettingsError(f'"{key}" in {origin(key)} should be a table: [{key}]')
+            problems.append(f'"{key}" in {origin(key)} should be a table: [{key}]')
 
 
-def _from_environment(env: Mapping[str, str]) -> Iterator[tuple[str, _Value]]:
-    if env.get("REDIS_URL"):
-        yield "redis_url", _Value(env["REDIS_URL"], "REDIS_URL")
+def _from_environment(env: Mapping[str, str], problems: list[str]) -> Iterator[tuple[str, _Value]]:
     known = dict(leaves(Settings()))
     for name in sorted(env):
-        if not name.startswith(PREFIX) or not env[name]:
+        if not name.startswith(PREFIX) or not env[name] or name == PROFILE_VARIABLE:
             continue
         key = name.removeprefix(PREFIX).lower().replace("__", ".")
         if key not in known:
-            raise SettingsError(f"unknown setting {name} in the environment{_hint(key, variable)}")
+            problems.append(f"unknown setting {name} in the environment{_hint(key, variable)}")
+            continue
         yield key, _Value(_parse(env[name], known[key], name), name)
 
 
@@ -151,8 +183,9 @@ def _parse(text: str, default: Any, name: str) -> Any:
         raise SettingsError(f"{name} is not valid JSON: {error}") from error
 
 
-def _validate(given: Mapping[str, _Value]) -> Settings:
-    if not given:
+def _validate(given: Mapping[str, _Value], problems: list[str]) -> Settings:
+    """Return the settings. Raises SettingsError with `problems` and what is wrong with the values."""
+    if not given and not problems:
         return Settings()
     tree: dict[str, Any] = {}
     for key, value in given.items():
@@ -162,9 +195,12 @@ def _validate(given: Mapping[str, _Value]) -> Settings:
             branch = branch.setdefault(table, {})
         branch[leaf] = value.value
     try:
-        return Settings.model_validate(_merge(Settings(), tree))
+        settings = Settings.model_validate(_merge(Settings(), tree))
     except ValidationError as error:
-        raise SettingsError(*_messages(error, given)) from None
+        raise SettingsError(*problems, *_messages(error, given)) from None
+    if problems:
+        raise SettingsError(*problems)
+    return settings
 
 
 def _merge(default: BaseModel, tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,8 +112,23 @@ class SettingValue(Frozen):
     origin: str
 
 
+class ConfigFile(Frozen):
+    file: str
+
+
+class ConfigCheck(Frozen):
+    """What was read. `changed` maps each setting that was given to its origin."""
+
+    file: str | None
+    profile: str | None
+    unused_profiles: tuple[str, ...]
+    variables: tuple[str, ...]
+    changed: dict[str, str]
+
+
 class ConfigResult(Frozen):
     file: str | None
+    profile: str | None
     settings: dict[str, SettingValue]
 
 
@@ -171,6 +186,8 @@ ANSWERS = {
     "dead drop": "morag_queue.operations.dead_letters:DropResult",
     "doctor": "morag_queue.operations.doctor:Diagnosis",
     "demo": f"{_THIS_MODULE}:DemoResult",
+    "config init": f"{_THIS_MODULE}:ConfigFile",
+    "config check": f"{_THIS_MODULE}:ConfigCheck",
     "config show": f"{_THIS_MODULE}:ConfigResult",
     "exit-codes": f"{_THIS_MODULE}:ExitCodes",
     "completion": f"{_THIS_MODULE}:CompletionScript",

@@ -7,21 +7,22 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from morag_queue.broker.contract import JournalEntry
+from morag_queue.core.words import count_of
 
-from .output import iso
 from .table import Column, FittedTable, cell
-from .text import safe
+from .text import local_time, safe, short_ids
 
 
-def journal_view(entries: Sequence[JournalEntry]) -> RenderableType:
-    """Show one line for each entry."""
+def journal_view(entries: Sequence[JournalEntry], now: float, verb: str | None = None) -> RenderableType:
+    """Show one line for each entry. `verb` is the filter, which an empty list is explained by."""
     if not entries:
-        return Text("No journal entry matches.", style="dim")
+        empty = "The journal is empty: nothing has changed the fleet yet."
+        return Text(f"No journal entry of the verb {safe(verb)!r}." if verb else empty, style="dim")
     return FittedTable(
         [
-            Column("WHEN", [cell(iso(entry.at) or "–") for entry in entries]),
+            Column("WHEN", [cell(local_time(entry.at, now)) for entry in entries], right=True),
             Column("VERB", [cell(entry.verb) for entry in entries]),
-            Column("SUBJECT", [cell(entry.subject, "", 200) for entry in entries], min_width=12),
+            Column("SUBJECT", [cell(short_ids(entry.subject), "", 200) for entry in entries], min_width=12),
             Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], min_width=16),
             Column("WHO", [cell(entry.who, "", 100) for entry in entries], rank=2, min_width=8),
             Column("REASON", [cell(entry.reason, "", 300) for entry in entries], rank=1, min_width=16),
@@ -30,10 +31,11 @@ def journal_view(entries: Sequence[JournalEntry]) -> RenderableType:
     )
 
 
-def entry_view(entry: JournalEntry) -> RenderableType:
+def entry_view(entry: JournalEntry, now: float) -> RenderableType:
     """Show all fields of an entry."""
     facts = {
-        "entry": entry.entry_id, "when": iso(entry.at), "who": entry.who, "verb": entry.verb, "subject": entry.subject,
+        "entry": entry.entry_id, "when": local_time(entry.at, now), "who": entry.who, "verb": entry.verb,
+        "subject": entry.subject,
     }  # fmt: skip
     facts |= {name: value for name, value in (("reason", entry.reason), ("plan", entry.plan_id)) if value}
     lines = [f"{name:<8} {safe(value)}" for name, value in facts.items()]
@@ -44,7 +46,7 @@ def counts(changes: Mapping[str, Any]) -> list[str]:
     """Return the counts of an entry as text, such as `3 moved`; `journal show` lists the ids."""
     numbers = {name: value for name, value in changes.items() if type(value) is int and value}
     return [
-        str(number) if name == "count" else f"{number} {name.removesuffix('_tasks').replace('_', ' ')}"
+        count_of(number, "task") if name == "count" else f"{number} {name.removesuffix('_tasks').replace('_', ' ')}"
         for name, number in numbers.items()
     ]
 

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 
 from morag_queue.core.words import count_of
 from morag_queue.operations.live_stats import LiveFrame
 
-from .live_state import HELP, LiveState
-from .live_tables import alert_lines, clock, journal_lines, queue_lines, worker_lines, workers
+from .live_state import COLUMN_HELP, HELP, LiveState
+from .live_tables import alert_lines, journal_lines, queue_lines, worker_lines, workers
 from .table import Line, fitted, padded, text
-from .text import format_duration, safe
+from .text import format_duration, local_time, safe
 
 WIDE = 150
 """Width from which alerts and journal stand beside the workers instead of above and below."""
@@ -61,14 +62,24 @@ def _header(frame: LiveFrame, width: int, state: LiveState) -> Line:
     parts = [
         text("morag-queue ", "bold"),
         text(f"{safe(frame.fleet.replace('redis://', ''), 60)}  ", "dim"),
-        text(f"{clock(frame.stats.taken_at)} UTC  "),
+        text(f"{local_time(frame.stats.taken_at, frame.stats.taken_at)}  "),
         text(f"leader: {safe(leader.who, 40) if leader else 'none'}  ", "" if leader else "dim"),
     ]
     if state.paused:
         parts.append(text(f" PAUSED {format_duration(state.age_s)} ago ", "black on yellow"))
     elif state.age_s > _STALE_S:
         parts.append(text(f" {format_duration(state.age_s)} old ", "black on yellow"))
-    return parts
+    return _whole_parts(parts, width)
+
+
+def _whole_parts(parts: Line, width: int) -> Line:
+    """Leave out the parts that do not fit whole, but not the first."""
+    kept, room = parts[:1], width - parts[0].cell_length
+    for part in parts[1:]:
+        if cell_len(part.text.rstrip()) <= room:
+            kept.append(part)
+            room -= part.cell_length
+    return kept
 
 
 def _stacked(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
@@ -81,7 +92,7 @@ def _stacked(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[
         return [*body, *_workers(frame, width, rest, state)]
     body += _workers(frame, width, rest - for_journal - 1, state)
     body += [[]] * (room - for_journal - len(body))
-    return [*body, _title("JOURNAL"), *journal_lines(frame.journal[: for_journal - 1], width)]
+    return [*body, _title("JOURNAL"), *journal_lines(frame, width)[: for_journal - 1]]
 
 
 def _side_by_side(frame: LiveFrame, width: int, room: int, state: LiveState) -> list[Line]:
@@ -90,7 +101,7 @@ def _side_by_side(frame: LiveFrame, width: int, room: int, state: LiveState) -> 
     left_width = width - right_width - len(_DIVIDER)
     alerts = _limited(alert_lines(frame, right_width), max(room // 2, 2))
     right: list[Line] = [_title("ALERTS"), *(alerts or [[text("none", "green")]]), []]
-    right += [_title("JOURNAL"), *journal_lines(frame.journal, right_width)]
+    right += [_title("JOURNAL"), *journal_lines(frame, right_width)]
     left = _workers(frame, left_width, room, state)
     rows = []
     for number in range(room):
@@ -129,7 +140,8 @@ def _title(title: str) -> Line:
 
 
 def _help(width: int) -> list[Line]:
-    return [[text(f"  {keys:<16}", "bold"), text(fitted(effect, max(width - 18, 0)))] for keys, effect in HELP]
+    rows = (*HELP, ("", ""), *COLUMN_HELP)
+    return [[text(f"  {name:<16}", "bold"), text(fitted(effect, max(width - 18, 0)))] for name, effect in rows]
 
 
 def _footer(width: int, state: LiveState) -> Line:

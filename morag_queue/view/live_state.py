@@ -45,6 +45,14 @@ HELP = (
     ("?", "show this help"),
 )
 """Keys and their effects."""
+COLUMN_HELP = (
+    ("IN/M, OUT/M", "tasks queued and ended per minute, in the last five minutes"),
+    ("OLDEST", "how long the task that waits longest has waited"),
+    ("BACKLOG", "run time of the waiting tasks, divided by the serving slots"),
+    ("WAIT, P95", "mean and 95th percentile of the waits, over --window"),
+    ("BEAT", "time since the worker's last heartbeat"),
+)
+"""Columns and their meanings."""
 
 
 def on_key(state: LiveState, key: str) -> LiveState:

@@ -3,21 +3,22 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
+from rich.cells import cell_len
 from rich.segment import Segment
 
 from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Severity
 from morag_queue.core.model import WorkerStatus
 from morag_queue.core.stats import WorkerStats
-from morag_queue.operations.live_stats import HISTORY, LiveFrame, QueueFlow, RunningTask
+from morag_queue.core.worker_status import SERVING
+from morag_queue.operations.live_stats import HISTORY, LiveFrame, RunningTask
 
 from .journal import counts
 from .live_state import LiveState, Sort
 from .stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, live_columns, load, reason
 from .table import Cell, Column, Line, fitted, layout, text
-from .text import format_duration, safe
+from .text import format_duration, local_time, safe, short_ids
 
 _NARROW_QUEUES = 130
 _NARROW_WORKERS = 110
@@ -37,23 +38,20 @@ _WORST_FIRST = (
 
 
 def queue_lines(frame: LiveFrame, width: int) -> list[Line]:
-    """Return the heading and one line for each queue. Rates cover the last few minutes, not the window."""
-    flows = [frame.flows.get(queue.queue_type, QueueFlow()) for queue in frame.stats.queues]
-    queues = [
-        queue.model_copy(update={"arrivals_per_minute": flow.arrivals, "completions_per_minute": flow.ended})
-        for queue, flow in zip(frame.stats.queues, flows, strict=True)
-    ]
-    # The last column is a placeholder: the sparkline is drawn once its width is known.
-    history = Column("", [("", "")] * len(queues), min_width=8, fills=True)
-    columns = [*live_columns(QUEUE_COLUMNS, queues, narrow=width <= _NARROW_QUEUES), history]
+    """Return the heading and one line for each queue."""
+    queues = frame.stats.queues
+    # The sparkline is drawn once its width is known.
+    placeholder = Column("", [("", "")] * len(queues), min_width=8, fills=True)
+    columns = [*live_columns(QUEUE_COLUMNS, queues, narrow=width <= _NARROW_QUEUES), placeholder]
     heading, rows = layout(columns, width)
     room = len(heading.pop().text)
     heading.append(text(fitted("LAST HOUR" if room >= 9 else "HOUR", room), "bold dim"))
-    return [heading, *([*line[:-1], _history(flow, room)] for line, flow in zip(rows, flows, strict=True))]
+    history = [frame.history.get(queue.queue_type, ()) for queue in queues]
+    return [heading, *([*line[:-1], _history(ended, room)] for line, ended in zip(rows, history, strict=True))]
 
 
-def _history(flow: QueueFlow, width: int) -> Segment:
-    return text(fitted(spark(flow.history, min(width, HISTORY)), width), "green")
+def _history(ended: Sequence[int], width: int) -> Segment:
+    return text(fitted(spark(ended, min(width, HISTORY)), width), "green")
 
 
 def spark(values: Sequence[int], width: int) -> str:
@@ -132,7 +130,7 @@ def _task(tasks: tuple[RunningTask, ...]) -> str:
     if not tasks:
         return ""
     more = f" +{len(tasks) - 1}" if len(tasks) > 1 else ""
-    return safe(tasks[0].label, 100) + more
+    return safe(short_ids(tasks[0].label), 100) + more
 
 
 def _reason_or_task(worker: WorkerStats, tasks: tuple[RunningTask, ...]) -> Cell:
@@ -144,30 +142,39 @@ def _reason_or_task(worker: WorkerStats, tasks: tuple[RunningTask, ...]) -> Cell
 
 
 def alert_lines(frame: LiveFrame, width: int) -> list[Line]:
-    """Return one line for each alert, the most severe first."""
+    """Return one line for each alert, the most severe first, then one for each worker whose heartbeat is late."""
+    alerts = [(alert.severity, alert.message) for alert in frame.alerts]
+    late = [worker for worker in frame.stats.workers if _is_late(worker, frame.late_after_seconds)]
+    alerts += [(Severity.INFO, f"{worker.worker}: {_late_beat(worker)}") for worker in late]
     lines = []
-    for alert in frame.alerts:
-        sign, style = _ALERT[alert.severity]
-        lines.append([text(sign, style), text(fitted(safe(alert.message, 300), width - 2), style)])
+    for severity, message in alerts:
+        sign, style = _ALERT[severity]
+        lines.append([text(sign, style), text(fitted(safe(short_ids(message), 300), width - 2), style)])
     return lines
 
 
-def journal_lines(entries: Sequence[JournalEntry], width: int) -> list[Line]:
+def _is_late(worker: WorkerStats, after_seconds: float) -> bool:
+    """Return whether a worker counts as alive although heartbeats are missing; a suspect one has an alert already."""
+    silence = worker.last_heartbeat_seconds
+    return worker.status in SERVING and silence is not None and silence >= after_seconds
+
+
+def _late_beat(worker: WorkerStats) -> str:
+    ago = format_duration(worker.last_heartbeat_seconds)
+    return f"last heartbeat {ago} ago, although still {worker.status.value}"
+
+
+def journal_lines(frame: LiveFrame, width: int) -> list[Line]:
     """Return one line for each entry: time, verb and subject, then reason, counts and author."""
-    return [_journal_line(entry, width) for entry in entries]
+    return [_journal_line(entry, frame.stats.taken_at, width) for entry in frame.journal]
 
 
-def _journal_line(entry: JournalEntry, width: int) -> Line:
-    change = safe(" ".join(part for part in (entry.verb, entry.subject) if part), 120)
+def _journal_line(entry: JournalEntry, now: float, width: int) -> Line:
+    change = safe(short_ids(" ".join(part for part in (entry.verb, entry.subject) if part)), 120)
     details = safe(" · ".join(part for part in (entry.reason, ", ".join(counts(entry.changes)[:3])) if part), 200)
-    time = text(clock(entry.at) + " ", "dim")
+    time = text(local_time(entry.at, now) + " ", "dim")
     room = width - len(time.text)
-    if len(change) >= room:
+    if cell_len(change) >= room:
         return [time, text(fitted(change, max(room, 0)), "bold")]
-    rest = (f"  {details}" if details else "") + f"  ({safe(entry.who, 40)})"
-    return [time, text(change, "bold"), text(fitted(rest, room - len(change)), "dim")]
-
-
-def clock(at: float) -> str:
-    """Return the time of day in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S") if at > 0 else "--:--:--"
+    rest = (f": {details}" if details else "") + f" ({safe(entry.who, 40)})"
+    return [time, text(change, "bold"), text(fitted(rest, room - cell_len(change)), "dim")]

@@ -15,11 +15,12 @@ from pydantic import BaseModel
 
 from morag_queue.core.model import QueuePriority
 
+from .text import YEAR_9999_S
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _TIMES = {"at", "since", "until", "deadline", "expected_start"}
-_YEAR_9999_S = 253_370_764_800.0  # the last year that datetime can represent
 
 
 class Sink(Protocol):
@@ -92,6 +93,6 @@ def _is_number(value: Any) -> bool:
 
 def iso(seconds: float) -> str | None:
     """Return ISO 8601 in UTC, to the millisecond; None for 0 (unknown) and for values out of range."""
-    if not 0 < seconds < _YEAR_9999_S:
+    if not 0 < seconds < YEAR_9999_S:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,7 +8,7 @@ from morag_queue.core.words import count_of
 
 from .stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, table_columns
 from .table import FittedTable
-from .text import safe
+from .text import format_duration, local_time, safe
 
 
 def stats_view(stats: FleetStats) -> RenderableType:
@@ -18,10 +18,17 @@ def stats_view(stats: FleetStats) -> RenderableType:
         parts.append(FittedTable(table_columns(WORKER_COLUMNS, stats.workers)))
     else:
         parts.append(Text("No workers are registered.", style="yellow"))
-    if lease := stats.leader:
-        leader = f"Leader: {safe(lease.who)} ({safe(lease.verb)}), term {lease.term}"
-        parts += [Text(), Text(leader, no_wrap=True, overflow="ellipsis")]
+    parts += [Text(), _leader(stats)]
     if stats.foreign_messages:
         foreign = f"{count_of(stats.foreign_messages, 'foreign message')} not written by Celery; left in place."
         parts += [Text(), Text(foreign, style="yellow")]
     return Group(*parts)
+
+
+def _leader(stats: FleetStats) -> Text:
+    lease = stats.leader
+    if lease is None:
+        return Text("Leader: none; no watch leads this fleet: run `morag-queue watch`", style="yellow")
+    since = f"{local_time(lease.since, stats.taken_at)} ({format_duration(stats.taken_at - lease.since)})"
+    leader = f"Leader: {safe(lease.who)} ({safe(lease.verb)}) since {since}, term {lease.term}"
+    return Text(leader, no_wrap=True, overflow="ellipsis")

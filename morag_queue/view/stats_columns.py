@@ -90,7 +90,7 @@ def _count(read: Callable[[Row], int], style: str, row: Row, live: bool) -> Cell
 
 def _rate(read: Callable[[Row], float], row: Row, live: bool) -> Cell:
     value = read(row)
-    return short(value), "" if value else "dim"
+    return f"{value:.1f}" if value < 99.95 else short(value), "" if value else "dim"
 
 
 def _minutes(read: Callable[[Row], float], row: Row, live: bool) -> Cell:
@@ -117,8 +117,8 @@ QUEUE_COLUMNS: tuple[StatsColumn[QueueStats], ...] = (
         for priority in QueuePriority
     ),
     StatsColumn("RUNNING", partial(_count, lambda queue: queue.processing_tasks, "cyan"), 0, 0, "RUN", right=True),
-    StatsColumn("IN/M", partial(_rate, lambda queue: queue.arrivals_per_minute), 8, 1, right=True),
-    StatsColumn("OUT/M", partial(_rate, lambda queue: queue.completions_per_minute), 8, 1, right=True),
+    StatsColumn("IN/M", partial(_rate, lambda queue: queue.recent_arrivals_per_minute), 8, 1, right=True),
+    StatsColumn("OUT/M", partial(_rate, lambda queue: queue.recent_completions_per_minute), 8, 1, right=True),
     StatsColumn("OLDEST", partial(_minutes, lambda queue: queue.oldest_wait_time), 2, 1, right=True),
     StatsColumn("BACKLOG", partial(_minutes, lambda queue: queue.backlog_time), 3, 1, right=True),
     StatsColumn("WORKERS", partial(_count, lambda queue: queue.worker_count, ""), 0, 4, right=True),

@@ -11,10 +11,9 @@ from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task
 from morag_queue.core.words import count_of, is_are
 
-from .output import iso
 from .submit import score_lines
 from .table import Column, FittedTable, cell
-from .text import format_duration, format_minutes, safe
+from .text import format_duration, format_minutes, local_time, safe
 
 if TYPE_CHECKING:
     from morag_queue.operations.dead_letters import DeadPage
@@ -122,7 +121,7 @@ def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
         parts.append(_fact("lane", f"{answer.lane}{place}"))
     parts += _tasks_ahead(answer)
     parts += _expected_start(answer, now)
-    parts += _decisions(answer.decisions)
+    parts += _decisions(answer.decisions, now)
     starts = [None if worker.start_at is None else max(worker.start_at - now, 0.0) for worker in answer.workers]
     known = any(start is not None for start in starts)
     parts += score_lines(answer.workers, [format_duration(start) for start in starts] if known else ())
@@ -166,7 +165,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         _fact("history", f"{_moment(at, now) or '–'} {worker}: {reason.removeprefix(f'{worker}: ')}")
         for at, worker, reason in answer.story
     )
-    parts += _decisions(answer.decisions)
+    parts += _decisions(answer.decisions, now)
     if answer.result is not None:
         result = json.dumps(answer.result["result"], ensure_ascii=False)
         parts.append(_fact("result", f"{answer.result['status']}: {result}"))
@@ -205,15 +204,14 @@ def _expected_start(answer: "TaskExplanation", now: float) -> Iterable[Text]:
     yield _fact("starts", f"in about {start} ({earliest} to {latest}{ahead})")
 
 
-def _decisions(decisions: "Sequence[RecordedDecision]") -> Iterable[Text]:
+def _decisions(decisions: "Sequence[RecordedDecision]", now: float) -> Iterable[Text]:
     for decision in decisions:
         by = f" by {decision.who}" if decision.who else ""
-        at = iso(decision.at) if decision.at else None
-        yield _fact("decided", f"{at or '–'} {decision.verb}{by}: {decision.reason}")
+        yield _fact("decided", f"{local_time(decision.at, now)} {decision.verb}{by}: {decision.reason}")
 
 
 def _moment(at: float | None, now: float) -> str | None:
     if at is None:
         return None
     away = format_duration(abs(now - at))
-    return f"{iso(at) or '–'} ({away} ago)" if at <= now else f"{iso(at) or '–'} (in {away})"
+    return f"{local_time(at, now)} ({away} ago)" if at <= now else f"{local_time(at, now)} (in {away})"

@@ -5,6 +5,7 @@ never from a str: markup such as `[bold]` is then shown literally.
 """
 
 import re
+from datetime import datetime
 
 from morag_queue.core.words import count_of
 from morag_queue.errors import UsageError
@@ -12,6 +13,9 @@ from morag_queue.errors import UsageError
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _LONGEST_S = 10 * 365 * 86_400.0
+_UUID = re.compile(r"\b([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+YEAR_9999_S = 253_370_764_800.0
+"""The last year that datetime can represent."""
 
 
 def safe(value: object, limit: int | None = None) -> str:
@@ -30,6 +34,11 @@ def safe(value: object, limit: int | None = None) -> str:
         return plain
     head = limit // 2
     return f"{plain[:head]}…{plain[len(plain) - (limit - 1 - head) :]}"
+
+
+def short_ids(text: str) -> str:
+    """Shorten each UUID to its first eight digits, as git does: commands take a prefix of an id."""
+    return _UUID.sub(r"\1", text)
 
 
 def parse_duration(text: str, option: str) -> float:
@@ -64,6 +73,18 @@ def format_duration(seconds: float | None) -> str:
             rest = whole % size // int(_UNITS[small])
             return f"{whole // size}{name}" + (f" {rest}{small}" if rest else "")
     raise AssertionError(whole)
+
+
+def local_time(at: float | None, now: float) -> str:
+    """Format seconds since the epoch in the user's time zone (TZ): `14:13:20` today, else `2026-11-23 14:13:20`.
+
+    `now` decides which day is today; 0 always shows the date. `–` for None and 0 (unknown) and for values out of range.
+    JSON output has UTC instead, see `output.iso`.
+    """
+    if at is None or not 0 < at < YEAR_9999_S:
+        return "–"
+    moment, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now).date()
+    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
 
 
 def format_minutes(minutes: float | None) -> str:

@@ -26,11 +26,13 @@ class Log:
             if json
             else [_flat, structlog.processors.LogfmtRenderer(key_order=["at", "level", "event"], bool_as_flag=False)]
         )
+        # People read the user's zone to the second, with the date, because a log spans days; programs read UTC.
+        stamp = structlog.processors.TimeStamper(fmt="iso" if json else "%Y-%m-%dT%H:%M:%S", utc=json, key="at")
         self._threshold = _LEVELS["warning" if quiet else "debug" if debug else "info"]
         self._logger = structlog.wrap_logger(
             structlog.WriteLogger(stream),
             processors=[
-                structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"), _sanitize, *renderer,
+                stamp, _sanitize, *renderer,
             ],
             wrapper_class=structlog.BoundLogger,
         )  # fmt: skip

@@ -17,14 +17,11 @@ from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.histogram import GROWTH, LAST_BUCKET, SMALLEST_S
 from morag_queue.core.model import Capability, QueueType, WorkerStatus
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.stats import FleetStats, QueueStats, fleet_stats
+from morag_queue.core.stats import RATE_SECONDS, FleetStats, QueueStats, fleet_stats
 from morag_queue.errors import MoragQueueError
 
 from .events import Event, EventSink
 from .turn import TurnReport
-
-RATE_SECONDS = 300.0
-"""Period that rates cover: short enough to show a change, long enough to be smooth."""
 
 _BUCKETS = range(10, LAST_BUCKET, 5)
 """Every fifth bucket of the stored histograms, 6 ms to a month, each 2.5 times the previous: 22 lines per queue."""
@@ -58,7 +55,7 @@ class FleetCollector(Collector):
         windows = broker.windows(snapshot.taken_at, RATE_SECONDS)
         with broker.translated():
             counters = fleet_counters(broker.client, broker.keys)
-        stats = fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=RATE_SECONDS)
+        stats = fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=RATE_SECONDS, recent=windows)
         yield from _queues(stats, snapshot)
         yield from _workers(stats, snapshot, counters)
         yield from _all_time(counters)

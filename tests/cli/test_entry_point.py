@@ -92,3 +92,12 @@ def test_output_that_the_locale_cannot_encode_is_escaped(tmp_path):
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
     completed = subprocess.run([*MODULE, "config", "show"], cwd=tmp_path, env=env, capture_output=True, check=True)
     assert json.dumps("Köln").encode() in completed.stdout
+
+
+def test_messages_break_between_words_on_a_terminal_and_nowhere_in_a_pipe(mq):
+    wrong = ("submit", "a", "--from", "b", "--redis-url", "http://wrong.example.org:6379/a-path-of-one-long-word-" * 2)
+    err = mq(*wrong, status=2).err
+    assert err.count("\n") == 1
+    narrow = mq(*wrong, status=2, terminal=True, env={"COLUMNS": "40"}).err
+    assert narrow.split() == err.split()
+    assert all(len(line) <= 40 or " " not in line for line in narrow.splitlines())

@@ -1,5 +1,7 @@
 """`journal ls|show|undo`."""
 
+from datetime import datetime, timedelta
+
 from morag_queue.core.plan import MoveTask
 
 
@@ -110,3 +112,26 @@ def test_journal_ls_filters_by_verb_and_escapes_reasons(sim_fleet, fleet):
     out = fleet("journal", "ls").out
     assert "3 moved" in out
     assert "\\x1b[2J disk" in out
+
+
+def test_journal_shows_times_in_the_users_zone_and_prints_utc_as_json(sim_fleet, fleet, set_zone):
+    set_zone("Asia/Tokyo")
+    entry = sim_fleet.broker.journal.write("ann", "cordon", "cpu-1", changes={"state": "cordoned"})
+    at = fleet("journal", "show", entry, "--json").json["at"]
+    tokyo = datetime.fromisoformat(at) + timedelta(hours=9)
+    assert at.endswith("Z")
+    shown = f"{tokyo:%H:%M:%S}"
+    assert fleet("journal", "ls").out.splitlines()[1].split()[:2] in ([shown, "cordon"], [f"{tokyo:%Y-%m-%d}", shown])
+    assert f"when     {shown}" in fleet("journal", "show", entry).out
+
+
+def test_an_empty_journal_is_told_from_a_filter_without_a_match(sim_fleet, fleet):
+    assert fleet("journal", "ls").out == "The journal is empty: nothing has changed the fleet yet.\n"
+    assert fleet("journal", "ls", "--json").json == {"entries": []}
+    sim_fleet.broker.journal.write("ann", "cordon", "cpu-1", changes={"state": "cordoned"})
+    assert fleet("journal", "ls", "--verb", "drain").out == "No journal entry of the verb 'drain'.\n"
+
+
+def test_the_count_of_changed_tasks_has_its_noun(sim_fleet, fleet):
+    sim_fleet.broker.journal.write("ann", "task prio", "2 tasks", changes={"count": 2})
+    assert fleet("journal", "ls").out.splitlines()[1].split()[1:7] == ["task", "prio", "2", "tasks", "2", "tasks"]

@@ -114,12 +114,12 @@ def test_a_resized_window_is_redrawn_at_once(terminal, valkey):
 def test_the_last_screen_stays_while_the_broker_is_away(terminal, make_fleet):
     fleet = make_fleet()
     live = terminal(fleet.url)
-    live.until("UTC")
+    live.until("leader:")
     fleet.server.kill()
     assert "gpu_priority" in live.until("cannot reach the broker"), "the last screen stays"
     fleet.server.start()
     live.drawn = ""
-    live.until("UTC")
+    live.until("leader:")
     live.type("q")
     assert live.wait() == 0
 
@@ -127,9 +127,9 @@ def test_the_last_screen_stays_while_the_broker_is_away(terminal, make_fleet):
 def test_keys_work_while_the_broker_hangs(terminal, make_fleet):
     fleet = make_fleet()
     live = terminal(fleet.url)
-    live.until("UTC")
+    live.until("leader:")
     os.kill(fleet.redis.info("server")["process_id"], signal.SIGSTOP)
-    live.until("UTC")
+    live.until("leader:")
     live.type("s")
     live.until("s sort: status")
     live.type("q")

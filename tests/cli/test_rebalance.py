@@ -57,7 +57,7 @@ def test_rebalance_of_a_balanced_fleet_prints_and_journals_nothing(sim_fleet, fl
     sim_fleet.join("cpu-1")
     done = fleet("rebalance")
     assert (done.out, done.err) == ("", "")
-    assert fleet("journal", "ls").out == "No journal entry matches.\n"
+    assert fleet("journal", "ls").out == "The journal is empty: nothing has changed the fleet yet.\n"
 
 
 def test_a_promoted_task_has_its_new_level_and_its_old_priority(sim_fleet, fleet):
@@ -109,6 +109,15 @@ def test_rebalance_exits_with_7_and_names_the_leader(sim_fleet, fleet):
     assert "bob@host leads the fleet with `watch` (term 1, for 0 s): nothing was changed" in refused.err
     assert sim_fleet.ids(CPU, 4) == ["a"]
     assert fleet("rebalance", "--dry-run", "--json").json["decisions"][0]["task_id"] == "a"
+
+
+def test_a_quiet_rebalance_beside_a_leader_exits_with_7_in_silence(sim_fleet, fleet):
+    starve(sim_fleet, "a")
+    sim_fleet.broker.leases.take("other", "bob@host", "watch", 60)
+    refused = fleet("rebalance", "--quiet", status=7)
+    assert (refused.out, refused.err) == ("", "")
+    assert "bob@host leads" in fleet("rebalance", "--quiet", "--json", status=7).json["error"]
+    assert sim_fleet.ids(CPU, 4) == ["a"]
 
 
 def test_rebalance_releases_its_lease(sim_fleet, fleet):

@@ -125,6 +125,8 @@ COMMANDS = [
     (0, "journal ls"),
     (0, "doctor"),
     (1, "doctor", "--leaving"),
+    (0, "config init"),
+    (0, "config check"),
     (0, "config show"),
     (0, "exit-codes"),
     (0, "completion", "bash"),

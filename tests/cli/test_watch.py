@@ -1,5 +1,6 @@
 """`watch`: log, signals, exit status, metrics and systemd."""
 
+import io
 import json
 import os
 import re
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from morag_queue.local.waiting import until
+from morag_queue.watch.events import Event
+from morag_queue.watch.log import Log
 
 
 class Process:
@@ -117,7 +121,21 @@ def test_a_dry_run_of_watch_needs_no_lease_and_changes_nothing(sim_fleet, mq):
 
 def test_watch_logs_key_equals_value_on_a_terminal(sim_fleet, mq):
     answer = mq("watch", "--once", env={"REDIS_URL": sim_fleet.url}, terminal=True)
-    assert re.search(r"level=info event=fleet_looked_at pending=0 ", answer.out)
+    assert re.search(
+        r"^at=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d level=info event=fleet_looked_at pending=0 ", answer.out, re.MULTILINE
+    )
+
+
+def test_the_log_is_in_the_users_zone_on_a_terminal_and_in_utc_as_json(set_zone):
+    set_zone("Asia/Tokyo")
+    text, lines = io.StringIO(), io.StringIO()
+    Log(lines, json=True)(Event.METRICS, url="http://x")
+    Log(text, json=False)(Event.METRICS, url="http://x")
+    utc = json.loads(lines.getvalue())["at"]
+    assert utc.endswith("Z")
+    shown = re.match(r"at=(\S+) level=info event=metrics_served url=http://x\n", text.getvalue())[1]
+    behind = datetime.fromisoformat(f"{shown}+09:00") - datetime.fromisoformat(utc)
+    assert -1 < behind.total_seconds() < 60
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ NO_WINDOW, NO_TOTALS = Window(), Totals()
 
 
 def stats_of(snapshot, window=NO_WINDOW, totals=NO_TOTALS):
-    return queue_stats(GPU, snapshot, window, totals, serving_workers(snapshot, POLICY)[GPU])
+    return queue_stats(GPU, snapshot, window, totals, serving_workers(snapshot, POLICY)[GPU], Window())
 
 
 def test_a_queue_counts_waiting_tasks_of_all_its_lanes_and_held_and_ended_tasks():
@@ -63,6 +63,15 @@ def test_waits_come_from_the_window_and_the_oldest_wait_from_the_lanes():
     assert (stats.arrivals_per_minute, stats.completions_per_minute) == (2.0, 0.5)
 
 
+def test_recent_rates_are_those_of_the_last_minutes_whatever_the_window():
+    snapshot = usual_fleet()
+    recent = {GPU: Window(270, arrivals=9, completed=5, failed=4)}
+    stats = fleet_stats(snapshot, {GPU: Window(3600, arrivals=9)}, {}, POLICY, window_seconds=3600, recent=recent)
+    gpu = next(queue for queue in stats.queues if queue.queue_type is GPU)
+    assert (gpu.recent_arrivals_per_minute, gpu.recent_completions_per_minute) == (2.0, 2.0)
+    assert gpu.arrivals_per_minute == pytest.approx(9 / 60)
+
+
 def test_a_worker_has_active_and_assigned_tasks_status_and_heartbeat_age():
     g = worker("g", "gpu", active=1, reserved=1, beat_age=3)
     snapshot = fleet(g, held=held("g", GPU, 2), lanes=(queued(GPU, 1, "g"),))
@@ -90,7 +99,7 @@ def test_an_offline_worker_has_no_active_tasks(gone):
 
 def test_fleet_stats_have_all_four_queues_and_workers_sorted_by_id():
     snapshot = fleet(worker("b"), worker("a"), leader=LEASE)
-    stats = fleet_stats(snapshot, {}, {}, POLICY, window_seconds=3600)
+    stats = fleet_stats(snapshot, {}, {}, POLICY, window_seconds=3600, recent={})
     assert [queue.queue_type for queue in stats.queues] == list(QueueType)
     assert [worker.worker for worker in stats.workers] == ["a", "b"]
     assert stats.leader == LEASE

@@ -9,6 +9,7 @@ from morag_queue.core.doctor import Code
 from morag_queue.core.model import QueueType
 from morag_queue.errors import BrokerError
 from morag_queue.operations.live_stats import HISTORY, FleetWatcher
+from morag_queue.operations.stats import stats
 from morag_queue.settings import Settings
 from tests.support.records import register
 
@@ -33,7 +34,7 @@ def hold(client, task_id, worker="worker-1", claimed_at=1000.0, **record):
 def test_an_empty_fleet_gives_an_empty_frame(watcher):
     frame = watcher.observe()
     assert (frame.running, frame.journal, frame.alerts, frame.stats.workers) == ({}, (), (), ())
-    assert frame.flows[QueueType.CPU_BATCH].history == (0,) * HISTORY
+    assert frame.history[QueueType.CPU_BATCH] == (0,) * HISTORY
 
 
 def test_history_and_rates_come_from_the_minute_counters(watcher, broker, client):
@@ -42,11 +43,25 @@ def test_history_and_rates_come_from_the_minute_counters(watcher, broker, client
     for ago in (0, 1, 2, 59, 60):
         client.hset(f"mq:minute:{minute - ago}", mapping={"cpu_batch|completed": ago + 1, "cpu_batch|arrived": 4})
     frame = watcher.observe()
-    flow = frame.flows[QueueType.CPU_BATCH]
-    assert (flow.history[-3:], flow.history[0], len(flow.history)) == ((3, 2, 1), 60, HISTORY)
-    assert 2.0 <= flow.arrivals <= 2.4, "twelve in the last five to six minutes"
+    history = frame.history[QueueType.CPU_BATCH]
+    assert (history[-3:], history[0], len(history)) == ((3, 2, 1), 60, HISTORY)
     batch = next(queue for queue in frame.stats.queues if queue.queue_type is QueueType.CPU_BATCH)
     assert batch.completions_per_minute == pytest.approx(66 / 60)
+    assert 12 / 5 <= batch.recent_arrivals_per_minute <= 12 / 4, "twelve in the last four to five minutes"
+
+
+def test_one_shot_and_live_stats_have_the_same_rates(watcher, broker, client):
+    minute = int(broker.now()) // 60
+    for ago in range(3):
+        client.hset(f"mq:minute:{minute - ago}", mapping={"cpu_batch|completed": 7, "cpu_batch|arrived": 9})
+    live, once = watcher.observe().stats, stats(broker, broker.settings)
+    rates = [
+        (queue.recent_arrivals_per_minute, queue.recent_completions_per_minute)
+        for queue in (live.queues[-1], once.queues[-1])
+    ]
+    assert once.queues[-1].queue_type is QueueType.CPU_BATCH
+    assert rates[0] == pytest.approx(rates[1], rel=0.02), "the clock moves between the two"
+    assert rates[0][0] > 27 / 5
 
 
 def test_the_last_two_minutes_are_read_again_and_older_ones_are_cached(watcher, broker, client):
@@ -56,7 +71,7 @@ def test_the_last_two_minutes_are_read_again_and_older_ones_are_cached(watcher, 
     watcher.observe()
     for ago in (1, 5):
         client.hset(f"mq:minute:{minute - ago}", "cpu_batch|failed", 9)
-    history = watcher.observe().flows[QueueType.CPU_BATCH].history
+    history = watcher.observe().history[QueueType.CPU_BATCH]
     assert 9 in history[-3:-1]
     assert history[-7:-4].count(1) == 1
 

@@ -145,6 +145,72 @@ def test_a_wrong_file_is_refused_with_the_line_and_a_remedy(cwd, toml, message):
     assert message in refused(toml, cwd)
 
 
+PROFILES = """\
+redis_url = "redis://base"
+namespace = "base"
+
+[profiles.prod]
+redis_url = "redis://prod"
+
+[profiles.prod.policy]
+max_retries = 7
+
+[profiles.dev]
+redis_url = "redis://dev"
+"""
+
+
+def test_a_profile_overrides_the_base_of_its_file(cwd):
+    file = write(cwd / "morag-queue.toml", PROFILES)
+    loaded = load({"profile": "prod"}, {}, cwd)
+    assert (loaded.settings.redis_url, loaded.settings.namespace) == ("redis://prod", "base")
+    assert loaded.settings.policy.max_retries == 7
+    assert loaded.origins["redis_url"] == f"profile prod ({file}, line 5)"
+    assert loaded.origins["policy.max_retries"] == f"profile prod ({file}, line 8)"
+    assert loaded.origins["namespace"] == f"{file}, line 2"
+    assert (loaded.profile, loaded.profiles) == ("prod", ("prod", "dev"))
+    assert load({}, {}, cwd).settings.redis_url == "redis://base"
+
+
+def test_a_profile_is_chosen_by_flag_before_variable_and_ranks_between_the_two_url_variables(cwd):
+    write(cwd / "morag-queue.toml", PROFILES)
+    env = {"MORAG_QUEUE_PROFILE": "dev"}
+    assert load({}, env, cwd).settings.redis_url == "redis://dev"
+    assert load({"profile": "prod"}, env, cwd).settings.redis_url == "redis://prod"
+    assert load({}, {**env, "REDIS_URL": "redis://plain"}, cwd).settings.redis_url == "redis://dev"
+    assert load({}, {**env, "MORAG_QUEUE_REDIS_URL": "redis://ours"}, cwd).settings.redis_url == "redis://ours"
+    assert load({"redis_url": "redis://flag"}, env, cwd).settings.redis_url == "redis://flag"
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        (PROFILES, "no profile 'prdo' in morag-queue.toml: it has dev, prod"),
+        ("namespace = 'x'", "no profile 'prdo' in morag-queue.toml: it has none; add a table [profiles.prdo]"),
+        (None, "no profile 'prdo': no settings file was found; `morag-queue config init` writes one"),
+        ("profiles = 3", '"profiles" in morag-queue.toml, line 1 should hold tables: [profiles.NAME]'),
+        (
+            "[profiles.prdo]\nredis_uri = 'x'",
+            'unknown setting "redis_uri" in profile prdo (morag-queue.toml, line 2): did you mean "redis_url"?',
+        ),
+        (
+            "[profiles.prdo.policy]\nbinding = 'lat'",
+            "policy.binding = \"lat\" (from profile prdo (morag-queue.toml, line 2)): it should be 'late' or 'early'",
+        ),
+    ],
+)
+def test_a_wrong_profile_is_refused_with_the_line_and_a_remedy(cwd, toml, message):
+    assert refused(toml, cwd, MORAG_QUEUE_PROFILE="prdo") == message
+
+
+def test_all_problems_are_reported_at_once(cwd):
+    assert refused("redis_uri = 'x'\n[policy]\nmax_retries = -1", cwd, MORAG_QUEUE_NAMESPAC="x").splitlines() == [
+        'unknown setting "redis_uri" in morag-queue.toml, line 1: did you mean "redis_url"?',
+        "unknown setting MORAG_QUEUE_NAMESPAC in the environment: did you mean MORAG_QUEUE_NAMESPACE?",
+        "policy.max_retries = -1 (from morag-queue.toml, line 3): it should be greater than or equal to 0",
+    ]
+
+
 def test_an_unknown_variable_suggests_the_nearest_one(cwd):
     assert refused(None, cwd, MORAG_QUEUE_REDIS_URI="x") == (
         "unknown setting MORAG_QUEUE_REDIS_URI in the environment: did you mean MORAG_QUEUE_REDIS_URL?"

@@ -6,7 +6,7 @@ from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Code, Finding, Severity
 from morag_queue.core.model import Capability, Lease, QueuePriority, QueueType, WorkerStatus
 from morag_queue.core.stats import FleetStats, QueueStats, WorkerStats
-from morag_queue.operations.live_stats import HISTORY, LiveFrame, QueueFlow, RunningTask
+from morag_queue.operations.live_stats import HISTORY, LiveFrame, RunningTask
 
 NOON = 1_790_000_000.0
 _MEDIA = ("lecture-07.mp4", "interview.wav", "report.pdf", "https://example.org/talks/42", "scan-0113.png", "panel.mp3")
@@ -24,6 +24,8 @@ def queue(
         queue_type=kind, total_tasks=pending + 900, pending_tasks=pending, processing_tasks=3, completed_tasks=15_042,
         failed_tasks=12, average_wait_time=0.7, average_processing_time=2.1, p95_wait_time=6.5, worker_count=3,
         oldest_wait_time=oldest, backlog_time=backlog, paused=paused,
+        recent_arrivals_per_minute=4.2 * (list(QueueType).index(kind) + 1),
+        recent_completions_per_minute=3.7 * (list(QueueType).index(kind) + 1),
         pending_by_priority={**dict.fromkeys((priority.name for priority in QueuePriority), 0), **by_priority},
     )  # fmt: skip
 
@@ -53,11 +55,8 @@ def fleet(count: int = 8) -> LiveFrame:
         )
         for n, worker in enumerate(workers)
     }
-    flows = {
-        kind: QueueFlow(
-            arrivals=4.2 * (n + 1), ended=3.7 * (n + 1),
-            history=tuple(int(6 + n + 6 * sin(minute / (5 + n))) for minute in range(HISTORY)),
-        )
+    history = {
+        kind: tuple(int(6 + n + 6 * sin(minute / (5 + n))) for minute in range(HISTORY))
         for n, kind in enumerate(QueueType)
     }  # fmt: skip
     return LiveFrame(
@@ -74,7 +73,7 @@ def fleet(count: int = 8) -> LiveFrame:
             leader=Lease(holder="x", term=1, who="watch@node-1", verb="watch", since=NOON - 60, until=NOON + 15),
         ),
         fleet="mq@redis.example:6379/0",
-        flows=flows,
+        history=history,
         running=running,
         journal=(
             _entry(40, "watch@node-1", "rebalance", "gpu_fallback", "idle workers while work waits", moved=12),

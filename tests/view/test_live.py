@@ -18,6 +18,11 @@ START = LiveState()
 HOSTILE = "\x1b[2J[bold red]x[/bold] \u202etxt\n日本"
 
 
+@pytest.fixture(autouse=True)
+def utc(set_zone):
+    set_zone("UTC")
+
+
 def drawn(frame: LiveFrame, width: int, height: int, state: LiveState = START) -> list[str]:
     """Draw a frame and check that it fills the terminal exactly; return the lines without trailing blanks."""
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
@@ -29,12 +34,12 @@ def drawn(frame: LiveFrame, width: int, height: int, state: LiveState = START) -
 
 def test_80_by_24_stacks_alerts_workers_and_journal():
     assert drawn(fleet(), 80, 24) == [
-        "morag-queue mq@redis.example:6379/0  14:13:20 UTC  leader: watch@node-1",
+        "morag-queue mq@redis.example:6379/0  14:13:20  leader: watch@node-1",
         "QUEUE        PENDING U  H    N   L   B RUN IN/M OUT/M  OLDEST BACKLOG LAST HOUR",
         "gpu_priority     118 3 41   74   0   0   3  4.2   3.7 12m 30s     19m ▇█▆▂▂▆█▇▃▂",
         "gpu_fallback    1.7k 0  0 1.5k 230   0   3  8.4   7.4  1h 35m      4h ▇█▇▄▂▃▆██▅",
-        "cpu_standard       0 0  0    0   0   0   3   13    11       –       – ▇██▆▄▃▃▆██",
-        "‖ cpu_batch      12k 0  0    0   0 12k   3   17    15     10h      2d ▇██▇▅▃▃▄▆█",
+        "cpu_standard       0 0  0    0   0   0   3 12.6  11.1       –       – ▇██▆▄▃▃▆██",
+        "‖ cpu_batch      12k 0  0    0   0 12k   3 16.8  14.8     10h      2d ▇██▇▅▃▃▄▆█",
         "",
         "✖ worker-hybrid-3 is gone and still holds 2 tasks",
         "▲ a LOW task has waited 2 h in gpu_fallback; 2 h is the limit",
@@ -50,8 +55,8 @@ def test_80_by_24_stacks_alerts_workers_and_journal():
         "worker-hybrid-6 hybrid busy     ░░░░░░ 0/2 1.5s",
         "",
         "JOURNAL",
-        "14:12:40 rebalance gpu_fallback  idle workers while work waits · 12 moved  (wat…",
-        "14:11:45 drain worker-hybrid-5  kernel update · 3 moved  (ann@ops)",
+        "14:12:40 rebalance gpu_fallback: idle workers while work waits · 12 moved (watc…",
+        "14:11:45 drain worker-hybrid-5: kernel update · 3 moved (ann@ops)",
         "q quit  p pause  s sort: name  / filter  ? help",
     ]
 
@@ -69,13 +74,13 @@ def test_200_by_60_shows_alerts_and_journal_beside_the_workers():
     ]  # fmt: skip
     assert lines[9].endswith("│ ✖ worker-hybrid-3 is gone and still holds 2 tasks")
     assert lines[10].split()[:7] == ["worker-cpu-4", "cpu", "busy", "██████", "3/2", "0.9s", "11%"]
-    assert "│ 14:12:40 rebalance gpu_fallback  idle workers while work waits · " in lines[13]
+    assert "│ 14:12:40 rebalance gpu_fallback: idle workers while work waits · " in lines[13]
     assert lines[-2].startswith("… workers 1 to 49 of 100")
 
 
 def test_50_by_15_keeps_the_most_important_columns():
     assert drawn(fleet(), 50, 15) == [
-        "morag-queue mq@redis.example:6379/0  14:13:20 UTC",
+        "morag-queue mq@redis.example:6379/0  14:13:20",
         "QUEUE        PENDING RUN  OLDEST BACKLOG LAST HOUR",
         "gpu_priority     118   3 12m 30s     19m ▄█▆▂▃▇█▄▂",
         "gpu_fallback    1.7k   3  1h 35m      4h ▄██▄▂▄██▆",
@@ -102,7 +107,7 @@ def test_render_fills_every_size_exactly(width, height, workers):
 
 
 def test_an_empty_fleet_shows_a_hint_and_no_alerts():
-    frame = replace(fleet(), stats=fleet().stats.model_copy(update={"workers": ()}), alerts=(), journal=(), flows={})
+    frame = replace(fleet(), stats=fleet().stats.model_copy(update={"workers": ()}), alerts=(), journal=(), history={})
     lines = drawn(frame, 80, 24)
     assert "No workers are registered." in lines
     assert "ALERTS" not in " ".join(lines)
@@ -183,6 +188,37 @@ def test_a_sparkline_scales_to_its_highest_bar(values, width, expected):
     assert spark(values, width) == expected
 
 
-def test_the_clock_is_the_servers_in_utc():
-    assert "14:13:20 UTC" in drawn(fleet(), 80, 24)[0]
+def test_the_clock_is_the_servers_in_the_users_zone(set_zone):
+    set_zone("Asia/Tokyo")
+    lines = drawn(fleet(), 80, 24)
+    assert " 23:13:20  leader" in lines[0]
+    assert lines[21].startswith("23:12:40 rebalance")
     assert fleet().stats.taken_at == NOON
+
+
+TASK_ID = "027b6dfe-1111-4222-8333-444455556666"
+
+
+def test_a_journal_line_separates_subject_and_reason_and_shortens_ids():
+    entry = fleet().journal[0].model_copy(update={"verb": "task prio", "subject": TASK_ID, "reason": "due today"})
+    lines = drawn(replace(fleet(), journal=(entry,)), 80, 24)
+    assert "14:12:40 task prio 027b6dfe: due today · 12 moved (watch@node-1)" in lines
+
+
+def test_the_task_of_a_worker_without_a_known_source_is_a_short_id():
+    running = {"worker-cpu-1": (RunningTask(TASK_ID, TASK_ID, 1.0),)}
+    lines = drawn(replace(fleet(), running=running), 80, 24)
+    assert next(line for line in lines if line.startswith("worker-cpu-1")).endswith(" 027b6dfe")
+
+
+def test_a_late_heartbeat_is_an_alert_before_the_worker_is_suspect():
+    late = [
+        worker(0, WorkerStatus.ONLINE, last_heartbeat_seconds=7.2),
+        worker(1, WorkerStatus.BUSY, last_heartbeat_seconds=4.9),
+        worker(2, WorkerStatus.SUSPECT, "no heartbeat for 11 s", last_heartbeat_seconds=11.0),
+    ]
+    stats = fleet().stats.model_copy(update={"workers": tuple(late)})
+    lines = drawn(replace(fleet(), stats=stats, alerts=()), 80, 24)
+    assert [line for line in lines if line.startswith(("•", "▲", "✖"))] == [
+        "• worker-cpu-1: last heartbeat 7.2s ago, although still online"
+    ]

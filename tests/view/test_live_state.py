@@ -3,7 +3,7 @@
 import pytest
 
 from morag_queue.cli.terminal import parse_keys
-from morag_queue.view.live_state import HELP, LiveState, Sort, on_key
+from morag_queue.view.live_state import COLUMN_HELP, HELP, LiveState, Sort, on_key
 
 
 def pressed(*typed, **state):
@@ -46,6 +46,11 @@ def test_sorting_and_filtering_scroll_to_the_top():
 
 def test_the_help_names_every_kind_of_key():
     assert [name for name, _ in HELP] == ["q", "p or space", "s", "/", "↑ ↓ PgUp PgDn", "?"]
+
+
+def test_the_help_of_columns_gives_the_period_of_each_figure():
+    assert dict(COLUMN_HELP)["IN/M, OUT/M"] == "tasks queued and ended per minute, in the last five minutes"
+    assert max(len(meaning) for _, meaning in (*HELP, *COLUMN_HELP)) <= 62, "whole at 80 columns"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from morag_queue.core.model import (
     Classification,
     ContentType,
     DecisionAction,
+    Lease,
     LoadBalancingDecision,
     QueuePriority,
     QueueType,
@@ -25,6 +26,7 @@ from morag_queue.core.stats import FleetStats, QueueStats, WorkerStats
 from morag_queue.operations.submit import SubmittedTask
 from morag_queue.view.stats import stats_view
 from morag_queue.view.submit import classify_view, submit_view
+from tests.view.live_frames import NOON
 
 HOSTILE = "\x1b[2J[bold red]x[bold] \u202etxt.md"
 
@@ -68,7 +70,9 @@ def test_stats_at_80_columns_drops_the_columns_of_highest_rank():
         "\n"
         "WORKER                      KIND  STATUS   ACTIVE  BEAT  DONE  FAILED  REASON\n"
         "worker-gpu-1                gpu   online      1/4  1.2s   120       1\n"
-        "a-worker-of-a-very-long-n…  gpu   drained     1/4  1.2s   120       1  new disks"
+        "a-worker-of-a-very-long-n…  gpu   drained     1/4  1.2s   120       1  new disks\n"
+        "\n"
+        "Leader: none; no watch leads this fleet: run `morag-queue watch`"
     )
 
 
@@ -80,8 +84,19 @@ def test_stats_at_50_columns_keeps_the_most_important_columns():
         "\n"
         "WORKER                       STATUS   ACTIVE  BEAT\n"
         "worker-gpu-1                 online      1/4  1.2s\n"
-        "a-worker-of-a-very-long-na…  drained     1/4  1.2s"
+        "a-worker-of-a-very-long-na…  drained     1/4  1.2s\n"
+        "\n"
+        "Leader: none; no watch leads this fleet: run\n"
+        "`morag-queue watch`"
     )
+
+
+def test_stats_says_who_leads_and_since_when(set_zone):
+    set_zone("UTC")
+    lease = Lease(holder="x", term=3, who="ann@ops", verb="watch", since=NOON - 90_000, until=NOON + 15)
+    led = FLEET.model_copy(update={"leader": lease, "taken_at": NOON})
+    last = drawn(stats_view(led), 80).splitlines()[-1]
+    assert last == "Leader: ann@ops (watch) since 2026-09-20 13:13:20 (1d 1h), term 3"
 
 
 def test_stats_on_a_wide_terminal_shows_every_column():

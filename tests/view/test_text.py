@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_queue.errors import UsageError
-from morag_queue.view.text import format_duration, format_minutes, more_line, parse_duration, safe, short
+from morag_queue.view.text import (
+    format_duration,
+    format_minutes,
+    local_time,
+    more_line,
+    parse_duration,
+    safe,
+    short,
+    short_ids,
+)
+from tests.view.live_frames import NOON
 
 
 @pytest.mark.parametrize(
@@ -96,6 +106,29 @@ def test_every_duration_fits_in_nine_characters(seconds):
 )  # fmt: skip
 def test_short_numbers_take_at_most_four_characters(value, expected):
     assert short(value) == expected
+
+
+def test_uuids_are_shortened_to_a_prefix():
+    assert short_ids("task 027b6dfe-1111-4222-8333-444455556666, 027b6dfe-1") == "task 027b6dfe, 027b6dfe-1"
+    assert short_ids("x027b6dfe-1111-4222-8333-444455556666") == "x027b6dfe-1111-4222-8333-444455556666"
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "expected"),
+    [
+        ("UTC", NOON, "14:13:20"),
+        ("UTC", NOON - 86_400, "2026-09-20 14:13:20"),
+        ("Asia/Tokyo", NOON, "23:13:20"),
+        ("Asia/Tokyo", NOON + 3600, "2026-09-22 00:13:20"),
+        ("America/New_York", NOON + 0.9, "10:13:20"),
+        ("UTC", 0.0, "–"),
+        ("UTC", None, "–"),
+        ("UTC", 1e18, "–"),
+    ],
+)
+def test_a_time_is_shown_in_the_users_zone_with_the_date_only_on_other_days(set_zone, zone, at, expected):
+    set_zone(zone)
+    assert local_time(at, NOON) == expected
 
 
 def test_the_line_below_a_truncated_list_counts_what_it_omits():

@@ -43,9 +43,10 @@ class MemoryCounters:
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         """The counts of the last `seconds`, to a minute."""
         minutes = range(int(now - seconds) // 60 + 1, int(now) // 60 + 1)
+        covered = now - minutes.start * 60
         return {
             queue: replace(
-                merge(self._minutes[one, queue] for one in minutes if (one, queue) in self._minutes), seconds=seconds
+                merge(self._minutes[one, queue] for one in minutes if (one, queue) in self._minutes), seconds=covered
             )
             for queue in QueueType
         }
