@@ -152,6 +152,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "error": task.error,
         "attempts": f"requeued from dead workers {counted(task.attempts, 'time')}" if task.attempts else None,
         "retries": str(task.retries) if task.retries else None,
+        "submission": task.submission,
         "ledger": None if task.is_known else "no entry: the task was not submitted through morag-queue",
     }
     parts: list[RenderableType] = [
