@@ -48,6 +48,7 @@ Glossary::
     reserved     held and not started; a worker *runs* the rest of what it holds
     settle       ends a message: acknowledgement, ledger entry and counters in one script
     snapshot     the fleet at one moment: workers, lanes by level with their ends, held messages; never the backlog
+    submission   the tasks of one `submit`; its id is in their messages and ledger entries
     spill        moves gpu_preferred work to idle CPU workers
     sweep        finds and recovers lost work: unowned messages, abandoned lanes, ledger entries without a message
     turn         one pass of the loop: observe, plan, apply, report

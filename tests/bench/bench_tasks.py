@@ -1,4 +1,4 @@
-"""Time of the commands `task why` and `tasks` with 200,000 waiting tasks, against 200.
+"""Time of the commands `task why` and `tasks` with 200,000 waiting or ended tasks, against 200.
 
 python -m tests.bench.bench_tasks
 """
@@ -10,6 +10,7 @@ from random import Random
 from time import perf_counter
 from uuid import UUID
 
+from morag_queue.broker.codec import ended_record
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
 from tests.support.simulated_fleet import SimulatedFleet
@@ -38,6 +39,26 @@ def fill(sim_fleet: SimulatedFleet, size: int) -> list[str]:
     return ids
 
 
+def end(sim_fleet: SimulatedFleet, ids: list[str]) -> None:
+    """Write the ledger records and the index of completed tasks."""
+    client, keys, now = sim_fleet.client, sim_fleet.keys, sim_fleet.broker.now()
+    sim_fleet.submit("pattern")
+    (entry,) = sim_fleet.broker.records(["pattern"]).values()
+    sim_fleet.client.delete(keys.list("cpu_standard", 4))
+    for first in range(0, len(ids), 5000):
+        pipe = client.pipeline(transaction=False)
+        for n, task_id in enumerate(ids[first : first + 5000], first):
+            run = n * 7919 % 100_000 / 1000
+            record = ended_record(
+                {"priority": "NORMAL", "queue": "cpu_standard", "ended_at": now, "entry": dict(entry.fields)},
+                state="completed", task=entry.task, lane="cpu_standard", worker="cpu-1", started_at=now - run,
+                wait_seconds=1.0, run_seconds=run,
+            )  # fmt: skip
+            pipe.set(keys.task(task_id), record.encoded(), ex=3600)
+            pipe.rpush(keys.ended(f"completed:{int(now // 60) - n % 59}"), f"{round(run * 1000)} {task_id}")
+        pipe.execute()
+
+
 def main() -> None:
     with Sandbox() as sandbox:
         server = Server(sandbox)
@@ -59,6 +80,13 @@ def main() -> None:
             sim_fleet.broker.moves.lane("cpu_standard", "cpu_batch", 4, size)
             times[size]["task why, after a move"] = seconds(sim_fleet.url, "task", "why", depths["middle"], "--json")
             times[size]["task why, by a prefix"] = seconds(sim_fleet.url, "task", "why", depths["middle"][:8], "--json")
+            times[size]["tasks of a submission"] = seconds(sim_fleet.url, "tasks", "--submission", "none", "--json")
+            sim_fleet.client.flushall()
+            sim_fleet.join("cpu-1", slots=4)
+            end(sim_fleet, ids)
+            ended = ("tasks", "--state", "completed", "--json")
+            times[size]["tasks, ended, newest"] = seconds(sim_fleet.url, *ended)
+            times[size]["tasks, ended, slowest"] = seconds(sim_fleet.url, *ended, "--sort", "slowest")
             sim_fleet.client.flushall()
             sim_fleet.join("cpu-1", slots=4)
         for name, many in times[MANY].items():

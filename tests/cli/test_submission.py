@@ -39,6 +39,7 @@ def test_submit_names_the_submission_and_tasks_lists_it(sim_fleet, fleet, submit
     assert listed(fleet, "--submission", second, "--newest") == ["u-1", "u-0"]
     (task, _) = fleet("tasks", "--submission", second, "--json").json["tasks"]
     assert task["submission"] == second
+    assert f"submission {second}\n" in fleet("task", "show", "u-0").out
     assert listed(fleet, "--submission", first, "--queue", "cpu_batch") == []
     assert fleet("tasks", "--submission", "no-such-id").out == "No task matches.\n"
 
