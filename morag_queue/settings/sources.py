@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from morag_queue.errors import SettingsError
 
+from .locations import PREFIX, find_file, variable
 from .model import Settings
 from .urls import MASK, mask_url
 
-PREFIX = "MORAG_QUEUE_"
 DEFAULT = "default"
 
 
@@ -48,7 +48,7 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> LoadedS
     `flags` maps dotted keys to values, or to None if the flag was not given; its `config` is the file to read. Raises
     SettingsError for an unknown key, an invalid value, or a file that cannot be read.
     """
-    file = _find_file(flags.get("config"), env, cwd)
+    file = find_file(flags.get("config"), env, cwd)
     given: dict[str, _Value] = {}
     if file is not None:
         given.update(_from_file(file))
@@ -77,17 +77,6 @@ def mask_secrets(key: str, value: Any) -> Any:
     if re.search(r"password|secret|token", key.rpartition(".")[2]):
         return MASK
     return mask_url(value) if isinstance(value, str) else value
-
-
-def _find_file(chosen: str | Path | None, env: Mapping[str, str], cwd: Path) -> Path | None:
-    if chosen is not None:
-        path = cwd / chosen
-        if not path.exists():
-            raise SettingsError(f"--config {path}: no such file; correct the path")
-        return path
-    home = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if env.get("HOME") else None)
-    candidates = [cwd / "morag-queue.toml", *([Path(home, "morag-queue", "config.toml")] if home else [])]
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, _Value]]:
@@ -132,11 +121,6 @@ def _from_environment(env: Mapping[str, str]) -> Iterator[tuple[str, _Value]]:
         if key not in known:
             raise SettingsError(f"unknown setting {name} in the environment{_hint(key, variable)}")
         yield key, _Value(_parse(env[name], known[key], name), name)
-
-
-def variable(key: str) -> str:
-    """Return the environment variable of a dotted key."""
-    return PREFIX + key.upper().replace(".", "__")
 
 
 def _parse(text: str, default: Any, name: str) -> Any:
