@@ -41,8 +41,14 @@ def main(args: Sequence[str] | None = None) -> int:
     # Objects created by imports live until exit: collecting them would cost 15 ms here and 35 ms at exit.
     gc.set_threshold(100_000)
     from .context import Environment
+
+    environment, words = Environment.of_process(), sys.argv[1:] if args is None else list(args)
+    if shell := environment.variables.get("_MORAG_QUEUE_COMPLETE"):
+        from .completion import main as complete
+
+        return complete(shell, words, environment)
     from .run import run
 
-    status = run(VERBS, sys.argv[1:] if args is None else list(args), Environment.of_process())
+    status = run(VERBS, words, environment)
     gc.freeze()
     return status

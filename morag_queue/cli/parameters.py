@@ -13,16 +13,10 @@ if TYPE_CHECKING:
     from morag_queue.core.task import TaskFilter
 
 
-def _priority_names() -> list[str]:
-    return [priority.name for priority in QueuePriority]
-
-
 def priority_option(help_text: str) -> typer.models.OptionInfo:
-    """Return a --priority option that completes priority names; its help is `help_text` and the names."""
-    names = ", ".join(_priority_names())
-    option: typer.models.OptionInfo = typer.Option(
-        "--priority", metavar="P", autocompletion=_priority_names, help=f"{help_text}: {names}."
-    )
+    """Return a --priority option; its help is `help_text` and the names."""
+    names = ", ".join(priority.name for priority in QueuePriority)
+    option: typer.models.OptionInfo = typer.Option("--priority", metavar="P", help=f"{help_text}: {names}.")
     return option
 
 

@@ -42,20 +42,12 @@ def exit_codes(ctx: CliContext) -> None:
     ctx.emit({"exit_codes": rows}, lambda: "\n".join(f"{row['exit']:>3}  {row['meaning']}" for row in rows))
 
 
-def completion_script(shell: Shell) -> str:
-    """Return Typer's script for the shell. It queries the installed command, so it does not change when verbs do."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]
-
-    from .run import COMPLETION_VARIABLE, PROGRAM
-
-    text: str = get_completion_script(prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE, shell=shell.value)
-    return text + "\n"
-
-
 @verb(uses_broker=False)
 def completion(ctx: CliContext, shell: Annotated[Shell, typer.Argument(help="Shell to complete in.")]) -> None:
     """Print a shell completion script, for example: source <(morag-queue completion bash)"""
-    text = completion_script(shell)
+    from .completion_scripts import SCRIPTS
+
+    text = SCRIPTS[shell]
     ctx.emit({"shell": shell, "script": text}, lambda: text.rstrip("\n"))
 
 

@@ -14,7 +14,6 @@ from morag_queue.errors import ExitStatus
 from .context import Environment
 
 PROGRAM = "morag-queue"
-COMPLETION_VARIABLE = "_MORAG_QUEUE_COMPLETE"
 _PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}  # rich help costs 60 ms
 
 VerbTable = Mapping[str, tuple[str, str]]
@@ -55,10 +54,6 @@ def build_group(verbs: VerbTable) -> TyperGroup:
 
 def run(verbs: VerbTable, args: list[str], environment: Environment) -> int:
     """Run one command line and return its exit status."""
-    if COMPLETION_VARIABLE in environment.variables:
-        from typer.completion import completion_init  # type: ignore[attr-defined]
-
-        completion_init()
     try:
         status = build_group(verbs).main(args, prog_name=PROGRAM, standalone_mode=False, obj=environment)
         if status == ExitStatus.INTERRUPTED:  # typer turns Ctrl-C into this status
@@ -67,7 +62,7 @@ def run(verbs: VerbTable, args: list[str], environment: Environment) -> int:
         environment.stdout.flush()
     except BrokenPipeError:
         return _abandon_stdout(environment)
-    except SystemExit as end:  # raised by typer after completion, and with status 1 for a closed pipe
+    except SystemExit as end:  # raised by typer, with status 1 for a closed pipe
         return _abandon_stdout(environment) if end.code == ExitStatus.FAILED else int(end.code or 0)
     except BaseException as error:  # noqa: BLE001  every error must become a message and an exit status
         from .failure import report

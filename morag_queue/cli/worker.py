@@ -69,7 +69,8 @@ def _capability(worker_type: Capability | None, variables: Mapping[str, str]) ->
 
 def _settings_as_variables(loaded: "LoadedSettings") -> dict[str, str]:
     """Environment variables that pass settings from flags and files on to the worker."""
-    from morag_queue.settings.sources import DEFAULT, leaves, variable
+    from morag_queue.settings.locations import variable
+    from morag_queue.settings.sources import DEFAULT, leaves
     from morag_queue.view.output import plain
 
     values = {key: plain(value) for key, value in leaves(loaded.settings) if loaded.origins[key] != DEFAULT}

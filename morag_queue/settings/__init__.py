@@ -5,9 +5,14 @@ time (a tenth of the budget of `stats`), and which reports neither the origin of
 unknown key.
 """
 
-from .model import AgentSettings, BrokerSettings, LedgerSettings, Settings, TaskNames
-from .sources import LoadedSettings, load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .urls import mask_url
+
+if TYPE_CHECKING:
+    from .model import AgentSettings, BrokerSettings, LedgerSettings, Settings, TaskNames
+    from .sources import LoadedSettings, load
 
 __all__ = [
     "AgentSettings",
@@ -19,3 +24,11 @@ __all__ = [
     "load",
     "mask_url",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Import lazily: shell completion reads `locations` only, and has no time for pydantic.
+    if name in __all__:
+        module = "sources" if name in ("LoadedSettings", "load") else "model"
+        return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

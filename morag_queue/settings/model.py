@@ -7,9 +7,8 @@ from pydantic import Field, field_validator
 from morag_queue.core.model import ContentType, Frozen
 from morag_queue.core.policy import ContentPolicies, Policy, Queues
 
+from .locations import DEFAULT_URL
 from .urls import check_url
-
-DEFAULT_URL = "redis://localhost:6379/0"
 
 
 class BrokerSettings(Frozen):

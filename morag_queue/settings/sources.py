@@ -19,12 +19,11 @@ from pydantic import BaseModel, ValidationError
 
 from morag_queue.errors import SettingsError
 
+from .locations import PREFIX, PROFILE_VARIABLE, find_file, variable
 from .model import Settings
 from .urls import MASK, mask_url
 
-PREFIX = "MORAG_QUEUE_"
 DEFAULT = "default"
-PROFILE_VARIABLE = f"{PREFIX}PROFILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> LoadedS
     `profile` the profile to choose. Raises SettingsError with a line for each unknown key, invalid value or profile
     that does not exist, and for a file that cannot be read.
     """
-    file = _find_file(flags.get("config"), env, cwd)
+    file = find_file(flags.get("config"), env, cwd)
     text, table = ("", {}) if file is None else _read(file)
     profiles = table.pop("profiles", {})
     profile = flags.get("profile") or env.get(PROFILE_VARIABLE) or None
@@ -94,17 +93,6 @@ def mask_secrets(key: str, value: Any) -> Any:
     if re.search(r"password|secret|token", key.rpartition(".")[2]):
         return MASK
     return mask_url(value) if isinstance(value, str) else value
-
-
-def _find_file(chosen: str | Path | None, env: Mapping[str, str], cwd: Path) -> Path | None:
-    if chosen is not None:
-        path = cwd / chosen
-        if not path.exists():
-            raise SettingsError(f"--config {path}: no such file; correct the path")
-        return path
-    home = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if env.get("HOME") else None)
-    candidates = [cwd / "morag-queue.toml", *([Path(home, "morag-queue", "config.toml")] if home else [])]
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -164,11 +152,6 @@ def _from_environment(env: Mapping[str, str], problems: list[str]) -> Iterator[t
             problems.append(f"unknown setting {name} in the environment{_hint(key, variable)}")
             continue
         yield key, _Value(_parse(env[name], known[key], name), name)
-
-
-def variable(key: str) -> str:
-    """Return the environment variable of a dotted key."""
-    return PREFIX + key.upper().replace(".", "__")
 
 
 def _parse(text: str, default: Any, name: str) -> Any:

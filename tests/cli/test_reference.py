@@ -1,14 +1,13 @@
 """`config show`, `exit-codes` and `completion`."""
 
-import os
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from morag_queue.cli.reference import Shell, completion_script
+from morag_queue.cli.completion_scripts import SCRIPTS
+from morag_queue.cli.reference import Shell
 from morag_queue.errors import ExitStatus
 
 ROOT = Path(__file__).parents[2]
@@ -56,19 +55,5 @@ def test_a_flag_overrides_an_environment_variable(mq):
 
 @pytest.mark.parametrize("shell", Shell)
 def test_the_completion_scripts_of_the_repository_are_up_to_date(mq, shell):
-    assert mq("completion", shell.value).out == completion_script(shell)
-    assert (ROOT / "completions" / COMPLETIONS[shell]).read_text() == completion_script(shell)
-
-
-@pytest.mark.parametrize(
-    ("words", "offers"), [("morag-queue conf", "config"), ("morag-queue config show --redis", "--redis-url")]
-)
-def test_bash_completes_verbs_and_options(words, offers):
-    env = {
-        **os.environ,
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(words.count(" ")),
-        "_MORAG_QUEUE_COMPLETE": "complete_bash",
-    }
-    completed = subprocess.run(MODULE, env=env, capture_output=True, text=True, check=True)
-    assert completed.stdout.split() == [offers]
+    assert mq("completion", shell.value).out == SCRIPTS[shell]
+    assert (ROOT / "completions" / COMPLETIONS[shell]).read_text() == SCRIPTS[shell]
