@@ -79,7 +79,7 @@ def check(agent: Agent, worker: Any) -> None:
     if getattr(worker.pool_cls, "is_green", False):
         raise SystemExit(
             f"morag_queue: the {_pool(worker)} pool is not supported: the claim requires Celery's own event loop; "
-            "use -P prefork, threads or solo, or leave install(app) out"
+            "use -P prefork, solo, or threads (many tasks that wait for I/O), or leave install(app) out"
         )
     _check_queues(agent, _selected(agent.app))
 

@@ -69,7 +69,7 @@ def test_a_broker_that_is_not_redis_is_refused(url: str) -> None:
 def test_a_green_pool_is_refused(pool: str, app: Celery) -> None:
     green = type("TaskPool", (), {"is_green": True, "__module__": f"celery.concurrency.{pool}"})
 
-    with pytest.raises(SystemExit, match=rf"the {pool} pool is not supported.*use -P prefork, threads or solo"):
+    with pytest.raises(SystemExit, match=rf"the {pool} pool is not supported.*use -P prefork, solo, or threads"):
         setup.check(agent(app), SimpleNamespace(pool_cls=green))
 
 
