@@ -7,13 +7,16 @@ printed before the error. Tracebacks are shown with --debug only.
 import json
 import sys
 import traceback
+from typing import Any
 
-from typer import Abort
-from typer.exceptions import TyperException
+from typer import Abort, BadParameter
 
 from morag_queue.errors import ExitStatus, MoragQueueError
 
 from .context import Environment
+
+CommandLineError = BadParameter.__mro__[-4]
+"""The base class of Typer's errors, above Exception, BaseException and object. Typer's versions name it differently."""
 
 
 def report(error: BaseException, args: list[str], environment: Environment) -> int:
@@ -40,14 +43,14 @@ def explain(error: BaseException, environment: Environment) -> tuple[str, int]:
     match error:
         case MoragQueueError():
             return str(error), error.exit_status
-        case TyperException():
+        case CommandLineError():
             return _usage_error(error), error.exit_code
         case KeyboardInterrupt() | Abort():
             return "", ExitStatus.INTERRUPTED
     return _broker_error(error, environment) or _unexpected_error(error)
 
 
-def _usage_error(error: TyperException) -> str:
+def _usage_error(error: Any) -> str:
     context = getattr(error, "ctx", None)
     hint = f"\nSee {context.command_path} --help" if context is not None else ""
     return error.format_message().replace("Value error, ", "", 1) + hint

@@ -77,7 +77,9 @@ def completion_script(shell: Shell) -> str:
 
 
 @verb(uses_broker=False)
-def completion(ctx: CliContext, shell: Annotated[Shell, typer.Argument(help="Shell to complete in.")]) -> None:
+def completion(
+    ctx: CliContext, shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]
+) -> None:
     """Print a shell completion script, for example: source <(morag-queue completion bash)"""
     text = completion_script(shell)
     ctx.emit({"shell": shell, "script": text}, lambda: text.rstrip("\n"))
