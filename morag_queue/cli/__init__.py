@@ -41,8 +41,14 @@ def main(args: Sequence[str] | None = None) -> int:
     # Objects created by imports live until exit: collecting them would cost 15 ms here and 35 ms at exit.
     gc.set_threshold(100_000)
     from .context import Environment
-    from .run import run
 
-    status = run(VERBS, sys.argv[1:] if args is None else list(args), Environment.of_process())
+    arguments, environment = sys.argv[1:] if args is None else list(args), Environment.of_process()
+    try:
+        from .run import run
+    except ModuleNotFoundError as error:  # installed without the `cli` extra
+        from .failure import report
+
+        return report(error, arguments, environment)
+    status = run(VERBS, arguments, environment)
     gc.freeze()
     return status
