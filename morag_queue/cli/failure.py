@@ -7,11 +7,9 @@ printed before the error. Tracebacks are shown with --debug only.
 import json
 import sys
 import traceback
+from typing import Any
 
-from typer import Abort
-from typer.exceptions import TyperException
-
-from morag_queue.errors import ExitStatus, MoragQueueError
+from morag_queue.errors import ExitStatus, MoragQueueError, missing_extra
 
 from .context import Environment
 
@@ -38,20 +36,28 @@ def report(error: BaseException, args: list[str], environment: Environment) -> i
 
 def explain(error: BaseException, environment: Environment) -> tuple[str, int]:
     """Return the message and the exit status. The message of an interruption is empty."""
-    match error:
-        case MoragQueueError():
-            return str(error), error.exit_status
-        case TyperException():
-            return _usage_error(error), error.exit_code
-        case KeyboardInterrupt() | Abort():
-            return "", ExitStatus.INTERRUPTED
-    return _broker_error(error, environment) or _unexpected_error(error)
+    if isinstance(error, MoragQueueError):
+        return str(error), error.exit_status
+    if message := missing_extra(error):
+        return message, ExitStatus.FAILED
+    return _typer_error(error) or _broker_error(error, environment) or _unexpected_error(error)
 
 
-def _usage_error(error: TyperException) -> str:
+def _typer_error(error: BaseException) -> tuple[str, int] | None:
+    from typer import Abort, BadParameter
+
+    if isinstance(error, KeyboardInterrupt | Abort):
+        return "", ExitStatus.INTERRUPTED
+    # The versions of Typer name the base class of their errors differently. Above it are Exception, BaseException and
+    # object.
+    base: Any = BadParameter.__mro__[-4]
+    return (_usage_error(error), error.exit_code) if isinstance(error, base) else None
+
+
+def _usage_error(error: Any) -> str:
     context = getattr(error, "ctx", None)
     hint = f"\nSee {context.command_path} --help" if context is not None else ""
-    return error.format_message().replace("Value error, ", "", 1) + hint
+    return str(error.format_message()).replace("Value error, ", "", 1) + hint
 
 
 def _broker_error(error: BaseException, environment: Environment) -> tuple[str, int] | None:

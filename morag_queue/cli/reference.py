@@ -43,7 +43,9 @@ def exit_codes(ctx: CliContext) -> None:
 
 
 @verb(uses_broker=False)
-def completion(ctx: CliContext, shell: Annotated[Shell, typer.Argument(help="Shell to complete in.")]) -> None:
+def completion(
+    ctx: CliContext, shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]
+) -> None:
     """Print a shell completion script, for example: source <(morag-queue completion bash)"""
     from .completion_scripts import SCRIPTS
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -14,9 +15,24 @@ from morag_queue.errors import ExitStatus
 from .context import Environment
 
 PROGRAM = "morag-queue"
-_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}  # rich help costs 60 ms
+_PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,  # rich help costs 60 ms
+    "add_completion": False,
+    "subcommand_metavar": "COMMAND [ARGS]...",
+}
 
 VerbTable = Mapping[str, tuple[str, str]]
+
+
+class VerbGroup(TyperGroup):
+    """A group whose error for an unknown command suggests one. Typer or click add none, one or two suggestions."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            near = ", ".join(map(repr, get_close_matches(name, self.commands)))
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
 
 class LazyVerb(TyperCommand):
@@ -33,7 +49,7 @@ class LazyVerb(TyperCommand):
     def load(self) -> TyperCommand | TyperGroup:
         module, _, attribute = self.target.partition(":")
         loaded = getattr(import_module(module), attribute)
-        app = typer.Typer(help=self.help, **_PLAIN)
+        app = typer.Typer(cls=VerbGroup, help=self.help, **_PLAIN)
         if not isinstance(loaded, Mapping):
             app.command(self.name)(loaded)
             return typer.main.get_command(app)  # type: ignore[return-value]
@@ -44,7 +60,7 @@ class LazyVerb(TyperCommand):
 
 def build_group(verbs: VerbTable) -> TyperGroup:
     """Build the root command with all verbs, importing none of them."""
-    app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
+    app = typer.Typer(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
     app.callback(invoke_without_command=True)(_root)
     group = typer.main.get_group(app)
     for name, (target, summary) in verbs.items():

@@ -4,14 +4,16 @@ The libraries, compared on files of 40 formats: filetype detects a format in 16 
 included (puremagic: 400 µs, and takes pptx for docx and m4a for video). MediaInfo reads every audio and video container
 with its resolution (tinytag: audio only). imagesize reads an image in 20 µs (MediaInfo: 2 ms). pypdf reads the page
 count of 3,000 pages in 24 ms.
+
+They come with the `probe` extra. Without one of them a file keeps the type of its name, and `problems` names the extra.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from morag_queue.core.model import ContentType
+from morag_queue.errors import missing_extra
 
 from .files import BoundedFile
 from .formats import Content, decode, decode_legacy, read_image, read_media, read_office, read_pdf, read_text
@@ -58,8 +60,10 @@ def _read(file: BoundedFile, head: bytes, size: int) -> Content:
 
 
 def _read_binary(file: BoundedFile, head: bytes, size: int) -> Content:
-    import filetype
-
+    try:
+        import filetype
+    except ModuleNotFoundError as error:
+        return Content(problems=(f"its type cannot be detected: {missing_extra(error)}",))
     mime = filetype.guess_mime(head)
     if mime is None and (text := decode_legacy(head)) is not None:
         return read_text(text, head, size)
@@ -82,9 +86,13 @@ def _read_image(file: BoundedFile, mime: str) -> Content:
     default = Content(ContentType.IMAGE, mime)
     file.seek(0)
     content = default
-    with contextlib.suppress(Exception):  # MediaInfo reads more formats and reports better errors
+    try:
         content = read_image(file, mime) or default
-    if content.width is None and mime != "image/svg+xml":
+    except ModuleNotFoundError as error:
+        content = default._replace(problems=(f"its dimensions cannot be read: {missing_extra(error)}",))
+    except Exception:  # noqa: BLE001  MediaInfo reads more formats and reports better errors.
+        content = default
+    if content.width is None and not content.problems and mime != "image/svg+xml":
         content = _try(lambda: read_media(file, mime) or default, file, default, "its dimensions cannot be read")
     if content.width is None and not content.problems:
         content = content._replace(problems=("its dimensions cannot be read",))
@@ -105,7 +113,8 @@ def _try(read: Callable[[], Content], file: BoundedFile, default: Content, failu
         return run_with_timeout(read)
     except Exception as error:  # noqa: BLE001  Parsers raise any exception on a damaged or hostile file.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        problem = f"{failure}: the file is damaged or truncated ({reason})"
+        cause = missing_extra(error) or f"the file is damaged or truncated ({reason})"
+        problem = f"{failure}: {cause}"
         return default._replace(problems=(*default.problems, problem))
 
 

@@ -38,10 +38,10 @@ from morag_queue.operations.task_edits import complete
 from morag_queue.settings import BrokerSettings, Settings, load
 from morag_queue.settings.urls import SCHEMES
 from morag_queue.watch.events import EventSink
-from morag_queue.watch.log import ServiceLog
 from morag_queue.watch.loop import Watch
 
 from .classifier import IntelligentTaskClassifier, TaskClassification
+from .log import ServiceLog
 from .registry import WorkerRegistry
 from .router_cache import RouterCache
 
@@ -55,7 +55,7 @@ class PriorityQueueManager:
     """Submit, balance, monitor and count tasks. `redis_client` is a redis-py client, blocking or asyncio.
 
     `settings` default to those of the environment and the TOML file, with the broker of the Celery app. `emit` receives
-    the events of the loop; by default they are logged with structlog.
+    the events of the loop; by default they are logged as `morag_queue.watch`.
     """
 
     def __init__(

@@ -1,8 +1,4 @@
-"""Write events as log lines with structlog: key=value on a terminal, else one JSON object per line.
-
-Field values of any origin (worker names, reasons, errors) are kept on one line; control characters are escaped and
-passwords in URLs are masked.
-"""
+"""Write events as log lines with structlog: key=value on a terminal, else one JSON object per line."""
 
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -10,9 +6,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import Processor
 
-from morag_queue.settings import mask_url
-
 from .events import EVENTS, Event
+from .fields import flat, sanitize
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -43,42 +38,9 @@ class Log:
             self._logger.info(event.value, level=level, **fields)
 
 
-class ServiceLog:
-    """Passes events to structlog as the service has configured it."""
-
-    def __init__(self) -> None:
-        self._logger = structlog.get_logger("morag_queue")
-
-    def __call__(self, event: Event, /, **fields: Any) -> None:
-        getattr(self._logger, EVENTS[event].level)(event.value, **_sanitize(None, "", dict(fields)))
+def _flat(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return flat(fields)
 
 
 def _sanitize(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {name: _sanitized(value) for name, value in fields.items()}
-
-
-def _sanitized(value: Any) -> Any:
-    match value:
-        case str():
-            text = mask_url(value)
-            return text if text.isprintable() else text.encode("unicode_escape").decode()
-        case dict():
-            return {_sanitized(name): _sanitized(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_sanitized(item) for item in value]
-        case float():
-            return round(value, 4)
-    return value
-
-
-def _flat(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Flatten lists and mappings, which key=value cannot show."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            flat[name] = ", ".join(f"{key}: {item}" for key, item in value.items())
-        elif isinstance(value, list):
-            flat[name] = "; ".join(map(str, value))
-        else:
-            flat[name] = value
-    return flat
+    return sanitize(fields)

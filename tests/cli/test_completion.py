@@ -170,6 +170,11 @@ def test_the_fleet_is_chosen_as_by_the_command_itself(ask, valkey, tmp_path):
     assert ask("drain", f"--redis-url={other.url}", "", env=named) == ["theirs"]
     assert ask("drain", "--redis-url", other.url, "", env=named) == ["theirs"]
     assert ask("drain", "", env=named | {"MORAG_QUEUE_REDIS_URL": other.url}) == ["theirs"]
+    profile = file.read_text().replace("[broker]", "[profiles.theirs.broker]")
+    (tmp_path / "two.toml").write_text("[profiles.theirs]\n" + profile)
+    assert ask("drain", "--config", "two.toml", "--profile", "theirs", "") == ["theirs"]
+    assert ask("drain", "--config", "two.toml", "", env={"MORAG_QUEUE_PROFILE": "theirs"}) == ["theirs"]
+    assert ask("drain", "--config", "two.toml", "--profile", "none", "") == []
     file.rename(tmp_path / "morag-queue.toml")
     assert ask("drain", "", env=unset) == ["theirs"]
     assert ask("drain", "--config", "missing.toml", "") == []

@@ -109,8 +109,9 @@ def test_quiet_prints_the_answer_without_notes(fail):
         (("xyzzy",), "error: No such command 'xyzzy'.\nSee morag-queue --help\n"),
         (("statz",), "error: No such command 'statz'. Did you mean 'stats'?\nSee morag-queue --help\n"),
         (("config",), "error: Missing command.\nSee morag-queue config --help\n"),
-        (("exit-codes", "--nope"), "error: No such option: --nope"),
-        (("completion", "csh"), "error: Invalid value for 'shell': 'csh' is not one of 'bash', 'zsh', 'fish'."),
+        (("task", "shw"), "error: No such command 'shw'. Did you mean 'show'?\nSee morag-queue task --help\n"),
+        (("pause",), "error: Missing argument 'Q'.\nSee morag-queue pause --help\n"),
+        (("completion", "csh"), "error: Invalid value for 'SHELL': 'csh' is not one of 'bash', 'zsh', 'fish'."),
         (("\x1b[2Jx",), r"No such command '\x1b[2Jx'."),
     ],
 )
@@ -118,6 +119,12 @@ def test_wrong_usage_exits_with_2_and_suggests_a_correction(mq, args, message):
     result = mq(*args, status=2)
     assert message in result.err
     assert result.out == ""
+
+
+def test_an_unknown_option_exits_with_2_and_suggests_a_correction(mq):
+    err = mq("exit-codes", "--jsn", status=2).err  # the versions of Typer word it differently
+    assert err.startswith("error: No such option")
+    assert err.index("--jsn") < err.index("--json")
 
 
 def test_wrong_usage_with_json_prints_a_document(mq):
