@@ -106,7 +106,7 @@ def _check_profiles(ctx: CliContext, loaded: "LoadedSettings") -> None:
 
 def _variables(ctx: CliContext, loaded: "LoadedSettings") -> list[str]:
     """Return the environment variables in force, and the one that chose the profile."""
-    from morag_queue.settings.sources import PROFILE_VARIABLE
+    from morag_queue.settings.locations import PROFILE_VARIABLE
 
     variables = ctx.environment.variables
     origins = sorted({origin for origin in loaded.origins.values() if origin in variables})
