@@ -42,9 +42,9 @@ class LightClient:
     @classmethod
     def of_socket(cls, connected: socket.socket) -> Self:
         """A client on a connection that is open already, without a login."""
-        client = cls.__new__(cls)
-        client._open(connected)
-        return client
+        opened = cls.__new__(cls)
+        opened._open(connected)
+        return opened
 
     def __enter__(self) -> Self:
         return self
