@@ -20,13 +20,13 @@ def journal_view(entries: Sequence[JournalEntry], now: float, verb: str | None =
         return Text(f"No journal entry of the verb {safe(verb)!r}." if verb else empty, style="dim")
     return FittedTable(
         [
+            Column("ENTRY", [cell(entry.entry_id, "dim") for entry in entries]),
             Column("WHEN", [cell(local_time(entry.at, now)) for entry in entries], right=True),
             Column("VERB", [cell(entry.verb) for entry in entries]),
-            Column("SUBJECT", [cell(short_ids(entry.subject), "", 200) for entry in entries], min_width=12),
-            Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], min_width=16),
+            Column("SUBJECT", [cell(short_ids(entry.subject), "", 200) for entry in entries], min_width=10),
+            Column("CHANGES", [cell(_summary(entry.changes), "", 200) for entry in entries], min_width=9),
             Column("WHO", [cell(entry.who, "", 100) for entry in entries], rank=2, min_width=8),
-            Column("REASON", [cell(entry.reason, "", 300) for entry in entries], rank=1, min_width=16),
-            Column("ENTRY", [cell(entry.entry_id, "dim") for entry in entries], rank=3),
+            Column("REASON", [cell(entry.reason, "", 300) for entry in entries], rank=1, min_width=14),
         ]
     )
 

@@ -13,7 +13,7 @@ from morag_queue.core.words import count_of, is_are
 
 from .submit import score_lines
 from .table import Column, FittedTable, cell
-from .text import format_duration, format_minutes, local_time, safe
+from .text import format_duration, format_minutes, local_time, safe, short_ids
 
 if TYPE_CHECKING:
     from morag_queue.operations.dead_letters import DeadPage
@@ -188,7 +188,7 @@ def _fact(name: str, value: str) -> Text:
 def _tasks_ahead(answer: "TaskExplanation") -> Iterable[Text]:
     if not answer.waiting_ahead:
         return
-    named = ", ".join(f"{safe(task.task_id, 80)} ({task.priority.name})" for task in answer.tasks_ahead)
+    named = ", ".join(f"{short_ids(safe(task.task_id, 80))} ({task.priority.name})" for task in answer.tasks_ahead)
     rest = answer.waiting_ahead - len(answer.tasks_ahead)
     yield _fact("ahead", f"{named}{f' and {rest} more' if rest else ''}")
 

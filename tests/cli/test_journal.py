@@ -121,7 +121,7 @@ def test_journal_shows_times_in_the_users_zone_and_prints_utc_as_json(sim_fleet,
     tokyo = datetime.fromisoformat(at) + timedelta(hours=9)
     assert at.endswith("Z")
     shown = f"{tokyo:%H:%M:%S}"
-    assert fleet("journal", "ls").out.splitlines()[1].split()[:2] in ([shown, "cordon"], [f"{tokyo:%Y-%m-%d}", shown])
+    assert fleet("journal", "ls").out.splitlines()[1].split()[1:3] in ([shown, "cordon"], [f"{tokyo:%Y-%m-%d}", shown])
     assert f"when     {shown}" in fleet("journal", "show", entry).out
 
 
@@ -134,4 +134,15 @@ def test_an_empty_journal_is_told_from_a_filter_without_a_match(sim_fleet, fleet
 
 def test_the_count_of_changed_tasks_has_its_noun(sim_fleet, fleet):
     sim_fleet.broker.journal.write("ann", "task prio", "2 tasks", changes={"count": 2})
-    assert fleet("journal", "ls").out.splitlines()[1].split()[1:7] == ["task", "prio", "2", "tasks", "2", "tasks"]
+    assert fleet("journal", "ls").out.splitlines()[1].split()[2:8] == ["task", "prio", "2", "tasks", "2", "tasks"]
+
+
+def test_an_entry_can_be_undone_as_it_is_listed_at_80_columns(sim_fleet, fleet):
+    entry = sim_fleet.broker.journal.write(
+        "operator@a-host", "task move", "027b6dfe-1111-4222-8333-444455556666", reason="make room for a release",
+        changes={"moved": 12_000},
+    )  # fmt: skip
+    heading, row, *_ = fleet("journal", "ls", env={"COLUMNS": "80"}).out.splitlines()
+    assert heading.split() == ["ENTRY", "WHEN", "VERB", "SUBJECT", "CHANGES", "REASON"]
+    assert row.startswith(f"{entry}  ")
+    assert "make room" in row
