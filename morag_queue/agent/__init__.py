@@ -37,16 +37,32 @@ SAFE_DEFAULTS = {
 """Celery settings that only workers read. The app's own values win; `doctor` reports those that are unsafe."""
 
 
+def spellings(conf: Any, name: str) -> tuple[str, ...]:
+    """The keys under which Celery looks up a setting, in its order: with the namespace, by its present or old name.
+
+    Celery before 5.7 looks for the first of them in all maps, then for the next.
+    """
+    return (*conf._to_keys(name), *(spelling(name) for spelling in conf._keys or ()))
+
+
 def _set_defaults(app: "Celery") -> None:
     """Put `SAFE_DEFAULTS` between the app's own settings and Celery's defaults, each time Celery loads the settings.
 
     `app.add_defaults` would put them in front of what `config_from_object` has read.
     """
+    added: list[dict[str, Any]] = []
 
     def add(source: Any, **_: Any) -> None:
-        if all(settings is not SAFE_DEFAULTS for settings in source.maps):
-            source.maps.insert(-1, SAFE_DEFAULTS)
-            source.defaults.insert(-1, SAFE_DEFAULTS)  # Celery keeps this list beside `maps`, and copies it
+        if any(settings is ours for settings in source.maps for ours in added):
+            return
+        celery = source.maps[-1]
+        ours = {
+            next((key for key in spellings(source, name) if key in celery), name): value
+            for name, value in SAFE_DEFAULTS.items()
+        }
+        added.append(ours)
+        source.maps.insert(-1, ours)
+        source.defaults.insert(-1, ours)  # Celery keeps this list beside `maps`, and copies it
 
     app.on_after_configure.connect(add, weak=False)
     if app.configured:

@@ -10,7 +10,7 @@ from kombu.entity import Exchange, Queue
 from morag_queue.core import lanes
 from morag_queue.core.model import QueueType
 
-from . import compat
+from . import compat, spellings
 from .agent import Agent
 from .identity import Identity
 from .registration import NO_CLAIM_SETTING
@@ -54,7 +54,7 @@ def configure(app: Celery, identity: Identity) -> Callable[[], None]:
         "priority_steps": LEVELS,
         "client_name": identity.client_name,
     }
-    settings = {"broker_transport_options": options}
+    settings = dict.fromkeys(spellings(conf, "broker_transport_options"), options)
     conf.maps.insert(0, settings)  # in front of the app's own, which may have a namespace
     connection_class = app.amqp.Connection
 

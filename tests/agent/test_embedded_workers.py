@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -53,6 +54,15 @@ def app(valkey: str) -> Iterator[Celery]:
         yield app
 
 
+@contextmanager
+def start_named(app: Celery, name: str, **options: Any) -> Iterator[Any]:
+    """`start_worker` with a node name, which it takes as an argument only since Celery 5.7."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("celery.contrib.testing.worker.anon_nodename", lambda: name)
+        with start_worker(app, **options) as worker:
+            yield worker
+
+
 def heartbeats() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "morag-queue-heartbeat"]
 
@@ -72,7 +82,7 @@ def test_workers_of_celerys_test_support_claim_and_leave_nothing_behind(
 ) -> None:
     conf, queues = dict(app.conf), set(app.amqp.queues)
     for n in range(2):
-        with start_worker(app, pool=pool, hostname=f"worker-{n}@localhost") as worker:
+        with start_named(app, f"worker-{n}@localhost", pool=pool) as worker:
             assert app.send_task("add", (n, 1), queue="cpu_standard").get(timeout=20) == n + 1
             assert app.send_task("add", (n, 2), countdown=0.1).get(timeout=20) == n + 2, "timers run"
             assert type(worker.consumer.connection.transport).__module__ == "morag_queue.agent.transport"
@@ -102,9 +112,9 @@ def test_the_default_name_can_be_used_again(app: Celery, client: redis.Redis) ->
 def test_a_drain_reaches_the_second_worker_of_a_process(app: Celery, client: redis.Redis) -> None:
     """It has another event loop and another timer than the first."""
     cordons, drained = Cordons(client, KEYS), Cordon(state=WorkerStatus.DRAINING)
-    with start_worker(app, hostname="first@localhost"):
+    with start_named(app, "first@localhost"):
         pass
-    with start_worker(app, hostname="second@localhost"):
+    with start_named(app, "second@localhost"):
         app.send_task("add", (1, 1), queue="cpu_standard", countdown=60)
         until(lambda: client.hlen(KEYS.held) == 1, 20, "not claimed")
         assert cordons.put("second", drained, [None])
@@ -129,7 +139,7 @@ def test_a_worker_object_of_the_app_runs_the_agent(app: Celery, client: redis.Re
 def test_two_workers_of_one_app_are_refused(app: Celery, valkey: str) -> None:
     other = Celery("other", broker=valkey, set_as_current=False)
     install(other, worker_type="cpu")
-    with start_worker(app, hostname="one@localhost", perform_ping_check=False):
+    with start_named(app, "one@localhost", perform_ping_check=False):
         with pytest.raises(SystemExit, match="one already runs in this process with the same app"):
             app.Worker(hostname="two@localhost")
         with pytest.raises(SystemExit, match="a worker named one already runs in this process: give each"):
@@ -158,6 +168,6 @@ def test_with_a_broker_in_memory_workers_run_without_the_agent(caplog: pytest.Lo
 
 def test_installing_twice_adds_one_agent_with_the_latest_arguments(app: Celery, client: redis.Redis) -> None:
     install(app, worker_type="gpu", heartbeat_seconds=0.1)
-    with start_worker(app, hostname="twice@localhost"):
+    with start_named(app, "twice@localhost"):
         assert registered(client, "twice")["capability"] == "gpu"
         assert len(heartbeats()) == 1
