@@ -35,7 +35,7 @@ ROWS = (
     Row("5.4 oldest", ("celery==5.4.0", "kombu==5.4.0", "redis==5.1.1"), lowest=True),
     Row("5.4 newest", ("celery==5.4.*",)),
     Row("5.5 oldest", ("celery==5.5.0", "redis==5.1.1")),
-    Row("5.5 newest", ("celery==5.5.*",)),
+    Row("5.5 newest", ("celery==5.5.3",)),
     Row("5.6 oldest", ("celery==5.6.0", "kombu==5.6.0", "redis==5.2.1")),
     Row("5.6 newest", ("celery==5.6.*",)),
     Row("5.7 oldest", ("celery==5.7.0", "kombu==5.7.0", "redis==6.4.0")),

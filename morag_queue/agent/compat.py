@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 from celery.worker.request import Request
+from kombu.asynchronous import get_event_loop, set_event_loop
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
@@ -85,6 +86,16 @@ def raise_if_overdue(asked_at: float | None) -> None:
     """
     if not _CHECKS_REPLIES and asked_at is not None and monotonic() - asked_at > OVERDUE_SECONDS:
         raise redis.ConnectionError(f"no answer to a claim for {OVERDUE_SECONDS:.0f} s")
+
+
+def forget_event_loop(worker: Any) -> None:
+    """Forget the event loop of an ended worker, as kombu does since 5.7.
+
+    The next worker of the process would use it, but with a timer that it does not run.
+    """
+    hub = getattr(worker, "hub", None)
+    if hub is not None and get_event_loop() is hub:
+        set_event_loop(None)
 
 
 # -- Celery

@@ -19,7 +19,7 @@ from morag_queue.broker.celery_control import REFRESH_CORDON
 from morag_queue.errors import MoragQueueError
 from morag_queue.settings import load
 
-from . import hardware, installed, setup
+from . import compat, hardware, installed, setup
 from .agent import Agent
 from .identity import Identity
 
@@ -88,6 +88,7 @@ def _build(worker: Any, undo: ExitStack) -> Agent:
     agent = Agent(app, settings, identity, capability, version("morag-queue"))
     setup.check(agent, worker)
     _check_others(agent)
+    undo.callback(compat.forget_event_loop, worker)
     undo.callback(setup.configure(app, identity))
     _running.append(agent)
     undo.callback(_running.remove, agent)
