@@ -94,6 +94,8 @@ def stat_file(path: str) -> os.stat_result:
         raise SourceError(f"{name}: no such file: part of its path is not a directory; correct the path") from error
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        if "\0" in path:  # the versions of Python word it differently
+            reason = "it contains a null byte"
         raise SourceError(f"{name}: cannot be opened ({reason}); correct the path or its permissions") from error
     if stat.S_ISDIR(status.st_mode):
         raise SourceError(f"{name}: is a directory; use --recursive to include its files")

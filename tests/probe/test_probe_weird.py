@@ -169,7 +169,7 @@ def test_a_file_read_up_to_the_limit_is_reported(tmp_path: Path) -> None:
             ": cannot be opened (Too many levels of symbolic links); correct the path or its permissions",
         ),
         ("x" * 300, ": cannot be opened (File name too long); correct the path or its permissions"),
-        ("zero\0byte", ": cannot be opened (embedded null byte); correct the path or its permissions"),
+        ("zero\0byte", ": cannot be opened (it contains a null byte); correct the path or its permissions"),
     ],
 )
 def test_a_path_that_is_not_a_file_is_refused_with_a_remedy(
