@@ -19,6 +19,7 @@ TESTS = ("tests/agent", "tests/broker", "tests/e2e", "tests/cli/test_submit.py",
 QUICK = ("tests/agent", "tests/broker/test_claim.py", "tests/e2e/test_brokers.py", "tests/e2e/test_defaults.py")
 INSTALL_SECONDS = 180
 ROW_SECONDS = 420
+_UNCLOSED = "ignore::pytest.PytestUnraisableExceptionWarning"  # redis-py before 5.3 leaves sockets to the collector
 SHOWN = ("celery", "kombu", "redis", "typer", "rich", "pydantic")
 
 
@@ -72,7 +73,7 @@ def run_row(row: Row, directory: Path, tests: Sequence[str], options: Sequence[s
     path = {"PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]])}
     try:
         ran = subprocess.run(
-            [str(python), "-m", "pytest", "-p", "no:cacheprovider", *options, *tests],
+            [str(python), "-m", "pytest", "-p", "no:cacheprovider", "-W", _UNCLOSED, *options, *tests],
             cwd=ROOT, env=os.environ | path, timeout=ROW_SECONDS, text=True, stdout=subprocess.PIPE, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
