@@ -18,6 +18,19 @@ logger = logging.getLogger("morag_queue.agent")
 DELAYED_SECONDS = 1.0
 """A task that starts later than this after its receipt was delayed."""
 
+ERROR_CHARACTERS = 500
+"""The longest error in the ledger."""
+
+
+def described(error: BaseException) -> str:
+    """The error in the ledger's form, `Name: text`; a long text is shortened in its middle.
+
+    redis-py before 6 puts a whole command before the reason, by which the kind of the failure is recognised.
+    """
+    text = f"{type(error).__name__}: {error}"
+    half = ERROR_CHARACTERS // 2 - 1
+    return text if len(text) <= ERROR_CHARACTERS else f"{text[:half]}…{text[-half:]}"
+
 
 class RequestMixin:
     """Extends the Request class of a task."""
@@ -97,7 +110,7 @@ class RequestMixin:
         elif isinstance(error, Ignore):
             self._set_outcome("completed", run_seconds=self._run_seconds())
         elif not self._already_cancelled:  # a cancelled task is requeued, see ClaimQoS.reject
-            self._set_outcome("failed", run_seconds=self._run_seconds(), error=f"{type(error).__name__}: {error}"[:500])
+            self._set_outcome("failed", run_seconds=self._run_seconds(), error=described(error))
         return self._finish(super().on_failure(exc_info, send_failed_event, return_ok))  # type: ignore[misc]
 
     def _success_was_stored(self) -> Any:
@@ -110,7 +123,7 @@ class RequestMixin:
         self._set_outcome("retry")
         sent: bool = super()._retry_worker_lost(exc, exc_info)  # type: ignore[misc]
         if not sent:
-            self._set_outcome("failed", run_seconds=self._run_seconds(), error=f"{type(exc).__name__}: {exc}"[:500])
+            self._set_outcome("failed", run_seconds=self._run_seconds(), error=described(exc))
         return sent
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
