@@ -64,9 +64,12 @@ def valkey_server() -> Iterator[Server]:
 
 @pytest.fixture
 def valkey(valkey_server: Server) -> str:
-    """The URL of an empty database."""
-    with redis.Redis.from_url(valkey_server.url) as client:
+    """The URL of an empty database, without the connections that agents in the process of earlier tests left open."""
+    with redis.Redis.from_url(valkey_server.url, decode_responses=True) as client:
         client.flushall()
+        for connection in client.client_list():
+            if connection["name"].startswith("mq."):
+                client.client_kill_filter(_id=connection["id"])
     return valkey_server.url
 
 

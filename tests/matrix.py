@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="only the tests of the claim")
     parser.add_argument("--list", action="store_true", help="list the rows")
     parser.add_argument("tests", nargs="*", help="run these tests instead")
-    given, options = parser.parse_known_args()
+    given, options = parser.parse_known_args()  # options of pytest in one word, such as -n2
     rows = [row for row in ROWS if not given.row or any(part in row.name for part in given.row)]
     if given.list or not rows:
         print(*(f"{row.name}: {', '.join(row.pins)}" for row in ROWS), sep="\n")
