@@ -68,7 +68,9 @@ def valkey(valkey_server: Server) -> str:
     with redis.Redis.from_url(valkey_server.url, decode_responses=True) as client:
         client.flushall()
         for connection in client.client_list():
-            if connection["name"].startswith("mq."):
+            if (
+                connection["name"].startswith("mq.") and connection["name"].count(".") >= 4
+            ):  # as in Identity.client_name
                 client.client_kill_filter(_id=connection["id"])
     return valkey_server.url
 
