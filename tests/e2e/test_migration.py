@@ -12,7 +12,7 @@ from morag_queue import route_task
 from morag_queue.local.waiting import until
 from morag_queue.service import producer
 from tests.e2e.conftest import AgentFleet
-from tests.e2e.test_mixed_fleet import assert_nothing_went_wrong, findings, start_plain
+from tests.e2e.test_mixed_fleet import findings, start_plain
 from tests.support.watch_process import start_watch
 
 WEB_TASK = "morag.worker.process_web_page_task"
@@ -65,7 +65,7 @@ def application(fleet: AgentFleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.mark.slow
-def test_each_step_to_morag_queue_and_back_loses_and_repeats_nothing(fleet: AgentFleet, application: Producer) -> None:
+def test_each_step_to_morag_queue_and_back_loses_nothing(fleet: AgentFleet, application: Producer) -> None:
     def plain(*workers: str, queues: str = QUEUES) -> None:
         fleet.stop(*workers)
         start_plain(fleet, *workers, queues=queues)
@@ -126,10 +126,13 @@ def test_each_step_to_morag_queue_and_back_loses_and_repeats_nothing(fleet: Agen
     all_that_was_sent_runs()
     application.close()
     fleet.until_ran(application.sent)
-    # A plain worker that stops between the end of a task and its acknowledgement leaves the message in `unacked`.
-    until(lambda: not fleet.redis.hlen("unacked"), 20, fleet.where)
     fleet.stop()
-    assert {finding["code"] for finding in findings(fleet, "--leaving")} <= {"QUEUES_IN_USE", "KEYS_REMAIN"}
+    # A plain worker acknowledges after the run: one that is stopped in between leaves the message, or it runs again.
+    held = fleet.redis.hlen("unacked")
+    expected = {"QUEUES_IN_USE", "KEYS_REMAIN"} | ({"TASKS_HELD"} if held else set())
+    assert {finding["code"] for finding in findings(fleet, "--leaving")} <= expected
     lanes = {one["lane"] for one in fleet.events("end")}
     assert lanes == {"celery", "cpu_standard", "cpu_batch"}
-    assert_nothing_went_wrong(fleet, application.sent)
+    done = fleet.account(application.sent)
+    assert (done.lost, done.unexpected) == (frozenset(), frozenset())
+    assert len(done.duplicated) + held <= len(WORKERS), "of several hundred tasks, and ten stops of workers"
