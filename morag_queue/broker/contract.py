@@ -238,6 +238,12 @@ class Broker(Protocol):
         """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
         ...
 
+    def observe_with_windows(
+        self, *lengths: float
+    ) -> tuple[Snapshot, Mapping[QueueType, Totals], list[Mapping[QueueType, Window]]]:
+        """`observe`, and the `windows` of these lengths (seconds) at that time."""
+        ...
+
     def connections(self) -> Connections | None:
         """The open connections of the server; None if they are not known."""
         ...

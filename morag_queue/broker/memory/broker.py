@@ -83,6 +83,12 @@ class MemoryBroker:
         )
         return snapshot, {queue: self._counters.totals[f"|{queue}"] for queue in QueueType}
 
+    def observe_with_windows(
+        self, *lengths: float
+    ) -> tuple[Snapshot, Mapping[QueueType, Totals], list[Mapping[QueueType, Window]]]:
+        snapshot, totals = self.observe()
+        return snapshot, totals, [self.windows(snapshot.taken_at, length) for length in lengths]
+
     def connections(self) -> None:
         """Its workers have no connections."""
 
