@@ -83,13 +83,13 @@ def commands(client: redis.Redis) -> Counter[str]:
 # -- commands
 
 
-def test_submit_of_one_file_takes_three_round_trips(run: Callable[..., list[RoundTrip]], tmp_path: Path) -> None:
+def test_submit_of_one_file_takes_two_round_trips(run: Callable[..., list[RoundTrip]], tmp_path: Path) -> None:
     file = tmp_path / "report.txt"
     file.write_text("MoRAG " * 300)
 
     trips = run("submit", str(file))
 
-    assert names(trips) == [["observe"], ["submit"], ["xadd"]]
+    assert names(trips) == [["observe"], ["submit"]]
     assert sent(trips) <= 3_400
     assert received(trips) <= 4_600
 

@@ -27,7 +27,7 @@ from .steps import QueueSteps
 if TYPE_CHECKING:
     from .celery_control import CeleryControl
     from .codec import LedgerRecord
-    from .contract import OutgoingMessage
+    from .contract import JournalNote, OutgoingMessage
     from .dead_letters import DeadLetters
     from .ended import EndedTasks
     from .journal import Journal
@@ -268,14 +268,18 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return bool(Script(self.client, self.keys, PauseCall)(call))
 
-    def submit(self, messages: Sequence["OutgoingMessage"]) -> list[bool]:
-        """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open."""
+    def submit(self, messages: Sequence["OutgoingMessage"], note: "JournalNote | None" = None) -> list[bool]:
+        """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open.
+
+        The last call writes `note` to the journal, if none of the messages was refused.
+        """
         from .ledger import BATCH
 
         answer: list[bool] = []
         for start in range(0, len(messages), BATCH):
+            is_last = start + BATCH >= len(messages)
             with translated(self.settings.redis_url):
-                answer += self.ledger.submit(messages[start : start + BATCH])
+                answer += self.ledger.submit(messages[start : start + BATCH], note if is_last and all(answer) else None)
         return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, "LedgerRecord"]:
