@@ -13,10 +13,14 @@ from time import monotonic
 
 from tests.support.readme import README, with_speed_table
 
-from . import idle
+from . import backlog, idle, memory, moves, planning, producer, reading, submit, worker
 from .table import Result, markdown, measure
 
-SUBJECTS = (*idle.SUBJECTS,)
+SUBJECTS = [
+    subject
+    for module in (idle, worker, submit, producer, reading, backlog, planning, memory, moves)
+    for subject in module.SUBJECTS
+]
 """In the order of the table."""
 
 

@@ -172,14 +172,15 @@ def _name(words: list[bytes]) -> str:
     """The command in lower case, with its second word where that is a part of its name; a script by its name."""
     command = words[0].decode().lower()
     if command == "evalsha":
-        return _script_names().get(words[1].decode(), command)
+        return script_names().get(words[1].decode(), command)
     if command == "eval":
-        return _script_names().get(sha1(words[1], usedforsecurity=False).hexdigest(), command)
+        return script_names().get(sha1(words[1], usedforsecurity=False).hexdigest(), command)
     return f"{command} {words[1].decode().lower()}" if command in _TWO_WORDS else command
 
 
 @cache
-def _script_names() -> dict[str, str]:
+def script_names() -> dict[str, str]:
+    """The names of our scripts by their digests."""
     folder = files(scripts.__package__).joinpath("lua")
     names = [path.name.removesuffix(".lua") for path in folder.iterdir() if path.name.endswith(".lua")]
     return {scripts.sha(name): name for name in names}
