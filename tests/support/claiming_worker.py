@@ -7,7 +7,8 @@ from queue import Empty
 from time import monotonic
 from typing import Any
 
-from kombu import Consumer, Exchange, Queue
+from kombu.entity import Exchange, Queue
+from kombu.messaging import Consumer
 
 from morag_queue.agent.identity import Identity
 from morag_queue.agent.transport import ClaimConnection
@@ -19,13 +20,13 @@ class ClaimingWorker:
     def __init__(self, url: str, name: str, lanes: Iterable[str], prefetch: int = 1, **transport_options: Any) -> None:
         self.name, self.taken = name, deque[Any]()
         self._identity = Identity(worker=name, namespace="mq", retention_seconds=3600.0, registered=True)
-        self.connection = ClaimConnection(
+        self.connection: Any = ClaimConnection(  # type: ignore[no-untyped-call]
             url,
             transport_options={
                 "morag_queue": self._identity.client_name, "priority_steps": list(range(10)), **transport_options
             },
         )  # fmt: skip
-        self.channel = self.connection.default_channel
+        self.channel: Any = self.connection.default_channel
         self.channel.basic_qos(0, prefetch, False)
         queues = [Queue(lane, Exchange(""), routing_key=lane) for lane in lanes]
         self._consumer = Consumer(
