@@ -80,7 +80,9 @@ def _parts(path: str) -> dict[str, str]:
 
 
 def _named_key(keys: Keys, name: str) -> str:
-    """Also of the families `minutes`, `hours` and `ended`: the prefix, which the script completes."""
+    """Also of the families `bells`, `minutes`, `hours` and `ended`: the prefix, which the script completes."""
+    if name == "bells":
+        return keys.bell("")
     if name == "ended":
         return keys.ended("")
     if name in ("minutes", "hours"):
