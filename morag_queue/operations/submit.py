@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from morag_queue.broker.codec import LedgerRecord, with_decision
-from morag_queue.broker.contract import Broker, OutgoingMessage
+from morag_queue.broker.contract import Broker, JournalNote, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
 from morag_queue.core.model import (
     Classification,
@@ -73,7 +73,7 @@ class SubmitReport:
     """The result for all rows.
 
     `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed. `submission_id`
-    is in each task that was queued; None in a dry run.
+    is in each task that was queued; None in a dry run. `is_journaled`: the entry of the journal is written.
     """
 
     submission_id: str | None = None
@@ -82,6 +82,7 @@ class SubmitReport:
     failed: list[RowFailure] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
     broken: MoragQueueError | None = None
+    is_journaled: bool = False
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -133,8 +134,13 @@ class Submitter:
         *,
         details: bool = True,
         on_progress: Callable[[int], None] = lambda _: None,
+        who: str | None = None,
+        reason: str = "",
     ) -> SubmitReport:
-        """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch."""
+        """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch.
+
+        With `who` the last batch writes the entry of the journal, if none of it is refused; else see `note_submit`.
+        """
         self._submission = uuid4().hex[:_SUBMISSION_DIGITS]
         report = SubmitReport(self._submission)
         prepared = self.prepare(rows)
@@ -143,7 +149,10 @@ class Submitter:
             while batch := list(islice(prepared, BATCH)):
                 report.failed += [row for row in batch if isinstance(row, RowFailure)]
                 ready = [task for task in batch if isinstance(task, PreparedTask)]
-                answers = self._broker.submit([outgoing(task, self._builder) for task in ready])
+                is_last = len(batch) < BATCH
+                note = _note(report, ready, who, reason, details) if who is not None and is_last and ready else None
+                answers = self._broker.submit([outgoing(task, self._builder) for task in ready], note)
+                report.is_journaled = note is not None and all(answers)
                 _add_answers(report, ready, answers, details)
                 ready = []
                 on_progress(len(batch))
@@ -223,17 +232,28 @@ def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: S
 
 
 def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
-    """Write a journal entry with the count and the first ids, unless nothing was queued or the broker failed."""
-    if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
-        subject = report.tasks[0].source if len(report.tasks) == 1 else count_of(report.submitted, "task")
-        changes = {
-            "submission": report.submission_id,
-            "submitted": report.submitted,
-            "failed": len(report.failed),
-            "task_ids": [task.task_id for task in report.tasks[:_JOURNALED_TASKS]],
-        }
+    """Write the entry of the journal if it is not written, unless nothing was queued or the broker failed."""
+    if report.is_journaled or not report.submitted:
+        return
+    if report.broken is None or isinstance(report.broken, Interrupted):
+        note = _note(report, (), who, reason, details=True)
         with broker.translated():
-            broker.journal.write(who, "submit", subject, reason=reason, changes=changes)
+            broker.journal.write(note.who, note.verb, note.subject, reason=note.reason, changes=note.changes)
+
+
+def _note(report: SubmitReport, ready: Sequence[PreparedTask], who: str, reason: str, details: bool) -> JournalNote:
+    """The entry of the journal once `ready` is queued, too: the count and the first ids."""
+    count = report.submitted + len(ready)
+    tasks = [(task.task_id, task.source) for task in report.tasks]
+    tasks += [(task.entry.task_id, task.entry.source) for task in ready if details]
+    changes = {
+        "submission": report.submission_id,
+        "submitted": count,
+        "failed": len(report.failed),
+        "task_ids": [task_id for task_id, _ in tasks[:_JOURNALED_TASKS]],
+    }
+    subject = tasks[0][1] if len(tasks) == 1 else count_of(count, "task")
+    return JournalNote(who, "submit", subject, reason, changes=changes)
 
 
 def outgoing(task: PreparedTask, builder: "MessageBuilder") -> OutgoingMessage:
