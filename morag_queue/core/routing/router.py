@@ -12,7 +12,7 @@ the queue table. Only a forced pin overrides this, since it names the worker.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 
@@ -59,12 +59,19 @@ class Router:
     """Route a batch of tasks on one snapshot. Each assignment counts as load of its worker for the tasks after it."""
 
     def __init__(
-        self, snapshot: Snapshot, policy: Policy, queues: Queues, corrections: Corrections | None = None
+        self,
+        snapshot: Snapshot,
+        policy: Policy,
+        queues: Queues,
+        corrections: Corrections | None = None,
+        *,
+        loads: Mapping[str, WorkerLoad] | None = None,
     ) -> None:
+        """`loads` are the `worker_loads` of the snapshot, where the caller has them."""
         self._policy, self._queues = policy, queues
         self._corrections = corrections = snapshot.corrections if corrections is None else corrections
         self._paused = snapshot.paused
-        self._loads = worker_loads(snapshot, policy)
+        self._loads = worker_loads(snapshot, policy) if loads is None else loads
         self._steps = snapshot.steps
         self._readers = lane_readers(self._loads.values(), queues, self._steps)
         self._chains = {queue: fallbacks(queue, queues) for queue in QueueType}
@@ -112,6 +119,12 @@ class Router:
             why += f"{eligible} could take it, all full or suspect: it waits in {table.queue}"
             return self._hold(task, table, wanted, why, explain)
         return self._assign(task, table, *found, wanted, why, explain)
+
+    def build_tables(self, like: "Router") -> Iterator[None]:
+        """Build the score tables that another router has, one at each step, so that no task needs to wait for them."""
+        for queue, work in tuple(like._tables):
+            yield
+            self._table(queue, work)
 
     def _hold(self, task: Routable, table: ScoreTable, wanted: QueueType, why: str, explain: bool) -> Placement:
         is_fallback = table.queue is not wanted and table.eligible
@@ -174,8 +187,8 @@ class Router:
 
     def _first_served(self, chain: Sequence[QueueType], work: WorkClass) -> ScoreTable | None:
         for queue in chain:
-            if queue not in self._paused and self._table(queue, work).eligible:
-                return self._table(queue, work)
+            if queue not in self._paused and (table := self._table(queue, work)).eligible:
+                return table
         return None
 
     def _why_not(self, wanted: QueueType, work: WorkClass) -> str:
