@@ -130,13 +130,13 @@ class _Producer:
         )
         found = self._profile(row, probe(row.source, declared=row.content_type))
         with self._routers.lock:
-            placed, now = self._routers.router().route(found), self._routers.now()
+            placed, now = self._routers.router().place(found), self._routers.now()
         if isinstance(placed, Refusal):
             raise MoragQueueError(placed.message)
+        queue, lane, level = placed
         return _Routed(
-            placed.lane, placed.level, placed.queue, found.priority, found.requires, found.content_type,
-            found.estimated_minutes, now,
-        )  # fmt: skip
+            lane, level, queue, found.priority, found.requires, found.content_type, found.estimated_minutes, now
+        )
 
     def _profile(self, row: Row, facts: Facts) -> TaskProfile:
         given = row.content_type, row.priority, row.requires

@@ -65,6 +65,7 @@ class WorkerLoad:
 
     worker: str
     capability: Capability
+    has_gpu: bool
     slots: int
     queues: frozenset[QueueType]
     content_types: frozenset[ContentType]
@@ -74,10 +75,6 @@ class WorkerLoad:
     reason: str
     load: int
     assigned: dict[QueueType, int]
-
-    @property
-    def has_gpu(self) -> bool:
-        return self.capability.has_gpu
 
     def take(self, queue: QueueType) -> None:
         """Count one more task of the queue."""
@@ -116,6 +113,7 @@ def worker_load(snapshot: Snapshot, view: WorkerView, policy: Policy) -> WorkerL
     return WorkerLoad(
         info.worker,
         info.capability,
+        info.capability.has_gpu,
         max(info.slots, 1),
         _served(info.queues),
         frozenset(info.content_types),
