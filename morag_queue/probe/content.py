@@ -16,7 +16,7 @@ from morag_queue.core.model import ContentType
 from morag_queue.errors import missing_extra
 
 from .files import BoundedFile
-from .formats import Content, decode, decode_legacy, read_image, read_media, read_office, read_pdf, read_text
+from .formats import Content, decode, decode_legacy, read_image, read_media, read_office, read_pdf, read_text, read_wave
 from .names import MIME_OF_SUFFIX, format_size
 
 PARSER_SECONDS = 10.0
@@ -73,7 +73,16 @@ def _read_binary(file: BoundedFile, head: bytes, size: int) -> Content:
         return Content(None, mime, problems=(f"its content is {mime}, which cannot be processed",))
     if mime is None:
         file.limit(_SEARCH_BYTES)
+    if mime == "audio/x-wav":
+        return _read_wave(head, size) or _read_media(file, mime)
     return _read_media(file, mime)
+
+
+def _read_wave(head: bytes, size: int) -> Content | None:
+    try:
+        return read_wave(head, size)
+    except Exception:  # noqa: BLE001  MediaInfo reads more formats and reports better errors.
+        return None
 
 
 def _read_svg(file: BoundedFile, text: str) -> Content | None:
