@@ -1,7 +1,6 @@
 """submit: probe, classify and route rows, then queue their messages with the ledger records."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -139,22 +138,24 @@ class Submitter:
         """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch."""
         self._submission = uuid4().hex[:_SUBMISSION_DIGITS]
         report = SubmitReport(self._submission)
+        prepared = self.prepare(rows)
         ready: list[PreparedTask] = []
         try:
-            with closing(self.prepare(rows)) as prepared:
-                while batch := list(islice(prepared, BATCH)):
-                    report.failed += [row for row in batch if isinstance(row, RowFailure)]
-                    ready = [task for task in batch if isinstance(task, PreparedTask)]
-                    answers = self._broker.submit([outgoing(task, self._builder) for task in ready])
-                    _add_answers(report, ready, answers, details)
-                    ready = []
-                    on_progress(len(batch))
+            while batch := list(islice(prepared, BATCH)):
+                report.failed += [row for row in batch if isinstance(row, RowFailure)]
+                ready = [task for task in batch if isinstance(task, PreparedTask)]
+                answers = self._broker.submit([outgoing(task, self._builder) for task in ready])
+                _add_answers(report, ready, answers, details)
+                ready = []
+                on_progress(len(batch))
         except BrokerError as error:  # the server rejected the whole batch: none of it was queued
             report.broken = error
         except BrokerUnreachable as error:
             report.broken, report.uncertain = error, [task.entry.task_id for task in ready]
         except KeyboardInterrupt:
             report.broken, report.uncertain = Interrupted("interrupted"), [task.entry.task_id for task in ready]
+        finally:
+            prepared.close()
         return report
 
     @property

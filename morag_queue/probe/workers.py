@@ -20,6 +20,7 @@ from typing import IO, Self, TypeVar
 from morag_queue.core.model import ContentType, Facts
 from morag_queue.errors import SourceError
 
+from . import content
 from .names import type_by_name
 from .source import probe
 
@@ -29,7 +30,7 @@ Result = Facts | SourceError
 Request = list[tuple[str | SourceError, ContentType | None]]
 
 FILE_SECONDS = 8
-"""Time limit of one file; shorter than `content.PARSER_SECONDS`, after which a busy thread would stay in the helper."""
+"""Time limit of one file, after which its helper is killed."""
 
 _INLINE = 64  # a helper takes 0.2 s to start, the time of about 64 media files
 _CHUNK = 32
@@ -229,6 +230,7 @@ def _parser_died(source: str | SourceError, declared: ContentType | None, code: 
 
 def main() -> None:
     """Run the helper process: answer requests until stdin closes."""
+    content.is_helper = True
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keep what a library prints out of the pickled results
     with contextlib.suppress(BrokenPipeError):  # the parent has exited
