@@ -58,7 +58,7 @@ class SubmittedMessage:
 @dataclass(frozen=True)
 class SubmitCall(Call):
     SCRIPT: ClassVar = "submit"
-    KEYS: ClassVar = ("lanes", "minutes", "hours")
+    KEYS: ClassVar = ("lanes", "minutes", "hours", "ids", "tasks")
 
     messages: Sequence[SubmittedMessage]
 

@@ -1,7 +1,8 @@
---#include args clock counters records
+--#include args clock counters ids records
 -- Queue messages: each message and its ledger entry together, or neither; an id that is still open is refused.
 --
 -- lanes     set of the worker lanes that were ever used
+-- ids, tasks  prefixes of the lists of ids and of the ledger
 -- messages  task: the ledger key;  list: the target list
 --           message; entry: the ledger entry (JSON, differs for each attempt at submitting); queue
 --           worker_lane: the lane if it is a worker's, else ''
@@ -9,7 +10,9 @@
 -- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended
 -- since.
 
-local key = {lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], messages = rest(KEYS, 4)}
+local key = {
+    lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], ids = KEYS[4], tasks = KEYS[5], messages = rest(KEYS, 6),
+}
 local arg = {messages = rest(ARGV, 1)}
 local messages = records(key.messages, {'task', 'list'}, arg.messages, {'message', 'entry', 'queue', 'worker_lane'})
 
@@ -23,7 +26,7 @@ for i, message in ipairs(messages) do
     if i == 1 or message.list ~= messages[i - 1].list then redis.call('LLEN', message.list) end
 end
 
-local queued, answer = {}, {}
+local queued, ids, answer = {}, {}, {}
 for i, message in ipairs(messages) do
     local entry = message.entry
     -- An ended task's record expires, an open one's does not: an ended id may be used again.
@@ -37,9 +40,11 @@ for i, message in ipairs(messages) do
         redis.call('LPUSH', message.list, message.message)
         if message.worker_lane ~= '' then redis.call('SADD', key.lanes, message.worker_lane) end
         queued[message.queue] = (queued[message.queue] or 0) + 1
+        ids[#ids + 1] = message.task:sub(#key.tasks + 1)
     end
     answer[i] = (is_new or is_ours) and 1 or 0
 end
+list_ids(key.ids, key.tasks, ids)
 for queue, number in pairs(queued) do
     count(key.minutes, {queue .. '|arrived', number}, MINUTE_TTL)
     count(key.hours, {queue .. '|arrived', number}, HOUR_TTL)
