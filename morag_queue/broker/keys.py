@@ -155,6 +155,10 @@ class Keys:
         """string: a task's ledger entry (JSON); it expires once the task has ended"""
         return self._own(f"task:{task_id}")
 
+    def ids(self, first: object) -> str:
+        """list: the ids in the ledger that start with the character `first`, without it, see lua/lib/ids.lua"""
+        return self._own(f"ids:{first}")
+
     def ended(self, part: object) -> str:
         """list: the tasks of one outcome and minute (`part`: `<outcome>:<minute>`), in the order of their
         ends, each as `<milliseconds of run time, or nothing> <task id>`; it expires with their ledger entries"""

@@ -80,13 +80,11 @@ def _parts(path: str) -> dict[str, str]:
 
 
 def _named_key(keys: Keys, name: str) -> str:
-    """Also of the families `bells`, `minutes`, `hours` and `ended`: the prefix, which the script completes."""
-    if name == "bells":
-        return keys.bell("")
-    if name == "ended":
-        return keys.ended("")
+    """Also of families such as `minutes`: the prefix, which the script completes."""
     if name in ("minutes", "hours"):
         return str(getattr(keys, name.removesuffix("s"))(0)).removesuffix("0")
+    if name in ("bells", "tasks", "ids", "ended"):
+        return str(getattr(keys, {"bells": "bell", "tasks": "task"}.get(name, name))(""))
     return str(getattr(keys, name))
 
 
