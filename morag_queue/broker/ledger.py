@@ -59,7 +59,7 @@ class SubmittedMessage:
 @dataclass(frozen=True)
 class SubmitCall(Call):
     SCRIPT: ClassVar = "submit"
-    KEYS: ClassVar = ("lanes", "minutes", "hours", "journal")
+    KEYS: ClassVar = ("lanes", "minutes", "hours", "ids", "tasks", "journal")
 
     note: str
     journal_length: int

@@ -1,11 +1,11 @@
 """submit: probe, classify and route rows, then queue their messages with the ledger records."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from morag_queue.broker.codec import LedgerRecord, with_decision
@@ -35,7 +35,7 @@ from morag_queue.errors import (
     Refused,
     UsageError,
 )
-from morag_queue.probe import probe_many
+from morag_queue.probe import Prober, Probing
 from morag_queue.settings import Settings
 
 from .names import resolve
@@ -44,14 +44,18 @@ from .submit_rows import PreparedTask, Row, RowFailure, classified, prepare
 if TYPE_CHECKING:
     from morag_queue.broker.celery_message import MessageBuilder
 
-_CHUNK = 8 * BATCH
-"""Rows that are probed together: enough to use the probe pool, few enough to show progress on a stream."""
+_REMEMBERED = 4096
+"""Sources whose facts are kept for further rows that name them; a stream may name any number of sources."""
 
 _SUBMISSION_DIGITS = 10
 """Length of a submission's id. Each task stores it twice; among 100,000 ids, two are equal with a chance of 0.5 %."""
 
 _JOURNALED_TASKS = 20
 """Ids that the journal entry of a bulk submit names."""
+
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class SubmittedTask(Frozen):
@@ -107,8 +111,7 @@ class Submitter:
         self._router = Router(snapshot, settings.policy, settings.queues)
         self._workers = snapshot.worker_by_id
         self._clock_offset = snapshot.taken_at - monotonic()
-        self._facts: dict[tuple[str, ContentType | None], Facts | MoragQueueError] = {}
-        self._found: dict[tuple[Any, ...], Classification] = {}
+        self._found = _Recent[tuple[Any, ...], Classification]()
         if builder is not None:
             self._builder = builder
 
@@ -120,13 +123,11 @@ class Submitter:
 
     def prepare(
         self, rows: Iterable[tuple[int, Row | RowFailure]], *, explain: bool = False
-    ) -> Iterator[PreparedTask | RowFailure]:
-        """Probe, classify and route rows without queueing them."""
-        remaining = iter(rows)
-        while chunk := list(islice(remaining, _CHUNK)):
-            self._probe(row for _, row in chunk if isinstance(row, Row))
-            for line, row in chunk:
-                yield row if isinstance(row, RowFailure) else self._prepare(line, row, explain)
+    ) -> Generator[PreparedTask | RowFailure, None, None]:
+        """Probe, classify and route rows without queueing them. Rows are read and probed some hundred ahead."""
+        with Prober() as prober:
+            for item in prober.ahead(_probed(rows, prober)):
+                yield item if isinstance(item, RowFailure) else self._prepare(*item, explain)
 
     def submit(
         self,
@@ -162,6 +163,8 @@ class Submitter:
             report.broken, report.uncertain = error, [task.entry.task_id for task in ready]
         except KeyboardInterrupt:
             report.broken, report.uncertain = Interrupted("interrupted"), [task.entry.task_id for task in ready]
+        finally:
+            prepared.close()
         return report
 
     @property
@@ -173,19 +176,8 @@ class Submitter:
             if queue in self._queues and queue in self._snapshot.paused
         ]
 
-    def _probe(self, rows: Iterable[Row]) -> None:
-        """Probe each source once, even if many rows name it."""
-        wanted = {(row.source, row.content_type): None for row in rows}
-        by_type: dict[ContentType | None, list[str]] = {}
-        for source, declared in wanted:
-            if (source, declared) not in self._facts:
-                by_type.setdefault(declared, []).append(source)
-        for declared, sources in by_type.items():
-            for source, facts in zip(sources, probe_many(sources, declared=declared), strict=True):
-                self._facts[source, declared] = facts
-
-    def _prepare(self, line: int, row: Row, explain: bool) -> PreparedTask | RowFailure:
-        facts = self._facts[row.source, row.content_type]
+    def _prepare(self, line: int, row: Row, probing: Probing, explain: bool) -> PreparedTask | RowFailure:
+        facts = probing.result()
         if isinstance(facts, MoragQueueError):
             return RowFailure.of(line, row.source, facts)
         try:
@@ -219,6 +211,30 @@ class Submitter:
         if found is None:
             found = self._found[key] = classified(row, facts, self._settings)
         return found
+
+
+class _Recent(dict[K, V]):
+    """A dictionary that starts anew when it has `_REMEMBERED` items."""
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        super().__setitem__(key, value)
+
+
+def _probed(
+    rows: Iterable[tuple[int, Row | RowFailure]], prober: Prober
+) -> Iterator[RowFailure | tuple[int, Row, Probing]]:
+    """Start to probe the source of each row, once for rows that name the same one."""
+    started = _Recent[tuple[str, ContentType | None], Probing]()
+    for line, row in rows:
+        if isinstance(row, RowFailure):
+            yield row
+            continue
+        probing = started.get((row.source, row.content_type))
+        if probing is None:
+            probing = started[row.source, row.content_type] = prober.start(row.source, row.content_type)
+        yield line, row, probing
 
 
 def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: Sequence[bool], details: bool) -> None:

@@ -1,7 +1,8 @@
---#include args clock counters records
+--#include args clock counters ids records
 -- Queue messages: each message and its ledger entry together, or neither; an id that is still open is refused.
 --
 -- lanes     set of the worker lanes that were ever used
+-- ids, tasks  prefixes of the lists of ids and of the ledger
 -- journal   the journal of changes: a stream
 -- note      an entry of the journal (JSON), written if all messages are queued; '' = none
 -- journal_length  entries that the journal keeps
@@ -12,7 +13,10 @@
 -- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended
 -- since.
 
-local key = {lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], journal = KEYS[4], messages = rest(KEYS, 5)}
+local key = {
+    lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], ids = KEYS[4], tasks = KEYS[5], journal = KEYS[6],
+    messages = rest(KEYS, 7),
+}
 local arg = {note = ARGV[1], journal_length = ARGV[2], messages = rest(ARGV, 3)}
 local messages = records(key.messages, {'task', 'list'}, arg.messages, {'message', 'entry', 'queue', 'worker_lane'})
 
@@ -27,7 +31,7 @@ for i, message in ipairs(messages) do
     if i == 1 or message.list ~= messages[i - 1].list then redis.call('LLEN', message.list) end
 end
 
-local queued, answer, refused = {}, {}, 0
+local queued, ids, answer, refused = {}, {}, {}, 0
 for i, message in ipairs(messages) do
     local entry = message.entry
     -- An ended task's record expires, an open one's does not: an ended id may be used again.
@@ -41,10 +45,12 @@ for i, message in ipairs(messages) do
         redis.call('LPUSH', message.list, message.message)
         if message.worker_lane ~= '' then redis.call('SADD', key.lanes, message.worker_lane) end
         queued[message.queue] = (queued[message.queue] or 0) + 1
+        ids[#ids + 1] = message.task:sub(#key.tasks + 1)
     end
     answer[i] = (is_new or is_ours) and 1 or 0
     refused = refused + 1 - answer[i]
 end
+list_ids(key.ids, key.tasks, ids)
 for queue, number in pairs(queued) do
     count(key.minutes, {queue .. '|arrived', number}, MINUTE_TTL)
     count(key.hours, {queue .. '|arrived', number}, HOUR_TTL)
