@@ -1,18 +1,33 @@
-"""Counters of all time, which only grow (the source of the metrics), and corrections of the estimates."""
+"""Counters of ended tasks: by the minute, by the hour and of all time; and corrections of the estimates.
 
-from collections.abc import Mapping, Sequence
+`lua/lib/counters.lua` writes them. The counts of the current minute are folded into the others later, so that every
+reading adds them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar
 
 from redis import Redis
 
 from morag_queue.core.estimate import Correction, learn_many
+from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 
 from .codec import read_corrections, read_work_kind, write_corrections
 from .connection import fenced
 from .keys import Keys
 from .scripts import Call, Script
+
+_Counts = Mapping[bytes, bytes]
+
+_MINUTE = b"minute"
+"""The field of `Keys.current` that is no count, but the number of its minute."""
+
+_COARSE = 6 * 3600.0
+"""Longer windows are summed from hours instead of minutes, so that at most 360 hashes are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,34 +51,99 @@ class FleetCounters:
 
 
 def fleet_counters(client: Redis, keys: Keys) -> FleetCounters:
-    """Read all counters in one round trip. The cost grows with the number of histogram buckets, not of tasks."""
-    pipe = client.pipeline(transaction=False)
+    """Read the counters of all time, which only grow (the source of the metrics), in one round trip.
+
+    The cost grows with the number of histogram buckets, not of tasks.
+    """
+    pipe = client.pipeline(transaction=True)  # a count may move from `current` to `figures` between two commands
     pipe.hgetall(keys.figures)
+    pipe.hgetall(keys.current)
     pipe.hlen(keys.unacked)
     pipe.hlen(keys.held)
     pipe.hlen(keys.dead)
-    figures, unacked, held, dead = pipe.execute()
-    return FleetCounters(_by_queue(figures), max(unacked - held, 0), dead)
-
-
-def _by_queue(figures: Mapping[bytes, bytes]) -> Mapping[QueueType, QueueCounters]:
-    found: dict[str, dict[str, Any]] = {queue.value: {"ended": {}, "wait": {}, "run": {}} for queue in QueueType}
-    for name, count in figures.items():
-        queue, figure, *bucket = name.decode().split("|")
-        if queue not in found:
-            continue
-        if bucket:
-            found[queue][figure][int(bucket[0])] = int(count)
-        elif figure.endswith("_ms"):
-            found[queue][figure] = int(count) / 1000
-        else:
-            found[queue]["ended"][figure] = int(count)
-    return {
+    figures, current, unacked, held, dead = pipe.execute()
+    counts, histograms = _sums([figures, current])
+    by_queue = {
         queue: QueueCounters(
-            counts["ended"], counts["wait"], counts["run"], counts.get("wait_ms", 0.0), counts.get("run_ms", 0.0)
+            ended={name: n for name, n in counts[queue].items() if name not in ("arrived", "wait_ms", "run_ms")},
+            waits=dict(histograms[queue, "wait"]),
+            runs=dict(histograms[queue, "run"]),
+            wait_seconds=counts[queue]["wait_ms"] / 1000,
+            run_seconds=counts[queue]["run_ms"] / 1000,
         )
         for queue in QueueType
-        for counts in [found[queue.value]]
+    }
+    return FleetCounters(by_queue, max(unacked - held, 0), dead)
+
+
+def read_windows(client: Redis, keys: Keys, now: float, seconds: float) -> Mapping[QueueType, Window]:
+    """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour).
+
+    They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
+    windows is exactly that time.
+    """
+    step = 60 if seconds <= _COARSE else 3600
+    first, last = int(now - seconds) // step + 1, int(now) // step
+    found = _read(client, keys, step, range(first, last + 1))
+    return _windows(chain.from_iterable(found.values()), now - first * step)
+
+
+def read_minutes(client: Redis, keys: Keys, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
+    """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
+    found = _read(client, keys, 60, numbers)
+    return [_windows(found[number], 60.0) for number in numbers]
+
+
+def _read(client: Redis, keys: Keys, step: int, numbers: Iterable[int]) -> dict[int, list[_Counts]]:
+    """The counts of minutes (a `step` of 60) or hours (3600), numbered from the epoch, in one round trip."""
+    name = keys.minute if step == 60 else keys.hour
+    while True:
+        pipe = client.pipeline(transaction=False)  # a transaction would hold the server for up to 360 hashes
+        pipe.hgetall(keys.current)
+        for number in numbers:
+            pipe.hgetall(name(number * step))
+        pipe.hget(keys.current, "minute")
+        current, *counts, minute = pipe.execute()
+        if current.get(_MINUTE) == minute:  # else its counts may be in two of them
+            break
+    found = {number: [one] for number, one in zip(numbers, counts, strict=True)}
+    if minute is not None and minute.isdigit():
+        found.get(int(minute) * 60 // step, []).append(current)
+    return found
+
+
+def _sums(
+    found: Iterable[_Counts],
+) -> tuple[defaultdict[str, defaultdict[str, int]], defaultdict[tuple[str, str], defaultdict[int, int]]]:
+    """Counts by queue and figure, and histograms by queue and figure."""
+    counts: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    histograms: defaultdict[tuple[str, str], defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for fields in found:
+        for name, count in fields.items():
+            if name == _MINUTE:
+                continue
+            queue, figure, *bucket = name.decode().split("|")
+            if bucket:
+                histograms[queue, figure][int(bucket[0])] += int(count)
+            else:
+                counts[queue][figure] += int(count)
+    return counts, histograms
+
+
+def _windows(found: Iterable[_Counts], seconds: float) -> Mapping[QueueType, Window]:
+    counts, histograms = _sums(found)
+    return {
+        queue: Window(
+            seconds=seconds,
+            arrivals=counts[queue]["arrived"],
+            completed=counts[queue]["completed"],
+            failed=counts[queue]["failed"],
+            wait_seconds=counts[queue]["wait_ms"] / 1000,
+            run_seconds=counts[queue]["run_ms"] / 1000,
+            waits=dict(histograms[queue, "wait"]),
+            runs=dict(histograms[queue, "run"]),
+        )
+        for queue in QueueType
     }
 
 

@@ -1,6 +1,5 @@
 """The Redis broker: one fleet on one server. Every Redis command of the command line starts here."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
-from . import client_list, snapshot
+from . import client_list, counters, snapshot
 from .connection import connect, translated
 from .keys import Keys
 from .scripts import Call, Script
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from .requeue import Requeues
     from .results import Results
     from .workers import ClientConnections, Cordons, Registry
-
-_COARSE = 6 * 3600.0
-"""Longer windows are summed from hours instead of minutes, so that at most 360 hashes are read."""
 
 
 @dataclass(frozen=True)
@@ -202,27 +198,14 @@ class RedisBroker:
         return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour).
-
-        They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
-        windows is exactly that time.
-        """
-        step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
-        pipe = self.client.pipeline(transaction=False)
-        first, last = int(now - seconds) // step + 1, int(now) // step
-        for number in range(first, last + 1):
-            pipe.hgetall(name(number * step))
+        """The counts of each queue in the last `seconds`, see `counters.read_windows`."""
         with translated(self.settings.redis_url):
-            found: Sequence[Mapping[bytes, bytes]] = pipe.execute()
-        return _windows(found, now - first * step)
+            return counters.read_windows(self.client, self.keys, now, seconds)
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
         """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
-        pipe = self.client.pipeline(transaction=False)
-        for number in numbers:
-            pipe.hgetall(self.keys.minute(number * 60))
         with translated(self.settings.redis_url):
-            return [_windows([fields], 60.0) for fields in pipe.execute()]
+            return counters.read_minutes(self.client, self.keys, numbers)
 
     def set_paused(self, queue: QueueType, pause: Pause | None) -> bool:
         """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record."""
@@ -244,28 +227,3 @@ class RedisBroker:
         """The ledger records of those tasks that have one."""
         with translated(self.settings.redis_url):
             return self.ledger.records(task_ids)
-
-
-def _windows(found: Iterable[Mapping[bytes, bytes]], seconds: float) -> Mapping[QueueType, Window]:
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    histograms: dict[tuple[str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for fields in found:
-        for field, count in fields.items():
-            queue, figure, *bucket = field.decode().split("|")
-            if bucket:
-                histograms[queue, figure][int(bucket[0])] += int(count)
-            else:
-                counts[queue][figure] += int(count)
-    return {
-        queue: Window(
-            seconds=seconds,
-            arrivals=counts[queue]["arrived"],
-            completed=counts[queue]["completed"],
-            failed=counts[queue]["failed"],
-            wait_seconds=counts[queue]["wait_ms"] / 1000,
-            run_seconds=counts[queue]["run_ms"] / 1000,
-            waits=dict(histograms[queue, "wait"]),
-            runs=dict(histograms[queue, "run"]),
-        )
-        for queue in QueueType
-    }

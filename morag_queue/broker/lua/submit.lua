@@ -9,16 +9,15 @@
 -- queued before (its answer was lost on the way) counts as queued and is not pushed again, also when it has ended
 -- since.
 
-local key = {lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], messages = rest(KEYS, 4)}
+local key = {
+    lanes = KEYS[1], current = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], messages = rest(KEYS, 6),
+}
 local arg = {messages = rest(ARGV, 1)}
 local messages = records(key.messages, {'task', 'list'}, arg.messages, {'message', 'entry', 'queue', 'worker_lane'})
 
-local now = clock()
-name_counters(key, now)
 -- A key of another type fails here, before the first message is queued.
+check_counters(key, clock())
 redis.call('SCARD', key.lanes)
-redis.call('HLEN', key.minutes)
-redis.call('HLEN', key.hours)
 for i, message in ipairs(messages) do
     if i == 1 or message.list ~= messages[i - 1].list then redis.call('LLEN', message.list) end
 end
@@ -40,8 +39,5 @@ for i, message in ipairs(messages) do
     end
     answer[i] = (is_new or is_ours) and 1 or 0
 end
-for queue, number in pairs(queued) do
-    count(key.minutes, {queue .. '|arrived', number}, MINUTE_TTL)
-    count(key.hours, {queue .. '|arrived', number}, HOUR_TTL)
-end
+for queue, number in pairs(queued) do count(key, {queue .. '|arrived', number}) end
 return answer
