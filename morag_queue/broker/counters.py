@@ -23,6 +23,9 @@ from .scripts import Call, Script
 
 _Counts = Mapping[bytes, bytes]
 
+ReadCounters = Mapping[str, Sequence[_Counts]]
+"""Minutes and hours by their keys, each with the current counts where they are part of it."""
+
 _MINUTE = b"minute"
 """The field of `Keys.current` that is no count, but the number of its minute."""
 
@@ -76,40 +79,52 @@ def fleet_counters(client: Redis, keys: Keys) -> FleetCounters:
     return FleetCounters(by_queue, max(unacked - held, 0), dead)
 
 
-def read_windows(client: Redis, keys: Keys, now: float, seconds: float) -> Mapping[QueueType, Window]:
+def window_keys(keys: Keys, now: float, seconds: float) -> list[str]:
+    """The keys of the minutes, or beyond six hours of the hours, that a window of the last `seconds` covers."""
+    step, name = (60, keys.minute) if seconds <= _COARSE else (3600, keys.hour)
+    return [name(number * step) for number in range(int(now - seconds) // step + 1, int(now) // step + 1)]
+
+
+def window(keys: Keys, now: float, seconds: float, read: ReadCounters) -> Mapping[QueueType, Window]:
     """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour).
 
     They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
     windows is exactly that time.
     """
     step = 60 if seconds <= _COARSE else 3600
-    first, last = int(now - seconds) // step + 1, int(now) // step
-    found = _read(client, keys, step, range(first, last + 1))
-    return _windows(chain.from_iterable(found.values()), now - first * step)
+    found = chain.from_iterable(read[key] for key in window_keys(keys, now, seconds))
+    return counts_by_queue(found, now - (int(now - seconds) // step + 1) * step)
 
 
-def read_minutes(client: Redis, keys: Keys, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
-    """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
-    found = _read(client, keys, 60, numbers)
-    return [_windows(found[number], 60.0) for number in numbers]
-
-
-def _read(client: Redis, keys: Keys, step: int, numbers: Iterable[int]) -> dict[int, list[_Counts]]:
-    """The counts of minutes (a `step` of 60) or hours (3600), numbered from the epoch, in one round trip."""
-    name = keys.minute if step == 60 else keys.hour
+def read_counters(client: Redis, keys: Keys, wanted: Iterable[str]) -> ReadCounters:
+    """Read these minutes and hours, in one round trip."""
+    names = list(wanted)
     while True:
         pipe = client.pipeline(transaction=False)  # a transaction would hold the server for up to 360 hashes
-        pipe.hgetall(keys.current)
-        for number in numbers:
-            pipe.hgetall(name(number * step))
-        pipe.hget(keys.current, "minute")
-        current, *counts, minute = pipe.execute()
-        if current.get(_MINUTE) == minute:  # else its counts may be in two of them
-            break
-    found = {number: [one] for number, one in zip(numbers, counts, strict=True)}
+        request_counters(pipe, keys, names)
+        read = answered_counters(keys, names, pipe.execute())
+        if read is not None:
+            return read
+
+
+def request_counters(pipe: Any, keys: Keys, names: Iterable[str]) -> None:
+    """Add the commands of a reading to a pipeline."""
+    pipe.hgetall(keys.current)
+    for name in names:
+        pipe.hgetall(name)
+    pipe.hget(keys.current, _MINUTE)
+
+
+def answered_counters(keys: Keys, names: Sequence[str], answers: Sequence[Any]) -> ReadCounters | None:
+    """The answers to those commands; None where a minute was folded meanwhile, so that its counts may be in two."""
+    current, *found, minute = answers
+    if current.get(_MINUTE) != minute:
+        return None
+    read = {name: [counts] for name, counts in zip(names, found, strict=True)}
     if minute is not None and minute.isdigit():
-        found.get(int(minute) * 60 // step, []).append(current)
-    return found
+        for name in (keys.minute(int(minute) * 60), keys.hour(int(minute) * 60)):
+            read.get(name, []).append(current)
+    return read
 
 
 def _sums(
@@ -130,7 +145,8 @@ def _sums(
     return counts, histograms
 
 
-def _windows(found: Iterable[_Counts], seconds: float) -> Mapping[QueueType, Window]:
+def counts_by_queue(found: Iterable[_Counts], seconds: float) -> Mapping[QueueType, Window]:
+    """The sums of these counts, as windows of that length."""
     counts, histograms = _sums(found)
     return {
         queue: Window(

@@ -16,8 +16,9 @@ from morag_queue.core.histogram import bucket
 from morag_queue.core.model import Capability, HeldMessage, QueueType, TaskState
 
 from .codec import LedgerRecord, read_record, write_held
-from .contract import OutgoingMessage
+from .contract import JournalNote, OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
+from .journal import encoded
 from .keys import Keys
 from .scripts import Call, Key, Script
 
@@ -58,8 +59,10 @@ class SubmittedMessage:
 @dataclass(frozen=True)
 class SubmitCall(Call):
     SCRIPT: ClassVar = "submit"
-    KEYS: ClassVar = ("lanes", "current", "minutes", "hours", "figures")
+    KEYS: ClassVar = ("lanes", "current", "minutes", "hours", "figures", "ids", "tasks", "journal")
 
+    note: str
+    journal_length: int
     messages: Sequence[SubmittedMessage]
 
 
@@ -131,9 +134,14 @@ class Ledger:
         self._submit = Script(client, keys, SubmitCall)
         self._settle = Script(client, keys, SettleCall)
 
-    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queue up to `BATCH` messages in one step. False for an id that is still open: its message was not queued."""
+    def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
+        """Queue up to `BATCH` messages in one step. False for an id that is still open: its message was not queued.
+
+        `note` goes to the journal in the same step, if none of them is refused.
+        """
         call = SubmitCall(
+            "" if note is None else encoded(note),
+            JOURNAL_LENGTH,
             [
                 SubmittedMessage(
                     task=self._keys.task(message.task_id), list=self._keys.list(message.lane, message.level),
@@ -141,7 +149,7 @@ class Ledger:
                     worker_lane=message.lane if message.is_worker_lane else "",
                 )
                 for message in messages
-            ]
+            ],
         )  # fmt: skip
         return [bool(answer) for answer in self._submit(call)]
 

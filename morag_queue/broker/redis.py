@@ -1,5 +1,6 @@
 """The Redis broker: one fleet on one server. Every Redis command of the command line starts here."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import Pause, QueueType
@@ -19,13 +20,13 @@ from morag_queue.settings import Settings, mask_url
 from . import client_list, counters, snapshot
 from .connection import connect, translated
 from .keys import Keys
-from .scripts import Call, Script
+from .scripts import Call, Script, sha
 from .steps import QueueSteps
 
 if TYPE_CHECKING:
     from .celery_control import CeleryControl
     from .codec import LedgerRecord
-    from .contract import OutgoingMessage
+    from .contract import JournalNote, OutgoingMessage
     from .dead_letters import DeadLetters
     from .ended import EndedTasks
     from .journal import Journal
@@ -176,10 +177,40 @@ class RedisBroker:
         """
         call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, depth, tuple(QueueType))
         with translated(self.settings.redis_url):
-            answer = self._observe(call)
-        seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
+            return self._decoded(self._observe(call), depth)
+
+    def observe_with_windows(
+        self, *lengths: float
+    ) -> tuple[Snapshot, Mapping[QueueType, Totals], list[Mapping[QueueType, Window]]]:
+        """`observe`, and `windows` of these lengths (seconds), in one round trip.
+
+        This host's clock tells which counters to read. Where the server's clock asks for others (the next minute has
+        begun, or one of the clocks is wrong), they are read in a second round trip.
+        """
+        call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, 1, tuple(QueueType))
+        keys, args = call.words(self.keys)
+        guessed = list(
+            dict.fromkeys(key for length in lengths for key in counters.window_keys(self.keys, time.time(), length))
+        )
+        pipe = self.client.pipeline(transaction=False)
+        pipe.evalsha(sha(call.SCRIPT), len(keys), *keys, *args)
+        counters.request_counters(pipe, self.keys, guessed)
         with translated(self.settings.redis_url):
-            return replace(seen, steps=self._steps.of(seen)), totals
+            try:
+                answer, *found = pipe.execute()
+                read = counters.answered_counters(self.keys, guessed, found) or {}
+            except NoScriptError:
+                answer, read = self._observe(call), {}
+            seen, totals = self._decoded(answer, 1)
+            at = seen.taken_at
+            wanted = {key for length in lengths for key in counters.window_keys(self.keys, at, length)}
+            if missing := wanted - read.keys():
+                read = {**read, **counters.read_counters(self.client, self.keys, missing)}
+        return seen, totals, [counters.window(self.keys, at, length, read) for length in lengths]
+
+    def _decoded(self, answer: Any, depth: int) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
+        return replace(seen, steps=self._steps.of(seen)), totals
 
     def connections(self) -> Connections | None:
         """The open connections by name; None if the login may not list them. The server lists all of its clients."""
@@ -188,24 +219,27 @@ class RedisBroker:
         pipe.info("server")
         pipe.time()
         with translated(self.settings.redis_url):
-            clients, info, time = pipe.execute(raise_on_error=False)
+            clients, info, now = pipe.execute(raise_on_error=False)
             if isinstance(clients, NoPermissionError) or isinstance(info, NoPermissionError):
                 return None
-            for answer in (clients, info, time):
+            for answer in (clients, info, now):
                 if isinstance(answer, Exception):
                     raise answer
-        up_since = float(time[0]) - float(info["uptime_in_seconds"]) - 1.0  # the server reports whole seconds
+        up_since = float(now[0]) - float(info["uptime_in_seconds"]) - 1.0  # the server reports whole seconds
         return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """The counts of each queue in the last `seconds`, see `counters.read_windows`."""
+        """The counts of each queue in the last `seconds`, see `counters.window`."""
         with translated(self.settings.redis_url):
-            return counters.read_windows(self.client, self.keys, now, seconds)
+            wanted = counters.window_keys(self.keys, now, seconds)
+            return counters.window(self.keys, now, seconds, counters.read_counters(self.client, self.keys, wanted))
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
         """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
+        names = [self.keys.minute(number * 60) for number in numbers]
         with translated(self.settings.redis_url):
-            return counters.read_minutes(self.client, self.keys, numbers)
+            read = counters.read_counters(self.client, self.keys, names)
+        return [counters.counts_by_queue(read[name], 60.0) for name in names]
 
     def set_paused(self, queue: QueueType, pause: Pause | None) -> bool:
         """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record."""
@@ -213,14 +247,18 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return bool(Script(self.client, self.keys, PauseCall)(call))
 
-    def submit(self, messages: Sequence["OutgoingMessage"]) -> list[bool]:
-        """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open."""
+    def submit(self, messages: Sequence["OutgoingMessage"], note: "JournalNote | None" = None) -> list[bool]:
+        """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open.
+
+        The last call writes `note` to the journal, if none of the messages was refused.
+        """
         from .ledger import BATCH
 
         answer: list[bool] = []
         for start in range(0, len(messages), BATCH):
+            is_last = start + BATCH >= len(messages)
             with translated(self.settings.redis_url):
-                answer += self.ledger.submit(messages[start : start + BATCH])
+                answer += self.ledger.submit(messages[start : start + BATCH], note if is_last and all(answer) else None)
         return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, "LedgerRecord"]:

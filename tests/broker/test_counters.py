@@ -8,9 +8,11 @@ import pytest
 import redis
 
 from morag_queue.broker.contract import OutgoingMessage
-from morag_queue.broker.counters import fleet_counters, read_minutes, read_windows
+from morag_queue.broker.counters import fleet_counters
 from morag_queue.broker.ledger import Ledger
+from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import QueueType
+from morag_queue.settings import Settings
 from tests.broker.conftest import ScriptRunner
 
 BATCH = QueueType.CPU_BATCH
@@ -28,6 +30,13 @@ def pass_minutes(runner: ScriptRunner, number: int) -> int:
     minute = int(runner.client.hget(runner.keys.current, "minute") or 0) - number
     runner.client.hset(runner.keys.current, "minute", minute)
     return minute
+
+
+@pytest.fixture
+def broker(runner: ScriptRunner) -> RedisBroker:
+    broker = RedisBroker(Settings(redis_url=runner.client_url), runner.client)
+    broker.keys = runner.keys
+    return broker
 
 
 @pytest.fixture
@@ -65,12 +74,14 @@ def test_counts_are_added_to_those_that_another_version_wrote(runner: ScriptRunn
 
 
 @pytest.mark.parametrize("value", ["", "x", "-", "{}"])
-def test_counts_without_a_minute_count_in_this_one(value: str, runner: ScriptRunner, now: float) -> None:
+def test_counts_without_a_minute_count_in_this_one(
+    value: str, runner: ScriptRunner, broker: RedisBroker, now: float
+) -> None:
     runner.client.hset(runner.keys.current, mapping={"minute": value, "cpu_batch|arrived": 1})
 
-    assert read_windows(runner.client, runner.keys, now, 300)[BATCH].arrivals == 0
+    assert broker.windows(now, 300)[BATCH].arrivals == 0
     arrive(runner)
-    assert read_windows(runner.client, runner.keys, now + 1, 300)[BATCH].arrivals == 2
+    assert broker.windows(now + 1, 300)[BATCH].arrivals == 2
 
 
 def test_a_counter_that_is_no_number_does_not_stop_the_others(runner: ScriptRunner) -> None:
@@ -86,7 +97,7 @@ def test_a_counter_that_is_no_number_does_not_stop_the_others(runner: ScriptRunn
 
 @pytest.mark.parametrize("is_folded", [False, True])
 def test_readers_add_the_current_counts_to_their_minute_and_hour(
-    is_folded: bool, runner: ScriptRunner, now: float
+    is_folded: bool, runner: ScriptRunner, broker: RedisBroker, now: float
 ) -> None:
     arrive(runner, 3)
     minute = pass_minutes(runner, 4)
@@ -96,10 +107,10 @@ def test_readers_add_the_current_counts_to_their_minute_and_hour(
         )
 
     def arrivals(seconds: float) -> int:
-        return read_windows(runner.client, runner.keys, now, seconds)[BATCH].arrivals
+        return broker.windows(now, seconds)[BATCH].arrivals
 
     assert (arrivals(180), arrivals(360), arrivals(24 * 3600)) == (0, 3, 3)
-    by_minute = read_minutes(runner.client, runner.keys, [minute - 1, minute, minute + 1])
+    by_minute = broker.minutes([minute - 1, minute, minute + 1])
     assert [windows[BATCH].arrivals for windows in by_minute] == [0, 3, 0]
 
 
@@ -132,9 +143,9 @@ class InterruptedPipeline:
         return self._answers
 
 
-@pytest.mark.parametrize("which", ["windows", "all time"])
+@pytest.mark.parametrize("which", ["windows", "with the fleet", "all time"])
 def test_a_fold_during_a_reading_counts_nothing_twice(
-    which: str, runner: ScriptRunner, now: float, monkeypatch: pytest.MonkeyPatch
+    which: str, runner: ScriptRunner, broker: RedisBroker, now: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, keys = runner.client, runner.keys
     arrive(runner)
@@ -147,7 +158,10 @@ def test_a_fold_during_a_reading_counts_nothing_twice(
 
     monkeypatch.setattr(client, "pipeline", pipeline)
     if which == "windows":
-        assert read_windows(client, keys, now + 60, 3600)[BATCH].completed == 1
+        assert broker.windows(now + 60, 3600)[BATCH].completed == 1
+        assert client.exists(keys.figures), "it was folded during the reading"
+    elif which == "with the fleet":
+        assert broker.observe_with_windows(3600)[2][0][BATCH].completed == 1
         assert client.exists(keys.figures), "it was folded during the reading"
     else:
         assert fleet_counters(client, keys).queues[BATCH].ended == {"completed": 1}

@@ -124,8 +124,9 @@ def test_a_fragment_is_included_once_however_often_it_is_named() -> None:
     assert len(sha("requeue")) == 40
 
 
-def test_the_keys_of_minutes_and_hours_are_prefixes_that_the_script_completes() -> None:
+def test_the_keys_of_families_are_prefixes_that_the_script_completes() -> None:
     keys = Keys("fleet", "app:", "::")
-    words, _ = CALLS["submit"]([]).words(keys)  # type: ignore[call-arg]
-    assert words == [keys.lanes, keys.current, "app:fleet:minute:", "app:fleet:hour:", keys.figures]
+    words, _ = CALLS["submit"]("", 0, []).words(keys)  # type: ignore[call-arg]
+    counters = [keys.current, "app:fleet:minute:", "app:fleet:hour:", keys.figures]
+    assert words == [keys.lanes, *counters, "app:fleet:ids:", "app:fleet:task:", keys.journal]
     assert keys.minute(60 * 7) == "app:fleet:minute:7"
