@@ -31,10 +31,10 @@ from .acl import permissions
 from .agentless import AgentlessWorkers
 from .client_list import OURS, ClientList, client_list
 from .codec import lane_entry, read_unacked, waiting_task
-from .connection import translated
 from .keys import Keys
 from .redis import RedisBroker
 from .scripts import Call, Script
+from .translated import translated
 
 RUNS_SECONDS = 24 * 3600.0
 """The period searched for the longest measured run."""

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
-
-from redis import Redis
+from typing import TYPE_CHECKING, Any
 
 from morag_queue.core.failure import eta
 
 from .contract import JournalEntry
 from .keys import Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 LENGTH = 10_000
 """Entries kept, approximately: Redis trims a stream by whole nodes."""
@@ -21,7 +22,7 @@ _WINDOW = 1000
 class Journal:
     """The journal of one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: "Redis", keys: Keys) -> None:
         self._client, self._key = client, keys.journal
 
     def write(
@@ -30,7 +31,7 @@ class Journal:
         """Append one entry and return its id."""
         fields = {"who": who, "verb": verb, "subject": subject, "reason": reason, "plan_id": plan_id}
         text = json.dumps({**fields, "changes": dict(changes)})
-        entry_id: Any = self._client.xadd(self._key, {"entry": text}, maxlen=LENGTH, approximate=True)
+        entry_id: Any = self._client.execute_command("XADD", self._key, "MAXLEN", "~", LENGTH, "*", "entry", text)
         return str(entry_id.decode())
 
     def latest(self, limit: int) -> list[JournalEntry]:
