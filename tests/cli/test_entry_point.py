@@ -48,6 +48,7 @@ NEVER = {"celery", "kombu", "amqp", "asyncio", "prometheus_client", "psutil", "s
     ("line", "heavy"),
     [
         ("stats --json", {"redis", "rich", "morag_queue.broker.contract", *NEVER}),
+        ("pause cpu_batch --json", {"redis", "rich", *NEVER}),
         ("submit small.md --json", {"redis", "rich", *NEVER}),
         ("submit small.md", {"redis", *NEVER}),
         ("tasks --json", {"rich", *NEVER - {"asyncio"}}),  # redis-py imports asyncio
