@@ -6,7 +6,7 @@ control channel) takes the Redis broker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,6 +74,18 @@ class JournalEntry(Stored):
     reason: str = ""
     plan_id: str = ""
     changes: dict[str, Any] = Field(default_factory=dict, description="what was done, in counts and ids")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalNote:
+    """A new entry of the journal, before it has an id and a time."""
+
+    who: str
+    verb: str
+    subject: str
+    reason: str = ""
+    plan_id: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Moves(Protocol):
@@ -242,6 +254,12 @@ class Broker(Protocol):
         """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
         ...
 
+    def observe_with_windows(
+        self, *lengths: float
+    ) -> tuple[Snapshot, Mapping[QueueType, Totals], list[Mapping[QueueType, Window]]]:
+        """`observe`, and the `windows` of these lengths (seconds) at that time."""
+        ...
+
     def connections(self) -> Connections | None:
         """The open connections of the server; None if they are not known."""
         ...
@@ -250,8 +268,11 @@ class Broker(Protocol):
         """The counts of each queue in the last `seconds`."""
         ...
 
-    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queue messages in order. The answer is False for an id that is still open."""
+    def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
+        """Queue messages in order. The answer is False for an id that is still open.
+
+        `note` is written to the journal in the same step, if none of them is refused.
+        """
         ...
 
     def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:

@@ -14,8 +14,9 @@ from morag_queue.core.histogram import bucket
 from morag_queue.core.model import Capability, HeldMessage, QueueType, TaskState
 
 from .codec import LedgerRecord, read_record, write_held
-from .contract import OutgoingMessage
+from .contract import JournalNote, OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
+from .journal import encoded
 from .keys import Keys
 from .scripts import Call, Key, Script
 
@@ -59,8 +60,10 @@ class SubmittedMessage:
 @dataclass(frozen=True)
 class SubmitCall(Call):
     SCRIPT: ClassVar = "submit"
-    KEYS: ClassVar = ("lanes", "minutes", "hours")
+    KEYS: ClassVar = ("lanes", "minutes", "hours", "ids", "tasks", "journal")
 
+    note: str
+    journal_length: int
     messages: Sequence[SubmittedMessage]
 
 
@@ -132,9 +135,14 @@ class Ledger:
         self._submit = Script(client, keys, SubmitCall)
         self._settle = Script(client, keys, SettleCall)
 
-    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queue up to `BATCH` messages in one step. False for an id that is still open: its message was not queued."""
+    def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
+        """Queue up to `BATCH` messages in one step. False for an id that is still open: its message was not queued.
+
+        `note` goes to the journal in the same step, if none of them is refused.
+        """
         call = SubmitCall(
+            "" if note is None else encoded(note),
+            JOURNAL_LENGTH,
             [
                 SubmittedMessage(
                     task=self._keys.task(message.task_id), list=self._keys.list(message.lane, message.level),
@@ -142,7 +150,7 @@ class Ledger:
                     worker_lane=message.lane if message.is_worker_lane else "",
                 )
                 for message in messages
-            ]
+            ],
         )  # fmt: skip
         return [bool(answer) for answer in self._submit(call)]
 

@@ -101,30 +101,43 @@ class _QuickScript:
 
 
 class _QuickPipeline:
-    """A pipeline without a transaction. It is quick if it only reads hashes."""
+    """A pipeline without a transaction. It is quick if it only calls scripts by their digests and reads hashes."""
 
     def __init__(self, owner: _QuickClient) -> None:
         self._owner = owner
-        self._calls: list[tuple[Callable[[Any], Any], Word | None]] = []
+        self._calls: list[Callable[[Any], Any]] = []
+        self._quick: list[tuple[Sequence[Word], Callable[[Any], Any]]] = []
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *args, **options: self.add(lambda pipe: getattr(pipe, name)(*args, **options))
 
-    def hgetall(self, key: Word) -> Any:
-        return self.add(lambda pipe: pipe.hgetall(key), key)
+    def evalsha(self, digest: str, count: int, *words: Word) -> Self:
+        self._quick.append((("EVALSHA", digest, count, *words), _unchanged))
+        return self.add(lambda pipe: pipe.evalsha(digest, count, *words))
 
-    def add(self, call: Callable[[Any], Any], hash_key: Word | None = None) -> Self:
-        """Add a call on redis-py's pipeline; `hash_key` is given if it is HGETALL."""
-        self._calls.append((call, hash_key))
+    def hgetall(self, key: Word) -> Self:
+        self._quick.append((("HGETALL", key), _as_dict))
+        return self.add(lambda pipe: pipe.hgetall(key))
+
+    def add(self, call: Callable[[Any], Any]) -> Self:
+        """Add a call on redis-py's pipeline."""
+        self._calls.append(call)
         return self
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        calls, self._calls = self._calls, []
-        keys = [key for _, key in calls if key is not None]
-        answers = self._owner.send(*(("HGETALL", key) for key in keys)) if len(keys) == len(calls) else None
+        calls, quick, self._calls, self._quick = self._calls, self._quick, [], []
+        answers = self._owner.send(*(words for words, _ in quick)) if len(quick) == len(calls) else None
         if answers is not None:
-            return [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in answers]
+            return [read(answer) for (_, read), answer in zip(quick, answers, strict=True)]
         pipe = self._owner.redis.pipeline(transaction=False)
-        for call, _ in calls:
+        for call in calls:
             call(pipe)
         return pipe.execute(raise_on_error)
+
+
+def _unchanged(answer: Reply) -> Reply:
+    return answer
+
+
+def _as_dict(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

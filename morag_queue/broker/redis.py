@@ -1,5 +1,6 @@
 """The Redis broker: one fleet on one server. Every Redis command of the command line starts here."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from morag_queue.settings import Settings, mask_url
 
 from . import client_list, snapshot
 from .keys import Keys
-from .scripts import Call, Script
+from .scripts import Call, Script, sha
 from .steps import QueueSteps
 from .translated import translated
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from .celery_control import CeleryControl
     from .codec import LedgerRecord
-    from .contract import OutgoingMessage
+    from .contract import JournalNote, OutgoingMessage
     from .dead_letters import DeadLetters
     from .ended import EndedTasks
     from .journal import Journal
@@ -184,10 +185,42 @@ class RedisBroker:
         """
         call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, depth, tuple(QueueType))
         with translated(self.settings.redis_url):
-            answer = self._observe(call)
-        seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
+            return self._decoded(self._observe(call), depth)
+
+    def observe_with_windows(
+        self, *lengths: float
+    ) -> tuple[Snapshot, Mapping[QueueType, Totals], list[Mapping[QueueType, Window]]]:
+        """`observe`, and `windows` of these lengths (seconds), in one round trip.
+
+        This host's clock tells which counters to read. Where the server's clock asks for others (the next minute has
+        begun, or one of the clocks is wrong), they are read in a second round trip.
+        """
+        call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, 1, tuple(QueueType))
+        keys, args = call.words(self.keys)
+        guessed = list(dict.fromkeys(key for length in lengths for key in self._counter_keys(time.time(), length)))
+        pipe = self.client.pipeline(transaction=False)
+        pipe.evalsha(sha(call.SCRIPT), len(keys), *keys, *args)
+        for key in guessed:
+            pipe.hgetall(key)
         with translated(self.settings.redis_url):
-            return replace(seen, steps=self._steps.of(seen)), totals
+            try:
+                answer, *found = pipe.execute()
+            except Exception as error:
+                from redis.exceptions import NoScriptError
+
+                if not isinstance(error, NoScriptError):
+                    raise
+                answer, found, guessed = self._observe(call), [], []
+            seen, totals = self._decoded(answer, 1)
+            counters = dict(zip(guessed, found, strict=True))
+            wanted = (key for length in lengths for key in self._counter_keys(seen.taken_at, length))
+            if missing := set(wanted) - counters.keys():
+                counters |= self._read_counters(missing)
+        return seen, totals, [self._window(seen.taken_at, length, counters) for length in lengths]
+
+    def _decoded(self, answer: Any, depth: int) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
+        return replace(seen, steps=self._steps.of(seen)), totals
 
     def connections(self) -> Connections | None:
         """The open connections by name; None if the login may not list them. The server lists all of its clients."""
@@ -198,13 +231,13 @@ class RedisBroker:
         pipe.info("server")
         pipe.time()
         with translated(self.settings.redis_url):
-            clients, info, time = pipe.execute(raise_on_error=False)
+            clients, info, now = pipe.execute(raise_on_error=False)
             if isinstance(clients, NoPermissionError) or isinstance(info, NoPermissionError):
                 return None
-            for answer in (clients, info, time):
+            for answer in (clients, info, now):
                 if isinstance(answer, Exception):
                     raise answer
-        up_since = float(time[0]) - float(info["uptime_in_seconds"]) - 1.0  # the server reports whole seconds
+        up_since = float(now[0]) - float(info["uptime_in_seconds"]) - 1.0  # the server reports whole seconds
         return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
@@ -213,14 +246,23 @@ class RedisBroker:
         They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
         windows is exactly that time.
         """
-        step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
-        pipe = self.client.pipeline(transaction=False)
-        first, last = int(now - seconds) // step + 1, int(now) // step
-        for number in range(first, last + 1):
-            pipe.hgetall(name(number * step))
         with translated(self.settings.redis_url):
-            found: Sequence[Mapping[bytes, bytes]] = pipe.execute()
-        return _windows(found, now - first * step)
+            return self._window(now, seconds, self._read_counters(self._counter_keys(now, seconds)))
+
+    def _counter_keys(self, now: float, seconds: float) -> list[str]:
+        step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
+        return [name(number * step) for number in range(int(now - seconds) // step + 1, int(now) // step + 1)]
+
+    def _read_counters(self, keys: Iterable[str]) -> dict[str, Any]:
+        pipe, wanted = self.client.pipeline(transaction=False), list(keys)
+        for key in wanted:
+            pipe.hgetall(key)
+        return dict(zip(wanted, pipe.execute(), strict=True))
+
+    def _window(self, now: float, seconds: float, counters: Mapping[str, Any]) -> Mapping[QueueType, Window]:
+        step = 60 if seconds <= _COARSE else 3600
+        found = [counters[key] for key in self._counter_keys(now, seconds)]
+        return _windows(found, now - (int(now - seconds) // step + 1) * step)
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
         """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
@@ -236,14 +278,18 @@ class RedisBroker:
         with translated(self.settings.redis_url):
             return bool(Script(self.client, self.keys, PauseCall)(call))
 
-    def submit(self, messages: Sequence["OutgoingMessage"]) -> list[bool]:
-        """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open."""
+    def submit(self, messages: Sequence["OutgoingMessage"], note: "JournalNote | None" = None) -> list[bool]:
+        """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open.
+
+        The last call writes `note` to the journal, if none of the messages was refused.
+        """
         from .ledger import BATCH
 
         answer: list[bool] = []
         for start in range(0, len(messages), BATCH):
+            is_last = start + BATCH >= len(messages)
             with translated(self.settings.redis_url):
-                answer += self.ledger.submit(messages[start : start + BATCH])
+                answer += self.ledger.submit(messages[start : start + BATCH], note if is_last and all(answer) else None)
         return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, "LedgerRecord"]:

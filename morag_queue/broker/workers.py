@@ -148,7 +148,7 @@ class Registry:
 @dataclass(frozen=True)
 class CordonCall(Call):
     SCRIPT: ClassVar = "cordon"
-    KEYS: ClassVar = ("cordons", "lease")
+    KEYS: ClassVar = ("cordons", "bells", "lease")
 
     worker: str
     record: str

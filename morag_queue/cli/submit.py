@@ -84,7 +84,9 @@ def submit(
             report = _preview(submitter.prepare(rows))
         else:
             with ctx.progress("submitting", len(rows) if isinstance(rows, list) else None) as advance:
-                report = submitter.submit(rows, details=wait or not ctx.quiet, on_progress=advance)
+                report = submitter.submit(
+                    rows, details=wait or not ctx.quiet, on_progress=advance, who=ctx.user, reason=ctx.options.reason
+                )
             note_submit(ctx.quick_broker, report, ctx.user, ctx.options.reason)
     for warning in submitter.warnings:
         ctx.warn(f"warning: {warning}")

@@ -123,8 +123,9 @@ def test_a_fragment_is_included_once_however_often_it_is_named() -> None:
     assert len(sha("requeue")) == 40
 
 
-def test_the_keys_of_minutes_and_hours_are_prefixes_that_the_script_completes() -> None:
+def test_the_keys_of_families_are_prefixes_that_the_script_completes() -> None:
     keys = Keys("fleet", "app:", "::")
-    words, _ = CALLS["submit"]([]).words(keys)  # type: ignore[call-arg]
-    assert words == [keys.lanes, "app:fleet:minute:", "app:fleet:hour:"]
+    words, _ = CALLS["submit"]("", 0, []).words(keys)  # type: ignore[call-arg]
+    prefixes = ["app:fleet:minute:", "app:fleet:hour:", "app:fleet:ids:", "app:fleet:task:"]
+    assert words == [keys.lanes, *prefixes, keys.journal]
     assert keys.minute(60 * 7) == "app:fleet:minute:7"

@@ -6,7 +6,8 @@ import time
 import pytest
 import redis
 
-from morag_queue.broker.contract import OutgoingMessage
+from morag_queue.broker.contract import JournalNote, OutgoingMessage
+from morag_queue.broker.journal import Journal
 from morag_queue.broker.ledger import Ledger
 from tests.broker.conftest import MakeFull, ScriptRunner
 
@@ -89,6 +90,48 @@ def test_the_id_of_an_ended_task_may_be_used_again(ledger: Ledger, runner: Scrip
     assert ledger.submit([outgoing("a", attempt=2)]) == [True]
     assert runner.waiting() == [b"message a", b"message a"]
     assert runner.client.ttl(runner.keys.task("a")) == -1
+
+
+# -- the note in the journal
+
+NOTE = JournalNote("ann", "submit", "a.txt", "night run", changes={"submitted": 2})
+
+
+def notes(runner: ScriptRunner) -> list[str]:
+    return [entry.subject for entry in Journal(runner.client, runner.keys).latest(10)]
+
+
+def test_a_note_is_written_with_the_messages(ledger: Ledger, runner: ScriptRunner) -> None:
+    call = [outgoing("a"), outgoing("b")]
+
+    assert ledger.submit(call, NOTE) == [True, True]
+    (entry,) = Journal(runner.client, runner.keys).latest(10)
+    assert (entry.who, entry.verb, entry.subject, entry.reason) == ("ann", "submit", "a.txt", "night run")
+    assert entry.changes == {"submitted": 2}
+
+    assert ledger.submit(call, NOTE) == [True, True]
+    assert notes(runner) == ["a.txt"], "a repeated call writes it once"
+
+
+def test_no_note_is_written_where_a_message_is_refused(ledger: Ledger, runner: ScriptRunner) -> None:
+    ledger.submit([outgoing("a", attempt=1)])
+
+    assert ledger.submit([outgoing("a", attempt=2), outgoing("b")], NOTE) == [False, True]
+    assert notes(runner) == []
+
+
+def test_a_journal_of_another_type_refuses_the_messages_of_its_note(ledger: Ledger, runner: ScriptRunner) -> None:
+    runner.client.set(runner.keys.journal, "another type")
+    before = runner.everything()
+
+    with pytest.raises(redis.ResponseError, match="wrong kind of value"):
+        ledger.submit([outgoing("a")], NOTE)
+
+    assert runner.everything() == before
+    assert ledger.submit([outgoing("a")]) == [True]
+
+
+# -- all or nothing
 
 
 @pytest.mark.parametrize("cause", ["out_of_memory", "read_only"])

@@ -13,7 +13,7 @@ import pytest
 
 from morag_queue.core.model import ContentType
 from morag_queue.errors import SourceError
-from morag_queue.probe import display_name, files, probe
+from morag_queue.probe import content, display_name, files, probe
 from tests.probe import makers
 
 
@@ -219,3 +219,23 @@ def test_an_unusable_source_is_refused(source: str, message: str) -> None:
 )
 def test_a_display_name_has_no_control_characters_or_passwords(source: str, text: str) -> None:
     assert display_name(source) == text
+
+
+def test_a_wav_file_has_the_facts_that_mediainfo_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Healthy files are read by the standard library, contradictory headers and truncated data by MediaInfo."""
+    chance = random.Random(1)
+    path = tmp_path / "a.wav"
+    read_by_library = 0
+    for number in range(150):
+        makers.wav(path, seconds=chance.randrange(1, 400) / 1000, rate=chance.choice([8000, 11025, 12345, 44100]))
+        if number % 3:
+            damaged = bytearray(path.read_bytes())
+            damaged[chance.randrange(44)] = chance.randrange(256)
+            path.write_bytes(damaged[: len(damaged) - chance.choice([0, 0, 5])])
+        facts = probe(str(path))
+        head = path.read_bytes()
+        read_by_library += content._read_wave(head, len(head)) is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(content, "_read_wave", lambda head, size: None)
+            assert facts == probe(str(path))
+    assert read_by_library >= 50

@@ -6,10 +6,10 @@ O(log workers). Inside a batch loads only grow and scores only fall: a heap whos
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from heapq import heapify, heappop, heapreplace
 from math import inf
+from typing import NamedTuple
 
 from morag_queue.core.estimate import Correction, estimate
 from morag_queue.core.model import Capability, ContentType, QueueType, Requires
@@ -21,8 +21,7 @@ from .feasibility import Feasibility, Score, WorkerLoad, count_verdicts, in_serv
 Corrections = Mapping[tuple[ContentType, Requires, bool], Correction]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkClass:
+class WorkClass(NamedTuple):
     """The properties of a task on which workers differ. Tasks of one class share a score table."""
 
     requires: Requires
