@@ -19,11 +19,11 @@ from morag_queue.core.snapshot import EMPTY_LENGTHS, LaneView, Snapshot, WorkerV
 from morag_queue.settings import Settings
 
 from .codec import cordon_in_force, read_corrections, read_held
-from .connection import translated
 from .keys import Keys
 from .scripts import Call, Script
 from .snapshot import FENCED, node_names
 from .steps import QueueSteps
+from .translated import translated
 
 Pause = Callable[[], None]
 
