@@ -97,7 +97,8 @@ def _options(routed: _Routed, options: dict[str, Any]) -> dict[str, Any]:
     if options.get("headers"):
         # The options of a call override those of its route, so extend the headers of the call.
         options["headers"] = {**options["headers"], **header}
-    return {"queue": _queue(routed.lane), "priority": routed.level, "headers": header}
+    # Nothing to declare: the anonymous exchange has no bindings. kombu would copy the queue for it at each call.
+    return {"queue": _queue(routed.lane), "priority": routed.level, "headers": header, "declare": []}
 
 
 @lru_cache(maxsize=256)
