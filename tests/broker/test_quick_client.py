@@ -1,5 +1,6 @@
 """The quick client does what redis-py's does, and imports it only where it is needed."""
 
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -102,6 +103,21 @@ def test_a_command_that_timed_out_is_not_sent_again(quick: redis.Redis, client: 
         add(keys=["count"], args=[10])
     client.client_unpause()
     assert add(keys=["count"], args=[100]) == 111
+
+
+def test_the_answer_of_an_interrupted_command_is_not_taken_for_that_of_another(quick: redis.Redis) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    add = quick.register_script(ADD)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            quick.execute_command("BLPOP", "none", "0.2")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert add(keys=["count"], args=[7]) == 7
 
 
 @pytest.mark.parametrize("options", ["?socket_timeout=1", "?protocol=3", "?db=0&client_name=x"])
