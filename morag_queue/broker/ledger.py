@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BATCH = 250
 """Messages per call of the submit script: about 1 ms of the server's time."""
 
-END_KEYS = ("totals", "minutes", "hours", "figures", "attempts", "dead", "graves", "ended")
+END_KEYS = ("totals", "current", "minutes", "hours", "figures", "attempts", "dead", "graves", "ended")
 """The keys that the end of a task changes besides its ledger entry, see `lua/lib/end_task.lua`."""
 
 
@@ -60,7 +60,7 @@ class SubmittedMessage:
 @dataclass(frozen=True)
 class SubmitCall(Call):
     SCRIPT: ClassVar = "submit"
-    KEYS: ClassVar = ("lanes", "minutes", "hours", "ids", "tasks", "journal")
+    KEYS: ClassVar = ("lanes", "current", "minutes", "hours", "figures", "ids", "tasks", "journal")
 
     note: str
     journal_length: int

@@ -1,7 +1,6 @@
 """The Redis broker: one fleet on one server. Every Redis command of the command line starts here."""
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.settings import Settings, mask_url
 
-from . import client_list, snapshot
+from . import client_list, counters, snapshot
 from .keys import Keys
 from .scripts import Call, Script, sha
 from .steps import QueueSteps
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from .requeue import Requeues
     from .results import Results
     from .workers import ClientConnections, Cordons, Registry
-
-_COARSE = 6 * 3600.0
-"""Longer windows are summed from hours instead of minutes, so that at most 360 hashes are read."""
 
 
 @dataclass(frozen=True)
@@ -197,26 +193,28 @@ class RedisBroker:
         """
         call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, 1, tuple(QueueType))
         keys, args = call.words(self.keys)
-        guessed = list(dict.fromkeys(key for length in lengths for key in self._counter_keys(time.time(), length)))
+        guessed = list(
+            dict.fromkeys(key for length in lengths for key in counters.window_keys(self.keys, time.time(), length))
+        )
         pipe = self.client.pipeline(transaction=False)
         pipe.evalsha(sha(call.SCRIPT), len(keys), *keys, *args)
-        for key in guessed:
-            pipe.hgetall(key)
+        counters.request_counters(pipe, self.keys, guessed)
         with translated(self.settings.redis_url):
             try:
                 answer, *found = pipe.execute()
+                read = counters.answered_counters(self.keys, guessed, found) or {}
             except Exception as error:
                 from redis.exceptions import NoScriptError
 
                 if not isinstance(error, NoScriptError):
                     raise
-                answer, found, guessed = self._observe(call), [], []
+                answer, read = self._observe(call), {}
             seen, totals = self._decoded(answer, 1)
-            counters = dict(zip(guessed, found, strict=True))
-            wanted = (key for length in lengths for key in self._counter_keys(seen.taken_at, length))
-            if missing := set(wanted) - counters.keys():
-                counters |= self._read_counters(missing)
-        return seen, totals, [self._window(seen.taken_at, length, counters) for length in lengths]
+            at = seen.taken_at
+            wanted = {key for length in lengths for key in counters.window_keys(self.keys, at, length)}
+            if missing := wanted - read.keys():
+                read = {**read, **counters.read_counters(self.client, self.keys, missing)}
+        return seen, totals, [counters.window(self.keys, at, length, read) for length in lengths]
 
     def _decoded(self, answer: Any, depth: int) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
@@ -241,36 +239,17 @@ class RedisBroker:
         return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour).
-
-        They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
-        windows is exactly that time.
-        """
+        """The counts of each queue in the last `seconds`, see `counters.window`."""
         with translated(self.settings.redis_url):
-            return self._window(now, seconds, self._read_counters(self._counter_keys(now, seconds)))
-
-    def _counter_keys(self, now: float, seconds: float) -> list[str]:
-        step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
-        return [name(number * step) for number in range(int(now - seconds) // step + 1, int(now) // step + 1)]
-
-    def _read_counters(self, keys: Iterable[str]) -> dict[str, Any]:
-        pipe, wanted = self.client.pipeline(transaction=False), list(keys)
-        for key in wanted:
-            pipe.hgetall(key)
-        return dict(zip(wanted, pipe.execute(), strict=True))
-
-    def _window(self, now: float, seconds: float, counters: Mapping[str, Any]) -> Mapping[QueueType, Window]:
-        step = 60 if seconds <= _COARSE else 3600
-        found = [counters[key] for key in self._counter_keys(now, seconds)]
-        return _windows(found, now - (int(now - seconds) // step + 1) * step)
+            wanted = counters.window_keys(self.keys, now, seconds)
+            return counters.window(self.keys, now, seconds, counters.read_counters(self.client, self.keys, wanted))
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
         """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
-        pipe = self.client.pipeline(transaction=False)
-        for number in numbers:
-            pipe.hgetall(self.keys.minute(number * 60))
+        names = [self.keys.minute(number * 60) for number in numbers]
         with translated(self.settings.redis_url):
-            return [_windows([fields], 60.0) for fields in pipe.execute()]
+            read = counters.read_counters(self.client, self.keys, names)
+        return [counters.counts_by_queue(read[name], 60.0) for name in names]
 
     def set_paused(self, queue: QueueType, pause: Pause | None) -> bool:
         """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record."""
@@ -296,28 +275,3 @@ class RedisBroker:
         """The ledger records of those tasks that have one."""
         with translated(self.settings.redis_url):
             return self.ledger.records(task_ids)
-
-
-def _windows(found: Iterable[Mapping[bytes, bytes]], seconds: float) -> Mapping[QueueType, Window]:
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    histograms: dict[tuple[str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for fields in found:
-        for field, count in fields.items():
-            queue, figure, *bucket = field.decode().split("|")
-            if bucket:
-                histograms[queue, figure][int(bucket[0])] += int(count)
-            else:
-                counts[queue][figure] += int(count)
-    return {
-        queue: Window(
-            seconds=seconds,
-            arrivals=counts[queue]["arrived"],
-            completed=counts[queue]["completed"],
-            failed=counts[queue]["failed"],
-            wait_seconds=counts[queue]["wait_ms"] / 1000,
-            run_seconds=counts[queue]["run_ms"] / 1000,
-            waits=dict(histograms[queue, "wait"]),
-            runs=dict(histograms[queue, "run"]),
-        )
-        for queue in QueueType
-    }

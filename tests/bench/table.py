@@ -8,6 +8,8 @@ from statistics import median
 from time import monotonic
 from typing import Any
 
+from morag_queue.core.words import count_of
+
 PAIRS = 5
 SUBJECT_SECONDS = 120.0
 """A subject stops after the pair during which this time has passed."""
@@ -92,7 +94,7 @@ class Result:
         if row.is_absolute:
             spread, limit = spread + unit, limit + unit
         if len(self.pairs) != PAIRS:
-            spread += f", {len(self.pairs)} pairs"
+            spread += f", {count_of(len(self.pairs), 'pair')}"
         peer = f"{row.peer}: {figure(self.peers)}{unit}" if row.peer else "–"
         return [row.what, f"{figure(self.ours)}{unit}", peer, spread, limit, self.verdict]
 
@@ -121,5 +123,6 @@ HEADER = ["what", "ours", "peer", "ratio: median (min–max)", "bar", ""]
 
 
 def markdown(results: Sequence[Result]) -> str:
-    lines = [HEADER, ["---"] * len(HEADER), *(result.cells() for result in results)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    rows = [HEADER, *(result.cells() for result in results)]
+    head, *body = [f"| {' | '.join(cells)} |\n" for cells in rows]
+    return "".join([head, f"|{'---|' * len(HEADER)}\n", *body])
