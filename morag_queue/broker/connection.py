@@ -1,7 +1,5 @@
 """Connect to the broker by redis-py, and translate its errors into ours."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -84,7 +82,7 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
             return BrokerUnreachable(
                 f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?"
             )
-        case redis.ResponseError() if _is_stale(error):
+        case redis.ResponseError() if is_stale(error):
             return LeaseLost()
         case redis.ResponseError():
             reason = f"{_reason(error)}{remedy(str(error))}"
@@ -92,20 +90,9 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
     return None
 
 
-@contextmanager
-def fenced() -> Iterator[None]:
-    """Raise LeaseLost if the server refuses a term because the lease has passed to another leader."""
-    try:
-        yield
-    except redis.ResponseError as error:
-        if not _is_stale(error):
-            raise
-        raise LeaseLost from error
-
-
-def _is_stale(error: redis.ResponseError) -> bool:
+def is_stale(error: Exception) -> bool:
     """Whether a script refused the term; in a pipeline, redis-py puts the command before the server's message."""
-    return "STALE term" in str(error)
+    return isinstance(error, redis.ResponseError) and "STALE term" in str(error)
 
 
 _REMEDIES = {

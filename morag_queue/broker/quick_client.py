@@ -115,6 +115,10 @@ class _QuickPipeline:
         self._quick.append((("EVALSHA", digest, count, *words), _unchanged))
         return self.add(lambda pipe: pipe.evalsha(digest, count, *words))
 
+    def hget(self, key: Word, field: Word) -> Self:
+        self._quick.append((("HGET", key, field), _unchanged))
+        return self.add(lambda pipe: pipe.hget(key, field))
+
     def hgetall(self, key: Word) -> Self:
         self._quick.append((("HGETALL", key), _as_dict))
         return self.add(lambda pipe: pipe.hgetall(key))

@@ -1,9 +1,9 @@
-"""Raise errors of clients as ours, without importing redis-py unless there is one."""
+"""Raise errors of clients as ours. redis-py, whose import is slow, is imported only if there is an error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from morag_queue.errors import MoragQueueError
+from morag_queue.errors import LeaseLost, MoragQueueError
 
 
 @contextmanager
@@ -20,3 +20,16 @@ def translated(url: str) -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+@contextmanager
+def fenced() -> Iterator[None]:
+    """Raise LeaseLost if the server refuses a term because the lease has passed to another leader."""
+    try:
+        yield
+    except Exception as error:
+        from .connection import is_stale
+
+        if not is_stale(error):
+            raise
+        raise LeaseLost from error

@@ -36,13 +36,14 @@ def connections(client: redis.Redis, name: str) -> list[dict[str, str]]:
 def test_answers_are_those_of_redis_py(quick: redis.Redis, client: redis.Redis, name: str) -> None:
     client.hset("hash", mapping={"a": 1, "b": "\x00é"})
     client.set("text", "\r\n" * 50_000)
+    digest = client.script_load("return KEYS[1]")
     for each in (client, quick):
         assert each.register_script("return {KEYS[1], ARGV[1], {1, ''}, false}")(["k"], [b"\xff"]) == [
             *(b"k", b"\xff", [1, b""], None)
         ]
         pipe = each.pipeline(transaction=False)
-        pipe.hgetall("hash").hgetall("none")
-        assert pipe.execute() == [{b"a": b"1", b"b": "\x00é".encode()}, {}]
+        pipe.hgetall("hash").hgetall("none").hget("hash", "a").hget("hash", "c").evalsha(digest, 1, "k")
+        assert pipe.execute() == [{b"a": b"1", b"b": "\x00é".encode()}, {}, b"1", None, b"k"]
         assert pipe.execute() == []
         assert each.execute_command("GET", "text") == client.get("text")
     assert len(connections(client, name)) == 1
