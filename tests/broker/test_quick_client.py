@@ -1,5 +1,6 @@
 """The quick client does what redis-py's does, and imports it only where it is needed."""
 
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -35,13 +36,14 @@ def connections(client: redis.Redis, name: str) -> list[dict[str, str]]:
 def test_answers_are_those_of_redis_py(quick: redis.Redis, client: redis.Redis, name: str) -> None:
     client.hset("hash", mapping={"a": 1, "b": "\x00é"})
     client.set("text", "\r\n" * 50_000)
+    digest = client.script_load("return KEYS[1]")
     for each in (client, quick):
         assert each.register_script("return {KEYS[1], ARGV[1], {1, ''}, false}")(["k"], [b"\xff"]) == [
             *(b"k", b"\xff", [1, b""], None)
         ]
         pipe = each.pipeline(transaction=False)
-        pipe.hgetall("hash").hgetall("none")
-        assert pipe.execute() == [{b"a": b"1", b"b": "\x00é".encode()}, {}]
+        pipe.hgetall("hash").hgetall("none").hget("hash", "a").hget("hash", "c").evalsha(digest, 1, "k")
+        assert pipe.execute() == [{b"a": b"1", b"b": "\x00é".encode()}, {}, b"1", None, b"k"]
         assert pipe.execute() == []
         assert each.execute_command("GET", "text") == client.get("text")
     assert len(connections(client, name)) == 1
@@ -102,6 +104,21 @@ def test_a_command_that_timed_out_is_not_sent_again(quick: redis.Redis, client: 
         add(keys=["count"], args=[10])
     client.client_unpause()
     assert add(keys=["count"], args=[100]) == 111
+
+
+def test_the_answer_of_an_interrupted_command_is_not_taken_for_that_of_another(quick: redis.Redis) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    add = quick.register_script(ADD)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            quick.execute_command("BLPOP", "none", "0.2")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert add(keys=["count"], args=[7]) == 7
 
 
 @pytest.mark.parametrize("options", ["?socket_timeout=1", "?protocol=3", "?db=0&client_name=x"])
