@@ -123,10 +123,6 @@ class _QuickPipeline:
         self._quick.append((("HGETALL", key), _as_dict))
         return self.add(lambda pipe: pipe.hgetall(key))
 
-    def hget(self, key: Word, field: Word) -> Self:
-        self._quick.append((("HGET", key, field), _unchanged))
-        return self.add(lambda pipe: pipe.hget(key, field))
-
     def add(self, call: Callable[[Any], Any]) -> Self:
         """Add a call on redis-py's pipeline."""
         self._calls.append(call)
