@@ -29,6 +29,7 @@ from morag_queue.core.levels import DEFAULT_STEPS, common_steps
 from morag_queue.core.model import ContentType, Facts, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding
 from morag_queue.core.routing.classify import effective_options, profile
+from morag_queue.core.routing.feasibility import WorkerLoad
 from morag_queue.core.routing.types import Refusal, TaskProfile
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
@@ -172,15 +173,15 @@ class _Producer:
             declared=declared, priority=priority, requires=requires,
         )  # fmt: skip
 
-    def _read(self, pause: Pause) -> Snapshot:
+    def _read(self, pause: Pause) -> tuple[Snapshot, Mapping[str, WorkerLoad]]:
         """Read the fleet; return an empty snapshot on failure, because Celery may still be able to publish."""
         try:
-            snapshot = self._reader.read(pause)
+            snapshot, loads = self._reader.read(pause)
         except (BrokerUnreachable, BrokerError) as error:
             logger.warning("routing without the state of the fleet: %s", error)
             setting = self.settings.broker.priority_steps
-            snapshot = Snapshot(taken_at=time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting)
-        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps))
+            snapshot, loads = Snapshot(time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting), {}
+        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps)), loads
 
 
 @cache

@@ -1,13 +1,13 @@
 """A router that is cheap to consult for each task."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock, Thread
 from time import monotonic
 from typing import NamedTuple
 
-from morag_queue.broker.fleet_reader import Pause, in_parts
-from morag_queue.core.routing.feasibility import worker_load
+from morag_queue.broker.fleet_reader import Pause
+from morag_queue.core.routing.feasibility import WorkerLoad
 from morag_queue.core.routing.router import Router
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import MoragQueueError
@@ -44,7 +44,11 @@ class RouterCache:
     """
 
     def __init__(
-        self, observe: Callable[[Pause], Snapshot], settings: Settings, *, stale_seconds: float = RENEW_SECONDS
+        self,
+        observe: Callable[[Pause], tuple[Snapshot, Mapping[str, WorkerLoad]]],
+        settings: Settings,
+        *,
+        stale_seconds: float = RENEW_SECONDS,
     ) -> None:
         """`observe` reads the fleet and calls its argument between parts of its work, each of about a millisecond.
 
@@ -73,13 +77,9 @@ class RouterCache:
     def _renew(self, pause: Pause) -> _Picture:
         read_at = monotonic()
         self._renew_at = read_at + RENEW_SECONDS
-        snapshot, settings, before = self._observe(pause), self._settings, self._picture
+        snapshot, loads = self._observe(pause)
         clock_offset = snapshot.taken_at - monotonic()
-        workers = in_parts(snapshot.workers, pause)
-        loads = {view.worker: worker_load(snapshot, view, settings.policy) for view in workers}
-        router = Router(snapshot, settings.policy, settings.queues, loads=loads)
-        for _ in router.build_tables(before.router) if before else ():
-            pause()
+        router = Router(snapshot, self._settings.policy, self._settings.queues, loads=loads)
         picture = _Picture(router, read_at, clock_offset)
         if self._picture is None or self._picture.read_at < read_at:
             self._picture = picture
