@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ def route_task(
     """
     if options.get("queue") or options.get("exchange") or options.get("routing_key"):
         return None
-    producer = _producer(os.getpid(), _steps_of(current_app if task is None else task.app))
+    producer = _producer(_steps_of(current_app if task is None else task.app))
     try:
         routed = producer.route(name, args or (), options.get("headers") or {})
     except (MoragQueueError, ValidationError) as error:
@@ -184,7 +184,16 @@ class _Producer:
         return replace(snapshot, steps=common_steps([self._steps], snapshot.steps)), loads
 
 
-@cache
-def _producer(pid: int, steps: tuple[int, ...]) -> _Producer:
-    """Return the producer of this process: a connection must not be shared across a fork."""
-    return _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+_producers: dict[tuple[int, tuple[int, ...]], _Producer] = {}
+
+
+def _producer(steps: tuple[int, ...]) -> _Producer:
+    """Return the producer of this process: a connection must not be shared across a fork.
+
+    Threads that make the first call at once must share one, since it counts the tasks that it places. There is no lock:
+    a fork may copy it locked.
+    """
+    key = os.getpid(), steps
+    return _producers.get(key) or _producers.setdefault(
+        key, _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+    )
