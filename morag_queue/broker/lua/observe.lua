@@ -50,10 +50,12 @@ local function ends(list, length, oldest, newest)
 end
 
 local function read_lane(lane, oldest, newest)
-    local lengths, found = {}, {}
+    local lists, lengths, found = {}, {}, {}
+    for level = 0, LEVELS do lists[level + 1] = arg.prefix .. lane .. (level > 0 and arg.sep .. level or '') end
+    local is_empty = redis.pcall('EXISTS', unpack(lists)) == 0  -- nearly always, so that one command does
     for level = 0, LEVELS do
-        local list = arg.prefix .. lane .. (level > 0 and arg.sep .. level or '')
-        local length = redis.pcall('LLEN', list)
+        local list = lists[level + 1]
+        local length = is_empty and 0 or redis.pcall('LLEN', list)
         if type(length) ~= 'number' then length = 0 end  -- a key of another type: `doctor` reports it
         lengths[level + 1] = length
         found[level + 1] = length == 0 and {} or ends(list, length, oldest, newest)
