@@ -7,7 +7,7 @@
 -- shared_lanes  their names; those of workers come from `lanes`
 -- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, pauses, totals, lease, corrections,
 --          mailboxes, {lane, {lengths}, {ends}}…}
--- An end is {oldest…, newest…}, both towards the middle, no message twice. Bodies are left out, as they may be large.
+-- An end is {oldest…, newest…}, both towards the middle, no message twice. Large bodies are left out.
 
 local key = {
     workers = KEYS[1], beats = KEYS[2], cordons = KEYS[3], incarnations = KEYS[4], held = KEYS[5], paused = KEYS[6],
@@ -32,7 +32,7 @@ answer[#answer + 1] = mailboxes.err and {} or mailboxes
 
 local BODY = '{"body": "'
 local function without_body(raw)
-    if raw:sub(1, #BODY) ~= BODY then return raw end
+    if #raw < 4096 or raw:sub(1, #BODY) ~= BODY then return raw end
     local last = raw:find('"', #BODY + 1, true)
     if not last or raw:byte(last - 1) == 92 then return raw end  -- an escaped quote: the body is not base64
     return BODY .. raw:sub(last)
