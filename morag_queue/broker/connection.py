@@ -10,6 +10,8 @@ from redis.sentinel import MasterNotFoundError
 from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost, MoragQueueError
 from morag_queue.settings import BrokerSettings, mask_url
 
+from .translated import is_stale
+
 _ADDRESS = {"host", "port", "path", "db", "username", "password"}
 
 
@@ -88,11 +90,6 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
             reason = f"{_reason(error)}{remedy(str(error))}"
             return BrokerError(f"the broker {masked} refused: {reason}; nothing was changed by this step")
     return None
-
-
-def is_stale(error: Exception) -> bool:
-    """Whether a script refused the term; in a pipeline, redis-py puts the command before the server's message."""
-    return isinstance(error, redis.ResponseError) and "STALE term" in str(error)
 
 
 _REMEDIES = {

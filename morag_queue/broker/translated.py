@@ -1,4 +1,4 @@
-"""Raise errors of clients as ours. redis-py, whose import is slow, is imported only if there is an error."""
+"""Raise errors of clients as ours, without importing redis-py unless there is one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +28,11 @@ def fenced() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        from .connection import is_stale
-
         if not is_stale(error):
             raise
         raise LeaseLost from error
+
+
+def is_stale(error: Exception) -> bool:
+    """Whether a script refused the term; in a pipeline, redis-py puts the command before the server's message."""
+    return "STALE term" in str(error)
