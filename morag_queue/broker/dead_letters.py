@@ -20,7 +20,7 @@ from .scripts import Call, Key, Script
 @dataclass(frozen=True)
 class ReviveCall(Call):
     SCRIPT: ClassVar = "revive"
-    KEYS: ClassVar = ("dead", "graves", "attempts", "lanes")
+    KEYS: ClassVar = ("dead", "graves", "attempts", "lanes", "ids", "tasks")
 
     list: Key
     task: Key

@@ -21,11 +21,11 @@ from morag_queue.core.worker_status import node_of, runs_agent
 from morag_queue.settings import Settings
 
 from .codec import cordon_in_force, read_corrections, read_held
-from .connection import translated
 from .keys import Keys
 from .scripts import Call, Script
 from .snapshot import FENCED, node_names
 from .steps import QueueSteps
+from .translated import translated
 
 Pause = Callable[[], None]
 

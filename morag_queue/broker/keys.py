@@ -83,6 +83,11 @@ class Keys:
         return self._own("totals")
 
     @property
+    def current(self) -> str:
+        """hash: as `minute`, not yet added to `minute`, `hour` and `figures`; `minute`: the number of its minute"""
+        return self._own("current")
+
+    @property
     def figures(self) -> str:
         """hash: as `minute`, of all time"""
         return self._own("figures")
@@ -139,9 +144,25 @@ class Keys:
         """zset: task id -> since when it is in `dead` (seconds); at capacity the oldest is dropped"""
         return self._own("graves")
 
+    def waiting(self, group: str) -> str:
+        """zset: worker that waits for work on these shared lanes -> when it last said so (seconds), see wait.lua"""
+        return self._own(f"waiting:{group}")
+
+    def tracker(self, group: str) -> str:
+        """string: the waiting worker that a push to these shared lanes wakes; it expires unless renewed"""
+        return self._own(f"tracker:{group}")
+
+    def bell(self, worker: str) -> str:
+        """string: why this worker was woken by another, `work` or `track`; it expires"""
+        return self._own(f"bell:{worker}")
+
     def task(self, task_id: str) -> str:
         """string: a task's ledger entry (JSON); it expires once the task has ended"""
         return self._own(f"task:{task_id}")
+
+    def ids(self, first: object) -> str:
+        """list: the ids in the ledger that start with the character `first`, without it, see lua/lib/ids.lua"""
+        return self._own(f"ids:{first}")
 
     def ended(self, part: object) -> str:
         """list: the tasks of one outcome and minute (`part`: `<outcome>:<minute>`), in the order of their

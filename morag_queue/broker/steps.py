@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Set
 from time import monotonic
-
-from redis import Redis
-from redis.exceptions import NoPermissionError
+from typing import TYPE_CHECKING
 
 from morag_queue.core.levels import DEFAULT_STEPS, LEVELS
 from morag_queue.settings import Settings
 
 from .client_list import client_list
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _CHECK_SECONDS = 10.0
 """How long an answer of CLIENT LIST counts: a producer and `stats --live` take a snapshot every other second."""
@@ -18,7 +19,7 @@ _CHECK_SECONDS = 10.0
 class QueueSteps:
     """The levels of one fleet, by its settings."""
 
-    def __init__(self, client: Redis, settings: Settings) -> None:
+    def __init__(self, client: "Redis", settings: Settings) -> None:
         self._client, self._setting = client, settings.broker.priority_steps
         self._is_mixed, self._checked_at = False, float("-inf")
 
@@ -38,6 +39,8 @@ class QueueSteps:
         return DEFAULT_STEPS if self._is_mixed else LEVELS
 
     def _has_listener(self) -> bool:
+        from redis.exceptions import NoPermissionError
+
         try:
             return client_list(self._client).agentless_workers > 0
         except NoPermissionError:

@@ -33,6 +33,7 @@ from .codec import (
 from .keys import Keys
 from .lane_search import LaneSearch, WaitingMessage
 from .ledger import read_records
+from .ledger_ids import LedgerIds
 
 CANDIDATES = 10
 """How many ids of one prefix are collected: enough to report that it is ambiguous, with examples."""
@@ -157,7 +158,7 @@ class TaskLookup:
         """
         if any(self._written(prefix)[:2]) or prefix in self._held:
             return [prefix]
-        found = set(self.search.ledger_ids(prefix, CANDIDATES))
+        found = LedgerIds(self._client, self._keys).starting(prefix, CANDIDATES)
         found |= {task_id for task_id in self._held if task_id.startswith(prefix)}
         dead: list[bytes] = self._client.hkeys(self._keys.dead)  # type: ignore[assignment]
         found |= {task_id for task_id in (key.decode() for key in dead) if task_id.startswith(prefix)}
@@ -234,8 +235,8 @@ class TaskLookup:
         guess = _place(record)
         lists = sorted(self.lists(), key=lambda one: _unlikely(one, guess))
         if guess is not None:
-            for lane, level, _ in lists[:_GUESSES]:
-                waiting = self.search.by_id(task_id, lane, level, guess[2])
+            for lane, level, length in lists[:_GUESSES]:
+                waiting = self.search.by_id(task_id, lane, level, length, guess[2])
                 if waiting is not None:
                     return waiting
             if most is not None and sum(length for _, _, length in lists) > most:

@@ -17,9 +17,26 @@ _ARRIVALS_SECONDS = 3600.0
 
 
 class Diagnosis(Frozen):
-    """The findings, errors first; before an uninstall, the first thing to do first."""
+    """The findings, errors first; before an uninstall, the first thing to do first.
+
+    Keys of unknown names and the messages of the lanes are sampled: the numbers say how many of how many.
+    """
 
     findings: tuple[Finding, ...]
+    sampled_keys: int = 0
+    total_keys: int = 0
+    sampled_messages: int = 0
+    waiting_messages: int = 0
+
+    @classmethod
+    def of(cls, findings: tuple[Finding, ...], facts: FleetFacts) -> "Diagnosis":
+        return cls(
+            findings=findings,
+            sampled_keys=facts.keyspace.scanned,
+            total_keys=facts.keyspace.total,
+            sampled_messages=facts.sampled_messages,
+            waiting_messages=sum(view.length for view in facts.snapshot.lanes),
+        )
 
     def has(self, severity: Severity) -> bool:
         return any(finding.severity is severity for finding in self.findings)
@@ -27,7 +44,8 @@ class Diagnosis(Frozen):
 
 def doctor(broker: RedisBroker) -> Diagnosis:
     """Diagnose the fleet. Raises BrokerUnreachable."""
-    return Diagnosis(findings=diagnose(_inspect(broker)))
+    facts = _inspect(broker)
+    return Diagnosis.of(diagnose(facts), facts)
 
 
 def _inspect(broker: RedisBroker) -> FleetFacts:
@@ -42,12 +60,9 @@ def leaving(broker: RedisBroker) -> Diagnosis:
         dead = [letter.task_id for letter in broker.dead.all()]
         cordoned = broker.cordons.all(facts.snapshot.taken_at)
     windows = broker.windows(facts.snapshot.taken_at, _ARRIVALS_SECONDS)
-    return Diagnosis(
-        findings=findings_before_leaving(
-            LeavingFacts(
-                facts, len(dead), tuple(sorted(cordoned)),
-                tuple((queue, window.arrivals) for queue, window in windows.items()),
-                f"{broker.keys.prefix}{broker.keys.namespace}:*",
-            )
-        )
+    more = LeavingFacts(
+        facts, len(dead), tuple(sorted(cordoned)),
+        tuple((queue, window.arrivals) for queue, window in windows.items()),
+        f"{broker.keys.prefix}{broker.keys.namespace}:*",
     )  # fmt: skip
+    return Diagnosis.of(findings_before_leaving(more), facts)

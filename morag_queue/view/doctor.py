@@ -19,13 +19,24 @@ _INDENT = 9
 
 def diagnosis_view(diagnosis: Diagnosis, *, none: str) -> RenderableType:
     """Show the findings, then the count of each severity; `none` if there are no findings."""
+    sampled = [Text(line, style="dim") for line in _sampled(diagnosis)]
     if not diagnosis.findings:
-        return Text(none, style="green")
+        return Group(Text(none, style="green"), *sampled)
     counts = Counter(finding.severity for finding in diagnosis.findings)
     parts = [part for finding in diagnosis.findings for part in _finding(finding)]
     nouns = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "hint"}
     summary = ", ".join(count_of(counts[severity], noun) for severity, noun in nouns.items() if counts[severity])
-    return Group(*parts, Text(summary, style="bold"))
+    return Group(*parts, Text(summary, style="bold"), *sampled)
+
+
+def _sampled(diagnosis: Diagnosis) -> list[str]:
+    """Say what was not checked whole."""
+    sampled, waiting = diagnosis.sampled_messages, diagnosis.waiting_messages
+    lines = [f"Sampled {sampled:,} of {waiting:,} waiting messages."] if sampled < waiting else []
+    if diagnosis.sampled_keys < diagnosis.total_keys:
+        keys = f"{diagnosis.sampled_keys:,} of {diagnosis.total_keys:,} keys"
+        lines.append(f"Scanned {keys} for unknown ones; those with known names were all checked.")
+    return lines
 
 
 def _finding(finding: Finding) -> tuple[RenderableType, ...]:

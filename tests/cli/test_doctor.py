@@ -25,6 +25,26 @@ def test_doctor_exits_with_1_on_an_error_and_lists_it_first(doctor, client):
     assert result.out.endswith("\n1 error, 1 warning, 2 hints\n")
 
 
+def test_doctor_samples_a_large_fleet_says_so_and_still_checks_all_keys_of_known_names(doctor, client, sim_fleet):
+    sim_fleet.fill(f"task-{n}" for n in range(100))
+    client.mset({f"mq:task:old-{n}": "{}" for n in range(25_000)})
+    client.set("cpu_batch\x06\x163", "not a list")
+    client.set("mq:ids:f", "not a list")
+    client.lpush("gpu_fallback|4", "other separator")
+    total = client.dbsize()
+    result = doctor("--json", status=1).json
+    sampled = (result["sampled_keys"], result["total_keys"], result["sampled_messages"], result["waiting_messages"])
+    assert (20_000 <= sampled[0] < 21_000, sampled[1:]) == (True, (total, 40, 100))
+    errors = {(one["code"], one["subject"]) for one in result["findings"] if one["severity"] == "error"}
+    assert {
+        ("WRONG_KEY_TYPE", "cpu_batch\x06\x163"), ("WRONG_KEY_TYPE", "mq:ids:f"), ("SEPARATOR_DIFFERS", "gpu_fallback"),
+    } <= errors  # fmt: skip
+    assert doctor(status=1).out.splitlines()[-2:] == [
+        "Sampled 40 of 100 waiting messages.",
+        f"Scanned {sampled[0]:,} of {total:,} keys for unknown ones; those with known names were all checked.",
+    ]
+
+
 def test_doctor_lists_what_to_do_before_an_uninstall_and_says_when_nothing_is_left(doctor, client):
     assert doctor("--leaving").out == "Plain Celery workers find everything: morag-queue can be uninstalled.\n"
     client.lpush("cpu_standard", "x")

@@ -2,8 +2,8 @@
 
 from celery import Celery
 
-from morag_queue.broker.inspection import fixed_keys, key_families
 from morag_queue.broker.keys import Keys
+from morag_queue.broker.samples import fixed_keys, key_families
 from morag_queue.core.doctor import Code, Severity
 
 

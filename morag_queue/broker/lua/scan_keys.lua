@@ -6,7 +6,7 @@
 -- prefix     of our own keys
 -- families   JSON array: prefixes of our own keys that are too many to report
 -- lanes      the shared lanes, with their prefix
--- Returns {next cursor ('0' at the end), {name, type, name, type…}}
+-- Returns {next cursor ('0' at the end), number of keys, {name, type, name, type…}}
 
 local arg = {cursor = ARGV[1], count = ARGV[2], prefix = ARGV[3], families = ARGV[4], lanes = rest(ARGV, 5)}
 local families = cjson.decode(arg.families)
@@ -32,4 +32,4 @@ for _, key in ipairs(answer[2]) do
         found[#found + 1] = kind
     end
 end
-return {answer[1], found}
+return {answer[1], #answer[2], found}

@@ -53,14 +53,15 @@ class RedisKey:
 
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """The keys that were scanned.
+    """The keys of known names, and those that a scan found, which ends at a limit.
 
     own         keys in our namespace
     like_lanes  other keys whose names start with the name of a queue
     expected    type by name of our fixed keys
     families    prefixes of our other keys
     prefix      `global_keyprefix` of kombu
-    partial     the scan stopped at its limit before the end
+    scanned     number of keys that the scan looked at
+    total       number of all keys
     """
 
     own: tuple[RedisKey, ...] = ()
@@ -68,12 +69,13 @@ class Keyspace:
     expected: Mapping[str, str] = field(default_factory=dict)
     families: tuple[str, ...] = ()
     prefix: str = ""
-    partial: bool = False
+    scanned: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class MessageSample:
-    """One message at an end of a list or in `unacked`, without its payload. `minutes` is the estimate at factor 1."""
+    """One message in a list or in `unacked`, without its payload. `minutes` is the estimate at factor 1."""
 
     lane: str
     level: int
@@ -108,14 +110,16 @@ class AgentConnection:
 class FleetFacts:
     """All input of the checks.
 
-    version        version of this command
-    silent         listeners on the control channel that did not answer
-    connections    connections of agents
-    unowned        unacked messages without a known owner
-    longest_run_s  longest run of the last day
-    last_led_at    when a `watch` last led; None if none has within the last day
-    clock_offset   server's clock minus this machine's, in seconds
-    unread         parts that could not be read, with the reason
+    version           version of this command
+    samples           messages of lanes and of `unacked`
+    sampled_messages  number of those of lanes
+    silent            listeners on the control channel that did not answer
+    connections       connections of agents
+    unowned           unacked messages without a known owner
+    longest_run_s     longest run of the last day
+    last_led_at       when a `watch` last led; None if none has within the last day
+    clock_offset      server's clock minus this machine's, in seconds
+    unread            parts that could not be read, with the reason
     """
 
     snapshot: Snapshot
@@ -126,6 +130,7 @@ class FleetFacts:
     permissions: Permissions | None = None
     keyspace: Keyspace = Keyspace()
     samples: tuple[MessageSample, ...] = ()
+    sampled_messages: int = 0
     agentless_workers: tuple[AgentlessWorker, ...] = ()
     silent: int = 0
     connections: tuple[AgentConnection, ...] = ()

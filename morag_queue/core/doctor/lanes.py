@@ -13,7 +13,7 @@ from morag_queue.core.snapshot import LaneView
 from morag_queue.core.words import count_of, is_are, some
 
 from .facts import FleetFacts, RedisKey
-from .finding import Code, Finding, error, info, warning
+from .finding import Code, Finding, error, warning
 
 KOMBU_SEP = "\x06\x16"
 
@@ -35,9 +35,6 @@ def check_keys(facts: FleetFacts) -> Iterator[Finding]:
             f"{count_of(len(unknown), 'key')} in our namespace that this version does not use",
             "they belong to another version or program: give one of the two another `namespace`, or delete them",
         )  # fmt: skip
-    if space.partial:
-        message = "the server has more keys than the doctor scans: unknown keys and other separators may be missed"
-        yield info(Code.NOT_CHECKED, "keys", message, "give the fleet its own database or server")
 
 
 def _wrong_type(key: RedisKey, wanted: str) -> Finding:
