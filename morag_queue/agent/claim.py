@@ -1,17 +1,18 @@
 """A kombu channel for Redis that takes a message and records its holder in one step, see `broker/lua/claim.lua`.
 
 kombu waits with BRPOP and writes `unacked` afterwards: a worker killed in between has destroyed the message. This
-channel sends the claim script instead. An empty claim only reads; on a RESP3 connection with CLIENT TRACKING ON it arms
-the keys it read. The next push to any of them, or a change of this worker's cordon, sends one invalidation, and the
-channel claims again. Nothing is popped while it waits, so nothing can be lost.
+channel sends the claim script instead. When there is nothing to claim, it has the server track what it waits for
+(`waiting.py`, `broker/lua/wait.lua`): a change sends one invalidation, and the channel claims again. Nothing is popped
+while it waits, so nothing can be lost.
 
-A channel is idle (`_in_poll` is None), claiming (`_in_poll` is its connection) or waiting (`_in_poll` is its connection
-and `_waiting` is true: no request is pending, an invalidation wakes the channel).
+A channel is idle (`_in_poll` is None), asking (`_in_poll` is its connection) or waiting (`_in_poll` is its connection
+and `_waits` is true: no request is pending, an invalidation wakes the channel).
 
 It overrides private methods of kombu, which `compat.claim_obstacle` verifies.
 """
 
 import logging
+from contextlib import suppress
 from queue import Empty
 from random import uniform
 from time import monotonic
@@ -22,22 +23,20 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from .claim_request import ClaimRequest
-from .compat import WAKE, deliver_invalidations, invalidation_parser, raise_if_overdue, read_or_wake
+from .claim_request import Requests
+from .compat import Invalidation, deliver_invalidations, invalidation_parser, raise_if_overdue, read_or_wake
 from .holding import HoldingMixin
 from .identity import FencedError
 from .unacked import ClaimQoS, claim_of, readable
+from .waiting import NothingToClaim, Request, Waiting
 
 logger = logging.getLogger("morag_queue.agent")
 
-RECHECK_SECONDS = 5.0
-"""A waiting channel claims again after this time, in case an invalidation was lost."""
+REFUSED_SECONDS = 5.0
+"""A channel claims again after this time when the server has refused a request."""
 
 POLL_SECONDS = 0.1
-"""The same where the server refuses CLIENT TRACKING (a proxy, an ACL)."""
-
-SPREAD_SECONDS = 0.01
-"""Upper limit of the random delay after a wake-up."""
+"""The same where there is nothing to claim and the server refuses CLIENT TRACKING (a proxy, an ACL)."""
 
 TICK_SECONDS = 1.0
 """Longest pause of the event loop."""
@@ -51,25 +50,26 @@ class ClaimChannelMixin(HoldingMixin):
     """Claims instead of BRPOP, for a channel of kombu."""
 
     QoS = ClaimQoS
-    _waiting = False
+    _waits = False
     _ask_at = 0.0
-    _spread_seconds = 0.0
     _popping = False  # the pending request is kombu's BRPOP
-    _tracking: Any = None  # the socket on which tracking was requested
-    _recheck_seconds = RECHECK_SECONDS
+    _socket: Any = None  # the one on which tracking was requested
+    _tracks = False  # and granted
     _in_poll: Any
     _brpop_sent_at: Any = None
-    _loaded = False
     _tag = ""
     _refusal = ""
-    _request: ClaimRequest
-    _request_of: Any = None  # the queues and the incarnation of that request
+    _asked = Request.CLAIM  # the kind of the pending request
+    _requests: Requests
+    _requests_of: Any = None  # the queues and the incarnation of these requests
+    _waiting: Waiting
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Consumers of replies to remote control, which acknowledge nothing: they use kombu's BRPOP. A worker has one on
         # the channel of its tasks while it starts and greets the others.
         self._of_replies: set[str] = set()
+        self._loaded: set[Request] = set()  # requests whose scripts the server has
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
@@ -98,33 +98,45 @@ class ClaimChannelMixin(HoldingMixin):
         if not queues or not self.morag_queue.registered:
             return
         connection = self.client.connection  # type: ignore[attr-defined]
-        self._track(connection)
-        self._in_poll, self._waiting, self._brpop_sent_at = connection, False, monotonic()
-        self._tag = uuid()
-        request = self._claim_request(queues)
+        self._prepare(queues, connection)
+        self._in_poll, self._waits, self._brpop_sent_at = connection, False, monotonic()
         # Without a health check: the reader of its PING would swallow an invalidation.
-        connection.send_packed_command([request.packed(self._tag, is_loaded=self._loaded)], check_health=False)
+        connection.send_packed_command([self._request()], check_health=False)
 
-    def _claim_request(self, queues: tuple[str, ...]) -> ClaimRequest:
+    def _prepare(self, queues: tuple[str, ...], connection: Any) -> None:
         me = self.morag_queue
-        if self._request_of != (queues, me.incarnation):
-            self._request_of = (queues, me.incarnation)
-            self._request = ClaimRequest(me.worker, me.incarnation, queues, self.priority_steps, self._keys)  # type: ignore[attr-defined]
-        return self._request
-
-    def _track(self, connection: Any) -> None:
+        if self._requests_of != (queues, me.incarnation):
+            self._requests_of = (queues, me.incarnation)
+            self._requests = Requests(me.worker, me.incarnation, queues, self.priority_steps, self._keys)  # type: ignore[attr-defined]
+            self._socket = None
         if connection._sock is None:
             connection.connect()
-        if self._tracking is connection._sock:
-            return
+        if self._socket is not connection._sock:
+            self._waiting = Waiting(self._keys.bell(me.worker).encode())
+            self._tracks = self._track(connection)
+            self._socket = connection._sock
+
+    def _track(self, connection: Any) -> bool:
+        """Request tracking. Return False where the server refuses it."""
         deliver_invalidations(connection)
         try:
-            connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
-            connection.read_response()
-            self._recheck_seconds = RECHECK_SECONDS
+            connection.send_command("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP", check_health=False)
+            self._next_reply(connection)
+            connection.send_command("CLIENT", "CACHING", "YES", check_health=False)
+            self._next_reply(connection)
         except ResponseError:
-            self._recheck_seconds = POLL_SECONDS
-        self._tracking = connection._sock
+            return False
+        return True
+
+    def _request(self) -> bytes:
+        waiting = self._waiting
+        self._asked = asked = waiting.next
+        is_loaded = asked in self._loaded
+        if asked is Request.CLAIM:
+            self._tag = uuid()
+            return self._requests.claim(self._tag, waits=waiting.is_registered, is_loaded=is_loaded)
+        seen = waiting.seen
+        return self._requests.wait(seen.own_left, seen.shared_left, shared=not seen.is_closed, is_loaded=is_loaded)
 
     # -- answers and invalidations
 
@@ -134,47 +146,31 @@ class ClaimChannelMixin(HoldingMixin):
             return read
         connection = self.client.connection  # type: ignore[attr-defined]
         try:
-            if self._waiting or not self._in_poll:
-                read_or_wake(connection)
-                self._wake()
+            if self._waits or not self._in_poll:
+                self._woken(read_or_wake(connection))
                 raise Empty
-            reply = self._reply(connection)
+            taken = self._read_reply(connection)
+            if self._waits and connection.can_read(timeout=0):
+                # An invalidation sent right after the reply is already in the buffer: the socket would not wake us.
+                self._woken(read_or_wake(connection))
         except self.connection_errors:  # type: ignore[attr-defined]
             self._idle()
             connection.disconnect()
             raise
-        if reply is None:
-            # An invalidation sent right after the reply is already in the buffer, so the socket would not wake us.
-            if connection.can_read(timeout=0):
-                read_or_wake(connection)
-                self._idle()
-            else:
-                self._wait(self._recheck_seconds)
+        if taken is None:
             raise Empty
-        self._idle()
-        self._spread_seconds = 0.0
-        self._hand_over(*reply)
+        self._hand_over(*taken)
         return True
 
-    def _wake(self) -> None:
-        """Claim again after a push.
-
-        Avoid a thundering herd: if recent claims came back empty, wait a random delay first. Otherwise each push would
-        make all idle workers claim at once, and the one that gets the message would wait among them.
-        """
-        if not self._waiting:
-            return  # the worker has prefetched all that it may
-        if self._spread_seconds:
-            self._wait(uniform(0, self._spread_seconds))
-        else:
+    def _woken(self, invalidation: Invalidation) -> None:
+        self._waiting.woken(invalidation.keys)
+        if self._waits:  # else the worker has prefetched all that it may
             self._idle()
-        self._spread_seconds = min(2 * self._spread_seconds or SPREAD_SECONDS / 8, SPREAD_SECONDS)
 
     def _wait(self, seconds: float) -> None:
-        """Claim again after that time, or when an earlier wait ends."""
-        ask_at = monotonic() + seconds
-        self._ask_at = min(self._ask_at, ask_at) if self._waiting else ask_at
-        self._waiting, self._brpop_sent_at = True, None  # no reply is due: kombu's health check must not wait for one
+        """Claim again after that time."""
+        self._ask_at = monotonic() + seconds
+        self._waits, self._brpop_sent_at = True, None  # no reply is due: kombu's health check must not wait for one
         if seconds < TICK_SECONDS and (loop := get_event_loop()) is not None:
             loop.call_later(seconds, tick)
 
@@ -184,24 +180,57 @@ class ClaimChannelMixin(HoldingMixin):
         return not self._popping and not self._in_poll
 
     def _idle(self) -> None:
-        self._in_poll, self._waiting, self._brpop_sent_at = None, False, None
+        self._in_poll, self._waits, self._brpop_sent_at = None, False, None
 
-    def _reply(self, connection: Any) -> tuple[str, bytes, float, int] | None:
+    def _read_reply(self, connection: Any) -> tuple[str, bytes, float, int] | None:
+        """Read the answer; return the message that was taken. Otherwise the channel waits, or is idle."""
         try:
-            while (reply := read_or_wake(connection)) is WAKE:
-                pass
+            reply = self._reply(connection)
         except NoScriptError:
-            self._loaded = False
+            self._loaded.discard(self._asked)
             self._idle()
-            raise Empty from None
+            return None
         except ResponseError as error:
             self._refused(error)
+            self._wait(REFUSED_SECONDS)
             return None
-        self._loaded, self._refusal = True, ""
-        if reply is None:
+        self._loaded.add(self._asked)
+        self._refusal = ""
+        if self._asked is Request.WAIT:
+            self._settle_down(self._waiting.answered(bytes_to_str(reply)))
             return None
-        lane, message, ms, level = reply
+        lane, *more = reply
+        if lane is None:
+            why, *counts = more
+            waits = self._waiting.found_nothing(NothingToClaim(bytes_to_str(why), *counts))
+            self._settle_down(waits)
+            return None
+        self._idle()
+        self._waiting.took()
+        message, ms, level = more
         return bytes_to_str(lane), message, int(ms) / 1000, int(level)
+
+    def _reply(self, connection: Any) -> Any:
+        """The next reply; an invalidation that comes before it is noted."""
+        if self._asked is Request.WAIT:
+            with suppress(ResponseError):  # CLIENT CACHING: without it, the channel only claims again later
+                self._next_reply(connection)
+        return self._next_reply(connection)
+
+    def _next_reply(self, connection: Any) -> Any:
+        while isinstance(reply := read_or_wake(connection), Invalidation):
+            self._waiting.woken(reply.keys)
+        return reply
+
+    def _settle_down(self, waits: bool) -> None:
+        """Wait if the server tracks what the channel waits for; otherwise the next request is due."""
+        if not self._tracks:
+            self._waiting.next = Request.CLAIM
+            self._wait(POLL_SECONDS)
+        elif waits:
+            self._wait(uniform(0.75, 1.25) * self._waiting.recheck_seconds)
+        else:
+            self._idle()
 
     def _refused(self, error: ResponseError) -> None:
         """Handle an error; nothing was taken. Raises where a new connection helps; otherwise it claims again later."""
@@ -236,7 +265,7 @@ class ClaimChannelMixin(HoldingMixin):
 
     def ask_again(self) -> None:
         """End a wait whose time has come, so that this poll claims. Raises if the answer to a claim is overdue."""
-        if not self._waiting:
+        if not self._waits:
             raise_if_overdue(self._brpop_sent_at)
         elif monotonic() >= self._ask_at:
             self._idle()
@@ -247,6 +276,6 @@ class ClaimChannelMixin(HoldingMixin):
         super()._on_connection_disconnect(connection)  # type: ignore[misc]
 
     def close(self) -> None:
-        if self._waiting:  # kombu reads a pending reply before it closes; none will come
+        if self._waits:  # kombu reads a pending reply before it closes; none will come
             self._idle()
         super().close()  # type: ignore[misc]

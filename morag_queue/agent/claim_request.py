@@ -1,4 +1,4 @@
-"""A worker's claim, encoded in advance except for the new delivery tag.
+"""A worker's requests to claim and to wait, encoded in advance except for the few words that change.
 
 A busy worker claims for every task, with a key for each lane at each level: about a hundred words of Redis protocol
 that are the same every time.
@@ -30,9 +30,12 @@ class ClaimCall(scripts.Call):
     """`lists` are level by level, and in each level lane by lane; `levels` are separated by blanks."""
 
     SCRIPT: ClassVar = "claim"
-    KEYS: ClassVar = ("unacked", "unacked_index", "held", "cordons", "paused", "incarnations")
+    KEYS: ClassVar = ("unacked", "unacked_index", "held", "cordons", "paused", "incarnations", "bells")
 
+    waiting: scripts.Key
+    tracker: scripts.Key
     tag: str
+    waits: bool
     worker: str
     incarnation: str
     levels: str
@@ -40,28 +43,84 @@ class ClaimCall(scripts.Call):
     lanes: Sequence[ClaimLane]
 
 
+@dataclass(frozen=True)
+class WaitCall(scripts.Call):
+    """`lists` are those of the worker's `own` lanes, by their number, then those of the shared lanes."""
+
+    SCRIPT: ClassVar = "wait"
+
+    waiting: scripts.Key
+    tracker: scripts.Key
+    bell: scripts.Key
+    worker: str
+    own: int
+    own_left: int
+    shared_left: int
+    lists: Sequence[scripts.Key]
+
+
 def claim_call(
-    worker: str, incarnation: str, lanes: Sequence[ClaimLane], levels: Sequence[int], keys: Keys, tag: str = ""
-) -> ClaimCall:
+    worker: str, incarnation: str, lanes: Sequence[ClaimLane], levels: Sequence[int], keys: Keys, tag: str = "",
+    *, waits: bool = False,
+) -> ClaimCall:  # fmt: skip
     """A claim of lanes and levels, both in the order in which they are read."""
     lists = [keys.list(lane.name, level) for level in levels for lane in lanes]
-    return ClaimCall(tag, worker, incarnation, " ".join(map(str, levels)), lists, lanes)
+    group = group_of(lanes)
+    return ClaimCall(
+        keys.waiting(group), keys.tracker(group), tag, waits, worker, incarnation, " ".join(map(str, levels)), lists,
+        lanes,
+    )  # fmt: skip
 
 
-class ClaimRequest:
-    """The claim of one incarnation of a worker; `queues` are Celery's, `levels` in the order in which they are read."""
+def wait_call(
+    worker: str, lanes: Sequence[ClaimLane], levels: Sequence[int], keys: Keys, *, own_left: int = 0,
+    shared_left: int = 0, shared: bool = True,
+) -> WaitCall:  # fmt: skip
+    """Wait for work on these lanes; without `shared`, on the worker's own ones alone."""
+    own = [keys.list(lane.name, level) for lane in lanes if lane.is_own for level in levels]
+    others = [keys.list(lane.name, level) for lane in lanes if not lane.is_own for level in levels if shared]
+    group = group_of(lanes)
+    return WaitCall(
+        keys.waiting(group), keys.tracker(group), keys.bell(worker), worker, len(own), own_left, shared_left,
+        [*own, *others],
+    )  # fmt: skip
+
+
+def group_of(lanes: Iterable[ClaimLane]) -> str:
+    """The name of all workers that read the same shared lanes."""
+    return ",".join(sorted(lane.name for lane in lanes if not lane.is_own))
+
+
+class Requests:
+    """The requests of one incarnation of a worker; `queues` are Celery's, `levels` in the order in which they are read.
+
+    A script is sent by its text until the server is known to have it.
+    """
 
     def __init__(self, worker: str, incarnation: str, queues: Iterable[str], levels: Sequence[int], keys: Keys) -> None:
-        read = [claim_lane(name, worker) for name in sorted(queues, key=lambda name: _place(name, worker))]
-        key_words, (_, *words) = claim_call(worker, incarnation, read, levels, keys).words(keys)
-        before = [str(len(key_words)), *key_words]
-        self._count = 2 + len(before) + 1 + len(words)
+        self._lanes = [claim_lane(name, worker) for name in sorted(queues, key=lambda name: _place(name, worker))]
+        self._worker, self._levels, self._keys = worker, levels, keys
+        keys_of, (_, _, *words) = claim_call(worker, incarnation, self._lanes, levels, keys).words(keys)
+        before = [str(len(keys_of)), *keys_of]
+        self._count = 2 + len(before) + 2 + len(words)
         self._before, self._after = _encoded(before), _encoded(words)
+        self._wait = {shared: self._wait_words(shared) for shared in (True, False)}
 
-    def packed(self, tag: str, *, is_loaded: bool) -> bytes:
-        """The command; with the script's text where the server may not have it yet."""
-        command = ("EVALSHA", scripts.sha("claim")) if is_loaded else ("EVAL", scripts.source("claim"))
-        return b"*%d\r\n%s%s%s%s" % (self._count, _encoded(command), self._before, _encoded([tag]), self._after)
+    def claim(self, tag: str, *, waits: bool, is_loaded: bool) -> bytes:
+        """Claim a message under that tag; `waits`: the worker has been waiting since its last claim."""
+        changing = _encoded([tag, "1" if waits else "0"])
+        return b"*%d\r\n%s%s%s%s" % (self._count, _called("claim", is_loaded), self._before, changing, self._after)
+
+    def wait(self, own_left: int, shared_left: int, *, shared: bool, is_loaded: bool) -> bytes:
+        """Wait for work; without `shared`, on the worker's own lanes alone. There are two answers."""
+        count, words = self._wait[shared]
+        left = _encoded([str(own_left), str(shared_left)])
+        return b"%s*%d\r\n%s%s%s" % (_TRACK_NEXT, count, _called("wait", is_loaded), words, left)
+
+    def _wait_words(self, shared: bool) -> tuple[int, bytes]:
+        keys, args = wait_call(self._worker, self._lanes, self._levels, self._keys, shared=shared).words(self._keys)
+        words = [str(len(keys)), *keys, *args]
+        return 2 + len(words), _encoded(words[:-2])
 
 
 def claim_lane(name: str, worker: str) -> ClaimLane:
@@ -80,3 +139,11 @@ def _place(name: str, worker: str) -> tuple[bool, int, str]:
 def _encoded(words: Iterable[scripts.Word]) -> bytes:
     encoded = (word.encode() if isinstance(word, str) else word for word in words)
     return b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
+
+
+def _called(script: str, is_loaded: bool) -> bytes:
+    return _encoded(("EVALSHA", scripts.sha(script)) if is_loaded else ("EVAL", scripts.source(script)))
+
+
+_TRACK_NEXT = b"*3\r\n%s" % _encoded(["CLIENT", "CACHING", "YES"])
+"""The server tracks what the next command reads, and no other."""

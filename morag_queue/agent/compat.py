@@ -4,7 +4,8 @@ This is the only module of the agent that asks which version is installed, and i
 Celery 5.4–5.7, kombu 5.4–5.7, redis-py 5.1–8. It must be importable with any of them, to say what is missing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -21,8 +22,13 @@ try:
 except ImportError:
     _PushParser = None
 
-WAKE = object()
-"""What `read_or_wake` returns for an invalidation."""
+
+@dataclass(frozen=True, slots=True)
+class Invalidation:
+    """What `read_or_wake` returns when keys that the connection tracks have changed; None: all of them."""
+
+    keys: Sequence[bytes] | None
+
 
 OVERDUE_SECONDS = 30.0
 """After this time without the answer to a claim, the connection is lost: the server answers a claim at once."""
@@ -65,12 +71,12 @@ def invalidation_parser() -> Any:
 
 
 def deliver_invalidations(connection: Any) -> None:
-    """Make `read_or_wake` return WAKE for the invalidations of this connection."""
-    connection._parser.set_invalidation_push_handler(lambda _: WAKE)
+    """Make `read_or_wake` return the invalidations of this connection."""
+    connection._parser.set_invalidation_push_handler(lambda push: Invalidation(push[1]))
 
 
 def read_or_wake(connection: Any) -> Any:
-    """Read the next reply, or WAKE if an invalidation comes first."""
+    """Read the next reply, or an Invalidation if one comes first."""
     return connection.read_response(push_request=True)
 
 

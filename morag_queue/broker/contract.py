@@ -4,26 +4,30 @@ Both pass one contract suite (tests/broker/test_contract.py). An operation that 
 control channel) takes the Redis broker.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
-from morag_queue.core.balancing.state import BalancerState
-from morag_queue.core.histogram import Window
-from morag_queue.core.model import Cordon, Lease, QueueType, Stored, WorkerStatus
-from morag_queue.core.plan import MoveTask
-from morag_queue.core.policy import Queues
-from morag_queue.core.recovery.liveness import Connections
-from morag_queue.core.snapshot import Snapshot, Totals
-from morag_queue.settings import Settings
-
-from .codec import LedgerRecord
+from morag_queue.core.model import Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from morag_queue.core.balancing.state import BalancerState
+    from morag_queue.core.histogram import Window
+    from morag_queue.core.model import Cordon, Lease, QueueType, WorkerStatus
+    from morag_queue.core.plan import MoveTask
+    from morag_queue.core.policy import Queues
+    from morag_queue.core.recovery.liveness import Connections
+    from morag_queue.core.snapshot import Snapshot, Totals
+    from morag_queue.settings import Settings
+
+    from .codec import LedgerRecord
     from .lost_work import ResendRequest
     from .requeue import RequeueRequest
 
@@ -72,6 +76,18 @@ class JournalEntry(Stored):
     changes: dict[str, Any] = Field(default_factory=dict, description="what was done, in counts and ids")
 
 
+@dataclass(frozen=True, slots=True)
+class JournalNote:
+    """A new entry of the journal, before it has an id and a time."""
+
+    who: str
+    verb: str
+    subject: str
+    reason: str = ""
+    plan_id: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Moves(Protocol):
     """Moves between lanes. A stale `term` changes nothing and raises LeaseLost."""
 
@@ -100,7 +116,7 @@ class Moves(Protocol):
 class Requeues(Protocol):
     """Held messages, back to the front of a lane."""
 
-    def apply(self, requests: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+    def apply(self, requests: Iterable[RequeueRequest], *, term: str = "") -> Sequence[str]:
         """Requeue each in one atomic step, in this order; returns the outcomes.
 
         moved, gone (it has another holder now), early (acknowledged before it ran), foreign, cancelled, or
@@ -112,7 +128,7 @@ class Requeues(Protocol):
 class LostTasks(Protocol):
     """Open tasks of the ledger whose message is gone."""
 
-    def resend(self, request: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+    def resend(self, request: ResendRequest, max_losses: int, *, term: str = "") -> str:
         """Queue the task first in its lane: resent, quarantined, or changed (its record has changed)."""
         ...
 
@@ -238,6 +254,12 @@ class Broker(Protocol):
         """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
         ...
 
+    def observe_with_windows(
+        self, *lengths: float
+    ) -> tuple[Snapshot, Mapping[QueueType, Totals], list[Mapping[QueueType, Window]]]:
+        """`observe`, and the `windows` of these lengths (seconds) at that time."""
+        ...
+
     def connections(self) -> Connections | None:
         """The open connections of the server; None if they are not known."""
         ...
@@ -246,8 +268,11 @@ class Broker(Protocol):
         """The counts of each queue in the last `seconds`."""
         ...
 
-    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queue messages in order. The answer is False for an id that is still open."""
+    def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
+        """Queue messages in order. The answer is False for an id that is still open.
+
+        `note` is written to the journal in the same step, if none of them is refused.
+        """
         ...
 
     def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
-
-from redis import Redis
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from morag_queue.core.failure import eta
 
-from .contract import JournalEntry
+from .contract import JournalEntry, JournalNote
 from .keys import Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 LENGTH = 10_000
 """Entries kept, approximately: Redis trims a stream by whole nodes."""
@@ -21,16 +23,15 @@ _WINDOW = 1000
 class Journal:
     """The journal of one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: "Redis", keys: Keys) -> None:
         self._client, self._key = client, keys.journal
 
     def write(
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
     ) -> str:
         """Append one entry and return its id."""
-        fields = {"who": who, "verb": verb, "subject": subject, "reason": reason, "plan_id": plan_id}
-        text = json.dumps({**fields, "changes": dict(changes)})
-        entry_id: Any = self._client.xadd(self._key, {"entry": text}, maxlen=LENGTH, approximate=True)
+        text = encoded(JournalNote(who, verb, subject, reason, plan_id, changes))
+        entry_id: Any = self._client.execute_command("XADD", self._key, "MAXLEN", "~", LENGTH, "*", "entry", text)
         return str(entry_id.decode())
 
     def latest(self, limit: int) -> list[JournalEntry]:
@@ -55,6 +56,11 @@ class Journal:
         """One entry; None for an unknown id, or one that has been trimmed."""
         found: Any = self._client.xrange(self._key, entry_id, entry_id)
         return _entry(*found[0]) if found else None
+
+
+def encoded(note: JournalNote) -> str:
+    """An entry of the stream."""
+    return json.dumps({**asdict(note), "changes": dict(note.changes)})
 
 
 def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry:

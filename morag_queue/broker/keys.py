@@ -83,6 +83,11 @@ class Keys:
         return self._own("totals")
 
     @property
+    def current(self) -> str:
+        """hash: as `minute`, not yet added to `minute`, `hour` and `figures`; `minute`: the number of its minute"""
+        return self._own("current")
+
+    @property
     def figures(self) -> str:
         """hash: as `minute`, of all time"""
         return self._own("figures")
@@ -138,6 +143,18 @@ class Keys:
     def graves(self) -> str:
         """zset: task id -> since when it is in `dead` (seconds); at capacity the oldest is dropped"""
         return self._own("graves")
+
+    def waiting(self, group: str) -> str:
+        """zset: worker that waits for work on these shared lanes -> when it last said so (seconds), see wait.lua"""
+        return self._own(f"waiting:{group}")
+
+    def tracker(self, group: str) -> str:
+        """string: the waiting worker that a push to these shared lanes wakes; it expires unless renewed"""
+        return self._own(f"tracker:{group}")
+
+    def bell(self, worker: str) -> str:
+        """string: why this worker was woken by another, `work` or `track`; it expires"""
+        return self._own(f"bell:{worker}")
 
     def task(self, task_id: str) -> str:
         """string: a task's ledger entry (JSON); it expires once the task has ended"""

@@ -6,9 +6,7 @@ it. Nothing here scans.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-from redis import Redis
+from typing import TYPE_CHECKING, ClassVar
 
 from morag_queue.core.estimate import estimate, log_error
 from morag_queue.core.failure import Blame, RecoveryPolicy
@@ -16,15 +14,19 @@ from morag_queue.core.histogram import bucket
 from morag_queue.core.model import Capability, HeldMessage, QueueType, TaskState
 
 from .codec import LedgerRecord, read_record, write_held
-from .contract import OutgoingMessage
+from .contract import JournalNote, OutgoingMessage
 from .journal import LENGTH as JOURNAL_LENGTH
+from .journal import encoded
 from .keys import Keys
 from .scripts import Call, Key, Script
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 BATCH = 250
 """Messages per call of the submit script: about 1 ms of the server's time."""
 
-END_KEYS = ("totals", "minutes", "hours", "figures", "attempts", "dead", "graves", "ended")
+END_KEYS = ("totals", "current", "minutes", "hours", "figures", "attempts", "dead", "graves", "ended")
 """The keys that the end of a task changes besides its ledger entry, see `lua/lib/end_task.lua`."""
 
 
@@ -58,8 +60,10 @@ class SubmittedMessage:
 @dataclass(frozen=True)
 class SubmitCall(Call):
     SCRIPT: ClassVar = "submit"
-    KEYS: ClassVar = ("lanes", "minutes", "hours", "ids", "tasks")
+    KEYS: ClassVar = ("lanes", "current", "minutes", "hours", "figures", "ids", "tasks", "journal")
 
+    note: str
+    journal_length: int
     messages: Sequence[SubmittedMessage]
 
 
@@ -124,16 +128,21 @@ class Ledger:
     """Opens and closes tasks, atomically with their messages."""
 
     def __init__(
-        self, client: Redis, keys: Keys, retention_seconds: float, recovery: RecoveryPolicy | None = None
+        self, client: "Redis", keys: Keys, retention_seconds: float, recovery: RecoveryPolicy | None = None
     ) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._recovery = recovery or RecoveryPolicy()
         self._submit = Script(client, keys, SubmitCall)
         self._settle = Script(client, keys, SettleCall)
 
-    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        """Queue up to `BATCH` messages in one step. False for an id that is still open: its message was not queued."""
+    def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
+        """Queue up to `BATCH` messages in one step. False for an id that is still open: its message was not queued.
+
+        `note` goes to the journal in the same step, if none of them is refused.
+        """
         call = SubmitCall(
+            "" if note is None else encoded(note),
+            JOURNAL_LENGTH,
             [
                 SubmittedMessage(
                     task=self._keys.task(message.task_id), list=self._keys.list(message.lane, message.level),
@@ -141,7 +150,7 @@ class Ledger:
                     worker_lane=message.lane if message.is_worker_lane else "",
                 )
                 for message in messages
-            ]
+            ],
         )  # fmt: skip
         return [bool(answer) for answer in self._submit(call)]
 
@@ -169,7 +178,7 @@ class Ledger:
         return read_records(self._client, self._keys, task_ids)
 
 
-def read_records(client: Redis, keys: Keys, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
+def read_records(client: "Redis", keys: Keys, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
     """Read the ledger records of those tasks that have one, in one round trip."""
     ids = list(task_ids)
     texts: list[bytes | None] = client.mget([keys.task(task_id) for task_id in ids]) if ids else []  # type: ignore[assignment]
@@ -180,7 +189,7 @@ def read_records(client: Redis, keys: Keys, task_ids: Iterable[str]) -> dict[str
 class ExternalCompletions:
     """Closes ledger entries of tasks that ran on workers without the agent."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+    def __init__(self, client: "Redis", keys: Keys, retention_seconds: float) -> None:
         self._keys, self._retention = keys, max(1, int(retention_seconds))
         self._script = Script(client, keys, CompleteExternalCall)
 

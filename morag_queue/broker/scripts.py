@@ -9,11 +9,12 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
-
-from redis import Redis
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from .keys import Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _INCLUDE = "--#include "
 
@@ -46,7 +47,7 @@ C = TypeVar("C", bound=Call)
 class Script(Generic[C]):
     """A script on one fleet. It is loaded again after SCRIPT FLUSH or a restart of the server."""
 
-    def __init__(self, client: Redis, keys: Keys, call: type[C]) -> None:
+    def __init__(self, client: "Redis", keys: Keys, call: type[C]) -> None:
         self._keys, self._script = keys, client.register_script(source(call.SCRIPT))
 
     def __call__(self, call: C, pipe: Any = None) -> Any:
@@ -80,11 +81,11 @@ def _parts(path: str) -> dict[str, str]:
 
 
 def _named_key(keys: Keys, name: str) -> str:
-    """Also of the families `minutes`, `hours`, `tasks`, `ids` and `ended`: the prefix, which the script completes."""
+    """Also of families such as `minutes`: the prefix, which the script completes."""
     if name in ("minutes", "hours"):
         return str(getattr(keys, name.removesuffix("s"))(0)).removesuffix("0")
-    if name in ("tasks", "ids", "ended"):
-        return str(getattr(keys, {"tasks": "task"}.get(name, name))(""))
+    if name in ("bells", "tasks", "ids", "ended"):
+        return str(getattr(keys, {"bells": "bell", "tasks": "task"}.get(name, name))(""))
     return str(getattr(keys, name))
 
 
@@ -94,20 +95,28 @@ def item_type(annotation: Any) -> Any:
 
 
 def _add(record: Any, found: tuple[list[Word], list[Word]]) -> None:
-    keys, args = found
-    for field in fields(record):
-        value, item = getattr(record, field.name), item_type(field.type)
+    for name, place, item in _fields(record.__class__):
+        value = getattr(record, name)
         if item is None:
-            (keys if field.type == Key else args).append(_word(value))
+            found[place].append(_word(value))
         elif is_dataclass(item):
             for one in value:
                 _add(one, found)
         else:
-            (keys if item == Key else args).extend(map(_word, value))
+            found[place].extend(map(_word, value))
+
+
+@cache
+def _fields(kind: type) -> list[tuple[str, int, Any]]:
+    """Of each field: its name, 0 for keys or 1 for arguments, and the type of a sequence's items."""
+    items = [(field, item_type(field.type)) for field in fields(kind)]
+    return [(field.name, 0 if Key in (field.type, item) else 1, item) for field, item in items]
 
 
 def _word(value: Any) -> Word:
     """A value as the scripts read it: None is '', a boolean '1' or '0', a float is exact."""
+    if type(value) is str:  # most are
+        return value
     if isinstance(value, bool):
         return "1" if value else "0"
     if value is None:

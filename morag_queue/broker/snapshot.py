@@ -29,10 +29,10 @@ class ObserveCall(Call):
     shared_lanes: Sequence[str]
 
 
-def node_names(mailboxes: Iterable[bytes], sep: str) -> frozenset[str]:
+def node_names(mailboxes: Iterable[bytes | str], sep: str) -> frozenset[str]:
     """Return the nodes of kombu's bindings to the exchange of the mailboxes: `<key><sep><pattern><sep><mailbox>`."""
-    names = (mailbox.decode(errors="replace").rpartition(sep)[2] for mailbox in mailboxes)
-    return frozenset(name.removesuffix(".celery.pidbox") for name in names)
+    texts = (mailbox.decode(errors="replace") if isinstance(mailbox, bytes) else mailbox for mailbox in mailboxes)
+    return frozenset(text.rpartition(sep)[2].removesuffix(".celery.pidbox") for text in texts)
 
 
 def decode_snapshot(

@@ -79,13 +79,15 @@ def submit(
                 raise UsageError(f"--id names one task, but {len(rows)} sources were given; pass one source")
         else:
             rows = parse_lines(lines, row_of(from_file, fields))
-        submitter = Submitter(ctx.broker, ctx.settings, force=force)
+        submitter = Submitter(ctx.quick_broker, ctx.settings, force=force)
         if ctx.options.dry_run:
             report = _preview(submitter.prepare(rows))
         else:
             with ctx.progress("submitting", len(rows) if isinstance(rows, list) else None) as advance:
-                report = submitter.submit(rows, details=wait or not ctx.quiet, on_progress=advance)
-            note_submit(ctx.broker, report, ctx.user, ctx.options.reason)
+                report = submitter.submit(
+                    rows, details=wait or not ctx.quiet, on_progress=advance, who=ctx.user, reason=ctx.options.reason
+                )
+            note_submit(ctx.quick_broker, report, ctx.user, ctx.options.reason)
     for warning in submitter.warnings:
         ctx.warn(f"warning: {warning}")
     try:

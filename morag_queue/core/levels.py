@@ -69,7 +69,7 @@ def level(
     if len(steps) < len(LEVELS):
         return steps[min(list(_TIERS).index(priority), len(steps) - 1)]
     base, cuts = _TIERS[priority]
-    return base + sum(seconds > cut for cut in cuts)
+    return base + bisect_left(cuts, seconds)
 
 
 _INDEXES = 9  # of the weighted order: one for each level behind that of URGENT

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, assert_never
 
+from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.codec import submitted_entry
 from morag_queue.broker.contract import Broker, MoveOutcome
 from morag_queue.broker.lost_work import ResendRequest
@@ -118,8 +119,6 @@ def _not_recovered(task_ids: Iterable[str], outcomes: Iterable[str]) -> tuple[Re
 
 
 def _resend_requests(broker: Broker, steps: Sequence[Resend]) -> Iterator[ResendRequest]:
-    from morag_queue.broker.celery_message import MessageBuilder  # imports Celery, which most plans do not need
-
     builder, by_id = MessageBuilder(), {step.task_id: step for step in steps}
     for task_id, seen in broker.records(by_id).items():
         step = by_id[task_id]

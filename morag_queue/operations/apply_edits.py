@@ -1,11 +1,11 @@
 """Apply the edits that `core.edits` planned. Each is re-checked; a task that has changed since is skipped."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from collections.abc import Sequence
+from typing import NamedTuple, assert_never
 from uuid import uuid4
 
+from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.codec import minimal_record, renew_message, rewrite_message, withdrawn_record
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
@@ -25,9 +25,6 @@ from morag_queue.core.edits.steps import (
 from morag_queue.core.lanes import split
 from morag_queue.core.model import QueueType, TaskQueueEntry, TaskState
 from morag_queue.core.plan import Applied, Rejected
-
-if TYPE_CHECKING:
-    from morag_queue.broker.celery_message import MessageBuilder
 
 
 class AppliedEdits(NamedTuple):
@@ -90,7 +87,7 @@ def _apply_steps(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit]) -
             others.append((n, step))
     lane_edits = LaneEdits(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
     done = dict(zip(edits, lane_edits.apply(list(edits.values())), strict=True))
-    builder = cache(_message_builder)
+    builder = MessageBuilder()
     done |= {n: _apply_single(broker, step, hits[n], builder) for n, step in others}
     return [done[n] for n in range(len(hits))]
 
@@ -98,16 +95,7 @@ def _apply_steps(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit]) -
 _SingleStep = RevokeTask | ReviveTask | ResubmitTask | NoChange | RefusedEdit
 
 
-_Builder = Callable[[], "MessageBuilder"]
-
-
-def _message_builder() -> "MessageBuilder":
-    from morag_queue.broker.celery_message import MessageBuilder  # imports Celery, which most edits do not need
-
-    return MessageBuilder()
-
-
-def _apply_single(broker: RedisBroker, step: _SingleStep, hit: TaskHit, builder: _Builder) -> bool:
+def _apply_single(broker: RedisBroker, step: _SingleStep, hit: TaskHit, builder: MessageBuilder) -> bool:
     match step:
         case RevokeTask():
             _revoke(broker, step, hit)
@@ -162,7 +150,7 @@ def _revive(broker: RedisBroker, step: ReviveTask, hit: TaskHit) -> bool:
     )
 
 
-def _outgoing(step: ResubmitTask, hit: TaskHit, builder: _Builder) -> OutgoingMessage:
+def _outgoing(step: ResubmitTask, hit: TaskHit, builder: MessageBuilder) -> OutgoingMessage:
     record, task, lane, level = hit.restart_record, step.task, step.lane, step.level
     assert record is not None, "the plan is made from a record"
     queue = split(lane)[0]
@@ -170,7 +158,7 @@ def _outgoing(step: ResubmitTask, hit: TaskHit, builder: _Builder) -> OutgoingMe
         text, new_record = _renewed(record.message, lane, level), minimal_record(task, lane, level)
     else:
         args, kwargs = record.arguments or ([], {})
-        text, new_record = builder().message(_entry(step, args, kwargs))
+        text, new_record = builder.message(_entry(step, args, kwargs))
     return OutgoingMessage(task.task_id, text, new_record, queue, lane, level, _is_worker_lane(lane))
 
 

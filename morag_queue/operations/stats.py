@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 def stats(broker: "Broker", settings: Settings, *, window_seconds: float = 3600.0) -> FleetStats:
     """Return queues and workers now, with averages and rates over the last `window_seconds`."""
-    snapshot, totals = broker.observe()
+    snapshot, totals, (windows, recent) = broker.observe_with_windows(window_seconds, RATE_SECONDS)
     snapshot = count_connections(broker, snapshot)
-    windows = broker.windows(snapshot.taken_at, window_seconds)
-    recent = broker.windows(snapshot.taken_at, RATE_SECONDS)
     return fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=window_seconds, recent=recent)

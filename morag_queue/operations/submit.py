@@ -1,15 +1,15 @@
 """submit: probe, classify and route rows, then queue their messages with the ledger records."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from morag_queue.broker.codec import LedgerRecord, with_decision
-from morag_queue.broker.contract import Broker, OutgoingMessage
+from morag_queue.broker.contract import Broker, JournalNote, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
 from morag_queue.core.model import (
     Classification,
@@ -35,7 +35,7 @@ from morag_queue.errors import (
     Refused,
     UsageError,
 )
-from morag_queue.probe import probe_many
+from morag_queue.probe import Prober, Probing
 from morag_queue.settings import Settings
 
 from .names import resolve
@@ -44,14 +44,18 @@ from .submit_rows import PreparedTask, Row, RowFailure, classified, prepare
 if TYPE_CHECKING:
     from morag_queue.broker.celery_message import MessageBuilder
 
-_CHUNK = 8 * BATCH
-"""Rows that are probed together: enough to use the probe pool, few enough to show progress on a stream."""
+_REMEMBERED = 4096
+"""Sources whose facts are kept for further rows that name them; a stream may name any number of sources."""
 
 _SUBMISSION_DIGITS = 10
 """Length of a submission's id. Each task stores it twice; among 100,000 ids, two are equal with a chance of 0.5 %."""
 
 _JOURNALED_TASKS = 20
 """Ids that the journal entry of a bulk submit names."""
+
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class SubmittedTask(Frozen):
@@ -73,7 +77,7 @@ class SubmitReport:
     """The result for all rows.
 
     `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed. `submission_id`
-    is in each task that was queued; None in a dry run.
+    is in each task that was queued; None in a dry run. `is_journaled`: the entry of the journal is written.
     """
 
     submission_id: str | None = None
@@ -82,6 +86,7 @@ class SubmitReport:
     failed: list[RowFailure] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
     broken: MoragQueueError | None = None
+    is_journaled: bool = False
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -106,8 +111,7 @@ class Submitter:
         self._router = Router(snapshot, settings.policy, settings.queues)
         self._workers = snapshot.worker_by_id
         self._clock_offset = snapshot.taken_at - monotonic()
-        self._facts: dict[tuple[str, ContentType | None], Facts | MoragQueueError] = {}
-        self._found: dict[tuple[Any, ...], Classification] = {}
+        self._found = _Recent[tuple[Any, ...], Classification]()
         if builder is not None:
             self._builder = builder
 
@@ -119,13 +123,11 @@ class Submitter:
 
     def prepare(
         self, rows: Iterable[tuple[int, Row | RowFailure]], *, explain: bool = False
-    ) -> Iterator[PreparedTask | RowFailure]:
-        """Probe, classify and route rows without queueing them."""
-        remaining = iter(rows)
-        while chunk := list(islice(remaining, _CHUNK)):
-            self._probe(row for _, row in chunk if isinstance(row, Row))
-            for line, row in chunk:
-                yield row if isinstance(row, RowFailure) else self._prepare(line, row, explain)
+    ) -> Generator[PreparedTask | RowFailure, None, None]:
+        """Probe, classify and route rows without queueing them. Rows are read and probed some hundred ahead."""
+        with Prober() as prober:
+            for item in prober.ahead(_probed(rows, prober)):
+                yield item if isinstance(item, RowFailure) else self._prepare(*item, explain)
 
     def submit(
         self,
@@ -133,8 +135,13 @@ class Submitter:
         *,
         details: bool = True,
         on_progress: Callable[[int], None] = lambda _: None,
+        who: str | None = None,
+        reason: str = "",
     ) -> SubmitReport:
-        """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch."""
+        """Queue rows in order. A row fails alone; `on_progress` is called with the size of each batch.
+
+        With `who` the last batch writes the entry of the journal, if none of it is refused; else see `note_submit`.
+        """
         self._submission = uuid4().hex[:_SUBMISSION_DIGITS]
         report = SubmitReport(self._submission)
         prepared = self.prepare(rows)
@@ -143,7 +150,10 @@ class Submitter:
             while batch := list(islice(prepared, BATCH)):
                 report.failed += [row for row in batch if isinstance(row, RowFailure)]
                 ready = [task for task in batch if isinstance(task, PreparedTask)]
-                answers = self._broker.submit([outgoing(task, self._builder) for task in ready])
+                is_last = len(batch) < BATCH
+                note = _note(report, ready, who, reason, details) if who is not None and is_last and ready else None
+                answers = self._broker.submit([outgoing(task, self._builder) for task in ready], note)
+                report.is_journaled = note is not None and all(answers)
                 _add_answers(report, ready, answers, details)
                 ready = []
                 on_progress(len(batch))
@@ -153,6 +163,8 @@ class Submitter:
             report.broken, report.uncertain = error, [task.entry.task_id for task in ready]
         except KeyboardInterrupt:
             report.broken, report.uncertain = Interrupted("interrupted"), [task.entry.task_id for task in ready]
+        finally:
+            prepared.close()
         return report
 
     @property
@@ -164,19 +176,8 @@ class Submitter:
             if queue in self._queues and queue in self._snapshot.paused
         ]
 
-    def _probe(self, rows: Iterable[Row]) -> None:
-        """Probe each source once, even if many rows name it."""
-        wanted = {(row.source, row.content_type): None for row in rows}
-        by_type: dict[ContentType | None, list[str]] = {}
-        for source, declared in wanted:
-            if (source, declared) not in self._facts:
-                by_type.setdefault(declared, []).append(source)
-        for declared, sources in by_type.items():
-            for source, facts in zip(sources, probe_many(sources, declared=declared), strict=True):
-                self._facts[source, declared] = facts
-
-    def _prepare(self, line: int, row: Row, explain: bool) -> PreparedTask | RowFailure:
-        facts = self._facts[row.source, row.content_type]
+    def _prepare(self, line: int, row: Row, probing: Probing, explain: bool) -> PreparedTask | RowFailure:
+        facts = probing.result()
         if isinstance(facts, MoragQueueError):
             return RowFailure.of(line, row.source, facts)
         try:
@@ -212,6 +213,30 @@ class Submitter:
         return found
 
 
+class _Recent(dict[K, V]):
+    """A dictionary that starts anew when it has `_REMEMBERED` items."""
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        super().__setitem__(key, value)
+
+
+def _probed(
+    rows: Iterable[tuple[int, Row | RowFailure]], prober: Prober
+) -> Iterator[RowFailure | tuple[int, Row, Probing]]:
+    """Start to probe the source of each row, once for rows that name the same one."""
+    started = _Recent[tuple[str, ContentType | None], Probing]()
+    for line, row in rows:
+        if isinstance(row, RowFailure):
+            yield row
+            continue
+        probing = started.get((row.source, row.content_type))
+        if probing is None:
+            probing = started[row.source, row.content_type] = prober.start(row.source, row.content_type)
+        yield line, row, probing
+
+
 def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: Sequence[bool], details: bool) -> None:
     for task, queued in zip(ready, answers, strict=True):
         if not queued:
@@ -223,17 +248,28 @@ def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: S
 
 
 def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
-    """Write a journal entry with the count and the first ids, unless nothing was queued or the broker failed."""
-    if report.submitted and (report.broken is None or isinstance(report.broken, Interrupted)):
-        subject = report.tasks[0].source if len(report.tasks) == 1 else count_of(report.submitted, "task")
-        changes = {
-            "submission": report.submission_id,
-            "submitted": report.submitted,
-            "failed": len(report.failed),
-            "task_ids": [task.task_id for task in report.tasks[:_JOURNALED_TASKS]],
-        }
+    """Write the entry of the journal if it is not written, unless nothing was queued or the broker failed."""
+    if report.is_journaled or not report.submitted:
+        return
+    if report.broken is None or isinstance(report.broken, Interrupted):
+        note = _note(report, (), who, reason, details=True)
         with broker.translated():
-            broker.journal.write(who, "submit", subject, reason=reason, changes=changes)
+            broker.journal.write(note.who, note.verb, note.subject, reason=note.reason, changes=note.changes)
+
+
+def _note(report: SubmitReport, ready: Sequence[PreparedTask], who: str, reason: str, details: bool) -> JournalNote:
+    """The entry of the journal once `ready` is queued, too: the count and the first ids."""
+    count = report.submitted + len(ready)
+    tasks = [(task.task_id, task.source) for task in report.tasks]
+    tasks += [(task.entry.task_id, task.entry.source) for task in ready if details]
+    changes = {
+        "submission": report.submission_id,
+        "submitted": count,
+        "failed": len(report.failed),
+        "task_ids": [task_id for task_id, _ in tasks[:_JOURNALED_TASKS]],
+    }
+    subject = tasks[0][1] if len(tasks) == 1 else count_of(count, "task")
+    return JournalNote(who, "submit", subject, reason, changes=changes)
 
 
 def outgoing(task: PreparedTask, builder: "MessageBuilder") -> OutgoingMessage:

@@ -4,8 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -25,6 +24,10 @@ from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Placement, Refusal
 from morag_queue.errors import ExitStatus, MoragQueueError, UsageError
 from morag_queue.settings import Settings, TaskNames
+
+_UUID_MASK = 0xF << 76 | 0x3 << 62
+_UUID_4 = 0x4 << 76 | 0x2 << 62
+"""Version and variant of a random UUID."""
 
 
 class Row(Frozen):
@@ -81,6 +84,11 @@ def parse_lines(lines: Iterable[str | bytes], defaults: Row) -> Iterator[tuple[i
 
 def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | RowFailure:
     try:
+        if not given:
+            return Row.model_validate_json(line)  # in half the time of the code below, which describes errors
+    except ValidationError:
+        pass
+    try:
         fields = json.loads(line)
     except ValueError as error:
         return RowFailure(number, "", f"not a JSON object: {error}", ExitStatus.FAILED)
@@ -106,8 +114,7 @@ def _complaint(error: ValidationError) -> str:
     return "; ".join(complaints)
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedTask:
+class PreparedTask(NamedTuple):
     """A classified and routed row."""
 
     row: Row
@@ -146,7 +153,7 @@ def prepare(
         return routed
     task, args = _call(row, found, settings.tasks)
     entry = TaskQueueEntry(
-        task_id=row.task_id or str(uuid4()),
+        task_id=row.task_id or _new_id(),
         task=row.task or task,
         args=args if row.args is None else row.args,
         kwargs=row.kwargs,
@@ -163,6 +170,12 @@ def prepare(
         submission=submission,
     )
     return PreparedTask(row, found, routed, entry, line)
+
+
+def _new_id() -> str:
+    """Return a random UUID as `uuid4` does, in a third of its time."""
+    digits = f"{int.from_bytes(os.urandom(16)) & ~_UUID_MASK | _UUID_4:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _call(row: Row, found: Classification, names: TaskNames) -> tuple[str, tuple[Any, ...]]:

@@ -1,15 +1,20 @@
 """Readers, one per group of formats. Each imports its library on first use, to keep the start of a command fast."""
 
 import codecs
+import io
 import logging
 import re
 import zipfile
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from morag_queue.core.model import ContentType
 
 from .files import BoundedFile
 from .names import MIME_OF_SUFFIX
+
+if TYPE_CHECKING:
+    from pymediainfo import MediaInfo
 
 
 class Content(NamedTuple):
@@ -43,25 +48,63 @@ def read_image(file: BoundedFile, mime: str) -> Content | None:
 
 # -- audio and video
 
+_WAVE_MIME = "audio/vnd.wave"
+
+
+def read_wave(head: bytes, size: int) -> Content | None:
+    """Read the duration of a WAV file from its start; None for a damaged or compressed one, which `read_media` reads.
+
+    The standard library takes 40 µs, MediaInfo 2 ms. Both round to milliseconds.
+    """
+    import wave
+
+    start = io.BytesIO(head)
+    with wave.open(start) as sound:
+        data, frames, rate = start.tell(), sound.getnframes(), sound.getframerate()
+        frame_bytes = sound.getnchannels() * sound.getsampwidth()
+    riff_bytes, bytes_per_second = (int.from_bytes(head[at : at + 4], "little") for at in (4, 28))
+    is_sound = head.startswith(b"fmt ", 12) and bytes_per_second == rate * frame_bytes
+    milliseconds = round(frames * 1000 / rate)
+    if not is_sound or not milliseconds or data + frames * frame_bytes > min(size, 8 + riff_bytes):
+        return None
+    return Content(ContentType.AUDIO, _WAVE_MIME, milliseconds / 1000)
+
+
 _MAX_DURATION_S = 10 * 365 * 86_400
+
+_PARSER_OF_MIME = {
+    **dict.fromkeys(("audio/x-wav", "video/x-msvideo"), "Riff"),
+    **dict.fromkeys(("audio/mp4", "video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"), "Mpeg4"),
+    **dict.fromkeys(("video/x-matroska", "video/webm"), "Mk"),
+    "audio/mpeg": "Mpega",
+    "audio/x-flac": "Flac",
+    "audio/ogg": "Ogg",
+    "audio/aac": "Adts",
+}
+"""MediaInfo's parser for a type by filetype. With all of its parsers, a file takes more than twice the time."""
+
+# MediaInfo writes a line per track by this template. All that it knows, as XML, takes half as long again.
+_MEDIA_FACTS = "\n".join(
+    f"{kind};{kind}|%InternetMediaType%|%Duration%|%Width%|%Height%\\n"
+    for kind in ("General", "Video", "Audio", "Text", "Image", "Menu", "Other")
+)
 
 
 def read_media(file: BoundedFile, mime: str | None) -> Content | None:
     """Read duration and resolution from the headers with MediaInfo; None without an audio, video or image track."""
-    from pymediainfo import MediaInfo
-
-    tracks: dict[str, Any] = {}
-    for track in MediaInfo.parse(file).tracks:
-        tracks.setdefault(track.track_type, track)
-    general, visual = tracks.get("General"), tracks.get("Video") or tracks.get("Image")
-    mime = getattr(general, "internet_media_type", None) or mime
-    width, height = _pixels(visual, "width"), _pixels(visual, "height")
+    parser = _PARSER_OF_MIME.get(mime or "", "")
+    tracks = _tracks(file, parser)
+    if parser and not tracks.keys() & {"Video", "Audio", "Image"}:
+        tracks = _tracks(file, "")
+    visual = tracks.get("Video") or tracks.get("Image") or ["", "", "", ""]
+    mime = tracks.get("General", [""])[0] or mime
+    width, height = map(_pixels, visual[2:])
     if "Image" in tracks and "Video" not in tracks and "Audio" not in tracks:
         return Content(ContentType.IMAGE, mime, width=width, height=height)
     kind = ContentType.VIDEO if "Video" in tracks else ContentType.AUDIO if "Audio" in tracks else None
     if kind is None:
         return None
-    seconds = max((_duration_s(track) for track in tracks.values()), default=0.0)
+    seconds = max((_duration_s(values[1]) for values in tracks.values()), default=0.0)
     problems = () if seconds else ("its duration is not stated",)
     if seconds > _MAX_DURATION_S:
         seconds, problems = 0.0, ("its header states a duration of more than ten years",)
@@ -70,17 +113,40 @@ def read_media(file: BoundedFile, mime: str | None) -> Content | None:
     return Content(kind, mime, seconds or None, width, height, problems=problems)
 
 
-def _duration_s(track: Any) -> float:
-    """Convert MediaInfo's duration: milliseconds, as a number or as text."""
+def _tracks(file: BoundedFile, parser: str) -> dict[str, list[str]]:
+    """Return the facts of the first track of each kind. `parser`: see `_PARSER_OF_MIME`."""
+    tracks: dict[str, list[str]] = {}
+    for line in _media_info(parser).parse(file, output=_MEDIA_FACTS).splitlines():
+        kind, *values = line.split("|")
+        tracks.setdefault(kind, values)
+    return tracks
+
+
+@cache
+def _media_info(parser: str) -> "type[MediaInfo]":
+    from pymediainfo import MediaInfo
+
+    class WithParser(MediaInfo):
+        """Sets an option on each new handle: `parse` resets all options after it has set one, which takes 2 ms."""
+
+        @classmethod
+        def _get_library(cls, library_file: str | None = None) -> tuple[Any, Any, str, tuple[int, ...]]:
+            found = super()._get_library(library_file)
+            found[0].MediaInfo_Option(found[1], "File_ForceParser", parser)
+            return found
+
+    return WithParser if parser else MediaInfo
+
+
+def _duration_s(milliseconds: str) -> float:
     try:
-        return float(track.duration or 0) / 1000
-    except (TypeError, ValueError):
+        return float(milliseconds or 0) / 1000
+    except ValueError:
         return 0.0
 
 
-def _pixels(track: Any, name: str) -> int | None:
-    value = getattr(track, name, None)
-    return value if isinstance(value, int) and value > 0 else None
+def _pixels(text: str) -> int | None:
+    return int(text) or None if text.isdecimal() else None
 
 
 # -- PDF

@@ -9,6 +9,9 @@ from morag_queue.errors import SourceError
 from .names import display_name, suffix_of, type_by_name
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_USUAL = re.compile(r"https?://([a-z0-9-]+(?:\.[a-z0-9-]+)*)(/[\w./~+-]*)?(?:\?([\w./~+&=-]*))?", re.ASCII)
+"""Host, path and query of a URL that needs no more checks and no decoding."""
+
 _INVALID = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _YOUTUBE_HOST = re.compile(r"(?:(?:www|m|music|gaming)\.)?youtube(?:-nocookie)?\.com")
 _VIDEO_PATH = re.compile(r"/(?:shorts|live|embed|v|e)/[\w-]+")
@@ -26,17 +29,19 @@ def probe_url(source: str, declared: ContentType | None) -> Facts:
     kind = _youtube(host, path, query)
     if kind == "playlist":
         problems = ("a YouTube playlist: the number of videos is unknown",)
-    if kind:
-        type_of_address = ContentType.YOUTUBE
-    else:
-        type_of_address = (
-            ContentType.WEB if suffix_of(path) in _PAGE_SUFFIXES else type_by_name(path) or ContentType.WEB
-        )
-    return Facts(source=source, is_url=True, declared_type=declared or type_of_address, problems=problems)
+    claimed = declared or (ContentType.YOUTUBE if kind else _type_by_path(path))
+    return Facts(source=source, is_url=True, declared_type=claimed, problems=problems)
+
+
+def _type_by_path(path: str) -> ContentType:
+    return ContentType.WEB if suffix_of(path) in _PAGE_SUFFIXES else type_by_name(path) or ContentType.WEB
 
 
 def _parts(source: str) -> tuple[str, str, str]:
     """Split a URL into host, unquoted path and query."""
+    if usual := _USUAL.fullmatch(source):
+        host, path, query = usual.groups("")
+        return host, path, query
     match = _SCHEME.match(source)
     scheme = match[1].lower() if match else ""
     if scheme == "file":

@@ -1,64 +1,132 @@
-"""Probe many sources in worker processes.
+"""Probe many sources in helper processes.
 
 Measured on two cores with 10,000 files, 40 % of them audio and video: one process 18 s, two threads 16 s (MediaInfo
 holds the GIL most of the time, the other parsers always), two processes 10 s. A process also isolates the caller from a
-parser that crashes. The workers are plain subprocesses instead of a multiprocessing pool: the caller's main module is
+parser that crashes. The helpers are plain subprocesses instead of a multiprocessing pool: the caller's main module is
 not imported again in each of them, needs no `__main__` guard, and may use threads.
 """
 
 import contextlib
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Self, TypeVar
 
 from morag_queue.core.model import ContentType, Facts
 from morag_queue.errors import SourceError
 
+from . import content
 from .names import type_by_name
 from .source import probe
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+T = TypeVar("T")
 
 Result = Facts | SourceError
+Request = list[tuple[str | SourceError, ContentType | None]]
 
 FILE_SECONDS = 8
-"""Time limit of one file; shorter than `content.PARSER_SECONDS`, after which a busy thread would stay in the worker."""
+"""Time limit of one file, after which its helper is killed."""
 
-_INLINE = 64  # a worker takes 0.2 s to start, the time of about 64 media files
+_INLINE = 64  # a helper takes 0.2 s to start, the time of about 64 media files
 _CHUNK = 32
-_WORKERS_MAX = 8
+_HELPERS_MAX = 8
+_AHEAD = 8 * _CHUNK  # sources per helper: the work of a helper while the caller queues a batch
 _EXIT_SECONDS = 2
-_PACKAGE_PARENT = str(Path(__file__).parents[2])  # lets a worker import this package even if it is not installed
+_PACKAGE_PARENT = str(Path(__file__).parents[2])  # lets a helper import this package even if it is not installed
 
 
 def probe_many(
-    sources: Iterable[str | SourceError],
-    *,
-    declared: ContentType | None = None,
-    workers: int | None = None,
-    on_done: Callable[[Result], None] | None = None,
+    sources: Iterable[str | SourceError], *, declared: ContentType | None = None, workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield the facts of each source, in order; `sources` is read lazily.
+    """Yield the facts of each source, in order; `sources` is read lazily, some hundred ahead.
 
     A source that cannot be submitted yields a SourceError in its place, and a SourceError among the sources (see
     `expand`) passes through. A file whose parser crashes or hangs yields Facts with that problem. `workers` is the
-    number of processes (default: one per core, at most 8; 1: only this process). `on_done` is called with each result
-    in this thread, just before it is yielded.
+    number of processes (default: one per core, at most 8; 1: only this process).
     """
-    remaining = iter(sources)
-    workers = workers or min(_cores(), _WORKERS_MAX)
-    inline = remaining if workers == 1 else islice(remaining, _INLINE)
-    yield from _notify((_probe_one(source, declared) for source in inline), on_done)
-    yield from _notify(_probe_in_workers(remaining, declared, workers), on_done)
+    with Prober(workers) as prober:
+        for probing in prober.ahead(prober.start(source, declared) for source in sources):
+            yield probing.result()
+
+
+class Probing:
+    """A source whose probe was started, or waits for more of its kind. A result is read once and kept."""
+
+    __slots__ = ("_prober", "answer", "declared", "helper", "source")
+
+    def __init__(self, prober: "Prober", source: str | SourceError, declared: ContentType | None) -> None:
+        self._prober, self.source, self.declared = prober, source, declared
+        self.helper: _Helper | None = None
+        self.answer: Result | None = None
+
+    def result(self) -> Result:
+        """Wait for the facts, or the error of a source that cannot be submitted."""
+        if self.answer is None:
+            self._prober.finish(self)
+        assert self.answer is not None
+        return self.answer
+
+
+class Prober:
+    """Probes up to 64 sources in this process, and more in helper processes, which end with the context.
+
+    The helpers probe while the caller does other work between `start` and `result`. Ask for the results in the order of
+    the starts.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        """`workers`: see `probe_many`."""
+        self._size = workers or min(_cores(), _HELPERS_MAX)
+        self._helpers: list[_Helper] = []
+        self._unsent: deque[Probing] = deque()
+        self._chunks = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for helper in self._helpers:
+            helper.kill()
+
+    def start(self, source: str | SourceError, declared: ContentType | None = None) -> Probing:
+        probing = Probing(self, source, declared)
+        self._unsent.append(probing)
+        if self._size > 1 and len(self._unsent) >= (_CHUNK if self._helpers else _INLINE + 1):
+            self._send()
+        return probing
+
+    def ahead(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, but read some hundred ahead: the probes that were started for these run meanwhile."""
+        waiting: deque[T] = deque()
+        for item in items:
+            waiting.append(item)
+            if len(waiting) > self._size * _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    def finish(self, probing: Probing) -> None:
+        """Set the answer of a probe that was started here."""
+        if probing.helper is None and self._helpers:
+            self._send()
+        if probing.helper is None:
+            self._unsent.remove(probing)
+            probing.answer = _probe_one(probing.source, probing.declared)
+        else:
+            probing.helper.answer(probing)
+
+    def _send(self) -> None:
+        """Give chunks to the helpers in turn."""
+        while self._unsent:
+            chunk = [self._unsent.popleft() for _ in range(min(_CHUNK, len(self._unsent)))]
+            if len(self._helpers) < self._size:
+                self._helpers.append(_Helper())
+            self._helpers[self._chunks % self._size].add(chunk)
+            self._chunks += 1
 
 
 def _probe_one(source: str | SourceError, declared: ContentType | None) -> Result:
@@ -72,33 +140,6 @@ def _probe_one(source: str | SourceError, declared: ContentType | None) -> Resul
         return error
 
 
-def _notify(results: Iterator[Result], on_done: Callable[[Result], None] | None) -> Iterator[Result]:
-    for result in results:
-        if on_done is not None:
-            on_done(result)
-        yield result
-
-
-def _probe_in_workers(
-    remaining: Iterator[str | SourceError], declared: ContentType | None, workers: int
-) -> Iterator[Result]:
-    first = list(islice(remaining, _CHUNK))
-    if not first:
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with _WorkerPool(declared) as pool, ThreadPoolExecutor(workers) as threads:
-        pending: deque[Future[list[Result]]] = deque([threads.submit(pool.probe, first)])
-        try:
-            while pending:
-                while len(pending) < 4 * workers and (chunk := list(islice(remaining, _CHUNK))):
-                    pending.append(threads.submit(pool.probe, chunk))
-                yield from pending.popleft().result()
-        finally:
-            pool.stop()
-            threads.shutdown(cancel_futures=True)
-
-
 def _cores() -> int:
     try:
         return len(os.sched_getaffinity(0))
@@ -106,71 +147,30 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-class _WorkerPool:
-    """The worker processes of one run: started on demand when none is idle, all stopped with the context."""
-
-    def __init__(self, declared: ContentType | None) -> None:
-        self._declared = declared
-        self._all: list[_Worker] = []
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._stopping = False
-
-    def __enter__(self) -> "_WorkerPool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for worker in self._all:
-            worker.close()
-
-    def stop(self) -> None:
-        """Kill the workers; results of calls in progress are incomplete."""
-        self._stopping = True
-        for worker in list(self._all):
-            worker.kill()
-
-    def probe(self, sources: list[str | SourceError]) -> list[Result]:
-        """Return the results in order. A worker that dies is replaced; only its current file has no facts."""
-        results: list[Result] = []
-        while len(results) < len(sources) and not self._stopping:
-            worker = self._worker()
-            try:
-                worker.send(sources[len(results) :], self._declared)
-                while len(results) < len(sources) and not self._stopping:
-                    results.append(worker.receive())
-            except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-                if not self._stopping:
-                    results.append(_parser_died(sources[len(results)], self._declared, worker.close()))
-            else:
-                self._idle.put(worker)
-        return results
-
-    def _worker(self) -> "_Worker":
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            worker = _Worker()
-            self._all.append(worker)
-            return worker
-
-
-class _Worker:
-    """The parent's end of one worker process, which runs `main`."""
+class _Helper:
+    """The parent's end of a helper process, which runs `main`. It answers in order. One that dies is replaced."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            # -P: do not import a module of the current directory instead of a library.
-            [sys.executable, "-P", "-c", "from morag_queue.probe.workers import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))},
-            start_new_session=True,  # keep Ctrl-C away from the worker; it exits when its stdin closes
-        )
+        self._sent: deque[Probing] = deque()
+        self._process = _start()
 
-    def send(self, sources: list[str | SourceError], declared: ContentType | None) -> None:
-        assert self._process.stdin is not None
-        pickle.dump((sources, declared), self._process.stdin)
-        self._process.stdin.flush()
+    def add(self, chunk: Sequence[Probing]) -> None:
+        for probing in chunk:
+            probing.helper = self
+        self._sent.extend(chunk)
+        self._request(chunk)
+
+    def answer(self, probing: Probing) -> None:
+        """Read answers up to that of `probing`. Only the file that the helper was reading when it died has no facts."""
+        while probing.answer is None:
+            current = self._sent[0]
+            try:
+                current.answer = self.receive()
+            except (EOFError, pickle.UnpicklingError):
+                current.answer = _parser_died(current.source, current.declared, self._exit_code())
+                self._process = _start()
+                self._request(list(self._sent)[1:])
+            self._sent.popleft()
 
     def receive(self) -> Result:
         assert self._process.stdout is not None
@@ -179,29 +179,47 @@ class _Worker:
 
     def kill(self) -> None:
         self._process.kill()
+        self._exit_code()
 
-    def close(self) -> int:
-        """Close the worker's stdin, wait until it exits, kill it after 2 s; return its exit code."""
+    def _request(self, chunk: Sequence[Probing]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died: `answer` finds out
+            pickle.dump([(probing.source, probing.declared) for probing in chunk], self._process.stdin)
+            self._process.stdin.flush()
+
+    def _exit_code(self) -> int:
+        """Close the pipes, wait until the helper exits, kill it after 2 s; return its exit code."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self._process.kill()
             code = self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
         return code
 
 
+def _start() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        # -P: do not import a module of the current directory instead of a library.
+        [sys.executable, "-P", "-c", "from morag_queue.probe.workers import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))},
+        start_new_session=True,  # keep Ctrl-C away from the helper; it exits when its stdin closes
+    )
+
+
 def _parser_died(source: str | SourceError, declared: ContentType | None, code: int) -> Facts:
-    """Return the facts of the file that a worker was reading when a signal killed it.
+    """Return the facts of the file that a helper was reading when a signal killed it.
 
     Raises RuntimeError if no signal killed it: that is a defect of this module, not of the file.
     """
     if isinstance(source, SourceError) or code >= 0:
-        raise RuntimeError(f"a probe worker exited unexpectedly (exit code {code}); its messages are above")
+        raise RuntimeError(f"a probe helper exited unexpectedly (exit code {code}); its messages are above")
     failure = f"ran for more than {FILE_SECONDS} s" if code == -signal.SIGALRM else f"crashed (signal {-code})"
     return Facts(
         source=source,
@@ -211,20 +229,35 @@ def _parser_died(source: str | SourceError, declared: ContentType | None, code: 
 
 
 def main() -> None:
-    """Run the worker process: answer requests until stdin closes."""
+    """Run the helper process: answer requests until stdin closes."""
+    content.is_helper = True
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keep what a library prints out of the pickled results
     with contextlib.suppress(BrokenPipeError):  # the parent has exited
-        _serve(sys.stdin.buffer, output)
+        _serve(_requests(os.fdopen(os.dup(0), "rb")), output)
 
 
-def _serve(requests: IO[bytes], output: IO[bytes]) -> None:
-    while True:
-        try:
-            sources, declared = pickle.load(requests)
-        except EOFError:
-            return
-        for source in sources:
+def _requests(pipe: IO[bytes]) -> Iterator[Request]:
+    """Yield requests. A thread reads them at once, so that the parent never waits to write while we wait to answer."""
+    from queue import SimpleQueue
+    from threading import Thread
+
+    requests: SimpleQueue[Request | None] = SimpleQueue()
+
+    def read() -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                requests.put(pickle.load(pipe))
+        requests.put(None)
+
+    Thread(target=read, name="requests", daemon=True).start()
+    while (request := requests.get()) is not None:
+        yield request
+
+
+def _serve(requests: Iterable[Request], output: IO[bytes]) -> None:
+    for request in requests:
+        for source, declared in request:
             signal.alarm(FILE_SECONDS)  # without a handler it kills the process, even inside a native library
             result = _probe_one(source, declared)
             signal.alarm(0)

@@ -18,12 +18,13 @@ import socket
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from morag_queue.broker.connection import connect_like
+from morag_queue.broker.fleet_reader import FleetReader
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Classification, QueuePriority, QueueType, TaskQueueEntry
 from morag_queue.core.policy import QueuePolicy
@@ -76,8 +77,8 @@ class PriorityQueueManager:
         self.task_classifier = task_classifier or IntelligentTaskClassifier()
         self.task_classifier.use_broker(self._broker)
         self._emit = emit or ServiceLog()
-        self._routing = Lock()
-        self._routers = RouterCache(lambda: self._broker.observe()[0], self.settings)
+        reader = FleetReader(self._broker.client, self._broker.keys, self.settings, with_loads=True)
+        self._routers = RouterCache(reader.read, self.settings)
         self._thread: Thread | None = None
         self._stopping = Event()
 
@@ -190,7 +191,7 @@ class PriorityQueueManager:
         return worker_assignments(self._broker)
 
     def _submit(self, classification: Classification, row: Row, force: bool) -> str:
-        with self._routing:
+        with self._routers.lock:
             router = self._routers.router()
             prepared = prepare(row, classification, router, self.settings, enqueued_at=self._routers.now(), force=force)
             if isinstance(prepared, Refusal):

@@ -14,25 +14,32 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import current_app
 from kombu.entity import Exchange, Queue
 from pydantic import ValidationError
 
 from morag_queue.broker.codec import HEADER, header_fields
+from morag_queue.broker.fleet_reader import FleetReader, Pause
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.levels import DEFAULT_STEPS, common_steps
-from morag_queue.core.routing.types import Refusal
+from morag_queue.core.model import ContentType, Facts, QueuePriority, QueueType, Requires
+from morag_queue.core.policy import Binding
+from morag_queue.core.routing.classify import effective_options, profile
+from morag_queue.core.routing.feasibility import WorkerLoad
+from morag_queue.core.routing.types import Refusal, TaskProfile
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
-from morag_queue.operations.submit_rows import PreparedTask, Row, classified, prepare
+from morag_queue.operations.submit_rows import Row
 from morag_queue.probe import probe
+from morag_queue.probe.files import stat_file
+from morag_queue.probe.url import is_url
 from morag_queue.settings import Settings, load
 
-from .router_cache import RouterCache
+from .router_cache import STALE_SECONDS, RouterCache
 
 logger = logging.getLogger("morag_queue.service.producer")
 
@@ -50,16 +57,19 @@ def route_task(
     A caller may set the priority and the requirement in a header:
     `apply_async(..., headers={"morag_queue": {"priority": "URGENT", "requires": "gpu"}})`. A call that cannot be routed
     (a missing file, an unknown priority) is not lost: Celery's default routing applies, with a warning.
+
+    The first call of a process reads the state of the fleet, and so does a call after ten seconds without one. The
+    others use what was read last, at most ten seconds ago: it is renewed every two seconds by a thread.
     """
-    if any(options.get(choice) for choice in ("queue", "exchange", "routing_key")):
+    if options.get("queue") or options.get("exchange") or options.get("routing_key"):
         return None
-    producer = _producer(os.getpid(), _steps_of(current_app if task is None else task.app))
+    producer = _producer(_steps_of(current_app if task is None else task.app))
     try:
-        prepared = producer.prepare(name, list(args or ()), options.get("headers") or {})
+        routed = producer.route(name, args or (), options.get("headers") or {})
     except (MoragQueueError, ValidationError) as error:
         logger.warning("%s was not routed; Celery's default routing applies: %s", name, error)
         return None
-    return None if prepared is None else _options(prepared, options)
+    return None if routed is None else _options(routed, options)
 
 
 def _steps_of(app: Any) -> tuple[int, ...]:
@@ -68,18 +78,35 @@ def _steps_of(app: Any) -> tuple[int, ...]:
     return tuple(options.get("priority_steps") or DEFAULT_STEPS)
 
 
-def _options(prepared: PreparedTask, options: dict[str, Any]) -> dict[str, Any]:
-    header = {HEADER: header_fields(prepared.entry)}
+class _Routed(NamedTuple):
+    """Where a task goes, and what its header tells about it."""
+
+    lane: str
+    level: int
+    queue: QueueType
+    priority: QueuePriority
+    requires: Requires
+    content_type: ContentType | None
+    estimated_duration: float
+    enqueued_at: float
+    worker: None = None
+    submission: None = None
+
+
+def _options(routed: _Routed, options: dict[str, Any]) -> dict[str, Any]:
+    header = {HEADER: header_fields(routed)}
     if options.get("headers"):
         # The options of a call override those of its route, so extend the headers of the call.
         options["headers"] = {**options["headers"], **header}
-    lane = prepared.routed.lane
-    return {
-        # The anonymous exchange: kombu can destroy a message of a named exchange when it restores it.
-        "queue": Queue(lane, Exchange(""), routing_key=lane),
-        "priority": prepared.routed.level,
-        "headers": header,
-    }
+    # Nothing to declare: the anonymous exchange has no bindings. kombu would copy the queue for it at each call.
+    return {"queue": _queue(routed.lane), "priority": routed.level, "headers": header, "declare": []}
+
+
+@lru_cache(maxsize=256)
+def _queue(lane: str) -> Queue:
+    """Return Celery's object for a lane. To build one takes as long as the rest of the routing."""
+    # The anonymous exchange: kombu can destroy a message of a named exchange when it restores it.
+    return Queue(lane, Exchange(""), routing_key=lane)
 
 
 class _Producer:
@@ -87,12 +114,16 @@ class _Producer:
 
     def __init__(self, settings: Settings, steps: tuple[int, ...]) -> None:
         self.settings, self._steps = settings, steps
-        self._broker = RedisBroker(settings)
+        broker, is_early = RedisBroker(settings), settings.policy.binding is Binding.EARLY
+        self._reader = FleetReader(broker.client, broker.keys, settings, with_loads=is_early)
         tasks = settings.tasks
         self._options_position = {tasks.file: 2, tasks.url: 2, tasks.web: 1, tasks.youtube: 1}
-        self._routers = RouterCache(self._observe, settings)
+        self._types = {tasks.web: ContentType.WEB, tasks.youtube: ContentType.YOUTUBE}
+        self._profile_of_url = lru_cache(maxsize=256)(self._classify_url)
+        self._profile_of_file = lru_cache(maxsize=256)(self._classify_file)
+        self._routers = RouterCache(self._read, settings, stale_seconds=STALE_SECONDS)
 
-    def prepare(self, name: str, args: list[Any], headers: Mapping[str, Any]) -> PreparedTask | None:
+    def route(self, name: str, args: Sequence[Any], headers: Mapping[str, Any]) -> _Routed | None:
         """Route a call; None if it is not a MoRAG task. Raises MoragQueueError and ValidationError."""
         position = self._options_position.get(name)
         if position is None or not args:
@@ -100,33 +131,69 @@ class _Producer:
         header = headers.get(HEADER) or {}
         given = {key: header[key] for key in ("priority", "requires") if key in header}
         options = args[position] if len(args) > position and isinstance(args[position], dict) else {}
-        row = Row.model_validate(
-            {"source": args[0], "content_type": self._type(name, args), "options": options, **given}
+        content_type = self._types.get(name) or (args[1] if len(args) > 1 else None)
+        row = Row.model_validate({"source": args[0], "content_type": content_type, "options": options, **given})
+        found = self._profile(row)
+        with self._routers.lock:
+            placed, now = self._routers.router().place(found), self._routers.now()
+        if isinstance(placed, Refusal):
+            raise MoragQueueError(placed.message)
+        queue, lane, level = placed
+        return _Routed(
+            lane, level, queue, found.priority, found.requires, found.content_type, found.estimated_minutes, now
         )
-        facts = probe(row.source, declared=row.content_type)
-        classification, router = classified(row, facts, self.settings), self._routers.router()
-        prepared = prepare(row, classification, router, self.settings, enqueued_at=self._routers.now())
-        if isinstance(prepared, Refusal):
-            raise MoragQueueError(prepared.message)
-        return prepared
 
-    def _type(self, name: str, args: list[Any]) -> Any:
-        """Return the content type: that of the task, else the second argument."""
-        fixed = {self.settings.tasks.web: "web", self.settings.tasks.youtube: "youtube"}.get(name)
-        return fixed or (args[1] if len(args) > 1 else None)
+    def _profile(self, row: Row) -> TaskProfile:
+        given = row.content_type, row.priority, row.requires, effective_options(row.options)
+        if is_url(row.source):
+            facts = probe(row.source, declared=row.content_type)
+            return self._profile_of_url(facts.declared_type, facts.problems, *given)
+        status = stat_file(row.source)
+        changes = status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return self._profile_of_file(row.source, changes, *given)
 
-    def _observe(self) -> Snapshot:
+    def _classify_url(self, by_name: ContentType | None, problems: tuple[str, ...], *given: Any) -> TaskProfile:
+        """Classify by all that is known of a URL but the address itself: few combinations, so that they are kept."""
+        return self._classify(Facts(source="", is_url=True, declared_type=by_name, problems=problems), *given)
+
+    def _classify_file(self, path: str, changes: tuple[int, ...], *given: Any) -> TaskProfile:
+        """Read and classify a file. Kept until it changes: a producer may send several tasks for each file."""
+        return self._classify(probe(path, declared=given[0]), *given)
+
+    def _classify(
+        self,
+        facts: Facts,
+        declared: ContentType | None,
+        priority: QueuePriority | None,
+        requires: Requires | None,
+        options: tuple[str, ...],
+    ) -> TaskProfile:
+        return profile(
+            facts, dict.fromkeys(options, True), self.settings.content,
+            declared=declared, priority=priority, requires=requires,
+        )  # fmt: skip
+
+    def _read(self, pause: Pause) -> tuple[Snapshot, Mapping[str, WorkerLoad]]:
         """Read the fleet; return an empty snapshot on failure, because Celery may still be able to publish."""
         try:
-            snapshot = self._broker.observe()[0]
+            snapshot, loads = self._reader.read(pause)
         except (BrokerUnreachable, BrokerError) as error:
             logger.warning("routing without the state of the fleet: %s", error)
             setting = self.settings.broker.priority_steps
-            snapshot = Snapshot(taken_at=time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting)
-        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps))
+            snapshot, loads = Snapshot(time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting), {}
+        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps)), loads
 
 
-@cache
-def _producer(pid: int, steps: tuple[int, ...]) -> _Producer:
-    """Return the producer of this process: a connection must not be shared across a fork."""
-    return _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+_producers: dict[tuple[int, tuple[int, ...]], _Producer] = {}
+
+
+def _producer(steps: tuple[int, ...]) -> _Producer:
+    """Return the producer of this process: a connection must not be shared across a fork.
+
+    Threads that make the first call at once must share one, since it counts the tasks that it places. There is no lock:
+    a fork may copy it locked.
+    """
+    key = os.getpid(), steps
+    return _producers.get(key) or _producers.setdefault(
+        key, _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+    )

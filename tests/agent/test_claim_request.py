@@ -3,7 +3,7 @@
 import redis
 from redis.connection import Connection
 
-from morag_queue.agent.claim_request import ClaimRequest
+from morag_queue.agent.claim_request import Requests
 from morag_queue.broker.keys import Keys
 from tests.broker.conftest import ScriptRunner
 
@@ -16,8 +16,8 @@ def words(command: bytes) -> list[bytes]:
 
 
 def test_a_claim_request_is_encoded_as_redis_py_encodes_it() -> None:
-    request = ClaimRequest("w-é", "run-1", ["cpu_standard.w-é", "cpu_batch"], range(10), KEYS)
-    command = request.packed("tag", is_loaded=True)
+    request = Requests("w-é", "run-1", ["cpu_standard.w-é", "cpu_batch"], range(10), KEYS)
+    command = request.claim("tag", waits=False, is_loaded=True)
 
     assert command == b"".join(Connection().pack_command(*words(command)))
 
@@ -25,25 +25,25 @@ def test_a_claim_request_is_encoded_as_redis_py_encodes_it() -> None:
 def test_own_lanes_come_first_then_queues_in_their_order_then_other_lanes() -> None:
     queues = ["mine", "cpu_batch", "gpu_priority", "cpu_standard.other", "cpu_batch.w", "cpu_standard.w", "celery"]
 
-    request = ClaimRequest("w", "run-1", queues, [0, 5], KEYS)
-    sent = [word.decode() for word in words(request.packed("t", is_loaded=True))]
+    request = Requests("w", "run-1", queues, [0, 5], KEYS)
+    sent = [word.decode() for word in words(request.claim("t", waits=False, is_loaded=True))]
 
     ordered = ["cpu_standard.w", "cpu_batch.w", "gpu_priority", "cpu_standard.other", "cpu_batch", "celery", "mine"]
-    assert sent[23:27] == ["t", "w", "run-1", "0 5"]
-    lanes = sent[27:]
+    assert sent[26:31] == ["t", "0", "w", "run-1", "0 5"]
+    lanes = sent[31:]
     assert lanes[0::3] == ordered
     assert lanes[2::3] == ["1", "1", "0", "0", "0", "0", "0"]
-    lists = sent[9:23]
+    lists = sent[12:26]
     assert lists == [KEYS.list(name, level) for level in (0, 5) for name in ordered]
 
 
 def test_the_server_accepts_a_claim_by_its_text_and_by_its_digest(runner: ScriptRunner, client: redis.Redis) -> None:
     sent = [runner.send(), runner.send()]
-    request = ClaimRequest("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), runner.keys)
+    request = Requests("w1", "run-1", ["cpu_standard", "cpu_standard.w1"], range(10), runner.keys)
 
     with client.client() as single:
         for number, is_loaded in enumerate((False, True)):
-            single.connection.send_packed_command([request.packed(f"tag-{number}", is_loaded=is_loaded)])
+            single.connection.send_packed_command([request.claim(f"tag-{number}", waits=False, is_loaded=is_loaded)])
             lane, _, _, _ = single.connection.read_response()
             assert lane == b"cpu_standard"
 

@@ -88,7 +88,7 @@ class ScriptRunner:
         tag = f"new-tag-{self._tags}"
         call = claim_call(worker, incarnation, lanes, range(10), self.keys, tag)
         answer = Script(self.client, self.keys, ClaimCall)(call)
-        return Taken(answer[0].decode(), answer[1], tag) if answer else None
+        return Taken(answer[0].decode(), answer[1], tag) if answer[0] else None
 
     def claimed_ids(self, **how: Any) -> list[str]:
         """The ids of all claimable tasks, in order."""

@@ -141,6 +141,20 @@ def test_a_message_follows_the_declaration_of_the_task(declared: dict[str, Any],
     assert same(ours) == same(theirs)
 
 
+@pytest.mark.parametrize(("args", "kwargs"), [*ARGUMENTS.values(), RICH], ids=[*ARGUMENTS, "rich types"])
+def test_a_message_built_without_celery_is_the_one_that_celery_builds_by_default(args: Any, kwargs: Any) -> None:
+    made = entry(args, kwargs)
+    ours, celerys = (
+        json.loads(builder.message(made)[0])
+        for builder in (MessageBuilder(), MessageBuilder(Celery(set_as_current=False)))
+    )
+
+    assert ours["headers"]["origin"] == celerys["headers"]["origin"]
+    for message in (ours, celerys):
+        del message["properties"]["delivery_tag"]
+    assert ours == celerys
+
+
 def test_id_lane_level_and_our_header_are_in_their_fields(both: Both) -> None:
     ours, theirs = both(entry(lane="cpu_standard.w-é", level=0, task_id='id "quoted" é'))
 

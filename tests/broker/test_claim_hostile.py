@@ -47,3 +47,11 @@ def test_a_damaged_message_is_left_or_claimed_whole(
     assert message["properties"]["delivery_tag"] == taken.tag
     restored, _, _ = loads(bytes_to_str(runner.unacked(taken.tag)))
     assert restored == message
+
+
+def test_a_message_with_a_control_character_is_left_and_one_with_del_is_claimed(runner: ScriptRunner) -> None:
+    # The first and last control characters; JSON allows 127, DEL.
+    for character, is_claimed in ((b"\x00", False), (b"\x01", False), (b"\x1f", False), (b"\x7f", True)):
+        runner.client.flushdb()
+        runner.put(MESSAGE.replace(b"W10=", b"W1" + character + b"0="))
+        assert (runner.claim() is not None) is is_claimed, character

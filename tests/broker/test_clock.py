@@ -5,7 +5,9 @@ import pytest
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.requeue import Requeues
+from morag_queue.core.model import QueueType
 from tests.broker.conftest import ScriptRunner
+from tests.support.simulated_fleet import SimulatedFleet
 
 
 @pytest.fixture(autouse=True)
@@ -13,14 +15,24 @@ def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 1e9)
 
 
-def test_arrivals_count_in_the_minute_and_hour_of_the_servers_clock(runner: ScriptRunner) -> None:
+def test_arrivals_count_in_the_minute_of_the_servers_clock(runner: ScriptRunner) -> None:
     now = runner.client.time()[0]
 
     Ledger(runner.client, runner.keys, 60).submit([OutgoingMessage("a", "m", "{}", "cpu_batch", "cpu_batch", 4, False)])
 
-    found = {key.decode() for key in runner.client.scan_iter() if b":minute:" in key or b":hour:" in key}
-    assert len(found) == 2
-    assert found <= {name(now + late) for name in (runner.keys.minute, runner.keys.hour) for late in (0, 5)}
+    assert int(runner.client.hget(runner.keys.current, "minute") or 0) in {now // 60, (now + 5) // 60}
+
+
+def test_windows_that_are_read_with_the_fleet_end_at_the_servers_time(sim_fleet: SimulatedFleet) -> None:
+    sim_fleet.submit("a", "b")
+    sim_fleet.client.script_flush()  # as after a restart
+    first, _, early = sim_fleet.broker.observe_with_windows(600, 7 * 3600)
+
+    snapshot, _, windows = sim_fleet.broker.observe_with_windows(600, 7 * 3600)
+
+    assert windows == [sim_fleet.broker.windows(snapshot.taken_at, length) for length in (600, 7 * 3600)]
+    assert early == [sim_fleet.broker.windows(first.taken_at, length) for length in (600, 7 * 3600)]
+    assert [found[QueueType.CPU_STANDARD].arrivals for found in windows] == [2, 2]
 
 
 def test_a_revoked_tag_is_kept_by_the_servers_clock(runner: ScriptRunner) -> None:

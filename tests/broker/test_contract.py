@@ -119,6 +119,8 @@ def test_an_ended_task_is_in_the_records_the_totals_and_the_windows(driver):
     assert window.seconds == pytest.approx(540 + snapshot.taken_at % 60), "nine whole minutes and a part of one"
     assert window.mean_run_seconds == pytest.approx(30)
     assert driver.broker.windows(snapshot.taken_at, 600)[QueueType.GPU_PRIORITY].arrivals == 0
+    later, _, (read_with_it,) = driver.broker.observe_with_windows(600)
+    assert read_with_it == driver.broker.windows(later.taken_at, 600)
 
 
 # -- whole lanes

@@ -1,12 +1,12 @@
 """submit.lua: message and ledger entry together or neither; an open id is queued once."""
 
 import json
-import time
 
 import pytest
 import redis
 
-from morag_queue.broker.contract import OutgoingMessage
+from morag_queue.broker.contract import JournalNote, OutgoingMessage
+from morag_queue.broker.journal import Journal
 from morag_queue.broker.ledger import Ledger
 from tests.broker.conftest import MakeFull, ScriptRunner
 
@@ -38,15 +38,12 @@ def test_messages_are_queued_in_order_with_records_that_do_not_expire(ledger: Le
     assert runner.client.smembers(runner.keys.lanes) == {b"cpu_batch.w1"}
 
 
-def test_arrivals_are_counted_by_queue_in_a_minute_and_an_hour_that_expire(
-    ledger: Ledger, runner: ScriptRunner
-) -> None:
+def test_arrivals_are_counted_by_queue(ledger: Ledger, runner: ScriptRunner) -> None:
     ledger.submit([outgoing("a"), outgoing("b"), outgoing("c", lane="cpu_batch.w1")])
 
-    for name in ("minute", "hour"):
-        [key] = [key for key in runner.client.scan_iter() if f"{name}:".encode() in key]
-        assert runner.client.hgetall(key) == {b"cpu_standard|arrived": b"2", b"cpu_batch|arrived": b"1"}
-        assert runner.client.ttl(key) > 0
+    counts = runner.client.hgetall(runner.keys.current)
+    assert counts.pop(b"minute")
+    assert counts == {b"cpu_standard|arrived": b"2", b"cpu_batch|arrived": b"1"}
 
 
 def test_an_open_id_is_refused_and_the_rest_of_the_batch_is_queued(ledger: Ledger, runner: ScriptRunner) -> None:
@@ -91,6 +88,48 @@ def test_the_id_of_an_ended_task_may_be_used_again(ledger: Ledger, runner: Scrip
     assert runner.client.ttl(runner.keys.task("a")) == -1
 
 
+# -- the note in the journal
+
+NOTE = JournalNote("ann", "submit", "a.txt", "night run", changes={"submitted": 2})
+
+
+def notes(runner: ScriptRunner) -> list[str]:
+    return [entry.subject for entry in Journal(runner.client, runner.keys).latest(10)]
+
+
+def test_a_note_is_written_with_the_messages(ledger: Ledger, runner: ScriptRunner) -> None:
+    call = [outgoing("a"), outgoing("b")]
+
+    assert ledger.submit(call, NOTE) == [True, True]
+    (entry,) = Journal(runner.client, runner.keys).latest(10)
+    assert (entry.who, entry.verb, entry.subject, entry.reason) == ("ann", "submit", "a.txt", "night run")
+    assert entry.changes == {"submitted": 2}
+
+    assert ledger.submit(call, NOTE) == [True, True]
+    assert notes(runner) == ["a.txt"], "a repeated call writes it once"
+
+
+def test_no_note_is_written_where_a_message_is_refused(ledger: Ledger, runner: ScriptRunner) -> None:
+    ledger.submit([outgoing("a", attempt=1)])
+
+    assert ledger.submit([outgoing("a", attempt=2), outgoing("b")], NOTE) == [False, True]
+    assert notes(runner) == []
+
+
+def test_a_journal_of_another_type_refuses_the_messages_of_its_note(ledger: Ledger, runner: ScriptRunner) -> None:
+    runner.client.set(runner.keys.journal, "another type")
+    before = runner.everything()
+
+    with pytest.raises(redis.ResponseError, match="wrong kind of value"):
+        ledger.submit([outgoing("a")], NOTE)
+
+    assert runner.everything() == before
+    assert ledger.submit([outgoing("a")]) == [True]
+
+
+# -- all or nothing
+
+
 @pytest.mark.parametrize("cause", ["out_of_memory", "read_only"])
 def test_a_failing_server_refuses_the_whole_batch(
     cause: str, ledger: Ledger, runner: ScriptRunner, request: pytest.FixtureRequest
@@ -106,11 +145,12 @@ def test_a_failing_server_refuses_the_whole_batch(
     assert runner.everything() == before
 
 
-@pytest.mark.parametrize("which", ["a lane", "lanes", "minute", "hour"])
+@pytest.mark.parametrize("which", ["a lane", "lanes", "current", "minute", "hour", "figures"])
 def test_a_key_of_another_type_refuses_the_whole_batch(which: str, ledger: Ledger, runner: ScriptRunner) -> None:
-    k = runner.keys
-    now = time.time()
-    broken = {"a lane": k.list("cpu_batch", 4), "lanes": k.lanes, "minute": k.minute(now), "hour": k.hour(now)}[which]
+    key = runner.keys.list("cpu_batch", 4) if which == "a lane" else getattr(runner.keys, which)
+    broken = key(61 * 60) if callable(key) else key
+    if which != "current":
+        runner.client.hset(runner.keys.current, "minute", 61)  # its counts are to be folded
     runner.client.set(broken, "another type")
     before = runner.everything()
     batch = [outgoing("a"), outgoing("b", lane="cpu_batch"), outgoing("c", lane="cpu_standard.w1")]

@@ -1,5 +1,6 @@
 """Properties of classifications that hold for any facts and options."""
 
+from dataclasses import fields
 from math import isfinite
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from morag_queue.core.model import ContentType, Facts, QueuePriority, Requires, TaskComplexity
 from morag_queue.core.policy import ContentPolicies
-from morag_queue.core.routing.classify import OPTIONS, classify
+from morag_queue.core.routing.classify import OPTIONS, classify, profile
 
 CONTENT = ContentPolicies()
 
@@ -56,6 +57,20 @@ def test_any_facts_and_options_give_finite_estimates_and_a_confidence(
     assert result.source == facts.source
     assert priority is None or result.priority is priority
     assert declared is None or result.content_type is declared
+
+
+@given(any_facts, any_options, kinds, st.none() | st.sampled_from(QueuePriority), st.none() | st.sampled_from(Requires))
+def test_the_profile_of_a_task_is_what_routing_reads_of_its_classification(
+    facts: Facts,
+    options: dict[str, Any],
+    declared: ContentType | None,
+    priority: QueuePriority | None,
+    requires: Requires | None,
+) -> None:
+    given = {"declared": declared, "priority": priority, "requires": requires}
+    short, whole = profile(facts, options, CONTENT, **given), classify(facts, options, CONTENT, **given)
+    for field in fields(short):
+        assert getattr(short, field.name) == getattr(whole, field.name)
 
 
 @given(any_facts, any_options)

@@ -145,6 +145,15 @@ def test_in_a_batch_each_task_names_the_best_worker_of_its_table_within_its_limi
         assert count <= queues.of(QueueType(split(lane)[0])).max_tasks_per_worker
 
 
+@given(st.lists(tasks, max_size=20), fleets(), policies, tables)
+def test_a_place_is_that_of_the_whole_routing(batch, snapshot, policy, queues):
+    places, router = Router(snapshot, policy, queues), Router(snapshot, policy, queues)
+    for task in batch:
+        answer = router.route(task)
+        place = answer if isinstance(answer, Refusal) else (answer.queue, answer.lane, answer.level)
+        assert places.place(task) == place
+
+
 @given(tasks, st.sampled_from([("cpu", Requires.CPU), ("gpu", Requires.GPU), ("gpu", Requires.GPU_PREFERRED)]),
        st.integers(0, 3), policies)  # fmt: skip
 def test_at_equal_loads_a_hybrid_loses_to_the_specialist(task, specialist, load, policy):

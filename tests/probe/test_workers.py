@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from morag_queue.core.model import ContentType, Facts
 from morag_queue.errors import SourceError
 from morag_queue.probe import expand, probe, probe_many
-from morag_queue.probe.workers import _Worker
+from morag_queue.probe.workers import Prober, _Helper
 from tests.probe import makers
 
 pytestmark = pytest.mark.xdist_group("media")  # generate the media once
@@ -63,10 +62,27 @@ def test_errors_are_results_with_their_source(media: Path, workers: int) -> None
     }
 
 
-def test_on_done_is_called_with_each_result(media: Path) -> None:
-    reported: list[Facts | SourceError] = []
-    results = list(probe_many(expand([str(media)], recursive=True), workers=2, on_done=reported.append))
-    assert reported == results
+def test_helpers_probe_while_the_caller_does_other_work(media: Path) -> None:
+    """Each helper keeps its process, and has the next answers ready when they are asked for."""
+    sources = [str(source) for source in expand([str(media)], recursive=True)]
+    with Prober(workers=2) as prober:
+        started = [prober.start(source) for source in sources[:200]]
+        first = [probing.result() for probing in started]
+        helpers = _children()
+        started = [prober.start(source) for source in sources[200:]]
+        second = [probing.result() for probing in started]
+        assert _children() == helpers
+    assert [str(result) for result in first + second] == [str(probed_alone(source)) for source in sources]
+
+
+def test_a_caller_that_asks_for_no_result_is_not_blocked(tmp_path: Path) -> None:
+    """Requests and answers that are larger than the pipes between the processes."""
+    directory = tmp_path / ("d" * 250) / ("e" * 250) / ("f" * 250)
+    directory.mkdir(parents=True)
+    (directory / "a.txt").write_text("Hello")
+    with Prober(workers=2) as prober:
+        started = [prober.start(str(directory / "a.txt")) for _ in range(1000)]
+        assert {probing.result().characters for probing in started} == {5}  # type: ignore[union-attr]
 
 
 def test_the_declared_type_reaches_the_workers(media: Path) -> None:
@@ -112,27 +128,18 @@ def test_a_module_in_the_current_directory_does_not_shadow_a_library(
     assert len(list(probe_many([str(media / "000.txt")] * 100, workers=2))) == 100
 
 
-class _DeadlyFiles:
-    """Patch workers to be killed by each file whose name ends in .deadly, as by a crash in a parser."""
+def _make_deadly(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Patch helpers to be killed by each file whose name ends in .deadly, as by a crash in a parser."""
+    receive = _Helper.receive
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
-        receive = _Worker.receive
-        send = _Worker.send
-        waiting: dict[int, Iterator[str | SourceError]] = {}
+    def deadly(self: _Helper) -> Facts | SourceError:
+        if str(self._sent[0].source).endswith(".deadly"):
+            self._process.send_signal(number)
+            self._process.wait()
+            raise EOFError
+        return receive(self)
 
-        def remembered(self: _Worker, sources: list[str | SourceError], declared: ContentType | None) -> None:
-            waiting[id(self)] = iter(sources)
-            send(self, sources, declared)
-
-        def deadly(self: _Worker) -> Facts | SourceError:
-            if str(next(waiting[id(self)])).endswith(".deadly"):
-                self._process.send_signal(number)
-                self._process.wait()
-                raise EOFError
-            return receive(self)
-
-        monkeypatch.setattr(_Worker, "send", remembered)
-        monkeypatch.setattr(_Worker, "receive", deadly)
+    monkeypatch.setattr(_Helper, "receive", deadly)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +149,10 @@ class _DeadlyFiles:
         (signal.SIGALRM, "ran for more than 8 s"),
     ],
 )
-def test_a_file_that_kills_its_worker_does_not_affect_other_files(
+def test_a_file_that_kills_its_helper_does_not_affect_other_files(
     number: signal.Signals, failure: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _DeadlyFiles(monkeypatch, number)
+    _make_deadly(monkeypatch, number)
     sources = [str(media / f"{n % 50:03}.png") for n in range(200)]
     for place in (100, 101, 130):
         deadly = tmp_path / f"{place}.png.deadly"

@@ -1,4 +1,8 @@
-"""The table of commands in the README, from the help texts: `python -m tests.support.readme` writes it again."""
+"""The tables in the README that are written by programs.
+
+`python -m tests.support.readme` writes the table of commands from the help texts, `python -m tests.bench --readme` the
+speed table.
+"""
 
 from pathlib import Path
 
@@ -8,7 +12,8 @@ from morag_queue.cli import VERBS
 from morag_queue.cli.run import LazyVerb, build_group
 
 README = Path(__file__).parents[2] / "README.md"
-_BEGIN, _END = "<!-- Written by `python -m tests.support.readme`. -->\n", "<!-- End of the table of commands. -->\n"
+_COMMANDS = "<!-- Written by `python -m tests.support.readme`. -->\n", "<!-- End of the table of commands. -->\n"
+_SPEED = "<!-- Written by `python -m tests.bench --readme`. -->\n", "<!-- End of the speed table. -->\n"
 
 
 def commands_table() -> str:
@@ -29,12 +34,21 @@ def _row(name: str, summary: str) -> str:
 
 
 def with_table(text: str) -> str:
-    """Return the README with the present table. Raises ValueError if it has no place for it."""
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    """Return the README with the present table of commands. Raises ValueError if it has no place for it."""
+    return _replaced(text, _COMMANDS, commands_table())
+
+
+def with_speed_table(text: str, table: str) -> str:
+    """Return the README with that speed table. Raises ValueError if it has no place for it."""
+    return _replaced(text, _SPEED, table)
+
+
+def _replaced(text: str, marks: tuple[str, str], table: str) -> str:
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"the README needs the lines {_BEGIN!r} and {_END!r}")
-    return f"{before}{begin}{commands_table()}{end}{after}"
+        raise ValueError(f"the README needs the lines {marks[0]!r} and {marks[1]!r}")
+    return f"{before}{begin}{table}{end}{after}"
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class SimulatedFleet:
         read += [ClaimLane(queue, queue, is_own=False) for queue in info.queues]
         call = claim_call(name, info.incarnation, read, info.priority_steps, self.keys, tag=str(uuid4()))
         taken = Script(self.client, self.keys, ClaimCall)(call)
-        return json.loads(taken[1])["headers"]["id"] if taken else None
+        return json.loads(taken[1])["headers"]["id"] if taken[0] else None
 
     def end(self, task_id: str, outcome: str = "completed", error: str = "", run_seconds: float = 2.0) -> None:
         """End a held task on its worker, as the agent would."""

@@ -10,9 +10,9 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
-from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
+from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires
 from morag_queue.core.snapshot import LaneEntry
 
 from .fields import escaped, json_object, member, number, priority, word
@@ -21,7 +21,28 @@ HEADER = "morag_queue"
 """Name of the message header that carries the fields of a `TaskQueueEntry`."""
 
 
-def header_fields(entry: TaskQueueEntry) -> dict[str, Any]:
+class Described(Protocol):
+    """The fields of a task that our header carries; `TaskQueueEntry` has them."""
+
+    @property
+    def priority(self) -> QueuePriority: ...
+    @property
+    def requires(self) -> Requires: ...
+    @property
+    def content_type(self) -> ContentType | None: ...
+    @property
+    def queue(self) -> QueueType: ...
+    @property
+    def estimated_duration(self) -> float: ...
+    @property
+    def enqueued_at(self) -> float: ...
+    @property
+    def worker(self) -> str | None: ...
+    @property
+    def submission(self) -> str | None: ...
+
+
+def header_fields(entry: Described) -> dict[str, Any]:
     """Build the value of our header."""
     header: dict[str, Any] = {
         "priority": entry.priority.name,

@@ -1,29 +1,32 @@
---#include clock cordon message
+--#include clock cordon message waiting
 -- Claim the next message for one worker and record the holder, in one step.
 --
--- kombu pops first and writes `unacked` second: a worker killed in between has destroyed the message. An empty claim
--- only reads, so on a connection with CLIENT TRACKING ON it arms every key it read.
+-- kombu pops first and writes `unacked` second: a worker killed in between has destroyed the message.
 --
 -- unacked, unacked_index  kombu's: hash tag -> [message, exchange, routing key]; zset tag -> seconds
 -- held          hash tag -> [worker, incarnation, task id, lane, level, claimed at ms]
 -- cordons       hash worker -> {"state": …, "until": seconds or null}
 -- paused        set of queue names
 -- incarnations  hash worker -> the one incarnation that may act under its name
+-- bells, waiting, tracker  see wait.lua
 -- lists         level by level, and in each level lane by lane
 -- levels        the level of each group of lists, separated by blanks
+-- waits         '1' for a worker that has been waiting since its last claim
 -- lanes         name, its queue, '1' for a lane of this worker
--- Returns {lane, message, claimed at ms, level}, or nil when there is nothing to claim.
+-- Returns {lane, message, claimed at ms, level}, or {nil, why, waiting workers, own left, shared left} when there is
+-- nothing to claim. Why: 'tracked' by another worker, 'untracked', or 'closed': this worker is cordoned. Left are the
+-- messages that it may not claim.
 -- Errors: FENCED when another incarnation acts under this worker's name.
 -- Invariant: a message is in a lane, or in unacked with a holder; never in neither.
 
 local key = {
     unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], cordons = KEYS[4], paused = KEYS[5],
-    incarnations = KEYS[6],
+    incarnations = KEYS[6], bells = KEYS[7], waiting = KEYS[8], tracker = KEYS[9],
 }
-local arg = {tag = ARGV[1], worker = ARGV[2], incarnation = ARGV[3], levels = ARGV[4]}
+local arg = {tag = ARGV[1], waits = ARGV[2], worker = ARGV[3], incarnation = ARGV[4], levels = ARGV[5]}
 -- Read in place: to copy the lists would cost an empty claim 10 %.
-local first_list = 7  -- KEYS lists
-local first_lane = 5  -- ARGV lanes {'name', 'queue', 'is_own'}
+local first_list = 10  -- KEYS lists
+local first_lane = 6  -- ARGV lanes {'name', 'queue', 'is_own'}
 
 local DEEPEST = 1000  -- messages of a list that are tried; those that are not Celery's stay where they are
 
@@ -34,36 +37,26 @@ local function tagged(raw)
     return replaced(raw, 'delivery_tag', message.properties.delivery_tag, arg.tag), id_of(message)
 end
 
+-- Takes the first message of Celery out of a list: its text, its text with the new tag, and its task id.
 local function take(list)
-    local raw = redis.call('LINDEX', list, -1)
+    local raw = redis.pcall('LINDEX', list, -1)
+    if type(raw) ~= 'string' then return end  -- empty, or a key of another type: `doctor` reports it
     local message, id = tagged(raw)
-    if message then
-        redis.call('RPOP', list)
-        return message, id
-    end
+    if message then return redis.call('RPOP', list), message, id end
     for depth = 1, DEEPEST, 100 do
         local chunk = redis.call('LRANGE', list, -depth - 100, -depth - 1)
         for i = #chunk, 1, -1 do
             message, id = tagged(chunk[i])
             if message then
                 redis.call('LREM', list, -1, chunk[i])
-                return message, id
+                return chunk[i], message, id
             end
         end
         if #chunk < 100 then return end
     end
 end
 
-local function claim(list, lane, level)
-    local length = redis.pcall('LLEN', list)
-    if type(length) ~= 'number' or length == 0 then return end  -- a key of another type: `doctor` reports it
-    -- These change nothing, but fail where a key has another type: before the message is taken, not after.
-    redis.call('HDEL', key.unacked, arg.tag)
-    redis.call('ZREM', key.unacked_index, arg.tag)
-    redis.call('HDEL', key.held, arg.tag)
-    local message, id = take(list)
-    if not message then return end
-    local now = clock()
+local function hold(message, id, lane, level, now)
     local ms = string.format('%.0f', math.floor(now * 1000))
     redis.call('HSET', key.unacked, arg.tag, '[' .. message .. ', "", ' .. quoted(lane) .. ']')
     redis.call('ZADD', key.unacked_index, string.format('%.6f', now), arg.tag)
@@ -72,26 +65,99 @@ local function claim(list, lane, level)
     return {lane, message, ms, level}
 end
 
+-- The message is taken first: a server out of memory lets a script continue whose first write frees some. It goes back
+-- where a record cannot be written, because a key has another type.
+local function claim(list, lane, level, now)
+    local raw, message, id = take(list)
+    if not raw then return end
+    local ok, answer = pcall(hold, message, id, lane, level, now)
+    if ok then return answer end
+    redis.pcall('HDEL', key.unacked, arg.tag)
+    redis.pcall('ZREM', key.unacked_index, arg.tag)
+    redis.call('RPUSH', list, raw)
+    return {err = type(answer) == 'table' and answer.err or answer}  -- Redis raises a table, Valkey a string
+end
+
+local function is_tracker() return redis.call('GET', key.tracker) == arg.worker end
+
+-- This worker no longer waits. It has a message, and may be blocked until that has run, or it is cordoned. A message of
+-- a shared lane that a worker found by itself shows that the tracker does not answer.
+local function stop_waiting(now, must_replace, more_waits)
+    redis.call('ZREM', key.waiting, arg.worker)
+    if must_replace or is_tracker() then
+        appoint_tracker(key.waiting, key.tracker, key.bells, now, more_waits)
+    end
+end
+
+local lanes = (#ARGV - first_lane + 1) / 3
+local function lane_at(place) return unpack(ARGV, first_lane + 3 * place, first_lane + 3 * place + 2) end
+
+local paused = {}
+local function is_open(cordon, queue, is_own) return (is_own == '1' or cordon == '') and not paused[queue] end
+
+local function more_waits()
+    local open = {}
+    for place = 0, lanes - 1 do
+        local _, queue, is_own = lane_at(place)
+        if is_open('', queue, is_own) then
+            for list = first_list + place, #KEYS, lanes do open[#open + 1] = KEYS[list] end
+        end
+    end
+    return redis.call('EXISTS', unpack(open)) > 0
+end
+
+local function count_left()
+    local own, shared = 0, 0
+    if redis.call('EXISTS', unpack(KEYS, first_list)) == 0 then return own, shared end
+    for list = first_list, #KEYS do
+        local length = redis.pcall('LLEN', KEYS[list])
+        if type(length) == 'number' and length > 0 then
+            local _, _, is_own = lane_at((list - first_list) % lanes)
+            if is_own == '1' then own = own + length else shared = shared + length end
+        end
+    end
+    return own, shared
+end
+
+local function nothing(cordon, now)
+    local why = 'closed'
+    if cordon ~= '' then
+        if arg.waits == '1' then stop_waiting(now) end
+    else
+        local tracker = redis.call('GET', key.tracker)
+        why = tracker and tracker ~= arg.worker and 'tracked' or 'untracked'
+        -- To look again keeps its place among those that wait.
+        if arg.waits == '1' and why == 'tracked' then
+            redis.call('ZADD', key.waiting, string.format('%.6f', now), arg.worker)
+        end
+    end
+    return {false, why, redis.call('ZCARD', key.waiting), count_left()}
+end
+
 local acting = redis.call('HGET', key.incarnations, arg.worker)
 if acting and acting ~= arg.incarnation then
     return redis.error_reply('FENCED ' .. arg.worker .. ' is ' .. acting)
 end
+local now = clock()
 local cordon = cordon_state(key.cordons, arg.worker)
-if cordon ~= '' and cordon ~= 'cordoned' then return end
--- One command for all lists: many idle workers claim at every push.
-if redis.call('EXISTS', unpack(KEYS, first_list)) == 0 then return end
-local paused = {}
+if cordon ~= '' and cordon ~= 'cordoned' then return nothing(cordon, now) end
 for _, queue in ipairs(redis.call('SMEMBERS', key.paused)) do paused[queue] = true end
 
-local lanes, list = (#ARGV - first_lane + 1) / 3, first_list
+local list = first_list
 for level in arg.levels:gmatch('%d+') do
     if redis.call('EXISTS', unpack(KEYS, list, list + lanes - 1)) > 0 then
         for place = 0, lanes - 1 do
-            local name, queue, is_own = unpack(ARGV, first_lane + 3 * place, first_lane + 3 * place + 2)
-            local is_open = (is_own == '1' or cordon == '') and not paused[queue]
-            local taken = is_open and claim(KEYS[list + place], name, tonumber(level))
-            if taken then return taken end
+            local name, queue, is_own = lane_at(place)
+            local taken = is_open(cordon, queue, is_own) and claim(KEYS[list + place], name, tonumber(level), now)
+            if taken then
+                -- Only a convenience: where these keys have another type, the message is claimed all the same.
+                if arg.waits == '1' and not taken.err then
+                    pcall(stop_waiting, now, is_own ~= '1', more_waits())
+                end
+                return taken
+            end
         end
     end
     list = list + lanes
 end
+return nothing(cordon, now)

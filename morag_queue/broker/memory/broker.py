@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 
 from morag_queue.broker.codec import FOREIGN, LedgerRecord
-from morag_queue.broker.contract import OutgoingMessage
+from morag_queue.broker.contract import JournalNote, OutgoingMessage
 from morag_queue.core import lanes
 from morag_queue.core.histogram import Window
 from morag_queue.core.levels import LEVELS
@@ -83,14 +83,25 @@ class MemoryBroker:
         )
         return snapshot, {queue: self._counters.totals[f"|{queue}"] for queue in QueueType}
 
+    def observe_with_windows(
+        self, *lengths: float
+    ) -> tuple[Snapshot, Mapping[QueueType, Totals], list[Mapping[QueueType, Window]]]:
+        snapshot, totals = self.observe()
+        return snapshot, totals, [self.windows(snapshot.taken_at, length) for length in lengths]
+
     def connections(self) -> None:
         """Its workers have no connections."""
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         return self._counters.windows(now, seconds)
 
-    def submit(self, messages: Sequence[OutgoingMessage]) -> list[bool]:
-        return [self._submit(message) for message in messages]
+    def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
+        answer = [self._submit(message) for message in messages]
+        if note is not None and all(answer):
+            self.journal.write(
+                note.who, note.verb, note.subject, reason=note.reason, plan_id=note.plan_id, changes=note.changes
+            )
+        return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
         found = {task_id: self._ledger.record(task_id) for task_id in task_ids}

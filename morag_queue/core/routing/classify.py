@@ -18,6 +18,8 @@ from morag_queue.core.model import (
 )
 from morag_queue.core.policy import ContentPolicies, ContentPolicy
 
+from .types import TaskProfile
+
 # Options that change the estimates, with their accepted spellings. Other options are passed to the task unread.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "diarization": ("diarization", "enable_diarization", "speaker_diarization", "diarize"),
@@ -76,28 +78,18 @@ def classify(
     Never raises, whatever the facts and options; unknown options are ignored.
     """
     reasons = _Reasons()
-    content_type = _content_type(facts, declared, reasons)
-    row = content.of(content_type)
-    requires = row.requires if requires is None else requires
-    minutes = _known(estimated_minutes)
-    if minutes is None:
-        minutes = _minutes(content_type, row, facts, content, reasons) * _options_factor(options, row, reasons)
-    minutes = min(minutes, _MINUTES_MAX)
-    size = _known(facts.size_bytes)
-    if size is None and not facts.is_url:
-        reasons.add_doubt(_SIZE_UNKNOWN, "size unknown: the minimum of memory and disk is assumed")
-    memory = row.memory_gb * (1 + min((size or 0) / _BYTES_PER_MB / content.memory_step_mb, content.memory_steps_max))
-    disk = content.disk_factor * (size or 0) / _BYTES_PER_GB
-    for problem in facts.problems:
-        reasons.add_doubt(_PROBLEM, problem)
+    content_type, needed, minutes, memory = _needs(
+        facts, options, content, reasons, declared, requires, estimated_minutes
+    )
+    disk = content.disk_factor * (_known(facts.size_bytes) or 0) / _BYTES_PER_GB
     complexity = _complexity(minutes, content)
     return Classification(
         source=facts.source,
         content_type=content_type,
-        requires=requires,
-        priority=_priority(requires, complexity) if priority is None else priority,
+        requires=needed,
+        priority=_priority(needed, complexity) if priority is None else priority,
         complexity=complexity,
-        requirements=_requirements(requires, row.light, memory, disk, content),
+        requirements=_requirements(needed, content.of(content_type).light, memory, disk, content),
         estimated_minutes=minutes,
         memory_gb=memory,
         disk_gb=disk,
@@ -105,6 +97,47 @@ def classify(
         reasons=tuple(reasons.sentences),
         facts=facts,
     )
+
+
+def profile(
+    facts: Facts,
+    options: Mapping[str, Any],
+    content: ContentPolicies,
+    *,
+    declared: ContentType | None = None,
+    priority: QueuePriority | None = None,
+    requires: Requires | None = None,
+) -> TaskProfile:
+    """Return what routing reads of `classify`. For a producer, whose every call would pay for the rest."""
+    reasons = _Reasons()
+    content_type, needed, minutes, memory = _needs(facts, options, content, reasons, declared, requires, None)
+    if priority is None:
+        priority = _priority(needed, _complexity(minutes, content))
+    return TaskProfile(needed, priority, content_type, minutes, memory, reasons.confidence)
+
+
+def _needs(
+    facts: Facts,
+    options: Mapping[str, Any],
+    content: ContentPolicies,
+    reasons: _Reasons,
+    declared: ContentType | None,
+    requires: Requires | None,
+    estimated_minutes: float | None,
+) -> tuple[ContentType, Requires, float, float]:
+    """Return the content type, the hardware, the minutes at factor 1 and the memory in GB."""
+    content_type = _content_type(facts, declared, reasons)
+    row = content.of(content_type)
+    minutes = _known(estimated_minutes)
+    if minutes is None:
+        minutes = _minutes(content_type, row, facts, content, reasons) * _options_factor(options, row, reasons)
+    size = _known(facts.size_bytes)
+    if size is None and not facts.is_url:
+        reasons.add_doubt(_SIZE_UNKNOWN, "size unknown: the minimum of memory and disk is assumed")
+    memory = row.memory_gb * (1 + min((size or 0) / _BYTES_PER_MB / content.memory_step_mb, content.memory_steps_max))
+    for problem in facts.problems:
+        reasons.add_doubt(_PROBLEM, problem)
+    return content_type, row.requires if requires is None else requires, min(minutes, _MINUTES_MAX), memory
 
 
 def _content_type(facts: Facts, declared: ContentType | None, reasons: _Reasons) -> ContentType:

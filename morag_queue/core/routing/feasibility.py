@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import Capability, ContentType, Frozen, QueueType, Requires, WorkerStatus
 from morag_queue.core.policy import Binding, Policy, Queues
 from morag_queue.core.snapshot import Snapshot, WorkerView
-from morag_queue.core.worker_status import in_flight, status_in
+from morag_queue.core.worker_status import in_flight, status
 
 
 class Feasibility(StrEnum):
@@ -64,6 +65,7 @@ class WorkerLoad:
 
     worker: str
     capability: Capability
+    has_gpu: bool
     slots: int
     queues: frozenset[QueueType]
     content_types: frozenset[ContentType]
@@ -73,10 +75,6 @@ class WorkerLoad:
     reason: str
     load: int
     assigned: dict[QueueType, int]
-
-    @property
-    def has_gpu(self) -> bool:
-        return self.capability.has_gpu
 
     def take(self, queue: QueueType) -> None:
         """Count one more task of the queue."""
@@ -95,32 +93,45 @@ _BY_STATUS = {
 
 def worker_loads(snapshot: Snapshot, policy: Policy) -> Mapping[str, WorkerLoad]:
     """Return the loads of all registered workers by id, whatever their status."""
-    return {view.info.worker: _worker_load(snapshot, view, policy) for view in snapshot.workers}
+    return {view.info.worker: worker_load(snapshot, view, policy) for view in snapshot.workers}
 
 
-def _worker_load(snapshot: Snapshot, view: WorkerView, policy: Policy) -> WorkerLoad:
+def worker_load(snapshot: Snapshot, view: WorkerView, policy: Policy) -> WorkerLoad:
+    """Return the load of one worker of the snapshot."""
     info = view.info
-    status, reason = status_in(snapshot, view, policy)
-    assigned = dict.fromkeys(QueueType, 0)
-    for own_lane in snapshot.lanes_by_worker.get(info.worker, ()):
+    lanes = snapshot.lanes_by_worker.get(info.worker, ())
+    assigned = _NOTHING.copy()
+    for own_lane in lanes:
         assigned[own_lane.queue] += own_lane.length
+    waiting, held = sum(assigned.values()), 0
     for message in snapshot.held_by_worker.get(info.worker, ()):
-        queue = queue_of(message.lane)
-        if queue is not None and message.incarnation == info.incarnation:
-            assigned[queue] += 1
+        if message.incarnation == info.incarnation:
+            held += 1
+            if (queue := queue_of(message.lane)) is not None:
+                assigned[queue] += 1
+    state, reason = status(view, held, snapshot.taken_at, policy, waiting_count=waiting)
     return WorkerLoad(
-        worker=info.worker,
-        capability=info.capability,
-        slots=max(info.slots, 1),
-        queues=frozenset(queue for queue in QueueType if queue.value in info.queues),
-        content_types=frozenset(info.content_types),
-        memory_gb=info.memory_gb,
-        priority_steps=info.priority_steps,
-        status=status,
-        reason=reason,
-        load=in_flight(view, snapshot.held_count(view)) + snapshot.waiting_count(info.worker),
-        assigned=assigned,
+        info.worker,
+        info.capability,
+        info.capability.has_gpu,
+        max(info.slots, 1),
+        _served(info.queues),
+        frozenset(info.content_types),
+        info.memory_gb,
+        info.priority_steps,
+        state,
+        reason,
+        in_flight(view, held) + waiting,
+        assigned,
     )
+
+
+_NOTHING = dict.fromkeys(QueueType, 0)
+
+
+@lru_cache(maxsize=256)  # a fleet has few combinations, and each snapshot asks for every worker
+def _served(queues: tuple[str, ...]) -> frozenset[QueueType]:
+    return frozenset(queue for queue in QueueType if queue.value in queues)
 
 
 def suits(load: WorkerLoad, requires: Requires, content_type: ContentType | None, memory_gb: float) -> Feasibility:

@@ -12,7 +12,7 @@ the queue table. Only a forced pin overrides this, since it names the worker.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import inf
 
@@ -59,12 +59,19 @@ class Router:
     """Route a batch of tasks on one snapshot. Each assignment counts as load of its worker for the tasks after it."""
 
     def __init__(
-        self, snapshot: Snapshot, policy: Policy, queues: Queues, corrections: Corrections | None = None
+        self,
+        snapshot: Snapshot,
+        policy: Policy,
+        queues: Queues,
+        corrections: Corrections | None = None,
+        *,
+        loads: Mapping[str, WorkerLoad] | None = None,
     ) -> None:
+        """`loads` are the `worker_loads` of the snapshot, where the caller has them."""
         self._policy, self._queues = policy, queues
         self._corrections = corrections = snapshot.corrections if corrections is None else corrections
         self._paused = snapshot.paused
-        self._loads = worker_loads(snapshot, policy)
+        self._loads = worker_loads(snapshot, policy) if loads is None else loads
         self._steps = snapshot.steps
         self._readers = lane_readers(self._loads.values(), queues, self._steps)
         self._chains = {queue: fallbacks(queue, queues) for queue in QueueType}
@@ -92,17 +99,34 @@ class Router:
         chain: Sequence[QueueType] = self._chains[wanted] if queue is None else (wanted,)
         if pin is not None:
             return self._place_pinned(task, pin, chain, queue is not None, force, explain)
-        if task.requires is Requires.GPU and self._readers.unsafe:
-            chain = [candidate for candidate in chain if candidate not in self._readers.unsafe]
-            if not chain:
-                return self._refuse_unsafe(wanted, queue is not None)
-        return self._place(task, wanted, chain, explain)
+        safe = self._safe(task, chain)
+        return self._place(task, wanted, safe, explain) if safe else self._refuse_unsafe(wanted, queue is not None)
+
+    def place(self, task: Routable) -> tuple[QueueType, str, int] | Refusal:
+        """Return the queue, lane and level of a task, as `route` does, at a third of its cost in late binding.
+
+        Then no worker is chosen, and so none is expected to have more load afterwards.
+        """
+        if self._policy.binding is Binding.EARLY:
+            placed = self.route(task)
+            return placed if isinstance(placed, Refusal) else (placed.queue, placed.lane, placed.level)
+        wanted = choose_queue(task.requires, task.priority)
+        chain = self._safe(task, self._chains[wanted])
+        if not chain:
+            return self._refuse_unsafe(wanted, False)
+        table, _ = self._table_of(chain, self._work_class(task))
+        return table.queue, lane(table.queue), self._level(task, table, self._readers.steps[table.queue])
+
+    def _safe(self, task: Routable, chain: Sequence[QueueType]) -> Sequence[QueueType]:
+        """Return the queues without those where a worker might take work that it cannot run."""
+        if task.requires is not Requires.GPU or not self._readers.unsafe:
+            return chain
+        return [queue for queue in chain if queue not in self._readers.unsafe]
 
     def _place(self, task: Routable, wanted: QueueType, chain: Sequence[QueueType], explain: bool) -> Placement:
         work = self._work_class(task)
-        table = self._first_served(chain, work)
-        if chain[0] in self._paused or table is None:
-            table = self._table(chain[0], work)
+        table, is_served = self._table_of(chain, work)
+        if not is_served:
             why = f"{chain[0]} is paused" if chain[0] in self._paused else f"no worker can take it ({table.obstacles})"
             return self._hold(task, table, wanted, f"{why}: it waits in {chain[0]}", explain)
         why = "" if table.queue is wanted else f"{self._why_not(wanted, work)}: "
@@ -113,8 +137,16 @@ class Router:
             return self._hold(task, table, wanted, why, explain)
         return self._assign(task, table, *found, wanted, why, explain)
 
+    def _table_of(self, chain: Sequence[QueueType], work: WorkClass) -> tuple[ScoreTable, bool]:
+        """Return the score table of the queue for the work, and whether a worker takes it from there."""
+        if chain[0] not in self._paused:
+            for queue in chain:
+                if queue not in self._paused and (table := self._table(queue, work)).is_served:
+                    return table, True
+        return self._table(chain[0], work), False
+
     def _hold(self, task: Routable, table: ScoreTable, wanted: QueueType, why: str, explain: bool) -> Placement:
-        is_fallback = table.queue is not wanted and table.eligible
+        is_fallback = table.queue is not wanted and table.is_served
         action = DecisionAction.FALLBACK if is_fallback else DecisionAction.HOLD
         confidence = task.confidence * _CERTAINTY_WITHOUT_WORKER
         decision = _decision(action, wanted, table.queue, None, why, confidence)
@@ -171,12 +203,6 @@ class Router:
         reasons = "; ".join(unsafe[queue] for queue in self._chains[wanted])
         message = f"the task needs a GPU, and no queue is safe for it ({reasons}): take these workers off {wanted}"
         return Refusal(code=RefusalCode.NO_SAFE_LANE, subject=wanted.value, message=message, overridable=False)
-
-    def _first_served(self, chain: Sequence[QueueType], work: WorkClass) -> ScoreTable | None:
-        for queue in chain:
-            if queue not in self._paused and self._table(queue, work).eligible:
-                return self._table(queue, work)
-        return None
 
     def _why_not(self, wanted: QueueType, work: WorkClass) -> str:
         if work.requires is Requires.GPU and wanted in self._readers.unsafe:

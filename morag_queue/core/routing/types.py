@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from morag_queue.core.model import ContentType, Frozen, LoadBalancingDecision, QueuePriority, QueueType, Requires
 
@@ -38,8 +38,7 @@ class TaskProfile:
     confidence: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a task goes. All workers of the lane poll `level`; `scores` is empty unless requested.
 
     `decision.confidence` is that of the classification times the certainty of the place: 1 in a worker's own lane, in

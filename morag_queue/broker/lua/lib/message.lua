@@ -3,7 +3,9 @@
 
 -- A message as Celery writes it (protocol 2), decoded; nil for anything else.
 local function parse(raw)
-    if raw:find('[%z\1-\31]') then return nil end  -- cjson accepts control characters inside strings, Python does not
+    -- cjson accepts control characters inside strings, Python does not. One pass of a single class takes a third of the
+    -- time of a search for the set; it also stops at DEL, which both accept.
+    if raw:match('^%C*()') <= #raw and raw:find('[%z\1-\31]') then return nil end
     local ok, message = pcall(cjson.decode, raw)
     if not ok or type(message) ~= 'table' or type(message.body) ~= 'string' then return nil end
     if type(message.headers) ~= 'table' or type(message.properties) ~= 'table' then return nil end
@@ -15,8 +17,11 @@ end
 -- properties last, so the last one belongs to them and not to the arguments or headers.
 local function replaced(raw, name, expected, value)
     local head, old, tail = raw:match('^(.*"' .. name .. '"%s*:%s*)("[^"]*")(.*)$')
-    local ok, found = pcall(cjson.decode, '[' .. (old or '') .. ']')
-    if not head or not ok or found[1] ~= expected then return nil end
+    if not head then return nil end
+    if old:sub(2, -2) ~= expected then  -- another value, or one with escapes
+        local ok, found = pcall(cjson.decode, '[' .. old .. ']')
+        if not ok or found[1] ~= expected then return nil end
+    end
     return head .. quoted(value) .. tail
 end
 
