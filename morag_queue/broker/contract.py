@@ -4,26 +4,30 @@ Both pass one contract suite (tests/broker/test_contract.py). An operation that 
 control channel) takes the Redis broker.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
-from morag_queue.core.balancing.state import BalancerState
-from morag_queue.core.histogram import Window
-from morag_queue.core.model import Cordon, Lease, QueueType, Stored, WorkerStatus
-from morag_queue.core.plan import MoveTask
-from morag_queue.core.policy import Queues
-from morag_queue.core.recovery.liveness import Connections
-from morag_queue.core.snapshot import Snapshot, Totals
-from morag_queue.settings import Settings
-
-from .codec import LedgerRecord
+from morag_queue.core.model import Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from morag_queue.core.balancing.state import BalancerState
+    from morag_queue.core.histogram import Window
+    from morag_queue.core.model import Cordon, Lease, QueueType, WorkerStatus
+    from morag_queue.core.plan import MoveTask
+    from morag_queue.core.policy import Queues
+    from morag_queue.core.recovery.liveness import Connections
+    from morag_queue.core.snapshot import Snapshot, Totals
+    from morag_queue.settings import Settings
+
+    from .codec import LedgerRecord
     from .lost_work import ResendRequest
     from .requeue import RequeueRequest
 
@@ -112,7 +116,7 @@ class Moves(Protocol):
 class Requeues(Protocol):
     """Held messages, back to the front of a lane."""
 
-    def apply(self, requests: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+    def apply(self, requests: Iterable[RequeueRequest], *, term: str = "") -> Sequence[str]:
         """Requeue each in one atomic step, in this order; returns the outcomes.
 
         moved, gone (it has another holder now), early (acknowledged before it ran), foreign, cancelled, or
@@ -124,7 +128,7 @@ class Requeues(Protocol):
 class LostTasks(Protocol):
     """Open tasks of the ledger whose message is gone."""
 
-    def resend(self, request: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+    def resend(self, request: ResendRequest, max_losses: int, *, term: str = "") -> str:
         """Queue the task first in its lane: resent, quarantined, or changed (its record has changed)."""
         ...
 

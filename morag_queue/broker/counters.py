@@ -1,18 +1,37 @@
-"""Counters of all time, which only grow (the source of the metrics), and corrections of the estimates."""
+"""Counters of ended tasks: by the minute, by the hour and of all time; and corrections of the estimates.
 
-from collections.abc import Mapping, Sequence
+`lua/lib/counters.lua` writes them. The counts of the current minute are folded into the others later, so that every
+reading adds them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-from redis import Redis
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from morag_queue.core.estimate import Correction, learn_many
+from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 
 from .codec import read_corrections, read_work_kind, write_corrections
-from .connection import fenced
 from .keys import Keys
 from .scripts import Call, Script
+from .translated import fenced
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_Counts = Mapping[bytes, bytes]
+
+ReadCounters = Mapping[str, Sequence[_Counts]]
+"""Minutes and hours by their keys, each with the current counts where they are part of it."""
+
+_MINUTE = b"minute"
+"""The field of `Keys.current` that is no count, but the number of its minute."""
+
+_COARSE = 6 * 3600.0
+"""Longer windows are summed from hours instead of minutes, so that at most 360 hashes are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +54,113 @@ class FleetCounters:
     dead: int
 
 
-def fleet_counters(client: Redis, keys: Keys) -> FleetCounters:
-    """Read all counters in one round trip. The cost grows with the number of histogram buckets, not of tasks."""
-    pipe = client.pipeline(transaction=False)
+def fleet_counters(client: "Redis", keys: Keys) -> FleetCounters:
+    """Read the counters of all time, which only grow (the source of the metrics), in one round trip.
+
+    The cost grows with the number of histogram buckets, not of tasks.
+    """
+    pipe = client.pipeline(transaction=True)  # a count may move from `current` to `figures` between two commands
     pipe.hgetall(keys.figures)
+    pipe.hgetall(keys.current)
     pipe.hlen(keys.unacked)
     pipe.hlen(keys.held)
     pipe.hlen(keys.dead)
-    figures, unacked, held, dead = pipe.execute()
-    return FleetCounters(_by_queue(figures), max(unacked - held, 0), dead)
-
-
-def _by_queue(figures: Mapping[bytes, bytes]) -> Mapping[QueueType, QueueCounters]:
-    found: dict[str, dict[str, Any]] = {queue.value: {"ended": {}, "wait": {}, "run": {}} for queue in QueueType}
-    for name, count in figures.items():
-        queue, figure, *bucket = name.decode().split("|")
-        if queue not in found:
-            continue
-        if bucket:
-            found[queue][figure][int(bucket[0])] = int(count)
-        elif figure.endswith("_ms"):
-            found[queue][figure] = int(count) / 1000
-        else:
-            found[queue]["ended"][figure] = int(count)
-    return {
+    figures, current, unacked, held, dead = pipe.execute()
+    counts, histograms = _sums([figures, current])
+    by_queue = {
         queue: QueueCounters(
-            counts["ended"], counts["wait"], counts["run"], counts.get("wait_ms", 0.0), counts.get("run_ms", 0.0)
+            ended={name: n for name, n in counts[queue].items() if name not in ("arrived", "wait_ms", "run_ms")},
+            waits=dict(histograms[queue, "wait"]),
+            runs=dict(histograms[queue, "run"]),
+            wait_seconds=counts[queue]["wait_ms"] / 1000,
+            run_seconds=counts[queue]["run_ms"] / 1000,
         )
         for queue in QueueType
-        for counts in [found[queue.value]]
+    }
+    return FleetCounters(by_queue, max(unacked - held, 0), dead)
+
+
+def window_keys(keys: Keys, now: float, seconds: float) -> list[str]:
+    """The keys of the minutes, or beyond six hours of the hours, that a window of the last `seconds` covers."""
+    step, name = (60, keys.minute) if seconds <= _COARSE else (3600, keys.hour)
+    return [name(number * step) for number in range(int(now - seconds) // step + 1, int(now) // step + 1)]
+
+
+def window(keys: Keys, now: float, seconds: float, read: ReadCounters) -> Mapping[QueueType, Window]:
+    """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour).
+
+    They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
+    windows is exactly that time.
+    """
+    step = 60 if seconds <= _COARSE else 3600
+    found = chain.from_iterable(read[key] for key in window_keys(keys, now, seconds))
+    return counts_by_queue(found, now - (int(now - seconds) // step + 1) * step)
+
+
+def read_counters(client: "Redis", keys: Keys, wanted: Iterable[str]) -> ReadCounters:
+    """Read these minutes and hours, in one round trip."""
+    names = list(wanted)
+    while True:
+        pipe = client.pipeline(transaction=False)  # a transaction would hold the server for up to 360 hashes
+        request_counters(pipe, keys, names)
+        read = answered_counters(keys, names, pipe.execute())
+        if read is not None:
+            return read
+
+
+def request_counters(pipe: Any, keys: Keys, names: Iterable[str]) -> None:
+    """Add the commands of a reading to a pipeline."""
+    pipe.hgetall(keys.current)
+    for name in names:
+        pipe.hgetall(name)
+    pipe.hget(keys.current, _MINUTE)
+
+
+def answered_counters(keys: Keys, names: Sequence[str], answers: Sequence[Any]) -> ReadCounters | None:
+    """The answers to those commands; None where a minute was folded meanwhile, so that its counts may be in two."""
+    current, *found, minute = answers
+    if current.get(_MINUTE) != minute:
+        return None
+    read = {name: [counts] for name, counts in zip(names, found, strict=True)}
+    if minute is not None and minute.isdigit():
+        for name in (keys.minute(int(minute) * 60), keys.hour(int(minute) * 60)):
+            read.get(name, []).append(current)
+    return read
+
+
+def _sums(
+    found: Iterable[_Counts],
+) -> tuple[defaultdict[str, defaultdict[str, int]], defaultdict[tuple[str, str], defaultdict[int, int]]]:
+    """Counts by queue and figure, and histograms by queue and figure."""
+    counts: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    histograms: defaultdict[tuple[str, str], defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for fields in found:
+        for name, count in fields.items():
+            if name == _MINUTE:
+                continue
+            queue, figure, *bucket = name.decode().split("|")
+            if bucket:
+                histograms[queue, figure][int(bucket[0])] += int(count)
+            else:
+                counts[queue][figure] += int(count)
+    return counts, histograms
+
+
+def counts_by_queue(found: Iterable[_Counts], seconds: float) -> Mapping[QueueType, Window]:
+    """The sums of these counts, as windows of that length."""
+    counts, histograms = _sums(found)
+    return {
+        queue: Window(
+            seconds=seconds,
+            arrivals=counts[queue]["arrived"],
+            completed=counts[queue]["completed"],
+            failed=counts[queue]["failed"],
+            wait_seconds=counts[queue]["wait_ms"] / 1000,
+            run_seconds=counts[queue]["run_ms"] / 1000,
+            waits=dict(histograms[queue, "wait"]),
+            runs=dict(histograms[queue, "run"]),
+        )
+        for queue in QueueType
     }
 
 
@@ -89,7 +186,7 @@ class FoldCorrectionsCall(Call):
 class CorrectionStore:
     """Corrections of the estimates on one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: "Redis", keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._script = Script(client, keys, FoldCorrectionsCall)
 

@@ -83,6 +83,11 @@ class Keys:
         return self._own("totals")
 
     @property
+    def current(self) -> str:
+        """hash: as `minute`, not yet added to `minute`, `hour` and `figures`; `minute`: the number of its minute"""
+        return self._own("current")
+
+    @property
     def figures(self) -> str:
         """hash: as `minute`, of all time"""
         return self._own("figures")

@@ -1,30 +1,29 @@
 """The Redis broker: one fleet on one server. Every Redis command of the command line starts here."""
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from redis import Redis
-from redis.exceptions import NoPermissionError, NoScriptError
-
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import Pause, QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.core.worker_status import agent_nodes
 from morag_queue.settings import Settings, mask_url
 
-from . import client_list, snapshot
-from .connection import connect, translated
+from . import client_list, counters, snapshot
 from .keys import Keys
 from .scripts import Call, Script, sha
 from .steps import QueueSteps
+from .translated import translated
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from .celery_control import CeleryControl
     from .codec import LedgerRecord
     from .contract import JournalNote, OutgoingMessage
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
     from .requeue import Requeues
     from .results import Results
     from .workers import ClientConnections, Cordons, Registry
-
-_COARSE = 6 * 3600.0
-"""Longer windows are summed from hours instead of minutes, so that at most 360 hashes are read."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,16 @@ class RedisBroker:
     Its parts are imported on first use: `stats` needs none of them and must start fast.
     """
 
-    def __init__(self, settings: Settings, client: Redis | None = None) -> None:
+    def __init__(self, settings: Settings, client: "Redis | None" = None) -> None:
         self.settings = settings
-        with translated(settings.redis_url):
-            self.client = connect(settings.redis_url, settings.broker) if client is None else client
+        self.client = self._connected() if client is None else client
         self.keys = Keys(settings.namespace, settings.broker.global_keyprefix, settings.broker.sep)
+
+    def _connected(self) -> "Redis":
+        from .connection import connect
+
+        with translated(self.settings.redis_url):
+            return connect(self.settings.redis_url, self.settings.broker)
 
     @property
     def fleet(self) -> str:
@@ -193,29 +194,38 @@ class RedisBroker:
         """
         call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, 1, tuple(QueueType))
         keys, args = call.words(self.keys)
-        guessed = list(dict.fromkeys(key for length in lengths for key in self._counter_keys(time.time(), length)))
+        guessed = list(
+            dict.fromkeys(key for length in lengths for key in counters.window_keys(self.keys, time.time(), length))
+        )
         pipe = self.client.pipeline(transaction=False)
         pipe.evalsha(sha(call.SCRIPT), len(keys), *keys, *args)
-        for key in guessed:
-            pipe.hgetall(key)
+        counters.request_counters(pipe, self.keys, guessed)
         with translated(self.settings.redis_url):
             try:
                 answer, *found = pipe.execute()
-            except NoScriptError:
-                answer, found, guessed = self._observe(call), [], []
+                read = counters.answered_counters(self.keys, guessed, found) or {}
+            except Exception as error:
+                from redis.exceptions import NoScriptError
+
+                if not isinstance(error, NoScriptError):
+                    raise
+                answer, read = self._observe(call), {}
             seen, totals = self._decoded(answer, 1)
-            counters = dict(zip(guessed, found, strict=True))
-            wanted = (key for length in lengths for key in self._counter_keys(seen.taken_at, length))
-            if missing := set(wanted) - counters.keys():
-                counters |= self._read_counters(missing)
-        return seen, totals, [self._window(seen.taken_at, length, counters) for length in lengths]
+            at = seen.taken_at
+            wanted = {key for length in lengths for key in counters.window_keys(self.keys, at, length)}
+            if missing := wanted - read.keys():
+                read = {**read, **counters.read_counters(self.client, self.keys, missing)}
+        return seen, totals, [counters.window(self.keys, at, length, read) for length in lengths]
 
     def _decoded(self, answer: Any, depth: int) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
-        return replace(seen, steps=self._steps.of(seen)), totals
+        steps = self._steps.of(seen.nodes, lambda: agent_nodes(seen, self.settings.policy))
+        return replace(seen, steps=steps), totals
 
     def connections(self) -> Connections | None:
         """The open connections by name; None if the login may not list them. The server lists all of its clients."""
+        from redis.exceptions import NoPermissionError
+
         pipe = self.client.pipeline(transaction=False)
         client_list.request(pipe)
         pipe.info("server")
@@ -231,36 +241,17 @@ class RedisBroker:
         return Connections(client_list.parsed(clients).names, up_since)
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
-        """The counts of each queue in the last `seconds`, to a minute (beyond six hours: to an hour).
-
-        They cover whole minutes and the part of the current one that has passed, at most `seconds`: the length of the
-        windows is exactly that time.
-        """
+        """The counts of each queue in the last `seconds`, see `counters.window`."""
         with translated(self.settings.redis_url):
-            return self._window(now, seconds, self._read_counters(self._counter_keys(now, seconds)))
-
-    def _counter_keys(self, now: float, seconds: float) -> list[str]:
-        step, name = (60, self.keys.minute) if seconds <= _COARSE else (3600, self.keys.hour)
-        return [name(number * step) for number in range(int(now - seconds) // step + 1, int(now) // step + 1)]
-
-    def _read_counters(self, keys: Iterable[str]) -> dict[str, Any]:
-        pipe, wanted = self.client.pipeline(transaction=False), list(keys)
-        for key in wanted:
-            pipe.hgetall(key)
-        return dict(zip(wanted, pipe.execute(), strict=True))
-
-    def _window(self, now: float, seconds: float, counters: Mapping[str, Any]) -> Mapping[QueueType, Window]:
-        step = 60 if seconds <= _COARSE else 3600
-        found = [counters[key] for key in self._counter_keys(now, seconds)]
-        return _windows(found, now - (int(now - seconds) // step + 1) * step)
+            wanted = counters.window_keys(self.keys, now, seconds)
+            return counters.window(self.keys, now, seconds, counters.read_counters(self.client, self.keys, wanted))
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
         """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
-        pipe = self.client.pipeline(transaction=False)
-        for number in numbers:
-            pipe.hgetall(self.keys.minute(number * 60))
+        names = [self.keys.minute(number * 60) for number in numbers]
         with translated(self.settings.redis_url):
-            return [_windows([fields], 60.0) for fields in pipe.execute()]
+            read = counters.read_counters(self.client, self.keys, names)
+        return [counters.counts_by_queue(read[name], 60.0) for name in names]
 
     def set_paused(self, queue: QueueType, pause: Pause | None) -> bool:
         """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record."""
@@ -286,28 +277,3 @@ class RedisBroker:
         """The ledger records of those tasks that have one."""
         with translated(self.settings.redis_url):
             return self.ledger.records(task_ids)
-
-
-def _windows(found: Iterable[Mapping[bytes, bytes]], seconds: float) -> Mapping[QueueType, Window]:
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    histograms: dict[tuple[str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for fields in found:
-        for field, count in fields.items():
-            queue, figure, *bucket = field.decode().split("|")
-            if bucket:
-                histograms[queue, figure][int(bucket[0])] += int(count)
-            else:
-                counts[queue][figure] += int(count)
-    return {
-        queue: Window(
-            seconds=seconds,
-            arrivals=counts[queue]["arrived"],
-            completed=counts[queue]["completed"],
-            failed=counts[queue]["failed"],
-            wait_seconds=counts[queue]["wait_ms"] / 1000,
-            run_seconds=counts[queue]["run_ms"] / 1000,
-            waits=dict(histograms[queue, "wait"]),
-            runs=dict(histograms[queue, "run"]),
-        )
-        for queue in QueueType
-    }

@@ -235,8 +235,8 @@ class TaskLookup:
         guess = _place(record)
         lists = sorted(self.lists(), key=lambda one: _unlikely(one, guess))
         if guess is not None:
-            for lane, level, _ in lists[:_GUESSES]:
-                waiting = self.search.by_id(task_id, lane, level, guess[2])
+            for lane, level, length in lists[:_GUESSES]:
+                waiting = self.search.by_id(task_id, lane, level, length, guess[2])
                 if waiting is not None:
                     return waiting
             if most is not None and sum(length for _, _, length in lists) > most:

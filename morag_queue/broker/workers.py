@@ -15,12 +15,12 @@ from morag_queue.core.policy import Queues
 
 from .client_list import ClientList, client_list
 from .codec import cordon_in_force, read_held, read_unacked, requires_gpu
-from .connection import fenced
 from .keys import Keys
 from .ledger import Ledger
 from .requeue import RequeueRequest, Requeues, ReturnLanes
 from .results import Results
 from .scripts import Call, Script
+from .translated import fenced
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
 """The answer to a heartbeat, see beat.lua."""

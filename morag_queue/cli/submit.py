@@ -79,7 +79,7 @@ def submit(
                 raise UsageError(f"--id names one task, but {len(rows)} sources were given; pass one source")
         else:
             rows = parse_lines(lines, row_of(from_file, fields))
-        submitter = Submitter(ctx.broker, ctx.settings, force=force)
+        submitter = Submitter(ctx.quick_broker, ctx.settings, force=force)
         if ctx.options.dry_run:
             report = _preview(submitter.prepare(rows))
         else:
@@ -87,7 +87,7 @@ def submit(
                 report = submitter.submit(
                     rows, details=wait or not ctx.quiet, on_progress=advance, who=ctx.user, reason=ctx.options.reason
                 )
-            note_submit(ctx.broker, report, ctx.user, ctx.options.reason)
+            note_submit(ctx.quick_broker, report, ctx.user, ctx.options.reason)
     for warning in submitter.warnings:
         ctx.warn(f"warning: {warning}")
     try:

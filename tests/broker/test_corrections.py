@@ -4,8 +4,9 @@ from math import exp, log
 
 import pytest
 
-from morag_queue.broker.codec import read_corrections
+from morag_queue.broker.codec import LedgerRecord, read_corrections
 from morag_queue.broker.counters import CorrectionStore
+from morag_queue.broker.ledger import TaskEnd
 from morag_queue.core.estimate import Correction, learn, learn_many
 from morag_queue.core.model import ContentType, Requires
 from morag_queue.core.routing.router import route
@@ -60,6 +61,20 @@ def test_failed_runs_and_tasks_without_our_header_are_ignored(sim_fleet, learnin
     sim_fleet.end("plain", run_seconds=1.0)
     assert learning.fold() == (0, 0)
     assert learned(sim_fleet) == {}
+
+
+@pytest.mark.parametrize("which", ["surprises", "workers"])
+def test_a_task_ends_where_nothing_can_be_learned(sim_fleet, which):
+    sim_fleet.join("worker-gpu-1", "gpu")
+    sim_fleet.submit("a", **AUDIO)
+    sim_fleet.claim("worker-gpu-1")
+    held = sim_fleet.broker.observe()[0].held
+    sim_fleet.client.delete(getattr(sim_fleet.keys, which))
+    sim_fleet.client.set(getattr(sim_fleet.keys, which), "of another type")
+    record = LedgerRecord({**AUDIO, "state": "completed", "estimated_minutes": 1.0})
+    end = TaskEnd(held[0].tag, "a", "worker-gpu-1", "gpu_priority", "completed", 1.0, 2.0, record)
+    assert sim_fleet.broker.ledger.settle(end) is True
+    assert sim_fleet.broker.records(["a"])["a"].state == "completed"
 
 
 def test_an_outlier_counts_as_a_factor_of_twenty_at_most(sim_fleet, learning):

@@ -106,26 +106,22 @@ def end(way: str, runner: ScriptRunner) -> str:
     return task_id
 
 
-def counters(runner: ScriptRunner, family: str) -> dict[str, int]:
-    """The counters of a minute, an hour or of all time, without waits and run times."""
-    [key] = [key for key in runner.client.scan_iter() if f":{family}".encode() in key]
-    counts = {field.decode(): int(count) for field, count in runner.client.hgetall(key).items()}
-    return {field: count for field, count in counts.items() if "wait" not in field and "run" not in field}
-
-
 @ways
-def test_an_end_counts_in_totals_minute_hour_and_all_time(way: str, runner: ScriptRunner) -> None:
+def test_an_end_counts_in_the_current_minute_and_in_the_totals(way: str, runner: ScriptRunner) -> None:
     outcome, _ = WAYS[way]
 
     end(way, runner)
 
-    for family in ("minute:", "hour:", "figures"):
-        assert counters(runner, family) == {f"{QUEUE}|{outcome}": 1}, family
+    counts = {field.decode(): int(count) for field, count in runner.client.hgetall(runner.keys.current).items()}
+    assert {field: count for field, count in counts.items() if "wait" not in field and "run" not in field} == {
+        f"{QUEUE}|{outcome}": 1,
+        "minute": runner.client.time()[0] // 60,
+    }
     assert int(runner.client.hget(runner.keys.totals, f"{outcome}||{QUEUE}") or 0) == 1
 
 
 @ways
-def test_an_end_counts_in_the_minute_and_hour_of_the_servers_clock(
+def test_an_end_counts_in_the_minute_of_the_servers_clock(
     way: str, runner: ScriptRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = runner.client.time()[0]
@@ -134,10 +130,7 @@ def test_an_end_counts_in_the_minute_and_hour_of_the_servers_clock(
 
     act()
 
-    keys = {runner.keys.minute(now), runner.keys.hour(now), runner.keys.minute(now + 5), runner.keys.hour(now + 5)}
-    counted = {key.decode() for key in runner.client.scan_iter() if b":minute:" in key or b":hour:" in key}
-    assert len(counted) == 2
-    assert counted <= keys
+    assert int(runner.client.hget(runner.keys.current, "minute") or 0) in {now // 60, (now + 5) // 60}
 
 
 @ways
@@ -193,13 +186,21 @@ def test_a_task_that_ends_well_leaves_no_older_dead_letter(way: str, runner: Scr
     assert not runner.client.exists(runner.keys.graves)
 
 
+def make_fold_due(runner: ScriptRunner) -> None:
+    """Counts of the minute 61 wait to be folded."""
+    runner.client.hset(runner.keys.current, mapping={"minute": 61, f"{QUEUE}|completed": 5})
+
+
 @ways
-@pytest.mark.parametrize("which", ["totals", "minute", "hour", "figures", "attempts", "dead", "graves"])
+@pytest.mark.parametrize("which", ["totals", "current", "minute", "hour", "figures", "attempts", "dead", "graves"])
 def test_a_key_of_another_type_refuses_an_end_whole(way: str, which: str, runner: ScriptRunner) -> None:
-    _, act = WAYS[way][1](runner)
-    key, seconds = getattr(runner.keys, which), runner.client.time()[0]
-    for name in {key(seconds), key(seconds + 5)} if callable(key) else {key}:
-        runner.client.set(name, "another type")
+    task_id, act = WAYS[way][1](runner)
+    key = getattr(runner.keys, which)
+    if which == "graves":
+        runner.client.hset(runner.keys.dead, task_id, "{}")  # else an end may not write it
+    if which != "current":
+        make_fold_due(runner)
+    runner.client.set(key(61 * 60) if callable(key) else key, "another type")
     before = runner.everything()
 
     with pytest.raises(redis.ResponseError, match=r"(?i)wrong"):
@@ -209,11 +210,14 @@ def test_a_key_of_another_type_refuses_an_end_whole(way: str, which: str, runner
 
 
 @ways
+@pytest.mark.parametrize("is_fold_due", [False, True])
 def test_out_of_memory_an_end_is_written_whole_or_refused_whole(
-    way: str, runner: ScriptRunner, out_of_memory: MakeFull
+    way: str, is_fold_due: bool, runner: ScriptRunner, out_of_memory: MakeFull
 ) -> None:
     outcome, prepare = WAYS[way]
     task_id, act = prepare(runner)
+    if is_fold_due:
+        make_fold_due(runner)
     before = runner.everything()
     out_of_memory()
 
@@ -224,4 +228,6 @@ def test_out_of_memory_an_end_is_written_whole_or_refused_whole(
         assert not way.startswith("settle"), "a worker cannot repeat the end of a task"
         return
     assert json.loads(runner.client.get(runner.keys.task(task_id)) or "{}")["state"] == outcome
+    assert int(runner.client.hget(runner.keys.current, f"{QUEUE}|{outcome}") or 0) == 1
+    assert runner.client.hgetall(runner.keys.figures) == ({f"{QUEUE}|completed".encode(): b"5"} if is_fold_due else {})
     assert int(runner.client.hget(runner.keys.totals, f"{outcome}||{QUEUE}") or 0) == 1

@@ -105,7 +105,8 @@ def test_keys_and_arguments_are_used_by_name_outside_of_the_head(name: str) -> N
 def test_every_key_and_argument_that_a_script_reads_is_named(name: str) -> None:
     """Also those that its fragments read: `submit` includes the counters, but ends no task."""
     code = re.sub(r"--.*", "", source(name))
-    unused = {"sub", "totals", "figures"} if name == "submit" else {"sub"}
+    unused = {"sub", "totals"} if name == "submit" else {"sub"}
+    unused |= {"counted_minute", "folded", "this_minute"}  # names that `counters` adds
     for table, which in (("key", "KEYS"), ("arg", "ARGV")):
         named = {part.removesuffix("...") for part in head(name)[which]}
         assert set(re.findall(rf"\b{table}\.(\w+)", code)) - unused <= named
@@ -126,6 +127,6 @@ def test_a_fragment_is_included_once_however_often_it_is_named() -> None:
 def test_the_keys_of_families_are_prefixes_that_the_script_completes() -> None:
     keys = Keys("fleet", "app:", "::")
     words, _ = CALLS["submit"]("", 0, []).words(keys)  # type: ignore[call-arg]
-    prefixes = ["app:fleet:minute:", "app:fleet:hour:", "app:fleet:ids:", "app:fleet:task:"]
-    assert words == [keys.lanes, *prefixes, keys.journal]
+    counters = [keys.current, "app:fleet:minute:", "app:fleet:hour:", keys.figures]
+    assert words == [keys.lanes, *counters, "app:fleet:ids:", "app:fleet:task:", keys.journal]
     assert keys.minute(60 * 7) == "app:fleet:minute:7"

@@ -7,8 +7,8 @@
 -- Returns 1; 0 when the record has changed since (the task has ended, or was sent again): then nothing was changed.
 
 local key = {
-    totals = KEYS[1], minutes = KEYS[2], hours = KEYS[3], figures = KEYS[4], attempts = KEYS[5], dead = KEYS[6],
-    graves = KEYS[7], ended = KEYS[8], task = KEYS[9],
+    totals = KEYS[1], current = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
+    dead = KEYS[7], graves = KEYS[8], ended = KEYS[9], task = KEYS[10],
 }
 local arg = {
     task_id = ARGV[1], seen = ARGV[2], outcome = ARGV[3], worker = ARGV[4], queue = ARGV[5], retention = ARGV[6],
@@ -17,13 +17,13 @@ local arg = {
 
 if redis.call('GET', key.task) ~= arg.seen then return 0 end
 local now = clock()
-check_end(key, now)
 local task = {
     id = arg.task_id, key = key.task, at = now, error = '',
     outcome = arg.outcome, worker = arg.worker, queue = arg.queue,
     wait_ms = arg.wait_ms, wait_bucket = arg.wait_bucket, run_ms = arg.run_ms, run_bucket = arg.run_bucket,
     entry = arg.seen, lane = field(arg.seen, 'lane'), level = tonumber((field(arg.seen, 'level'))),
 }
+check_end(key, task, now)
 task.record = ended_record(arg.seen, task, now)
 end_task(key, task, arg.retention)
 return 1

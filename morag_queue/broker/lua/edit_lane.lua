@@ -15,8 +15,8 @@
 -- Invariant: a message is in exactly one list, or its task has ended with a record that says so.
 
 local key = {
-    lanes = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
-    dead = KEYS[7], graves = KEYS[8], ended = KEYS[9], source = KEYS[10], edits = rest(KEYS, 11),
+    lanes = KEYS[1], totals = KEYS[2], current = KEYS[3], minutes = KEYS[4], hours = KEYS[5], figures = KEYS[6],
+    attempts = KEYS[7], dead = KEYS[8], graves = KEYS[9], ended = KEYS[10], source = KEYS[11], edits = rest(KEYS, 12),
 }
 local arg = {retention = ARGV[1], edits = rest(ARGV, 2)}
 local edits = records(key.edits, {'target', 'task'}, arg.edits,
@@ -40,13 +40,13 @@ local function remove(depth, text)
     return true
 end
 
-local function finish(edit)
-    end_task(key, {
+local function end_of(edit)
+    return {
         id = edit.task_id, key = edit.task, outcome = edit.outcome, worker = '', queue = edit.queue, at = now,
         error = field(edit.record, 'error') or '', wait_ms = '', run_ms = '',
         record = prepended(edit.record, 'ended_at', string.format('%.3f', now)),
         message = edit.raw, lane = field(edit.record, 'lane'), level = tonumber((field(edit.record, 'level'))),
-    }, arg.retention)
+    }
 end
 
 local function move(edit)
@@ -56,19 +56,20 @@ local function move(edit)
 end
 
 -- A key of another type fails here, before the first write.
-local ends = false
 for _, edit in ipairs(edits) do
-    ends = ends or edit.text == ''
     redis.call('LLEN', edit.target)
     if edit.worker_lane ~= '' then redis.call('SCARD', key.lanes) end
+    if edit.text == '' then
+        edit.ends = end_of(edit)
+        check_end(key, edit.ends, now)
+    end
 end
-if ends then check_end(key, now) end
 
 for i, edit in ipairs(edits) do
     answer[i] = 0
     if remove(tonumber(edit.depth), edit.raw) then
         answer[i] = 1
-        if edit.text == '' then finish(edit) else move(edit) end
+        if edit.ends then end_task(key, edit.ends, arg.retention) else move(edit) end
     end
 end
 if taken > 0 then redis.call('LREM', key.source, -taken, REMOVED) end

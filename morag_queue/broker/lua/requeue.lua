@@ -22,8 +22,8 @@
 
 local key = {
     unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], revoked = KEYS[4], lease = KEYS[5], totals = KEYS[6],
-    minutes = KEYS[7], hours = KEYS[8], figures = KEYS[9], attempts = KEYS[10], dead = KEYS[11], graves = KEYS[12],
-    ended = KEYS[13], lanes = KEYS[14], list = KEYS[15], task = KEYS[16],
+    current = KEYS[7], minutes = KEYS[8], hours = KEYS[9], figures = KEYS[10], attempts = KEYS[11], dead = KEYS[12],
+    graves = KEYS[13], ended = KEYS[14], lanes = KEYS[15], list = KEYS[16], task = KEYS[17],
 }
 local arg = {
     tag = ARGV[1], incarnation = ARGV[2], new_tag = ARGV[3], lane = ARGV[4], level = ARGV[5], queue = ARGV[6],
@@ -50,29 +50,30 @@ local function release()
     redis.call('HDEL', key.held, arg.tag)
 end
 
-local function finish(id, outcome, reason, more)
+local function ending(id, outcome, reason, more)
     local task = {
         id = id, key = key.task, at = now, outcome = outcome, worker = worker, queue = arg.queue, error = reason,
         wait_ms = '', run_ms = '', lane = arg.lane, level = tonumber(arg.level),
     }
     for name, value in pairs(more) do task[name] = value end
-    end_task(key, task, arg.retention)
+    check_end(key, task, now)
+    return task
 end
 
 local record = redis.call('HGET', key.unacked, arg.tag)
 if not record and not owner then return 'gone' end
 if not record or redis.call('ZSCORE', key.revoked, arg.tag) then
-    check_end(key, now)
-    redis.call('ZREM', key.revoked, arg.tag)
-    release()
     local outcome = record and 'cancelled' or 'failed'
     local reason = record and '' or 'acknowledged before it ran, and its worker ended'
-    local entry = redis.call('GET', key.task)
+    local entry, task = redis.call('GET', key.task), nil
     if not entry or field(entry, 'state') == 'queued' then
         local ended = {outcome = outcome, worker = worker, error = reason, wait_ms = '', run_ms = ''}
         local more = entry and {record = ended_record(entry, ended, now), entry = entry} or {}
-        finish(owner and owner[3] or '', outcome, reason, more)
+        task = ending(owner and owner[3] or '', outcome, reason, more)
     end
+    redis.call('ZREM', key.revoked, arg.tag)
+    release()
+    if task then end_task(key, task, arg.retention) end
     return record and 'cancelled' or 'early'
 end
 
@@ -89,12 +90,12 @@ if id ~= '' and arg.max_deaths ~= '' then
     story[#story + 1] = {math.floor(now), worker, arg.why}
 end
 if story and #story > tonumber(arg.max_deaths) then
-    check_end(key, now)
     local entry = redis.call('GET', key.task)
     local is_open = entry and field(entry, 'state') == 'queued'
-    finish(id, 'quarantined', 'its workers died over it ' .. times(#story), {
+    local task = ending(id, 'quarantined', 'its workers died over it ' .. times(#story), {
         record = is_open and with_value(entry, 'state', '"quarantined"') or nil, message = text, story = story,
     })
+    end_task(key, task, arg.retention)
     release()
     return 'quarantined'
 end

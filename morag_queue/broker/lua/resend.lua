@@ -10,8 +10,8 @@
 -- Errors: STALE when the lease has another term.
 
 local key = {
-    lease = KEYS[1], totals = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], attempts = KEYS[6],
-    dead = KEYS[7], graves = KEYS[8], ended = KEYS[9], list = KEYS[10], task = KEYS[11],
+    lease = KEYS[1], totals = KEYS[2], current = KEYS[3], minutes = KEYS[4], hours = KEYS[5], figures = KEYS[6],
+    attempts = KEYS[7], dead = KEYS[8], graves = KEYS[9], ended = KEYS[10], list = KEYS[11], task = KEYS[12],
 }
 local arg = {
     task_id = ARGV[1], seen = ARGV[2], record = ARGV[3], message = ARGV[4], lane = ARGV[5], level = ARGV[6],
@@ -26,13 +26,14 @@ local known = redis.call('HGET', key.attempts, 'story|' .. arg.task_id)
 local story = known and cjson.decode(known) or {}
 story[#story + 1] = {math.floor(now), '', arg.why}
 if #story > tonumber(arg.max_losses) then
-    check_end(key, now)
-    end_task(key, {
+    local task = {
         id = arg.task_id, key = key.task, outcome = 'quarantined', worker = '', queue = arg.queue, at = now,
         error = 'it was lost ' .. times(#story), wait_ms = '', run_ms = '', lane = arg.lane,
         level = tonumber(arg.level), message = arg.message, story = story,
         record = with_value(arg.record, 'state', '"quarantined"'),
-    }, arg.retention)
+    }
+    check_end(key, task, now)
+    end_task(key, task, arg.retention)
     return 'quarantined'
 end
 -- A key of another type fails here, before the first write.

@@ -17,9 +17,9 @@
 -- Returns 1; 0 when the message is no longer this worker's: then nothing was changed.
 
 local key = {
-    unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], totals = KEYS[4], minutes = KEYS[5], hours = KEYS[6],
-    figures = KEYS[7], attempts = KEYS[8], dead = KEYS[9], graves = KEYS[10], ended = KEYS[11], cordons = KEYS[12],
-    journal = KEYS[13], surprises = KEYS[14], workers = KEYS[15], task = KEYS[16],
+    unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], totals = KEYS[4], current = KEYS[5], minutes = KEYS[6],
+    hours = KEYS[7], figures = KEYS[8], attempts = KEYS[9], dead = KEYS[10], graves = KEYS[11], ended = KEYS[12],
+    cordons = KEYS[13], journal = KEYS[14], surprises = KEYS[15], workers = KEYS[16], task = KEYS[17],
 }
 -- Locals instead of a table `arg`: this is the script that runs most often.
 local tag, outcome, task_id, worker, queue, record, error, retention, wait_ms, wait_bucket, run_ms, run_bucket, blame,
@@ -39,10 +39,11 @@ end
 
 -- Failures count until the worker completes a task. A task may cause its own error: then the breaker opens only if
 -- other workers have completed tasks of that queue since this worker began to fail.
-local function count_streak(now)
+local function count_streak(now, has_streak)
     local streak = 'streak|' .. worker
     if outcome == 'completed' then
-        if redis.call('HDEL', key.totals, streak) == 1 then
+        if has_streak then
+            redis.call('HDEL', key.totals, streak)
             for name in queues:gmatch('%S+') do redis.call('HDEL', key.totals, 'since|' .. worker .. '|' .. name) end
         end
     elseif is_failure and blame ~= 'none' then
@@ -57,48 +58,55 @@ local function count_streak(now)
     end
 end
 
--- Sums up how far the estimate was off; `fold_corrections` turns the sums into corrections.
+-- Sums up how far the estimate was off; `fold_corrections` turns the sums into corrections. To learn is a convenience:
+-- where one of its keys has another type, the task ends all the same.
 local function learn()
-    local info = redis.call('HGET', key.workers, worker)
-    if not info then return end
+    local info = redis.pcall('HGET', key.workers, worker)
+    if type(info) ~= 'string' then return end
     local on_gpu = field(info, 'capability') ~= 'cpu'
     local log_error = on_gpu and log_error_on_gpu or log_error_on_cpu
     if log_error == '' then return end
     local prefix = work .. (on_gpu and '|1|' or '|0|')
-    redis.call('HINCRBY', key.surprises, prefix .. 'n', 1)
-    redis.call('HINCRBYFLOAT', key.surprises, prefix .. 'x', log_error)
+    redis.pcall('HINCRBY', key.surprises, prefix .. 'n', 1)
+    redis.pcall('HINCRBYFLOAT', key.surprises, prefix .. 'x', log_error)
 end
 
--- These change nothing, but fail where a key has another type: before the first write, not after. A server out of
--- memory lets a script continue whose first write frees some.
 local now = clock()
-redis.call('HDEL', key.held, '')
-redis.call('ZREM', key.unacked_index, '')
-check_end(key, now)
-local unacked, held
+local is_end = outcome ~= 'accepted' and outcome ~= 'retry'
+local task = {
+    id = task_id, key = key.task, at = now, error = error,
+    outcome = outcome, worker = worker, queue = queue,
+    wait_ms = wait_ms, wait_bucket = wait_bucket, run_ms = run_ms, run_bucket = run_bucket,
+}
+
+-- Read first, also what is written only: a key of another type fails here, before the first write. A server out of
+-- memory lets a script continue whose first write frees some.
+local held, unacked = redis.call('HGET', key.held, tag), nil
+redis.call('ZSCORE', key.unacked_index, tag)
+if is_end then
+    task.entry = redis.call('GET', key.task)  -- only tasks that we submitted have one
+    check_end(key, task, now)
+end
 if is_failure then
     redis.call('HLEN', key.cordons)
     unacked = redis.call('HGET', key.unacked, tag)
-    held = redis.call('HGET', key.held, tag)
 end
 
 local was_unacked = redis.call('HDEL', key.unacked, tag)
 redis.call('ZREM', key.unacked_index, tag)
 if outcome == 'accepted' then return was_unacked end
-local was_held = redis.call('HDEL', key.held, tag)
-if was_unacked + was_held == 0 then return 0 end
-if outcome == 'retry' then return 1 end
+if held then redis.call('HDEL', key.held, tag) elseif was_unacked == 0 then return 0 end
+if not is_end then return 1 end
 
-local entry = redis.call('GET', key.task)  -- only tasks that we submitted have one
-local whole = entry and appended(prepended(record, 'ended_at', string.format('%.3f', now)), 'entry', entry)
-local holder = held and cjson.decode(held) or {}
--- A failed task keeps its message, so that it can run again; one acknowledged before it ran keeps its ledger entry.
-end_task(key, {
-    id = task_id, key = key.task, at = now, error = error,
-    outcome = outcome, worker = worker, queue = queue,
-    wait_ms = wait_ms, wait_bucket = wait_bucket, run_ms = run_ms, run_bucket = run_bucket,
-    record = whole, entry = entry, message = unacked and unwrapped(unacked), lane = holder[4], level = holder[5],
-}, retention)
-count_streak(now)
+if task.entry then
+    task.record = appended(prepended(record, 'ended_at', string.format('%.3f', now)), 'entry', task.entry)
+end
+if is_failure then
+    -- A failed task keeps its message, so that it can run again; one acknowledged before it ran keeps its ledger entry.
+    local holder = held and cjson.decode(held) or {}
+    task.message, task.lane, task.level = unacked and unwrapped(unacked), holder[4], holder[5]
+end
+end_task(key, task, retention)
+count_streak(now, task.streak)
 if work ~= '' and outcome == 'completed' then learn() end
 return 1

@@ -14,18 +14,15 @@
 -- since.
 
 local key = {
-    lanes = KEYS[1], minutes = KEYS[2], hours = KEYS[3], ids = KEYS[4], tasks = KEYS[5], journal = KEYS[6],
-    messages = rest(KEYS, 7),
+    lanes = KEYS[1], current = KEYS[2], minutes = KEYS[3], hours = KEYS[4], figures = KEYS[5], ids = KEYS[6],
+    tasks = KEYS[7], journal = KEYS[8], messages = rest(KEYS, 9),
 }
 local arg = {note = ARGV[1], journal_length = ARGV[2], messages = rest(ARGV, 3)}
 local messages = records(key.messages, {'task', 'list'}, arg.messages, {'message', 'entry', 'queue', 'worker_lane'})
 
-local now = clock()
-name_counters(key, now)
 -- A key of another type fails here, before the first message is queued.
+check_counters(key, clock())
 redis.call('SCARD', key.lanes)
-redis.call('HLEN', key.minutes)
-redis.call('HLEN', key.hours)
 if arg.note ~= '' then redis.call('XRANGE', key.journal, '-', '+', 'COUNT', 1) end
 for i, message in ipairs(messages) do
     if i == 1 or message.list ~= messages[i - 1].list then redis.call('LLEN', message.list) end
@@ -51,10 +48,7 @@ for i, message in ipairs(messages) do
     refused = refused + 1 - answer[i]
 end
 list_ids(key.ids, key.tasks, ids)
-for queue, number in pairs(queued) do
-    count(key.minutes, {queue .. '|arrived', number}, MINUTE_TTL)
-    count(key.hours, {queue .. '|arrived', number}, HOUR_TTL)
-end
+for queue, number in pairs(queued) do count(key, {queue .. '|arrived', number}) end
 -- Not if this very call was made before: then the note was written, too.
 if arg.note ~= '' and refused == 0 and next(queued) then
     redis.call('XADD', key.journal, 'MAXLEN', '~', arg.journal_length, '*', 'entry', arg.note)

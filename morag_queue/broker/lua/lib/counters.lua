@@ -1,19 +1,45 @@
 -- Counters by minute, by hour and of all time.
+--
+-- A task adds to key.current only: the counts of one minute, whose number is in the field `minute`. The first count of
+-- another minute folds them into those of that minute, of its hour and of all time (key.figures), so that these are
+-- written once a minute. Readers add key.current.
 
 local MINUTE_TTL, HOUR_TTL = 25 * 3600, 32 * 86400  -- a day and an hour of grace; a month
 
--- Completes key.minutes and key.hours, which are prefixes, by the number of the minute and hour.
-local function name_counters(key, now)
-    key.minutes, key.hours = key.minutes .. math.floor(now / 60), key.hours .. math.floor(now / 3600)
+-- Names the counters that a fold writes, and fails where a key to be written has another type. To be called before the
+-- first write, and before `count`. key.minutes and key.hours are prefixes.
+local function check_counters(key, now)
+    key.this_minute = math.floor(now / 60)
+    key.counted_minute = tonumber(redis.call('HGET', key.current, 'minute') or nil)
+    if not key.counted_minute or key.counted_minute == key.this_minute then return end
+    key.folded = {
+        key.minutes .. key.counted_minute, key.hours .. math.floor(key.counted_minute / 60), key.figures,
+    }
+    for _, counters in ipairs(key.folded) do redis.call('HLEN', counters) end
 end
 
--- Adds to counters; `counts` is {name, number, name, number…}. Sets the expiry when the first one is new, since the
--- whole key may be new then.
-local function count(counters, counts, ttl)
-    for i = 1, #counts, 2 do
-        local value = redis.call('HINCRBY', counters, counts[i], counts[i + 1])
-        if i == 1 and ttl and value == tonumber(counts[2]) then redis.call('EXPIRE', counters, ttl) end
+local function fold(key)
+    local counts = redis.call('HGETALL', key.current)
+    redis.call('DEL', key.current)
+    for _, counters in ipairs(key.folded) do
+        for i = 1, #counts, 2 do
+            -- A counter that is no number, which only another program writes, must not stop the end of a task.
+            if counts[i] ~= 'minute' then redis.pcall('HINCRBY', counters, counts[i], counts[i + 1]) end
+        end
     end
+    redis.call('EXPIRE', key.folded[1], MINUTE_TTL)
+    redis.call('EXPIRE', key.folded[2], HOUR_TTL)
+    key.folded = nil
+end
+
+-- Adds to the counters; `counts` is {name, number, name, number…}.
+local function count(key, counts)
+    if key.folded then fold(key) end
+    if key.counted_minute ~= key.this_minute then
+        redis.call('HSET', key.current, 'minute', key.this_minute)
+        key.counted_minute = key.this_minute
+    end
+    for i = 1, #counts, 2 do redis.call('HINCRBY', key.current, counts[i], counts[i + 1]) end
 end
 
 -- Counts one end. `task`: outcome, worker, queue, wait_ms, wait_bucket, run_ms, run_bucket; '' = not known. Without a
@@ -36,7 +62,5 @@ local function count_end(key, task)
         counts[n + 1], counts[n + 2] = queue .. '|run_ms', run_ms
         counts[n + 3], counts[n + 4] = queue .. '|run|' .. task.run_bucket, 1
     end
-    count(key.minutes, counts, MINUTE_TTL)
-    count(key.hours, counts, HOUR_TTL)
-    count(key.figures, counts)
+    count(key, counts)
 end

@@ -2,18 +2,20 @@
 -- The bookkeeping of a task's end. Every script that ends a task uses it: settle, complete_external, edit_lane, requeue
 -- and resend.
 --
--- `key` has: totals, minutes, hours, figures, attempts, dead, graves, and `ended`: a prefix, see keys.py.
+-- `key` has: totals, current, minutes, hours, figures, attempts, dead, graves, and `ended`: a prefix, see keys.py.
 
--- Fails where one of the keys has another type. To be called before the first write, and before `end_task`.
-local function check_end(key, now)
-    name_counters(key, now)
-    redis.call('HLEN', key.totals)
-    redis.call('HLEN', key.minutes)
-    redis.call('HLEN', key.hours)
-    redis.call('HLEN', key.figures)
-    redis.call('HLEN', key.attempts)
-    redis.call('HLEN', key.dead)
-    redis.call('ZCARD', key.graves)
+local function has_dead_letter(outcome)
+    return outcome == 'failed' or outcome == 'quarantined'
+end
+
+-- Reads what an end changes, into the task, and fails where a key to be written has another type. To be called before
+-- the first write, and before `end_task`. `task` has: id, outcome, worker.
+local function check_end(key, task, now)
+    check_counters(key, now)
+    task.streak = redis.call('HGET', key.totals, 'streak|' .. task.worker)
+    task.has_attempts = redis.call('HEXISTS', key.attempts, task.id) == 1
+    task.is_dead = redis.call('HEXISTS', key.dead, task.id) == 1
+    if task.is_dead or has_dead_letter(task.outcome) then redis.call('ZCARD', key.graves) end
 end
 
 -- The source of a task by its record. A message has none, and a dead letter may outlive the record.
@@ -31,27 +33,28 @@ local function index_end(key, task, retention)
     end
 end
 
--- Ends one task. `task` has the fields of `count_end`, and
---     id, key (of its ledger entry), error, at (when it ended: seconds)
+-- Ends one task. `task` has the fields of `check_end` and `count_end`, and
+--     key (of its ledger entry), error, at (when it ended: seconds)
 --     record  its ledger record from now on (JSON), or nil where the ledger does not know the task
 --     message, entry, lane, level, story  of a failed or quarantined one: what its dead letter keeps
 -- The record of a quarantined task does not expire before its dead letter is dropped.
 local function end_task(key, task, retention)
-    redis.call('HDEL', key.attempts, task.id, 'story|' .. task.id)
+    if task.has_attempts then redis.call('HDEL', key.attempts, task.id, 'story|' .. task.id) end
     if task.record and task.outcome == 'quarantined' then
         redis.call('SET', task.key, task.record)
     elseif task.record then
         redis.call('SET', task.key, task.record, 'EX', retention)
         index_end(key, task, retention)
     end
-    if (task.outcome == 'failed' or task.outcome == 'quarantined') and task.id ~= '' then
+    if has_dead_letter(task.outcome) and task.id ~= '' then
         local at = math.floor(task.at)
         add_dead_letter(key, task.key, retention, task.id, {
             message = task.message or nil, entry = not task.message and task.entry or nil,
             lane = task.lane, level = task.level, state = task.outcome, at = at, reason = task.error,
             story = task.story or {{at, task.worker, task.error}}, source = source_of(task.entry or task.record),
         })
-    elseif redis.call('HDEL', key.dead, task.id) == 1 then
+    elseif task.is_dead then
+        redis.call('HDEL', key.dead, task.id)
         redis.call('ZREM', key.graves, task.id)
     end
     count_end(key, task)
