@@ -72,7 +72,7 @@ class _QuickClient:
             return None
         try:
             answers = self._light(*commands)
-        except TimeoutError:
+        except (TimeoutError, KeyboardInterrupt):
             self._has_failed = True  # an answer may still come, which must not be taken for that of another command
             raise
         except (OSError, ValueError):
