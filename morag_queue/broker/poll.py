@@ -48,7 +48,7 @@ class FleetPoller:
         elif len(lanes) == 1:
             lanes = self._ask_what_waits(self._client.pipeline(transaction=False)).execute(raise_on_error=False)
         waiting = self._waiting(*lanes) if lanes else {}
-        self._something_waits = bool(waiting)
+        self._something_waits = any(length for length in lanes[1:] if isinstance(length, int))
         now = self._now(info)
         return FleetPoll(
             at=now,
