@@ -118,13 +118,20 @@ def test_a_turn_of_watch_reads_the_fleet_in_two_round_trips(proxy: CountingProxy
     assert received(reads) <= 4_500
 
 
-def test_a_poll_of_watch_takes_six_commands(proxy: CountingProxy, sim_fleet: SimulatedFleet) -> None:
+def test_a_poll_of_watch_takes_one_round_trip_and_six_commands_while_nothing_waits(
+    proxy: CountingProxy, sim_fleet: SimulatedFleet
+) -> None:
     with redis.Redis.from_url(proxy.url) as client:
-        FleetPoller(client, sim_fleet.keys).poll()
-    poll, lengths = proxy.round_trips()  # the second one only while messages wait
+        poller = FleetPoller(client, sim_fleet.keys)
+        poller.poll()
+        waiting = proxy.round_trips()
+        assert sim_fleet.claim("w0") == "waiting"
+        poller.poll()
+    (idle,) = proxy.round_trips()
 
-    assert len(poll.commands) <= 6
-    assert sent([poll, lengths]) <= 2_500
+    assert len(waiting) == 2
+    assert len(idle.commands) <= 6
+    assert idle.sent <= 1_200
 
 
 # -- scripts
