@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 
-from .codec import HEADER, header_fields
+from .codec import HEADER, header_fields, open_record
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -62,7 +62,7 @@ class MessageBuilder:
         """
         template = self._templates.get(entry.task) or self._make_template(entry.task)
         header, args, kwargs = _header(entry), _as_json(entry.args), _as_json(entry.kwargs) if entry.kwargs else "{}"
-        lane, tag = quoted(entry.lane), f'"{self._run}.{next(self._count)}"'
+        number = next(self._count)
         if template.serializer == "json":
             body = f"[{args}, {kwargs}, {_NO_LINKS_JSON}]".encode("ascii")
         else:
@@ -80,17 +80,12 @@ class MessageBuilder:
                 "kwargs": quoted(repr(entry.kwargs)[:_REPR_LENGTH]),
                 "header": header,
                 "body": f'"{b64encode(body).decode("ascii")}"',
-                "lane": lane,
+                "lane": quoted(entry.lane),
                 "level": str(entry.level),
-                "tag": tag,
+                "tag": f'"{self._run}.{number}"',
             }
         )
-        # Joined from texts that are JSON already: encoding them again would cost a fifth of a bulk submit.
-        record = (
-            f'{header[:-1]}, "state": "queued", "task": {quoted(entry.task)}, "source": {quoted(entry.source)}, '
-            f'"lane": {lane}, "level": {entry.level}, "args": {args}, "kwargs": {kwargs}, "tag": {tag}}}'
-        )
-        return text, record
+        return text, open_record(entry, args, kwargs, f"{self._run[:8]}.{number}")
 
     def _make_template(self, task: str) -> Template:
         if self._app is None:

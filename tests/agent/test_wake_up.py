@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,8 @@ from morag_queue.broker.keys import Keys
 from morag_queue.broker.workers import Cordons
 from morag_queue.core.model import Cordon, WorkerStatus
 from tests.support.claiming_worker import ClaimingWorker
+from tests.support.fleet import Fleet as SupportFleet
+from tests.support.single_messages import soak, start_workers
 
 KEYS = Keys()
 SHARED = ["cpu_standard", "cpu_batch"]
@@ -201,3 +204,10 @@ def test_no_message_waits_while_a_worker_that_may_take_it_sleeps(valkey: str, mo
     # Not shrunk: that would take minutes.
     phases = (Phase.reuse, Phase.generate)
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=40, phases=phases))
+
+
+def test_no_single_message_is_left_lying_by_idle_workers(make_fleet: Callable[..., SupportFleet]) -> None:
+    fleet = make_fleet(agent=False)
+    start_workers(fleet, 8, processes=2)
+
+    assert soak(fleet, 600, seed=7).left == 0
