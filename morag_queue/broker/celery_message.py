@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from json.encoder import encode_basestring_ascii as quoted
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from morag_queue.core.model import TaskQueueEntry
 
-from .codec import HEADER, header_fields
+from .codec import HEADER, header_fields, open_record
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,7 +53,7 @@ class MessageBuilder:
         self._app = app
         self._templates: dict[str, Template] = {}
         # Delivery tags must be unique, not random: a UUID for each would cost a tenth of a bulk submit.
-        self._run, self._count = uuid4(), count()
+        self._run, self._attempt, self._count = uuid4(), token_urlsafe(4), count()
 
     def message(self, entry: TaskQueueEntry) -> tuple[str, str]:
         """Return the message as kombu would put it into its list, and the ledger record, both as JSON.
@@ -61,7 +62,7 @@ class MessageBuilder:
         """
         template = self._templates.get(entry.task) or self._make_template(entry.task)
         header, args, kwargs = json.dumps(header_fields(entry)), _as_json(entry.args), _as_json(entry.kwargs)
-        lane, tag = quoted(entry.lane), f'"{self._run}.{next(self._count)}"'
+        number = next(self._count)
         if template.serializer == "json":
             body = f"[{args}, {kwargs}, {_NO_LINKS_JSON}]".encode("ascii")
         else:
@@ -79,17 +80,12 @@ class MessageBuilder:
                 "kwargs": quoted(repr(entry.kwargs)[:_REPR_LENGTH]),
                 "header": header,
                 "body": f'"{b64encode(body).decode("ascii")}"',
-                "lane": lane,
+                "lane": quoted(entry.lane),
                 "level": str(entry.level),
-                "tag": tag,
+                "tag": f'"{self._run}.{number}"',
             }
         )
-        # Joined from texts that are JSON already: encoding them again would cost a fifth of a bulk submit.
-        record = (
-            f'{header[:-1]}, "state": "queued", "task": {quoted(entry.task)}, "source": {quoted(entry.source)}, '
-            f'"lane": {lane}, "level": {entry.level}, "args": {args}, "kwargs": {kwargs}, "tag": {tag}}}'
-        )
-        return text, record
+        return text, open_record(entry, args, kwargs, f"{self._attempt}.{number}")
 
     def _make_template(self, task: str) -> Template:
         if self._app is None:

@@ -191,6 +191,12 @@ def _word(record: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _source(record: Mapping[str, Any]) -> str:
+    """The source of a ledger record, which leaves it out where it is the first argument."""
+    first = next(iter(_list(record.get("args"))), None)
+    return _word(record, "source") or (first if isinstance(first, str) else "")
+
+
 def _starting(beginning: str, names: Iterable[str]) -> Iterator[str]:
     return (name for name in names if name and name.startswith(beginning))
 
@@ -211,7 +217,7 @@ def _out_of_service(cordon: Mapping[str, Any]) -> str:
 
 def _described(record: Mapping[str, Any], state: str, holder: str) -> str:
     entry = record.get("entry")
-    source = _word(record, "source") or (_word(entry, "source") if isinstance(entry, dict) else "")
+    source = _source(record) or (_source(entry) if isinstance(entry, dict) else "")
     if holder:
         return f"held by {holder} {source}".rstrip()
     lane = "" if state in _ENDED else _word(record, "lane")

@@ -7,8 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morag_queue.broker import codec
+from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.codec.fields import number
-from morag_queue.core.model import HeldMessage, QueuePriority, TaskState
+from morag_queue.core.model import (
+    ContentType,
+    DecisionAction,
+    HeldMessage,
+    LoadBalancingDecision,
+    QueuePriority,
+    QueueType,
+    Requires,
+    TaskQueueEntry,
+    TaskState,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -56,6 +67,78 @@ def test_readers_never_raise(text):
         codec.lost_task("a", record, 1)
         json.loads(record.moved("cpu_batch", 1, {"worker": None}))
         assert (record.arguments, record.decision, record.message) is not None
+
+
+def submitted(**more):
+    """The record that `submit` writes, and its fields."""
+    entry = TaskQueueEntry(**{
+        "task_id": "a", "task": "t", "args": ("/data/a.pdf", "document", {"queue": "x"}), "source": "/data/a.pdf",
+        "priority": QueuePriority.HIGH, "queue": QueueType.CPU_BATCH, "lane": "cpu_batch.w1", "level": 2,
+        "estimated_duration": 1.23456, "enqueued_at": 1700000000.1234, **more,
+    })  # fmt: skip
+    text, record = MessageBuilder().message(entry)
+    return json.loads(text), record
+
+
+DECISION = LoadBalancingDecision(
+    action=DecisionAction.ASSIGN, source_queue=QueueType.CPU_BATCH, target_queue=QueueType.CPU_BATCH, worker_id="w1",
+    reason='w1 is "free"', confidence=0.87654,
+)  # fmt: skip
+
+
+def test_a_new_record_repeats_nothing_and_is_read_whole():
+    message, text = submitted()
+    text = codec.with_decision(text, DECISION)
+    assert text.count("/data/a.pdf") == 1
+    record = codec.read_record(text)
+    assert (record.source, record.arguments) == ("/data/a.pdf", (["/data/a.pdf", "document", {"queue": "x"}], {}))
+    assert (record.queue, record.lane, record.level, record.task) == ("cpu_batch", "cpu_batch.w1", 2, "t")
+    assert (record.priority, record.requires, record.content_type) == (QueuePriority.HIGH, Requires.CPU, None)
+    assert (record.enqueued_at, record.estimated_minutes) == (1700000000.123, 1.2346)
+    assert record.decision == {
+        "action": "assign", "target_queue": "cpu_batch", "worker_id": "w1", "reason": 'w1 is "free"',
+        "confidence": 0.877,
+    }  # fmt: skip
+    for name, value in message["headers"]["morag_queue"].items():
+        assert record.fields.get(name, Requires.CPU) == value, name
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"source": "another"},
+        {"source": "", "args": ("a",)},
+        {"source": "a", "args": (7,)},
+        {"kwargs": {"a": 1}},
+        {"requires": Requires.GPU, "content_type": ContentType.AUDIO, "worker": "w1", "submission": "s1"},
+    ],
+)
+def test_a_new_record_has_what_does_not_follow_from_the_rest(more):
+    record = codec.read_record(submitted(**more)[1])
+    args, kwargs = record.arguments
+    found = {"args": tuple(args), "kwargs": kwargs} | {
+        name: getattr(record, name) for name in ("source", "requires", "content_type", "worker", "submission")
+    }
+    assert {name: found[name] for name in more} == more
+
+
+def test_the_entry_of_an_ended_record_is_read_whole():
+    entry = codec.with_decision(submitted()[1], DECISION)
+    record = codec.read_record(f'{{"state": "completed", "entry": {entry}}}')
+    assert record.source == record.submitted.source == "/data/a.pdf"
+    assert record.decision["worker_id"] == "w1"
+
+
+def test_a_record_of_the_version_before_reads_the_same():
+    decision = {"action": "hold", "target_queue": "gpu_priority", "worker_id": None, "reason": "r", "confidence": 0.2}
+    fields = {
+        "priority": "LOW", "enqueued_at": 1.5, "queue": "gpu_priority", "requires": "gpu", "estimated_minutes": 3.0,
+        "state": "queued", "task": "t", "source": "s", "lane": "gpu_priority", "level": 6, "args": ["x"], "kwargs": {},
+        "tag": "t-1", "decision": decision,
+    }  # fmt: skip
+    record = codec.read_record(json.dumps(fields))
+    assert record.fields == fields
+    assert record.decision == decision
 
 
 def test_a_rewritten_message_keeps_what_it_does_not_replace():

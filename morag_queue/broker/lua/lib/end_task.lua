@@ -18,10 +18,13 @@ local function check_end(key, task, now)
     if task.is_dead or has_dead_letter(task.outcome) then redis.call('ZCARD', key.graves) end
 end
 
--- The source of a task by its record. A message has none, and a dead letter may outlive the record.
+-- The source of a task by its record. A message has none, and a dead letter may outlive the record. A source that is the
+-- first argument is not recorded.
 local function source_of(record)
     local ok, fields = pcall(cjson.decode, record or '')
-    return ok and type(fields) == 'table' and type(fields.source) == 'string' and fields.source or nil
+    if not ok or type(fields) ~= 'table' then return nil end
+    local source = fields.source or type(fields.args) == 'table' and fields.args[1]
+    return type(source) == 'string' and source or nil
 end
 
 -- The ended tasks of one outcome and one minute, in the order of their ends. The index is a convenience: where its key
