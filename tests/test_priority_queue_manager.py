@@ -86,7 +86,7 @@ def submit(service):
 
 def waiting_message(sim_fleet: SimulatedFleet) -> dict[str, Any]:
     """Return the only message in the lanes."""
-    keys = list(sim_fleet.client.scan_iter(_type="list"))
+    keys = list(sim_fleet.client.scan_iter("[cg]pu_*", _type="list"))
     assert [sim_fleet.client.llen(key) for key in keys] == [1]
     return json.loads(sim_fleet.client.lindex(keys[0], 0))
 
@@ -423,4 +423,4 @@ def test_a_manager_needs_only_an_app_and_a_client(valkey, sim_fleet, monkeypatch
         assert (manager.settings.broker.sep, manager.settings.broker.global_keyprefix) == ("::", "app-7:")
         classification = run(manager.task_classifier.classify_task(PAGE))
         run(manager.submit_task(classification))
-        assert [key[:20] for key in client.scan_iter(_type="list")] == [b"app-7:cpu_standard::"]
+        assert [key[:20] for key in client.scan_iter("app-7:cpu_*", _type="list")] == [b"app-7:cpu_standard::"]

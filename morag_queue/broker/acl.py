@@ -16,7 +16,7 @@ from morag_queue.core.model import QueueType
 from .keys import Keys
 
 _TRIED_WITH = {
-    "": "CLIENT_LIST INFO PING TIME",
+    "": "CLIENT_LIST DBSIZE INFO PING TIME",
     "K": "DEL EXISTS GET GETDEL HGETALL HKEYS HLEN INCR LLEN LPOP MGET RPOP SCARD SMEMBERS TTL TYPE ZCARD ZPOPMIN",
     "K f": "HDEL HEXISTS HGET HMGET",
     "K f v": "HSET HSETNX",

@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redis import Redis
+if TYPE_CHECKING:
+    from redis import Redis
 
 OURS = "mq."
 """Prefix of the connection names of our commands and of workers with the agent."""
@@ -64,7 +65,7 @@ class ClientList:
         return sum(not ((name := _NAME.search(line)) and name[1].startswith(OURS.encode())) for line in found)
 
 
-def client_list(client: Redis) -> ClientList:
+def client_list(client: "Redis") -> ClientList:
     """Read the list now. Raises NoPermissionError for a login that may not."""
     return parsed(request(client))
 

@@ -1,7 +1,5 @@
-"""Connect to the broker, and translate redis-py's errors into ours."""
+"""Connect to the broker by redis-py, and translate its errors into ours."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -9,8 +7,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
-from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost
+from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost, MoragQueueError
 from morag_queue.settings import BrokerSettings, mask_url
+
+from .translated import is_stale
 
 _ADDRESS = {"host", "port", "path", "db", "username", "password"}
 
@@ -72,41 +72,24 @@ def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any])
     return master
 
 
-@contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Raise redis-py's errors as ours; the message never contains a password."""
+def translation(error: Exception, url: str) -> MoragQueueError | None:
+    """Our error for one of redis-py or of a socket; None for any other. The message never contains a password."""
     masked = mask_url(url)
-    try:
-        yield
-    except redis.AuthenticationError as error:
-        raise BrokerUnreachable(
-            f"the broker {masked} refused the login: {error}; check the URL's user and password"
-        ) from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise BrokerUnreachable(
-            f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?"
-        ) from error
-    except redis.ResponseError as error:
-        if _is_stale(error):
-            raise LeaseLost from error
-        reason = f"{_reason(error)}{remedy(str(error))}"
-        raise BrokerError(f"the broker {masked} refused: {reason}; nothing was changed by this step") from error
-
-
-@contextmanager
-def fenced() -> Iterator[None]:
-    """Raise LeaseLost if the server refuses a term because the lease has passed to another leader."""
-    try:
-        yield
-    except redis.ResponseError as error:
-        if not _is_stale(error):
-            raise
-        raise LeaseLost from error
-
-
-def _is_stale(error: redis.ResponseError) -> bool:
-    """Whether a script refused the term; in a pipeline, redis-py puts the command before the server's message."""
-    return "STALE term" in str(error)
+    match error:
+        case redis.AuthenticationError():
+            return BrokerUnreachable(
+                f"the broker {masked} refused the login: {error}; check the URL's user and password"
+            )
+        case redis.ConnectionError() | redis.TimeoutError() | OSError():
+            return BrokerUnreachable(
+                f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?"
+            )
+        case redis.ResponseError() if is_stale(error):
+            return LeaseLost()
+        case redis.ResponseError():
+            reason = f"{_reason(error)}{remedy(str(error))}"
+            return BrokerError(f"the broker {masked} refused: {reason}; nothing was changed by this step")
+    return None
 
 
 _REMEDIES = {

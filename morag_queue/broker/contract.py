@@ -4,32 +4,35 @@ Both pass one contract suite (tests/broker/test_contract.py). An operation that 
 control channel) takes the Redis broker.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import Field
 
-from morag_queue.core.balancing.state import BalancerState
-from morag_queue.core.histogram import Window
-from morag_queue.core.model import Cordon, Lease, QueueType, Stored, WorkerStatus
-from morag_queue.core.plan import MoveTask
-from morag_queue.core.policy import Queues
-from morag_queue.core.recovery.liveness import Connections
-from morag_queue.core.snapshot import Snapshot, Totals
-from morag_queue.settings import Settings
-
-from .codec import LedgerRecord
+from morag_queue.core.model import Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from morag_queue.core.balancing.state import BalancerState
+    from morag_queue.core.histogram import Window
+    from morag_queue.core.model import Cordon, Lease, QueueType, WorkerStatus
+    from morag_queue.core.plan import MoveTask
+    from morag_queue.core.policy import Queues
+    from morag_queue.core.recovery.liveness import Connections
+    from morag_queue.core.snapshot import Snapshot, Totals
+    from morag_queue.settings import Settings
+
+    from .codec import LedgerRecord
     from .lost_work import ResendRequest
     from .requeue import RequeueRequest
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
+class OutgoingMessage(NamedTuple):
     """One message to be queued, with its ledger record. `is_worker_lane` is False for a shared lane."""
 
     task_id: str
@@ -112,7 +115,7 @@ class Moves(Protocol):
 class Requeues(Protocol):
     """Held messages, back to the front of a lane."""
 
-    def apply(self, requests: Iterable["RequeueRequest"], *, term: str = "") -> Sequence[str]:
+    def apply(self, requests: Iterable[RequeueRequest], *, term: str = "") -> Sequence[str]:
         """Requeue each in one atomic step, in this order; returns the outcomes.
 
         moved, gone (it has another holder now), early (acknowledged before it ran), foreign, cancelled, or
@@ -124,7 +127,7 @@ class Requeues(Protocol):
 class LostTasks(Protocol):
     """Open tasks of the ledger whose message is gone."""
 
-    def resend(self, request: "ResendRequest", max_losses: int, *, term: str = "") -> str:
+    def resend(self, request: ResendRequest, max_losses: int, *, term: str = "") -> str:
         """Queue the task first in its lane: resent, quarantined, or changed (its record has changed)."""
         ...
 

@@ -24,10 +24,10 @@ from morag_queue.errors import BrokerError
 from .acl import permissions
 from .agentless import AgentlessWorkers
 from .client_list import OURS, ClientList, client_list
-from .connection import translated
 from .keys import Keys
 from .redis import RedisBroker
 from .samples import keyspace, message_samples, unacked_samples
+from .translated import translated
 
 RUNS_SECONDS = 24 * 3600.0
 """The period searched for the longest measured run."""

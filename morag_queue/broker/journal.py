@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
-
-from redis import Redis
+from typing import TYPE_CHECKING, Any
 
 from morag_queue.core.failure import eta
 
 from .contract import JournalEntry, JournalNote
 from .keys import Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 LENGTH = 10_000
 """Entries kept, approximately: Redis trims a stream by whole nodes."""
@@ -22,7 +23,7 @@ _WINDOW = 1000
 class Journal:
     """The journal of one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: "Redis", keys: Keys) -> None:
         self._client, self._key = client, keys.journal
 
     def write(
@@ -30,7 +31,7 @@ class Journal:
     ) -> str:
         """Append one entry and return its id."""
         text = encoded(JournalNote(who, verb, subject, reason, plan_id, changes))
-        entry_id: Any = self._client.xadd(self._key, {"entry": text}, maxlen=LENGTH, approximate=True)
+        entry_id: Any = self._client.execute_command("XADD", self._key, "MAXLEN", "~", LENGTH, "*", "entry", text)
         return str(entry_id.decode())
 
     def latest(self, limit: int) -> list[JournalEntry]:

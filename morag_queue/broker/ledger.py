@@ -6,9 +6,7 @@ it. Nothing here scans.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-from redis import Redis
+from typing import TYPE_CHECKING, ClassVar
 
 from morag_queue.core.estimate import estimate, log_error
 from morag_queue.core.failure import Blame, RecoveryPolicy
@@ -21,6 +19,9 @@ from .journal import LENGTH as JOURNAL_LENGTH
 from .journal import encoded
 from .keys import Keys
 from .scripts import Call, Key, Script
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 BATCH = 250
 """Messages per call of the submit script: about 1 ms of the server's time."""
@@ -127,7 +128,7 @@ class Ledger:
     """Opens and closes tasks, atomically with their messages."""
 
     def __init__(
-        self, client: Redis, keys: Keys, retention_seconds: float, recovery: RecoveryPolicy | None = None
+        self, client: "Redis", keys: Keys, retention_seconds: float, recovery: RecoveryPolicy | None = None
     ) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._recovery = recovery or RecoveryPolicy()
@@ -177,7 +178,7 @@ class Ledger:
         return read_records(self._client, self._keys, task_ids)
 
 
-def read_records(client: Redis, keys: Keys, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
+def read_records(client: "Redis", keys: Keys, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
     """Read the ledger records of those tasks that have one, in one round trip."""
     ids = list(task_ids)
     texts: list[bytes | None] = client.mget([keys.task(task_id) for task_id in ids]) if ids else []  # type: ignore[assignment]
@@ -188,7 +189,7 @@ def read_records(client: Redis, keys: Keys, task_ids: Iterable[str]) -> dict[str
 class ExternalCompletions:
     """Closes ledger entries of tasks that ran on workers without the agent."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+    def __init__(self, client: "Redis", keys: Keys, retention_seconds: float) -> None:
         self._keys, self._retention = keys, max(1, int(retention_seconds))
         self._script = Script(client, keys, CompleteExternalCall)
 

@@ -1,4 +1,4 @@
-"""A small client for shell completion: the import of redis-py (0.3 s) takes longer than a completion may take.
+"""A small client for shell completion, and for commands that must start fast: the import of redis-py takes too long.
 
 It sends commands in a pipeline and returns the answers as the server sends them (RESP 2). It does not reconnect.
 """
@@ -7,9 +7,14 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from weakref import finalize
 
 Reply = Any
 """bytes, int, None, a list of replies, or a ReplyError."""
+
+Word = str | bytes | int
+
+_CLOSED = "the connection was closed"
 
 
 class ReplyError(Exception):
@@ -20,10 +25,18 @@ class LightClient:
     """One connection. Raises OSError or ValueError if it fails. Timeouts are in seconds."""
 
     def __init__(
-        self, url: str, timeout: float, *, master: str = "mymaster", sentinel: Mapping[str, Any] | None = None
+        self,
+        url: str,
+        timeout: float,
+        *,
+        read_timeout: float | None = None,
+        name: str = "",
+        master: str = "mymaster",
+        sentinel: Mapping[str, Any] | None = None,
     ):
         """Connect to a redis://, rediss://, unix:// or sentinel:// URL.
 
+        `timeout` is that of connecting, and of reading if `read_timeout` is None. `name` appears in CLIENT LIST.
         `master` is the name that sentinels know; `sentinel` may have the username and password of the sentinels.
         """
         nodes = [urlsplit(part) for part in url.split(";")]
@@ -37,7 +50,8 @@ class LightClient:
             plain = _connect((host, last.port or 6379), timeout)
             self._open(_encrypted(plain, host, options) if last.scheme == "rediss" else plain)
         database = options.get("db") or ("" if last.scheme == "unix" else last.path.strip("/"))
-        self._log_in(nodes[0].username, nodes[0].password or options.get("password"), database)
+        self._socket.settimeout(read_timeout or timeout)
+        self._log_in(nodes[0].username, nodes[0].password or options.get("password"), database, name)
 
     @classmethod
     def of_socket(cls, connected: socket.socket) -> Self:
@@ -50,20 +64,25 @@ class LightClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._input.close()
-        self._socket.close()
+        self._close()
 
     def _open(self, connected: socket.socket) -> None:
         self._socket, self._input = connected, connected.makefile("rb")
+        self._close = finalize(self, _close, self._input, connected)  # also when the client is no longer used
 
-    def __call__(self, *commands: Sequence[str | int]) -> list[Reply]:
+    def __call__(self, *commands: Sequence[Word]) -> list[Reply]:
         """Send all commands, then read all answers."""
-        self._socket.sendall(b"".join(map(_packed, commands)))
-        return [self._read() for _ in commands]
+        try:
+            self._socket.sendall(b"".join(map(_packed, commands)))
+            return [self._read() for _ in commands]
+        except TimeoutError as error:
+            raise TimeoutError("Timeout reading from socket") from error
 
-    def _log_in(self, user: str | None, password: str | None, database: str) -> None:
+    def _log_in(self, user: str | None, password: str | None, database: str, name: str) -> None:
         words = [unquote(word) for word in (user, password) if word]
-        for answer in self(*([("AUTH", *words)] if password else []), ("SELECT", database or "0")):
+        commands: list[Sequence[Word]] = [("AUTH", *words)] if password else []
+        commands += [("CLIENT", "SETNAME", name)] if name else []
+        for answer in self(*commands, ("SELECT", database or "0")):
             if isinstance(answer, ReplyError):
                 self.__exit__()
                 raise ConnectionError(str(answer))
@@ -71,19 +90,35 @@ class LightClient:
     def _read(self) -> Reply:
         line = self._input.readline()
         if not line.endswith(b"\r\n"):
-            raise ConnectionError("the connection was closed")
+            raise ConnectionError(_CLOSED)
         kind, rest = line[:1], line[1:-2]
         if kind == b"$":
-            return None if rest == b"-1" else self._input.read(int(rest) + 2)[:-2]
+            return None if rest == b"-1" else self._read_text(int(rest))
         if kind == b"*":
             return [self._read() for _ in range(int(rest))]
         if kind == b"-":
             return ReplyError(rest.decode(errors="replace"))
+        if kind not in (b":", b"+"):
+            raise ValueError(f"not an answer of Redis: {line!r}")
         return int(rest) if kind == b":" else rest
+
+    def _read_text(self, length: int) -> bytes:
+        text = self._input.read(length + 2)
+        if len(text) < length + 2:
+            raise ConnectionError(_CLOSED)
+        return text[:-2]
+
+
+def _close(*opened: Any) -> None:
+    for each in opened:
+        each.close()
 
 
 def _connect(address: tuple[str, int], timeout: float) -> socket.socket:
-    connected = socket.create_connection(address, timeout)
+    try:
+        connected = socket.create_connection(address, timeout)
+    except TimeoutError as error:
+        raise TimeoutError("Timeout connecting to server") from error
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connected
 
@@ -127,6 +162,9 @@ def _master_address(
     raise ConnectionError("no sentinel knows the master")
 
 
-def _packed(command: Sequence[str | int]) -> bytes:
-    words = [str(word).encode(errors="surrogateescape") for word in command]
-    return b"*%d\r\n%s" % (len(words), b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
+def _packed(command: Sequence[Word]) -> bytes:
+    parts = [b"*%d\r\n" % len(command)]
+    for word in command:
+        text = word if isinstance(word, bytes) else str(word).encode(errors="surrogateescape")
+        parts += (b"$%d\r\n" % len(text), text, b"\r\n")
+    return b"".join(parts)

@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from redis import Redis
-from redis.exceptions import NoPermissionError, NoScriptError
-
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import Pause, QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.core.worker_status import agent_nodes
 from morag_queue.settings import Settings, mask_url
 
 from . import client_list, counters, snapshot
-from .connection import connect, translated
 from .keys import Keys
 from .scripts import Call, Script, sha
 from .steps import QueueSteps
+from .translated import translated
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from .celery_control import CeleryControl
     from .codec import LedgerRecord
     from .contract import JournalNote, OutgoingMessage
@@ -54,11 +54,16 @@ class RedisBroker:
     Its parts are imported on first use: `stats` needs none of them and must start fast.
     """
 
-    def __init__(self, settings: Settings, client: Redis | None = None) -> None:
+    def __init__(self, settings: Settings, client: "Redis | None" = None) -> None:
         self.settings = settings
-        with translated(settings.redis_url):
-            self.client = connect(settings.redis_url, settings.broker) if client is None else client
+        self.client = self._connected() if client is None else client
         self.keys = Keys(settings.namespace, settings.broker.global_keyprefix, settings.broker.sep)
+
+    def _connected(self) -> "Redis":
+        from .connection import connect
+
+        with translated(self.settings.redis_url):
+            return connect(self.settings.redis_url, self.settings.broker)
 
     @property
     def fleet(self) -> str:
@@ -199,7 +204,11 @@ class RedisBroker:
             try:
                 answer, *found = pipe.execute()
                 read = counters.answered_counters(self.keys, guessed, found) or {}
-            except NoScriptError:
+            except Exception as error:
+                from redis.exceptions import NoScriptError
+
+                if not isinstance(error, NoScriptError):
+                    raise
                 answer, read = self._observe(call), {}
             seen, totals = self._decoded(answer, 1)
             at = seen.taken_at
@@ -210,10 +219,13 @@ class RedisBroker:
 
     def _decoded(self, answer: Any, depth: int) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
-        return replace(seen, steps=self._steps.of(seen)), totals
+        steps = self._steps.of(seen.nodes, lambda: agent_nodes(seen, self.settings.policy))
+        return replace(seen, steps=steps), totals
 
     def connections(self) -> Connections | None:
         """The open connections by name; None if the login may not list them. The server lists all of its clients."""
+        from redis.exceptions import NoPermissionError
+
         pipe = self.client.pipeline(transaction=False)
         client_list.request(pipe)
         pipe.info("server")

@@ -9,11 +9,12 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
-
-from redis import Redis
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from .keys import Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _INCLUDE = "--#include "
 
@@ -46,7 +47,7 @@ C = TypeVar("C", bound=Call)
 class Script(Generic[C]):
     """A script on one fleet. It is loaded again after SCRIPT FLUSH or a restart of the server."""
 
-    def __init__(self, client: Redis, keys: Keys, call: type[C]) -> None:
+    def __init__(self, client: "Redis", keys: Keys, call: type[C]) -> None:
         self._keys, self._script = keys, client.register_script(source(call.SCRIPT))
 
     def __call__(self, call: C, pipe: Any = None) -> Any:

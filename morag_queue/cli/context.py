@@ -148,6 +148,14 @@ class CliContext:
 
         return RedisBroker(self.settings)
 
+    @cached_property
+    def quick_broker(self) -> "RedisBroker":
+        """The broker for verbs that must start fast and run once, see `quick_client`."""
+        from morag_queue.broker.quick_client import quick_client
+        from morag_queue.broker.redis import RedisBroker
+
+        return RedisBroker(self.settings, quick_client(self.settings.redis_url, self.settings.broker))
+
     def emit(self, answer: "BaseModel | Mapping[str, Any]", human: "Callable[[], RenderableType]") -> None:
         """Print the answer once: one JSON document with --json, otherwise the result of `human`."""
         from morag_queue.view.output import emit

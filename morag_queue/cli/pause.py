@@ -18,7 +18,7 @@ def pause(ctx: CliContext, queue: QueueArgument) -> None:
     """
     from morag_queue.operations.pause import pause as pause_queue
 
-    _answer(ctx, pause_queue(ctx.broker, queue, **ctx.change))
+    _answer(ctx, pause_queue(ctx.quick_broker, queue, **ctx.change))
 
 
 @verb(changes=True)
@@ -26,7 +26,7 @@ def resume(ctx: CliContext, queue: QueueArgument) -> None:
     """Resume delivering the tasks of a paused queue."""
     from morag_queue.operations.pause import resume as resume_queue
 
-    _answer(ctx, resume_queue(ctx.broker, queue, **ctx.change))
+    _answer(ctx, resume_queue(ctx.quick_broker, queue, **ctx.change))
 
 
 def _answer(ctx: CliContext, result: "PauseResult") -> None:

@@ -61,7 +61,7 @@ def stats(
 def _once(ctx: CliContext, window_seconds: float, svg: Path | None) -> None:
     from morag_queue.operations.stats import stats as fleet_stats
 
-    answer = fleet_stats(ctx.broker, ctx.settings, window_seconds=window_seconds)
+    answer = fleet_stats(ctx.quick_broker, ctx.settings, window_seconds=window_seconds)
 
     def human() -> "RenderableType":
         from morag_queue.view.stats import stats_view

@@ -30,7 +30,8 @@ from .sources import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.operations.submit import Outcome, SubmitReport
+    from morag_queue.operations.submit import SubmitReport
+    from morag_queue.operations.submit_wait import Outcome
 
 _POLL_SECONDS = 0.25
 _SHOWN_TASKS = 50
@@ -79,7 +80,7 @@ def submit(
                 raise UsageError(f"--id names one task, but {len(rows)} sources were given; pass one source")
         else:
             rows = parse_lines(lines, row_of(from_file, fields))
-        submitter = Submitter(ctx.broker, ctx.settings, force=force)
+        submitter = Submitter(ctx.quick_broker, ctx.settings, force=force)
         if ctx.options.dry_run:
             report = _preview(submitter.prepare(rows))
         else:
@@ -87,7 +88,7 @@ def submit(
                 report = submitter.submit(
                     rows, details=wait or not ctx.quiet, on_progress=advance, who=ctx.user, reason=ctx.options.reason
                 )
-            note_submit(ctx.broker, report, ctx.user, ctx.options.reason)
+            note_submit(ctx.quick_broker, report, ctx.user, ctx.options.reason)
     for warning in submitter.warnings:
         ctx.warn(f"warning: {warning}")
     try:
@@ -133,7 +134,7 @@ def _preview(prepared: Iterable[Any]) -> "SubmitReport":
 
 def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, "Outcome"]:
     """Wait until all tasks have ended and return their outcomes by id. Ctrl-C leaves the tasks running."""
-    from morag_queue.operations.submit import wait_for
+    from morag_queue.operations.submit_wait import wait_for
 
     ids = [task.task_id for task in report.tasks]
     try:

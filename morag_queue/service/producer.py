@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,14 @@ from morag_queue.core.levels import DEFAULT_STEPS, common_steps
 from morag_queue.core.model import ContentType, Facts, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding
 from morag_queue.core.routing.classify import effective_options, profile
+from morag_queue.core.routing.feasibility import WorkerLoad
 from morag_queue.core.routing.types import Refusal, TaskProfile
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
 from morag_queue.operations.submit_rows import Row
 from morag_queue.probe import probe
+from morag_queue.probe.files import stat_file
+from morag_queue.probe.url import is_url
 from morag_queue.settings import Settings, load
 
 from .router_cache import STALE_SECONDS, RouterCache
@@ -60,7 +63,7 @@ def route_task(
     """
     if options.get("queue") or options.get("exchange") or options.get("routing_key"):
         return None
-    producer = _producer(os.getpid(), _steps_of(current_app if task is None else task.app))
+    producer = _producer(_steps_of(current_app if task is None else task.app))
     try:
         routed = producer.route(name, args or (), options.get("headers") or {})
     except (MoragQueueError, ValidationError) as error:
@@ -95,7 +98,8 @@ def _options(routed: _Routed, options: dict[str, Any]) -> dict[str, Any]:
     if options.get("headers"):
         # The options of a call override those of its route, so extend the headers of the call.
         options["headers"] = {**options["headers"], **header}
-    return {"queue": _queue(routed.lane), "priority": routed.level, "headers": header}
+    # Nothing to declare: the anonymous exchange has no bindings. kombu would copy the queue for it at each call.
+    return {"queue": _queue(routed.lane), "priority": routed.level, "headers": header, "declare": []}
 
 
 @lru_cache(maxsize=256)
@@ -114,7 +118,9 @@ class _Producer:
         self._reader = FleetReader(broker.client, broker.keys, settings, with_loads=is_early)
         tasks = settings.tasks
         self._options_position = {tasks.file: 2, tasks.url: 2, tasks.web: 1, tasks.youtube: 1}
+        self._types = {tasks.web: ContentType.WEB, tasks.youtube: ContentType.YOUTUBE}
         self._profile_of_url = lru_cache(maxsize=256)(self._classify_url)
+        self._profile_of_file = lru_cache(maxsize=256)(self._classify_file)
         self._routers = RouterCache(self._read, settings, stale_seconds=STALE_SECONDS)
 
     def route(self, name: str, args: Sequence[Any], headers: Mapping[str, Any]) -> _Routed | None:
@@ -125,10 +131,9 @@ class _Producer:
         header = headers.get(HEADER) or {}
         given = {key: header[key] for key in ("priority", "requires") if key in header}
         options = args[position] if len(args) > position and isinstance(args[position], dict) else {}
-        row = Row.model_validate(
-            {"source": args[0], "content_type": self._type(name, args), "options": options, **given}
-        )
-        found = self._profile(row, probe(row.source, declared=row.content_type))
+        content_type = self._types.get(name) or (args[1] if len(args) > 1 else None)
+        row = Row.model_validate({"source": args[0], "content_type": content_type, "options": options, **given})
+        found = self._profile(row)
         with self._routers.lock:
             placed, now = self._routers.router().place(found), self._routers.now()
         if isinstance(placed, Refusal):
@@ -138,46 +143,57 @@ class _Producer:
             lane, level, queue, found.priority, found.requires, found.content_type, found.estimated_minutes, now
         )
 
-    def _profile(self, row: Row, facts: Facts) -> TaskProfile:
-        given = row.content_type, row.priority, row.requires
-        if facts.is_url:
-            return self._profile_of_url(facts.declared_type, facts.problems, effective_options(row.options), *given)
-        return self._profile_of(facts, row.options, *given)
+    def _profile(self, row: Row) -> TaskProfile:
+        given = row.content_type, row.priority, row.requires, effective_options(row.options)
+        if is_url(row.source):
+            facts = probe(row.source, declared=row.content_type)
+            return self._profile_of_url(facts.declared_type, facts.problems, *given)
+        status = stat_file(row.source)
+        changes = status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return self._profile_of_file(row.source, changes, *given)
 
-    def _classify_url(
-        self, by_name: ContentType | None, problems: tuple[str, ...], options: tuple[str, ...], *given: Any
-    ) -> TaskProfile:
+    def _classify_url(self, by_name: ContentType | None, problems: tuple[str, ...], *given: Any) -> TaskProfile:
         """Classify by all that is known of a URL but the address itself: few combinations, so that they are kept."""
-        facts = Facts(source="", is_url=True, declared_type=by_name, problems=problems)
-        return self._profile_of(facts, dict.fromkeys(options, True), *given)
+        return self._classify(Facts(source="", is_url=True, declared_type=by_name, problems=problems), *given)
 
-    def _profile_of(
+    def _classify_file(self, path: str, changes: tuple[int, ...], *given: Any) -> TaskProfile:
+        """Read and classify a file. Kept until it changes: a producer may send several tasks for each file."""
+        return self._classify(probe(path, declared=given[0]), *given)
+
+    def _classify(
         self,
         facts: Facts,
-        options: Mapping[str, Any],
         declared: ContentType | None,
         priority: QueuePriority | None,
         requires: Requires | None,
+        options: tuple[str, ...],
     ) -> TaskProfile:
-        return profile(facts, options, self.settings.content, declared=declared, priority=priority, requires=requires)
+        return profile(
+            facts, dict.fromkeys(options, True), self.settings.content,
+            declared=declared, priority=priority, requires=requires,
+        )  # fmt: skip
 
-    def _type(self, name: str, args: Sequence[Any]) -> Any:
-        """Return the content type: that of the task, else the second argument."""
-        fixed = {self.settings.tasks.web: "web", self.settings.tasks.youtube: "youtube"}.get(name)
-        return fixed or (args[1] if len(args) > 1 else None)
-
-    def _read(self, pause: Pause) -> Snapshot:
+    def _read(self, pause: Pause) -> tuple[Snapshot, Mapping[str, WorkerLoad]]:
         """Read the fleet; return an empty snapshot on failure, because Celery may still be able to publish."""
         try:
-            snapshot = self._reader.read(pause)
+            snapshot, loads = self._reader.read(pause)
         except (BrokerUnreachable, BrokerError) as error:
             logger.warning("routing without the state of the fleet: %s", error)
             setting = self.settings.broker.priority_steps
-            snapshot = Snapshot(taken_at=time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting)
-        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps))
+            snapshot, loads = Snapshot(time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting), {}
+        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps)), loads
 
 
-@cache
-def _producer(pid: int, steps: tuple[int, ...]) -> _Producer:
-    """Return the producer of this process: a connection must not be shared across a fork."""
-    return _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+_producers: dict[tuple[int, tuple[int, ...]], _Producer] = {}
+
+
+def _producer(steps: tuple[int, ...]) -> _Producer:
+    """Return the producer of this process: a connection must not be shared across a fork.
+
+    Threads that make the first call at once must share one, since it counts the tasks that it places. There is no lock:
+    a fork may copy it locked.
+    """
+    key = os.getpid(), steps
+    return _producers.get(key) or _producers.setdefault(
+        key, _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+    )

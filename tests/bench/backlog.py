@@ -1,11 +1,11 @@
 """What depends on the fleet and not on the backlog: 1,000,000 queued tasks against 200,000, and the slowest call."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from random import Random
 from time import perf_counter
-from typing import Any
 from uuid import UUID
 
 from morag_queue.broker.contract import OutgoingMessage
@@ -14,10 +14,10 @@ from morag_queue.core.balancing.state import BalancerState
 from morag_queue.operations.sweep import Sweep
 from morag_queue.watch.turn import PollEvidence, step, sweep_step
 from tests.support.fleet import Fleet
-from tests.support.round_trips import script_names
 from tests.support.simulated_fleet import SimulatedFleet
 
 from .process import MORAG_QUEUE, seconds
+from .server_use import logged_name
 from .table import Measured, Row, Subject
 
 SMALL, LARGE, WORKERS = 200_000, 1_000_000, 100
@@ -42,6 +42,10 @@ class Backlog:
         """The time of a command; `doctor` exits with 1 where it finds a problem."""
         return seconds([MORAG_QUEUE, *words], self.fleet.env, self.fleet.dir, statuses=(0, 1))
 
+    def completion_seconds(self, beginning: str) -> float:
+        env = {**self.fleet.env, "_MORAG_QUEUE_COMPLETE": "zsh"}
+        return seconds([MORAG_QUEUE, "task", "why", beginning], env, self.fleet.dir)
+
     def turn_seconds(self) -> float:
         began = perf_counter()
         step(self.sim.broker, BalancerState(), PollEvidence(), term="", who="bench")
@@ -49,28 +53,21 @@ class Backlog:
 
 
 def fill(sim_fleet: SimulatedFleet, size: int) -> list[str]:
-    """Queue tasks at one level of `cpu_standard` by copies of one task; return the id of every thousandth."""
+    """Queue copies of one task at one level of `cpu_standard`, 10,000 a second; return every thousandth id."""
     random, pattern = Random(size), str(UUID(int=0, version=4))
+    place = sim_fleet.keys.list("cpu_standard", 4), sim_fleet.keys.task(pattern)
     sim_fleet.fill([pattern])
-    (text,) = sim_fleet.client.lrange(sim_fleet.keys.list("cpu_standard", 4), 0, -1)
-    record = sim_fleet.client.get(sim_fleet.keys.task(pattern))
-    sim_fleet.client.delete(sim_fleet.keys.list("cpu_standard", 4), sim_fleet.keys.task(pattern))
-    assert record is not None
-    message, entry, some = text.decode(), record.decode(), []
+    message, entry = sim_fleet.client.lpop(place[0]), sim_fleet.client.getdel(place[1])
+    assert isinstance(message, bytes)
+    assert isinstance(entry, bytes)
+    last, some = json.loads(entry)["enqueued_at"], []
     for first in range(0, size, _CHUNK):
         ids = [str(UUID(int=random.getrandbits(128), version=4)) for _ in range(first, min(first + _CHUNK, size))]
-        batch = [
-            OutgoingMessage(
-                one,
-                message.replace(pattern, one),
-                entry.replace(pattern, one),
-                "cpu_standard",
-                "cpu_standard",
-                4,
-                False,
-            )
-            for one in ids
-        ]
+        batch = []
+        for number, one in enumerate(ids, first):
+            at = f"{last - (size - number) / 10_000:.3f}"
+            text, record = (part.decode().replace(pattern, one).replace(str(last), at) for part in (message, entry))
+            batch.append(OutgoingMessage(one, text, record, "cpu_standard", "cpu_standard", 4, False))
         assert all(sim_fleet.broker.submit(batch))
         some += ids[::1000]
     return some
@@ -86,12 +83,14 @@ def pairs() -> Iterator[Measured]:
             chosen = [random.choice(backlog.ids) for backlog in (large, small)]
             why = [b.seconds("task", "why", one[:8], "--json") for b, one in zip((large, small), chosen, strict=True)]
             doctor = [backlog.seconds("doctor", "--json") for backlog in (large, small)]
+            tab = [backlog.completion_seconds(one[:2]) for backlog, one in zip((large, small), chosen, strict=True)]
             turns = [min(backlog.turn_seconds() for _ in range(3)) for backlog in (large, small)]
             name, slowest = slowest_call(large, chosen[0])
             print(f"  slowest call: {name}, {slowest:.1f} ms", file=sys.stderr, flush=True)
             yield {
                 "why": (1000 * why[0], 1000 * why[1]),
                 "doctor": (1000 * doctor[0], 1000 * doctor[1]),
+                "completion": (1000 * tab[0], 1000 * tab[1]),
                 "turn": (1000 * turns[0], 1000 * turns[1]),
                 "slowest": (slowest, 1.0),
             }
@@ -128,14 +127,9 @@ def longest_calls(backlog: Backlog, task_id: str) -> dict[str, float]:
     client.config_set("slowlog-log-slower-than", -1)
     found: dict[str, float] = {}
     for call in client.slowlog_get(100_000):
-        name = _name(call["command"])
+        name, _ = logged_name(call["command"])
         found[name] = max(found.get(name, 0.0), call["duration"] / 1000)
     return found
-
-
-def _name(command: Any) -> str:
-    words = (command if isinstance(command, bytes) else str(command).encode()).decode(errors="replace").split()
-    return script_names().get(words[1], "script") if words[0].lower() == "evalsha" else words[0].lower()
 
 
 PEER = f"with {SMALL:,}"
@@ -144,6 +138,7 @@ SUBJECTS = (
         (
             Row("why", f"`task why` by a prefix, {LARGE:,} queued, the whole command", PEER, "ms", bar=1.1),
             Row("doctor", f"`doctor`, {LARGE:,} queued, the whole command", PEER, "ms", bar=1.1),
+            Row("completion", f"TAB after `task why 0a`, {LARGE:,} queued", PEER, "ms", bar=1.5),
             Row("turn", f"a turn of `watch`, {WORKERS} workers, {LARGE:,} queued", PEER, "ms", bar=1.1),
             Row("slowest", f"slowest call of the server, {LARGE:,} queued", "", "ms", bar=3.0, is_absolute=True),
         ),

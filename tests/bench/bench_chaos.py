@@ -7,6 +7,7 @@ import signal
 import sys
 from random import Random
 from threading import Event, Thread
+from typing import Any
 
 from tests.e2e.conftest import AgentFleet
 from tests.support.fleet import FILE_TASK
@@ -24,7 +25,7 @@ class Leaders:
 
     def __enter__(self) -> "Leaders":
         self._start()
-        self.all[0].until("leading")
+        self.all[0].wait_for("leading")
         self._start()
         self._thread.start()
         return self
@@ -33,15 +34,15 @@ class Leaders:
         self._stop.set()
         self._thread.join()
 
-    def lines(self, event: str) -> list[dict]:
-        return [line for process in self.all for line in process.of(event)]
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        return [line for process in self.all for line in process.events(event)]
 
     def _start(self) -> None:
         self.all.append(start_watch(self._fleet, name=f"watch-{len(self.all)}"))
 
     def _run(self) -> None:
-        while not self._stop.wait(10 + 10 * self._rng.random()):
-            leading = [loop for loop in self.all if loop.process.poll() is None and loop.of("leading")]
+        while not self._stop.wait(10 + 10 * self._chance.random()):
+            leading = [loop for loop in self.all if loop.process.poll() is None and loop.events("leading")]
             if leading:
                 leading[0].signal(signal.SIGKILL)
                 self._start()

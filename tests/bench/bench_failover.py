@@ -1,4 +1,4 @@
-"""How long failover takes: planning on 1,000 workers, and its moves against a client's pipelined LMOVE loop.
+"""How long the planning of a failover takes, on 1,000 workers.
 
 Run: python -m tests.bench.bench_failover
 """
@@ -6,22 +6,14 @@ Run: python -m tests.bench.bench_failover
 from collections.abc import Callable
 from time import perf_counter
 
-import redis
-
-from morag_queue.broker.celery_message import MessageBuilder
-from morag_queue.broker.keys import Keys
-from morag_queue.broker.lanes import Moves
-from morag_queue.core.model import QueuePriority, QueueType, TaskQueueEntry
+from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.recovery.drain import plan_drain
 from morag_queue.core.recovery.failover import plan_failover
 from morag_queue.core.recovery.requeue import HeldTasks
-from morag_queue.local.sandbox import Sandbox
-from morag_queue.local.server import Server
 from tests.core.fleets import fleet, held, queued, worker
 
-WORKERS, MESSAGES, LEVEL = 1000, 100_000, 6
-SOURCE, TARGET = "cpu_standard.worker-1", "cpu_standard"
+WORKERS = 1000
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -44,38 +36,5 @@ def planning() -> None:
     print(f"a drain in {drained * 1e3:.2f} ms")
 
 
-def fill(client: redis.Redis, keys: Keys) -> None:
-    wire = MessageBuilder()
-    pipe = client.pipeline(transaction=False)
-    for n in range(MESSAGES):
-        entry = TaskQueueEntry(
-            task_id=f"low-{n:06d}", task="morag.worker.process_file_task", args=("/data/report.txt", "document", {}),
-            source="/data/report.txt", priority=QueuePriority.LOW, queue=QueueType.CPU_STANDARD, lane=SOURCE,
-            level=LEVEL, enqueued_at=1.0, worker="worker-1",
-        )  # fmt: skip
-        pipe.lpush(keys.list(SOURCE, LEVEL), wire.message(entry)[0])
-        if n % 1000 == 999:
-            pipe.execute()
-
-
-def plain_loop(client: redis.Redis, source: str, target: str) -> None:
-    pipe = client.pipeline(transaction=False)
-    for n in range(MESSAGES):
-        pipe.lmove(source, target, "RIGHT", "LEFT")
-        if n % 1000 == 999:
-            pipe.execute()
-
-
-def moving() -> None:
-    with Sandbox() as sandbox:
-        server, keys = Server(sandbox), Keys()
-        with redis.Redis.from_url(server.url) as client:
-            fill(client, keys)
-            ours = seconds(lambda: Moves(client, keys).lane(SOURCE, TARGET, LEVEL, MESSAGES, keeps_gpu=True))
-            plain = seconds(lambda: plain_loop(client, keys.list(TARGET, LEVEL), "yard"))
-    print(f"{MESSAGES} messages: {ours:.2f} s against {plain:.2f} s of a pipelined LMOVE loop, {ours / plain:.2f} x")
-
-
 if __name__ == "__main__":
     planning()
-    moving()

@@ -11,7 +11,8 @@ from tests.support.fleet import Fleet
 from .server_use import ServerUse
 from .table import Measured, Row, Subject
 
-MESSAGES, GAP_SECONDS = 60, 0.03
+MESSAGES, GAP_SECONDS, PROCESSES = 90, 0.03, 4
+SECONDS = MESSAGES * GAP_SECONDS * 1.2
 
 
 def pairs(workers: int) -> Iterator[Measured]:
@@ -20,30 +21,38 @@ def pairs(workers: int) -> Iterator[Measured]:
         fleets = {}
         for kind in ("agent", "plain"):
             fleets[kind] = fleet = stack.enter_context(Fleet(agent=False))
-            fleet.sandbox.fork("workers", "tests.support.channel_workers", [fleet.url, str(workers), kind], fleet.env)
-            until(lambda fleet=fleet: "ready" in fleet.log("workers"), 60, lambda fleet=fleet: fleet.log("workers"))  # type: ignore[misc]
+            start_workers(fleet, workers, kind)
             cost_of_messages(fleet)
         while True:
-            ours, plain = (cost_of_messages(fleets[kind]) for kind in ("agent", "plain"))
+            (idle, ours), (plain_idle, plain) = (cost_of_messages(fleets[kind]) for kind in ("agent", "plain"))
             yield {
+                f"idle-server-{workers}": (100 * idle.cpu / SECONDS, 100 * plain_idle.cpu / SECONDS),
                 f"idle-{workers}": (1000 * ours.cpu / MESSAGES, 1000 * plain.cpu / MESSAGES),
                 f"idle-scripts-{workers}": (ours.scripts / MESSAGES, 1.0),
             }
 
 
-def cost_of_messages(fleet: Fleet) -> ServerUse:
-    """What single messages cost, without what the server does in the same time without them."""
-    seconds = MESSAGES * GAP_SECONDS * 1.2
+def start_workers(fleet: Fleet, workers: int, kind: str) -> None:
+    names = [f"channels-{number}" for number in range(PROCESSES)]
+    for name in names:
+        arguments = [fleet.url, str(workers // PROCESSES), kind, name]
+        fleet.sandbox.fork(name, "tests.support.channel_workers", arguments, fleet.env)
+    until(lambda: all("ready" in fleet.log(name) for name in names), 60, lambda: fleet.log(names[0]))
+
+
+def cost_of_messages(fleet: Fleet) -> tuple[ServerUse, ServerUse]:
+    """What the server does in some seconds without messages; and what single messages add to that."""
     first = ServerUse.of(fleet.redis)
-    time.sleep(seconds)
+    time.sleep(SECONDS)
     second = ServerUse.of(fleet.redis)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + SECONDS
     for _ in range(MESSAGES):
         fleet.send("cpu_standard", level=0)
         time.sleep(GAP_SECONDS)
     time.sleep(max(0.0, end - time.monotonic()))
     until(lambda: not fleet.redis.llen("cpu_standard") + fleet.redis.hlen("unacked"), 30, lambda: str(fleet.where()))
-    return ServerUse.of(fleet.redis) - second - (second - first)
+    idle = second - first
+    return idle, ServerUse.of(fleet.redis) - second - idle
 
 
 def subject(workers: int) -> Subject:
@@ -56,6 +65,10 @@ def subject(workers: int) -> Subject:
             Row(
                 f"idle-scripts-{workers}", f"scripts that one message causes, {workers} idle workers on its lane",
                 "", "", bar=4.0, is_absolute=True,
+            ),
+            Row(
+                f"idle-server-{workers}", f"server CPU while {workers} workers are idle, of one core",
+                "plain Celery (BRPOP)", "%", bar=2.0, is_absolute=True,
             ),
         ),
         partial(pairs, workers),

@@ -41,8 +41,8 @@ def pairs() -> Iterator[Measured]:
         path.write_text("MoRAG " * 300)
         sim_fleet = SimulatedFleet(fleet.url)
         names = [f"worker-{number}" for number in range(WORKERS)]
-        for name, kind in zip(names, islice(cycle(Capability), WORKERS), strict=True):
-            sim_fleet.join(name, kind.value, slots=2)
+        for name, capability in zip(names, islice(cycle(Capability), WORKERS), strict=True):
+            sim_fleet.join(name, capability.value, slots=2)
         while True:
             for name in names:
                 sim_fleet.beat(name)

@@ -5,6 +5,8 @@ from typing import Any
 
 import redis
 
+from tests.support.round_trips import script_names
+
 
 @dataclass(frozen=True, slots=True)
 class ServerUse:
@@ -24,3 +26,12 @@ class ServerUse:
 
     def __sub__(self, before: "ServerUse") -> "ServerUse":
         return ServerUse(self.cpu - before.cpu, self.commands - before.commands, self.scripts - before.scripts)
+
+
+def logged_name(command: Any) -> tuple[str, bool]:
+    """The name of a command of SLOWLOG, of a script its own; and whether it is a script."""
+    text = command.decode(errors="replace") if isinstance(command, bytes) else str(command)
+    words = text.split(" ", 2)
+    if words[0].lower() in ("eval", "evalsha"):
+        return script_names().get(words[1], "a script of others"), True
+    return words[0].lower(), False

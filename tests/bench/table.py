@@ -8,9 +8,11 @@ from statistics import median
 from time import monotonic
 from typing import Any
 
+from morag_queue.core.words import count_of
+
 PAIRS = 5
 SUBJECT_SECONDS = 120.0
-"""A subject stops after the pair during which this time has passed."""
+"""A subject stops after the pair during which this time has passed since its first pair."""
 
 Pair = tuple[float, float]
 Measured = Mapping[str, Pair]
@@ -92,7 +94,7 @@ class Result:
         if row.is_absolute:
             spread, limit = spread + unit, limit + unit
         if len(self.pairs) != PAIRS:
-            spread += f", {len(self.pairs)} pairs"
+            spread += f", {count_of(len(self.pairs), 'pair')}"
         peer = f"{row.peer}: {figure(self.peers)}{unit}" if row.peer else "–"
         return [row.what, f"{figure(self.ours)}{unit}", peer, spread, limit, self.verdict]
 
@@ -100,11 +102,12 @@ class Result:
 def measure(subject: Subject, names: set[str], pairs: int | None, seconds: float = SUBJECT_SECONDS) -> list[Result]:
     """Measure the subject; return the rows with these names, or all for no name."""
     results = {row.name: Result(row) for row in subject.rows if not names or row.name in names}
-    end = monotonic() + seconds
+    end = None
     with closing(subject.pairs()) as measuring:  # type: ignore[type-var]
         for measured in islice(measuring, pairs or subject.count):
             for name, result in results.items():
                 result.pairs.append(measured[name])
+            end = end or monotonic() + seconds
             if monotonic() > end:
                 break
     return list(results.values())
@@ -121,5 +124,6 @@ HEADER = ["what", "ours", "peer", "ratio: median (min–max)", "bar", ""]
 
 
 def markdown(results: Sequence[Result]) -> str:
-    lines = [HEADER, ["---"] * len(HEADER), *(result.cells() for result in results)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    rows = [HEADER, *(result.cells() for result in results)]
+    head, *body = [f"| {' | '.join(cells)} |\n" for cells in rows]
+    return "".join([head, f"|{'---|' * len(HEADER)}\n", *body])

@@ -63,7 +63,7 @@ def test_a_task_is_found_by_its_id_and_enqueue_time(runner: ScriptRunner, spacin
     search = LaneSearch(runner.client, runner.keys)
     task_id = respaced(runner, spacing, enqueued_at=100.5)
 
-    found = search.by_id(task_id, "cpu_standard", 4, 100.5)
+    found = search.by_id(task_id, "cpu_standard", 4, 1, 100.5)
 
     assert found is not None
     assert found.depth == 1

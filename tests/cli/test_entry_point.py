@@ -40,6 +40,32 @@ def test_help_imports_neither_verbs_nor_heavy_libraries():
     assert not heavy & set(loaded)
 
 
+NEVER = {"celery", "kombu", "amqp", "asyncio", "prometheus_client", "psutil", "structlog"}
+"""What is slow to import and no verb needs that only reads or submits."""
+
+
+@pytest.mark.parametrize(
+    ("line", "heavy"),
+    [
+        ("stats --json", {"redis", "rich", "morag_queue.broker.contract", *NEVER}),
+        ("cordon w1 --json", {"redis", "rich", *NEVER}),
+        ("submit small.md --json", {"redis", "rich", *NEVER}),
+        ("submit small.md", {"redis", *NEVER}),
+        ("tasks --json", {"rich", *NEVER - {"asyncio"}}),  # redis-py imports asyncio
+    ],
+)
+def test_a_verb_does_not_import_what_it_does_not_need(line, heavy, sim_fleet, valkey, tmp_path):
+    (tmp_path / "small.md").write_text("hello")
+    sim_fleet.join("w1")
+    sim_fleet.broker.observe()  # the server has the script: redis-py loads it where it is missing
+    code = "import sys; from morag_queue.cli import main; status = main();print(status, *sys.modules, file=sys.stderr)"
+    argv, env = [sys.executable, "-c", code, *line.split()], {"PATH": os.environ["PATH"], "REDIS_URL": valkey}
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    status, *loaded = done.stderr.splitlines()[-1].split()
+    assert status in ("0", "3"), done.stderr
+    assert sorted(heavy & set(loaded)) == []
+
+
 def commands():
     """Yield the name and the loaded command of each verb and subcommand."""
     for name, verb in build_group(VERBS).commands.items():

@@ -84,7 +84,7 @@ class AgentFleet(Fleet):
         return str(self.redis.hget(self.keys.incarnations, worker))
 
     def client_name(self, worker: str) -> str:
-        return str(json.loads(self.redis.hget(self.keys.workers, worker))["client_name"])
+        return str(json.loads(self.redis.hget(self.keys.workers, worker) or "")["client_name"])
 
     def claims(self, worker: str) -> bool:
         """Whether the worker claims: the server then tracks the keys that one of its connections has read."""

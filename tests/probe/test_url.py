@@ -1,8 +1,10 @@
 """Facts from a URL alone."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from morag_queue.core.model import ContentType
+from morag_queue.core.model import ContentType, Facts
 from morag_queue.errors import SourceError
 from morag_queue.probe import probe
 
@@ -41,6 +43,26 @@ YOUTUBE, WEB = ContentType.YOUTUBE, ContentType.WEB
 def test_the_type_of_a_url_follows_from_its_host_and_path(url: str, kind: ContentType) -> None:
     facts = probe(url)
     assert (facts.source, facts.is_url, facts.content_type, facts.declared_type) == (url, True, None, kind)
+
+
+hosts = st.sampled_from(["youtu.be", "www.youtube.com", "example.org"]) | st.from_regex(
+    r"[a-z0-9.-]{1,9}", fullmatch=True
+)
+paths = st.sampled_from(["", "/watch", "/playlist", "/shorts/x", "/a.mp4", "/b.html"]) | st.from_regex(r"/[!-~]{0,9}")
+queries = st.sampled_from(["", "?", "?v=1", "?list=1&v=%41"]) | st.from_regex(r"\?[!-~]{0,9}", fullmatch=True)
+
+
+@given(st.sampled_from(["http", "https"]), hosts, paths, queries)
+def test_the_usual_form_of_a_url_is_read_as_every_other(scheme: str, host: str, path: str, query: str) -> None:
+    rest = f"://{host}{path}{query}"
+    assert _read(scheme + rest) == _read(scheme.upper() + rest)
+
+
+def _read(url: str) -> Facts | None:
+    try:
+        return probe(url).model_copy(update={"source": ""})
+    except SourceError:
+        return None
 
 
 def test_the_declared_type_of_a_url_takes_precedence() -> None:

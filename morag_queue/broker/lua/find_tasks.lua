@@ -4,7 +4,9 @@
 -- needle    the id or prefix as it is written in JSON;  id  the same, as it is
 -- is_whole  '1' = the whole id only
 -- first, last  indices counted from the end where the next to run is (-1)
--- Returns {index, message}…, at most `limit`, with the indices as of now.
+-- Returns {index of the deepest message of the part, when it was queued, index of the other end, when that was queued,
+-- {index, message}…}: at most `limit` tasks, with the indices as of now. A time is seconds since the epoch as text, ''
+-- where the message does not say. An empty part has the indices 0.
 --
 -- A caller reads from the deepest index to -1: messages that are taken or pushed meanwhile cannot be skipped.
 
@@ -26,13 +28,18 @@ local function matches(raw)
     return false
 end
 
-local found = {}
 local chunk = redis.call('LRANGE', key.list, arg.first, arg.last)
+if #chunk == 0 then return {0, '', 0, ''} end
 local deepest = math.max(tonumber(arg.first), -redis.call('LLEN', key.list))
+local function queued_at(raw)
+    local at = field(raw, 'enqueued_at') or ''
+    return at:find('^%d[%d.e+]*$') and tonumber(at) and at or ''
+end
+local answer = {deepest, queued_at(chunk[1]), deepest + #chunk - 1, queued_at(chunk[#chunk])}
 for i = 1, #chunk do
     if matches(chunk[i]) then
-        found[#found + 1] = {deepest + i - 1, chunk[i]}
-        if #found >= limit then break end
+        answer[#answer + 1] = {deepest + i - 1, chunk[i]}
+        if #answer >= 4 + limit then break end
     end
 end
-return found
+return answer
