@@ -45,7 +45,7 @@ def test_undoing_prio_and_move_restores_tasks_that_still_wait(sim_fleet, fleet):
         "b": "it has been changed again since",
     }
     assert sim_fleet.ids("cpu_standard", 4) == ["c"]
-    assert sim_fleet.broker.records(["c"])["c"] == before["c"]
+    assert sim_fleet.broker.records(["c"])["c"].fields == before["c"].fields
     fleet("task", "move", "c", "--to-worker", "cpu-1")
     fleet("journal", "undo", last_entry_id(sim_fleet))
     assert sim_fleet.ids("cpu_standard", 4) == ["c"]
