@@ -124,12 +124,14 @@ def test_a_poll_of_watch_takes_one_round_trip_and_six_commands_while_nothing_wai
     with redis.Redis.from_url(proxy.url) as client:
         poller = FleetPoller(client, sim_fleet.keys)
         poller.poll()
-        waiting = proxy.round_trips()
+        (waiting,) = proxy.round_trips()
         assert sim_fleet.claim("w0") == "waiting"
+        poller.poll()
+        proxy.round_trips()
         poller.poll()
     (idle,) = proxy.round_trips()
 
-    assert len(waiting) == 2
+    assert len(waiting.commands) <= 46
     assert len(idle.commands) <= 6
     assert idle.sent <= 1_200
 

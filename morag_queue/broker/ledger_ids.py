@@ -8,7 +8,7 @@ from redis import Redis
 from .keys import Keys
 from .scripts import Call, Script
 
-_WINDOW = 5000
+_WINDOW = 1000
 """Ids per call: 1 ms of the server's time. Of 1,000,000 random ids, a list has 3,900."""
 
 _BURST = 16

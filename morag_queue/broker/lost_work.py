@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WINDOW = 1000
 """Messages per call: 1 to 2 ms of the server's time."""
 
-_KEYS_A_CALL = 250
+_KEYS_A_CALL = 100
 
 _SEARCH_BURST = 16
 """Calls in flight at once."""
