@@ -1,7 +1,5 @@
 """Connect to the broker by redis-py, and translate its errors into ours."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -11,6 +9,8 @@ from redis.sentinel import MasterNotFoundError
 
 from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost, MoragQueueError
 from morag_queue.settings import BrokerSettings, mask_url
+
+from .translated import is_stale
 
 _ADDRESS = {"host", "port", "path", "db", "username", "password"}
 
@@ -84,28 +84,12 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
             return BrokerUnreachable(
                 f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?"
             )
-        case redis.ResponseError() if _is_stale(error):
+        case redis.ResponseError() if is_stale(error):
             return LeaseLost()
         case redis.ResponseError():
             reason = f"{_reason(error)}{remedy(str(error))}"
             return BrokerError(f"the broker {masked} refused: {reason}; nothing was changed by this step")
     return None
-
-
-@contextmanager
-def fenced() -> Iterator[None]:
-    """Raise LeaseLost if the server refuses a term because the lease has passed to another leader."""
-    try:
-        yield
-    except redis.ResponseError as error:
-        if not _is_stale(error):
-            raise
-        raise LeaseLost from error
-
-
-def _is_stale(error: redis.ResponseError) -> bool:
-    """Whether a script refused the term; in a pipeline, redis-py puts the command before the server's message."""
-    return "STALE term" in str(error)
 
 
 _REMEDIES = {

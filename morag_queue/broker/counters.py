@@ -8,18 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, ClassVar
-
-from redis import Redis
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from morag_queue.core.estimate import Correction, learn_many
 from morag_queue.core.histogram import Window
 from morag_queue.core.model import QueueType
 
 from .codec import read_corrections, read_work_kind, write_corrections
-from .connection import fenced
 from .keys import Keys
 from .scripts import Call, Script
+from .translated import fenced
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _Counts = Mapping[bytes, bytes]
 
@@ -53,7 +54,7 @@ class FleetCounters:
     dead: int
 
 
-def fleet_counters(client: Redis, keys: Keys) -> FleetCounters:
+def fleet_counters(client: "Redis", keys: Keys) -> FleetCounters:
     """Read the counters of all time, which only grow (the source of the metrics), in one round trip.
 
     The cost grows with the number of histogram buckets, not of tasks.
@@ -96,7 +97,7 @@ def window(keys: Keys, now: float, seconds: float, read: ReadCounters) -> Mappin
     return counts_by_queue(found, now - (int(now - seconds) // step + 1) * step)
 
 
-def read_counters(client: Redis, keys: Keys, wanted: Iterable[str]) -> ReadCounters:
+def read_counters(client: "Redis", keys: Keys, wanted: Iterable[str]) -> ReadCounters:
     """Read these minutes and hours, in one round trip."""
     names = list(wanted)
     while True:
@@ -185,7 +186,7 @@ class FoldCorrectionsCall(Call):
 class CorrectionStore:
     """Corrections of the estimates on one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: "Redis", keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._script = Script(client, keys, FoldCorrectionsCall)
 

@@ -15,7 +15,9 @@ from redis import Redis
 
 from morag_queue.core import lanes
 from morag_queue.core.model import Heartbeat, QueueType, WorkerInfo
+from morag_queue.core.routing.feasibility import WorkerLoad, worker_load
 from morag_queue.core.snapshot import EMPTY_LENGTHS, LaneView, Snapshot, WorkerView
+from morag_queue.core.worker_status import node_of, runs_agent
 from morag_queue.settings import Settings
 
 from .codec import cordon_in_force, read_corrections, read_held
@@ -57,10 +59,10 @@ class LaneLengthsCall(Call):
 
 
 class FleetReader:
-    """Reads snapshots for routing: without shared lanes, totals and leader.
+    """Reads what routing needs: of the snapshot no shared lanes, totals and leader, and of a worker its load.
 
-    Without `with_loads`, what the workers hold and their lanes are left out too: the place of a task depends on the
-    loads only in early binding, its expected worker always.
+    Without `with_loads`, what the workers hold and their lanes are left out too: the place of a task depends on them
+    only in early binding, its expected worker always.
     """
 
     def __init__(self, client: Redis, keys: Keys, settings: Settings, *, with_loads: bool) -> None:
@@ -68,13 +70,16 @@ class FleetReader:
         self._fleet = Script(client, keys, FleetCall)
         self._lengths = Script(client, keys, LaneLengthsCall)
         self._steps = QueueSteps(client, settings)
+        self._policy = settings.policy
         self._infos: Mapping[str, WorkerInfo] = {}
+        self._loads: Mapping[str, WorkerLoad] = {}
         self._reread_at = 0.0
 
-    def read(self, pause: Pause = lambda: None) -> Snapshot:
-        """Read the fleet now, and call `pause` between parts of the work, each of about a millisecond.
+    def read(self, pause: Pause = lambda: None) -> tuple[Snapshot, Mapping[str, WorkerLoad]]:
+        """Read the fleet now: a snapshot without workers, and the load of each worker.
 
-        Raises BrokerUnreachable or BrokerError.
+        `pause` is called between parts of the work, each of about a millisecond. Raises BrokerUnreachable or
+        BrokerError.
         """
         with translated(self._url):
             mailboxes = f"{self._keys.prefix}_kombu.binding.celery.pidbox"
@@ -82,7 +87,6 @@ class FleetReader:
             acting, beats, cordons, paused, nodes, held, own_lanes = (_decoded(part, pause) for part in texts)
             snapshot = Snapshot(
                 taken_at=int(seconds) + int(micros) / 1e6,
-                workers=self._views(_mapping(acting), _mapping(beats), _mapping(cordons), int(seconds), pause),
                 lanes=self._lanes(own_lanes, pause),
                 held=tuple(
                     message
@@ -93,21 +97,33 @@ class FleetReader:
                 corrections=read_corrections(corrections),
                 nodes=node_names(nodes, self._keys.sep),
             )
-            return replace(snapshot, steps=self._steps.of(snapshot))
+            pause()
+            loads, agents = dict[str, WorkerLoad](), set[str]()
+            for view in self._views(_mapping(acting), _mapping(beats), _mapping(cordons), int(seconds), pause):
+                loads[view.worker] = self._kept(worker_load(snapshot, view, self._policy))
+                if runs_agent(view, snapshot.taken_at, self._policy):
+                    agents.add(node_of(view.info))
+            self._loads = loads
+            return replace(snapshot, steps=self._steps.of(snapshot.nodes, lambda: agents)), loads
+
+    def _kept(self, load: WorkerLoad) -> WorkerLoad:
+        """Return the former object if it is equal.
+
+        Otherwise each reading would leave thousands of new objects, and Python would soon search the whole process for
+        garbage, which stops it for tens of milliseconds. For the same reason no view is kept.
+        """
+        former = self._loads.get(load.worker)
+        return former if former == load else load
 
     def _views(
         self, acting: Mapping[str, str], beats: Mapping[str, str], cordons: Mapping[str, str], now: int, pause: Pause
-    ) -> tuple[WorkerView, ...]:
-        infos = self._infos = self._registrations(acting, pause)
-        return tuple(
-            WorkerView(
-                info,
-                Heartbeat.model_validate_json(beats[worker]) if worker in beats else None,
-                cordon_in_force(cordons.get(worker), now),
-                fenced=acting[worker] == _FENCED,
-            )
-            for worker, info in in_parts(infos.items(), pause)
-        )
+    ) -> Iterator[WorkerView]:
+        self._infos = self._registrations(acting, pause)
+        pause()
+        for worker, info in in_parts(self._infos.items(), pause):
+            beat = Heartbeat.model_validate_json(beats[worker]) if worker in beats else None
+            cordon = cordon_in_force(cordons.get(worker), now)
+            yield WorkerView(info, beat, cordon, fenced=acting[worker] == _FENCED)
 
     def _registrations(self, acting: Mapping[str, str], pause: Pause) -> Mapping[str, WorkerInfo]:
         """Return the registration of each worker, given its incarnation; read those that may have changed."""

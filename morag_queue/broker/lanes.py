@@ -10,12 +10,12 @@ from redis import Redis
 from morag_queue.core.plan import MoveTask
 
 from .codec import escaped
-from .connection import fenced
 from .contract import MoveCounts, MoveOutcome
 from .keys import Keys
 from .lane_search import LaneSearch
 from .ledger import END_KEYS
 from .scripts import Call, Key, Script
+from .translated import fenced
 
 MOVE_CHUNK = 250
 """Messages per call: about 1 ms of the server's time, so that a claim never waits long."""

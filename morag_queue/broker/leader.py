@@ -9,9 +9,9 @@ from redis import Redis
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import Lease
 
-from .connection import fenced
 from .keys import Keys
 from .scripts import Call, Script
+from .translated import fenced
 
 WATCHED_SECONDS = 86_400.0
 """How long the key of the last `watch` is kept, see hold_lease.lua."""

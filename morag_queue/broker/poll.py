@@ -1,6 +1,6 @@
-"""Poll a fleet: one pipeline, much cheaper than a snapshot."""
+"""Poll a fleet: one pipeline, or two while messages wait; much cheaper than a snapshot."""
 
-import re
+import math
 from typing import Any
 
 from redis import Redis
@@ -14,36 +14,34 @@ from .client_list import OURS, parsed, request
 from .codec import cordon_in_force
 from .keys import Keys
 
-_UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
-
 
 class FleetPoller:
-    """Polls one fleet. The cost depends on the number of workers and connections, not on the backlog."""
+    """Polls one fleet. The cost depends on the number of workers and connections, not on the backlog.
+
+    It takes six commands while no message waits in the shared lanes.
+    """
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
+        self._lists = [keys.list(queue.value, level) for queue in QueueType for level in LEVELS]
 
     def poll(self) -> FleetPoll:
         """Poll now. Raises redis-py's errors. If the ACL forbids CLIENT LIST or INFO, their data is missing."""
         k = self._keys
         pipe = self._client.pipeline(transaction=False)
         request(pipe)
-        pipe.execute_command("INFO", "server", NEVER_DECODE=True)
-        pipe.time()
+        pipe.info("server")
         for key in (k.incarnations, k.beats, k.cordons):
             pipe.hgetall(key)
-        pipe.smembers(k.paused)
-        for queue in QueueType:
-            for level in LEVELS:
-                pipe.llen(k.list(queue.value, level))
-        clients, info, time, acting, beats, cordons, paused, *lengths = pipe.execute(raise_on_error=False)
-        for answer in (time, acting, beats, cordons, paused):
+        pipe.exists(*self._lists)
+        clients, info, acting, beats, cordons, number = pipe.execute(raise_on_error=False)
+        for answer in (acting, beats, cordons):
             if isinstance(answer, Exception):
                 raise answer
-        now = float(time[0]) + float(time[1]) / 1e6
+        now = self._now(info)
         return FleetPoll(
             at=now,
-            up_since=now - _uptime(info),
+            up_since=now - (info["uptime_in_seconds"] if isinstance(info, dict) else math.inf),
             names=_names(clients),
             acting={worker.decode(): run.decode() for worker, run in acting.items()},
             beats={worker.decode(): _last_beat(text) for worker, text in beats.items()},
@@ -52,8 +50,32 @@ class FleetPoller:
                 for worker, text in cordons.items()
                 if (cordon := cordon_in_force(text, now)) is not None
             },
-            waiting=_waiting(lengths, {name.decode() for name in paused}),
+            waiting=self._waiting() if number else {},
         )
+
+    def _now(self, info: Any) -> float:
+        """The server's clock: from INFO, which spares a command, or where the ACL forbids that from TIME."""
+        if isinstance(info, dict) and "server_time_usec" in info:
+            return float(info["server_time_usec"]) / 1e6
+        seconds, micros = self._client.time()
+        return float(seconds) + float(micros) / 1e6
+
+    def _waiting(self) -> dict[str, int]:
+        """Count messages in each shared lane that is not paused. A key of another type counts as empty."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.smembers(self._keys.paused)
+        for key in self._lists:
+            pipe.llen(key)
+        paused, *lengths = pipe.execute(raise_on_error=False)
+        if isinstance(paused, Exception):
+            raise paused
+        waiting = {}
+        for index, queue in enumerate(QueueType):
+            by_level = lengths[index * len(LEVELS) : (index + 1) * len(LEVELS)]
+            count = sum(length for length in by_level if isinstance(length, int))
+            if count and queue.value.encode() not in paused:
+                waiting[queue.value] = count
+        return waiting
 
 
 def _names(answer: Any) -> frozenset[str] | None:
@@ -64,24 +86,6 @@ def _names(answer: Any) -> frozenset[str] | None:
     return frozenset(name for name in parsed(answer).names if name.startswith(OURS))
 
 
-def _uptime(answer: Any) -> float:
-    """Return seconds; infinity if the ACL forbids INFO."""
-    text = answer if isinstance(answer, bytes) else str(answer).encode()
-    found = _UPTIME.search(text)
-    return float(found[1]) if found else float("inf")
-
-
 def _last_beat(text: bytes) -> LastBeat:
     beat = Heartbeat.model_validate_json(text)
     return LastBeat(beat.at, beat.active + beat.reserved, beat.stopped)
-
-
-def _waiting(lengths: list[Any], paused: set[str]) -> dict[str, int]:
-    """Count messages in each shared lane that is not paused. A key of another type counts as empty."""
-    waiting = {}
-    for index, queue in enumerate(QueueType):
-        by_level = lengths[index * len(LEVELS) : (index + 1) * len(LEVELS)]
-        count = sum(length for length in by_level if isinstance(length, int))
-        if count and queue.value not in paused:
-            waiting[queue.value] = count
-    return waiting

@@ -42,7 +42,7 @@ class _QuickClient:
 
     def __init__(self, url: str, options: BrokerSettings, name: str, connect: "Callable[[], Redis]") -> None:
         self._url, self._options, self._name, self._connect = url, options, name, connect
-        self._has_failed = False
+        self._is_broken = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.redis, name)
@@ -68,16 +68,16 @@ class _QuickClient:
 
     def send(self, *commands: Sequence[Word]) -> list[Reply] | None:
         """The answers; None if redis-py has to send the commands. Raises TimeoutError, as it does not try again."""
-        if self._has_failed:
+        if self._is_broken:
             return None
+        self._is_broken = True  # unless all is read: the rest must not be taken for the answers of other commands
         try:
             answers = self._light(*commands)
-        except (TimeoutError, KeyboardInterrupt):
-            self._has_failed = True  # an answer may still come, which must not be taken for that of another command
+        except TimeoutError:
             raise
         except (OSError, ValueError):
-            self._has_failed = True
             return None
+        self._is_broken = False
         return None if any(isinstance(answer, ReplyError) for answer in answers) else answers
 
 
@@ -114,6 +114,10 @@ class _QuickPipeline:
     def evalsha(self, digest: str, count: int, *words: Word) -> Self:
         self._quick.append((("EVALSHA", digest, count, *words), _unchanged))
         return self.add(lambda pipe: pipe.evalsha(digest, count, *words))
+
+    def hget(self, key: Word, field: Word) -> Self:
+        self._quick.append((("HGET", key, field), _unchanged))
+        return self.add(lambda pipe: pipe.hget(key, field))
 
     def hgetall(self, key: Word) -> Self:
         self._quick.append((("HGETALL", key), _as_dict))

@@ -12,6 +12,7 @@ from morag_queue.core.model import Pause, QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.core.worker_status import agent_nodes
 from morag_queue.settings import Settings, mask_url
 
 from . import client_list, counters, snapshot
@@ -218,7 +219,8 @@ class RedisBroker:
 
     def _decoded(self, answer: Any, depth: int) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
-        return replace(seen, steps=self._steps.of(seen)), totals
+        steps = self._steps.of(seen.nodes, lambda: agent_nodes(seen, self.settings.policy))
+        return replace(seen, steps=steps), totals
 
     def connections(self) -> Connections | None:
         """The open connections by name; None if the login may not list them. The server lists all of its clients."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from morag_queue.errors import MoragQueueError
+from morag_queue.errors import LeaseLost, MoragQueueError
 
 
 @contextmanager
@@ -20,3 +20,19 @@ def translated(url: str) -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+@contextmanager
+def fenced() -> Iterator[None]:
+    """Raise LeaseLost if the server refuses a term because the lease has passed to another leader."""
+    try:
+        yield
+    except Exception as error:
+        if not is_stale(error):
+            raise
+        raise LeaseLost from error
+
+
+def is_stale(error: Exception) -> bool:
+    """Whether a script refused the term; in a pipeline, redis-py puts the command before the server's message."""
+    return "STALE term" in str(error)

@@ -10,7 +10,7 @@ The status combines whether a worker is alive, in service, and has room. The fir
 4. `suspect`, then `busy`, then `online`.
 """
 
-from .model import Cordon, WorkerStatus
+from .model import Cordon, WorkerInfo, WorkerStatus
 from .policy import Policy
 from .snapshot import Snapshot, WorkerView
 from .words import count_of, span
@@ -151,10 +151,14 @@ def _join(*parts: str) -> str:
 
 def runs_agent(view: WorkerView, now: float, policy: Policy) -> bool:
     """Return whether the agent is there, in service or not: a heartbeat is or will soon be no older than allowed."""
-    _, age = _silence(view, now)
-    if age is None and not view.fenced and view.beat is None:
-        age = now - view.info.started_at
-    return age is not None and age <= policy.offline_after_seconds
+    if view.fenced or (view.beat is not None and (view.beat.stopped or view.connections == 0)):
+        return False
+    return silence_seconds(view, now) <= policy.offline_after_seconds
+
+
+def node_of(info: WorkerInfo) -> str:
+    """Return the Celery node name of a worker."""
+    return info.node or f"{info.worker}@{info.host}"
 
 
 def agent_nodes(snapshot: Snapshot, policy: Policy) -> frozenset[str]:
@@ -162,5 +166,4 @@ def agent_nodes(snapshot: Snapshot, policy: Policy) -> frozenset[str]:
 
     A registration outlives its worker, and a plain Celery worker may have been started under its name since.
     """
-    present = (view.info for view in snapshot.workers if runs_agent(view, snapshot.taken_at, policy))
-    return frozenset(info.node or f"{info.worker}@{info.host}" for info in present)
+    return frozenset(node_of(view.info) for view in snapshot.workers if runs_agent(view, snapshot.taken_at, policy))

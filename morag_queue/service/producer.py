@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from morag_queue.core.levels import DEFAULT_STEPS, common_steps
 from morag_queue.core.model import ContentType, Facts, QueuePriority, QueueType, Requires
 from morag_queue.core.policy import Binding
 from morag_queue.core.routing.classify import effective_options, profile
+from morag_queue.core.routing.feasibility import WorkerLoad
 from morag_queue.core.routing.types import Refusal, TaskProfile
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import BrokerError, BrokerUnreachable, MoragQueueError
@@ -62,7 +63,7 @@ def route_task(
     """
     if options.get("queue") or options.get("exchange") or options.get("routing_key"):
         return None
-    producer = _producer(os.getpid(), _steps_of(current_app if task is None else task.app))
+    producer = _producer(_steps_of(current_app if task is None else task.app))
     try:
         routed = producer.route(name, args or (), options.get("headers") or {})
     except (MoragQueueError, ValidationError) as error:
@@ -172,18 +173,27 @@ class _Producer:
             declared=declared, priority=priority, requires=requires,
         )  # fmt: skip
 
-    def _read(self, pause: Pause) -> Snapshot:
+    def _read(self, pause: Pause) -> tuple[Snapshot, Mapping[str, WorkerLoad]]:
         """Read the fleet; return an empty snapshot on failure, because Celery may still be able to publish."""
         try:
-            snapshot = self._reader.read(pause)
+            snapshot, loads = self._reader.read(pause)
         except (BrokerUnreachable, BrokerError) as error:
             logger.warning("routing without the state of the fleet: %s", error)
             setting = self.settings.broker.priority_steps
-            snapshot = Snapshot(taken_at=time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting)
-        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps))
+            snapshot, loads = Snapshot(time.time(), steps=DEFAULT_STEPS if setting == "auto" else setting), {}
+        return replace(snapshot, steps=common_steps([self._steps], snapshot.steps)), loads
 
 
-@cache
-def _producer(pid: int, steps: tuple[int, ...]) -> _Producer:
-    """Return the producer of this process: a connection must not be shared across a fork."""
-    return _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+_producers: dict[tuple[int, tuple[int, ...]], _Producer] = {}
+
+
+def _producer(steps: tuple[int, ...]) -> _Producer:
+    """Return the producer of this process: a connection must not be shared across a fork.
+
+    Threads that make the first call at once must share one, since it counts the tasks that it places. There is no lock:
+    a fork may copy it locked.
+    """
+    key = os.getpid(), steps
+    return _producers.get(key) or _producers.setdefault(
+        key, _Producer(load({}, os.environ, Path.cwd()).settings, steps)
+    )

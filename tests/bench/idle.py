@@ -11,7 +11,7 @@ from tests.support.fleet import Fleet
 from .server_use import ServerUse
 from .table import Measured, Row, Subject
 
-MESSAGES, GAP_SECONDS = 60, 0.03
+MESSAGES, GAP_SECONDS, PROCESSES = 90, 0.03, 4
 SECONDS = MESSAGES * GAP_SECONDS * 1.2
 
 
@@ -21,8 +21,7 @@ def pairs(workers: int) -> Iterator[Measured]:
         fleets = {}
         for kind in ("agent", "plain"):
             fleets[kind] = fleet = stack.enter_context(Fleet(agent=False))
-            fleet.sandbox.fork("workers", "tests.support.channel_workers", [fleet.url, str(workers), kind], fleet.env)
-            until(lambda fleet=fleet: "ready" in fleet.log("workers"), 60, lambda fleet=fleet: fleet.log("workers"))  # type: ignore[misc]
+            start_workers(fleet, workers, kind)
             cost_of_messages(fleet)
         while True:
             (idle, ours), (plain_idle, plain) = (cost_of_messages(fleets[kind]) for kind in ("agent", "plain"))
@@ -31,6 +30,14 @@ def pairs(workers: int) -> Iterator[Measured]:
                 f"idle-{workers}": (1000 * ours.cpu / MESSAGES, 1000 * plain.cpu / MESSAGES),
                 f"idle-scripts-{workers}": (ours.scripts / MESSAGES, 1.0),
             }
+
+
+def start_workers(fleet: Fleet, workers: int, kind: str) -> None:
+    names = [f"channels-{number}" for number in range(PROCESSES)]
+    for name in names:
+        arguments = [fleet.url, str(workers // PROCESSES), kind, name]
+        fleet.sandbox.fork(name, "tests.support.channel_workers", arguments, fleet.env)
+    until(lambda: all("ready" in fleet.log(name) for name in names), 60, lambda: fleet.log(names[0]))
 
 
 def cost_of_messages(fleet: Fleet) -> tuple[ServerUse, ServerUse]:

@@ -1,6 +1,8 @@
 """What a producer reads of the fleet, against the whole snapshot."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 
 from morag_queue.broker.fleet_reader import FleetReader
 from morag_queue.core.model import ContentType, Cordon, Pause, QueuePriority, QueueType, Requires, WorkerStatus
-from morag_queue.core.policy import Policy, Queues
+from morag_queue.core.policy import Binding, Policy, Queues
+from morag_queue.core.routing.feasibility import WorkerLoad, worker_loads
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Placement, TaskProfile
 from morag_queue.core.snapshot import Snapshot
@@ -38,52 +41,74 @@ def reader(sim_fleet: SimulatedFleet, with_loads: bool = True) -> FleetReader:
     return FleetReader(sim_fleet.client, sim_fleet.keys, sim_fleet.settings, with_loads=with_loads)
 
 
-def places(snapshot: Snapshot, policy: Policy) -> list[Any]:
+def places(snapshot: Snapshot, policy: Policy, loads: Mapping[str, WorkerLoad] | None = None) -> list[Any]:
     """Return where tasks of every kind go, one after the other, and their expected workers."""
-    router = Router(snapshot, policy, Queues())
+    router = Router(snapshot, policy, Queues(), loads=loads)
     kinds = product(Requires, QueuePriority, (ContentType.VIDEO, ContentType.IMAGE), (0.4, 100.0))
     placed = [router.route(TaskProfile(*kind[:3], 1.0, kind[3])) for kind in kinds]
     return [(one[1:], one.decision.worker_id) if isinstance(one, Placement) else one for one in placed]
 
 
-def workers(snapshot: Snapshot) -> dict[str, Any]:
-    return {view.worker: (view.info, view.beat, view.cordon, view.fenced) for view in snapshot.workers}
+def without_reasons(loads: Mapping[str, WorkerLoad]) -> dict[str, WorkerLoad]:
+    """Return the loads without the reasons, some of which name an age."""
+    return {worker: replace(load, reason="") for worker, load in loads.items()}
 
 
 def test_it_reads_the_same_as_a_whole_snapshot(busy_fleet: SimulatedFleet) -> None:
-    read, whole = reader(busy_fleet).read(), busy_fleet.broker.observe()[0]
+    read, loads = reader(busy_fleet).read()
+    whole = busy_fleet.broker.observe()[0]
 
-    assert workers(read) == workers(whole)
+    assert without_reasons(loads) == without_reasons(worker_loads(whole, Policy()))
     assert set(read.held) == set(whole.held) != set()
     for name in ("paused", "corrections", "steps", "nodes"):
         assert getattr(read, name) == getattr(whole, name) != type(getattr(read, name))()
     assert read.waiting_count("worker.2") == whole.waiting_count("worker.2") == 2
     assert 0 <= whole.taken_at - read.taken_at < 60
-    for binding in ("late", "early"):
-        assert places(read, Policy(binding=binding)) == places(whole, Policy(binding=binding))
+
+
+@pytest.mark.parametrize("binding", list(Binding))
+def test_tasks_go_where_a_whole_snapshot_sends_them(binding: Binding, busy_fleet: SimulatedFleet) -> None:
+    read, loads = reader(busy_fleet).read()
+    policy = Policy(binding=binding)
+    assert places(read, policy, loads) == places(busy_fleet.broker.observe()[0], policy)
 
 
 def test_without_loads_the_places_of_late_binding_are_the_same(busy_fleet: SimulatedFleet) -> None:
-    read, whole = reader(busy_fleet, with_loads=False).read(), busy_fleet.broker.observe()[0]
+    read, loads = reader(busy_fleet, with_loads=False).read()
 
     assert (read.held, read.lanes) == ((), ())
-    assert [one[0] for one in places(read, Policy())] == [one[0] for one in places(whole, Policy())]
+    placed = places(read, Policy(), loads)
+    assert [one[0] for one in placed] == [one[0] for one in places(busy_fleet.broker.observe()[0], Policy())]
+
+
+def test_the_load_of_a_worker_is_replaced_when_it_changes(sim_fleet: SimulatedFleet) -> None:
+    sim_fleet.join("idle")
+    sim_fleet.join("w", slots=2)
+    fleet = reader(sim_fleet)
+    first = fleet.read()[1]
+    sim_fleet.submit("a", worker="w")
+
+    second = fleet.read()[1]
+    assert second["idle"] is first["idle"]
+    assert (first["w"].load, second["w"].load) == (0, 1)
+    assert fleet.read()[1]["w"] is second["w"]
 
 
 def test_a_registration_is_read_once_and_again_when_it_changes(sim_fleet: SimulatedFleet) -> None:
     def registrations_read() -> int:
         return int(sim_fleet.client.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0))
 
-    sim_fleet.join("w")
+    info = sim_fleet.join("w", slots=1)
     fleet = reader(sim_fleet)
     fleet.read()
     before = registrations_read()
     fleet.read()
     assert registrations_read() == before
 
-    sim_fleet.broker.registry.register(fleet.read().workers[0].info.model_copy(update={"incarnation": "w.2"}), "w.1")
-    sim_fleet.join("another")
-    assert workers(fleet.read()) == workers(sim_fleet.broker.observe()[0])
+    new_run = info.model_copy(update={"incarnation": "w.2", "slots": 4})
+    sim_fleet.broker.registry.register(new_run, replaces="w.1")
+    sim_fleet.join("another", slots=2)
+    assert {worker: load.slots for worker, load in fleet.read()[1].items()} == {"w": 4, "another": 2}
     assert registrations_read() == before + 1, "in one command"
 
 
@@ -95,7 +120,7 @@ def test_a_program_that_registers_a_worker_anew_is_noticed_later(
     fleet.read()
     sim_fleet.broker.registry.register(info.model_copy(update={"slots": 4}))
     monkeypatch.setattr("morag_queue.broker.fleet_reader.monotonic", lambda: float("inf"))
-    assert fleet.read().workers[0].info.slots == 4
+    assert fleet.read()[1]["w"].slots == 4
 
 
 def test_the_work_has_pauses_by_the_size_of_the_fleet(sim_fleet: SimulatedFleet) -> None:

@@ -83,9 +83,10 @@ def test_a_large_body_is_not_transferred(broker, client):
     assert client.info("stats")["total_net_output_bytes"] - sent_before < 20_000
 
 
+@pytest.mark.parametrize("size", [0, 5000])
 @pytest.mark.parametrize("body", ["", "plain", 'with "quotes" and a \\', '"', "\\"])
-def test_headers_are_read_whatever_the_body(broker, client, body):
-    message = {"body": body, "headers": {"id": "a", "morag_queue": {"requires": "gpu"}}, "properties": {}}
+def test_headers_are_read_whatever_the_body(broker, client, body, size):
+    message = {"body": "x" * size + body, "headers": {"id": "a", "morag_queue": {"requires": "gpu"}}, "properties": {}}
     client.lpush(Keys().list("gpu_fallback", 4), json.dumps(message))
     assert lane_of(broker).heads[4] == (LaneEntry("a", Requires.GPU),)
 
@@ -99,6 +100,7 @@ def test_headers_are_read_whatever_the_body(broker, client, body):
         ('{"headers": []}', 1),
         ("[" * 100_000, 1),
         ('{"body": "x', 1),
+        ('{"body": "' + "x" * 5000, 1),
         ('{"headers": {}}', 0),
         ('{"headers": {"id": "plain", "task": "t"}}', 0),
         ('{"headers": {"id": "odd", "morag_queue": 7}}', 0),

@@ -21,12 +21,12 @@ FILM = "https://example.org/film.mp4"
 def app(valkey: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """Return an app with the router, on an empty broker."""
     monkeypatch.setenv("REDIS_URL", valkey)
-    producer._producer.cache_clear()
+    producer._producers.clear()
     with Celery("producer", broker=valkey, set_as_current=False) as app:
         app.conf.task_routes = (route_task,)
         app.conf.broker_transport_options = {"priority_steps": list(range(10))}
         yield app
-    producer._producer.cache_clear()
+    producer._producers.clear()
 
 
 def waiting(sim_fleet: SimulatedFleet) -> dict[str, dict[str, Any]]:
@@ -82,7 +82,7 @@ def test_a_call_is_routed_by_its_requirements_if_the_broker_is_unreachable(
     app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    producer._producer.cache_clear()
+    producer._producers.clear()
 
     route = route_task(WEB_TASK, (PAGE, {}), {}, {})
 

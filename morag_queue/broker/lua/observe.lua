@@ -7,7 +7,7 @@
 -- shared_lanes  their names; those of workers come from `lanes`
 -- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, pauses, totals, lease, corrections,
 --          mailboxes, {lane, {lengths}, {ends}}…}
--- An end is {oldest…, newest…}, both towards the middle, no message twice. Bodies are left out, as they may be large.
+-- An end is {oldest…, newest…}, both towards the middle, no message twice. Large bodies are left out.
 
 local key = {
     workers = KEYS[1], beats = KEYS[2], cordons = KEYS[3], incarnations = KEYS[4], held = KEYS[5], paused = KEYS[6],
@@ -32,7 +32,7 @@ answer[#answer + 1] = mailboxes.err and {} or mailboxes
 
 local BODY = '{"body": "'
 local function without_body(raw)
-    if raw:sub(1, #BODY) ~= BODY then return raw end
+    if #raw < 4096 or raw:sub(1, #BODY) ~= BODY then return raw end
     local last = raw:find('"', #BODY + 1, true)
     if not last or raw:byte(last - 1) == 92 then return raw end  -- an escaped quote: the body is not base64
     return BODY .. raw:sub(last)
@@ -50,10 +50,12 @@ local function ends(list, length, oldest, newest)
 end
 
 local function read_lane(lane, oldest, newest)
-    local lengths, found = {}, {}
+    local lists, lengths, found = {}, {}, {}
+    for level = 0, LEVELS do lists[level + 1] = arg.prefix .. lane .. (level > 0 and arg.sep .. level or '') end
+    local is_empty = redis.pcall('EXISTS', unpack(lists)) == 0  -- nearly always, so that one command does
     for level = 0, LEVELS do
-        local list = arg.prefix .. lane .. (level > 0 and arg.sep .. level or '')
-        local length = redis.pcall('LLEN', list)
+        local list = lists[level + 1]
+        local length = is_empty and 0 or redis.pcall('LLEN', list)
         if type(length) ~= 'number' then length = 0 end  -- a key of another type: `doctor` reports it
         lengths[level + 1] = length
         found[level + 1] = length == 0 and {} or ends(list, length, oldest, newest)

@@ -4,7 +4,7 @@ The first reason that holds is given, in this order: the task has ended; a worke
 is in the future; no worker can take it; other tasks are ahead of it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -143,7 +143,7 @@ def _scores(task: Task, snapshot: Snapshot, policy: Policy, queues: Queues) -> t
     """Return the scores of all workers, or for a worker's own lane of that worker alone."""
     if task.queue is None:
         return ()
-    loads: Iterable[WorkerLoad] = worker_loads(snapshot, policy).values()
+    loads: Collection[WorkerLoad] = worker_loads(snapshot, policy).values()
     _, owner = split(task.lane)
     if owner is not None:
         loads = [load for load in loads if load.worker == owner]

@@ -12,7 +12,7 @@ the queue table. Only a forced pin overrides this, since it names the worker.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import inf
 
@@ -141,18 +141,12 @@ class Router:
         """Return the score table of the queue for the work, and whether a worker takes it from there."""
         if chain[0] not in self._paused:
             for queue in chain:
-                if queue not in self._paused and (table := self._table(queue, work)).eligible:
+                if queue not in self._paused and (table := self._table(queue, work)).is_served:
                     return table, True
         return self._table(chain[0], work), False
 
-    def build_tables(self, like: "Router") -> Iterator[None]:
-        """Build the score tables that another router has, one at each step, so that no task needs to wait for them."""
-        for queue, work in tuple(like._tables):
-            yield
-            self._table(queue, work)
-
     def _hold(self, task: Routable, table: ScoreTable, wanted: QueueType, why: str, explain: bool) -> Placement:
-        is_fallback = table.queue is not wanted and table.eligible
+        is_fallback = table.queue is not wanted and table.is_served
         action = DecisionAction.FALLBACK if is_fallback else DecisionAction.HOLD
         confidence = task.confidence * _CERTAINTY_WITHOUT_WORKER
         decision = _decision(action, wanted, table.queue, None, why, confidence)

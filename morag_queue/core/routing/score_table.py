@@ -5,7 +5,7 @@ O(log workers). Inside a batch loads only grow and scores only fall: a heap whos
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from heapq import heapify, heappop, heapreplace
 from math import inf
@@ -16,6 +16,8 @@ from morag_queue.core.model import Capability, ContentType, QueueType, Requires
 from morag_queue.core.policy import Policy, Queues
 
 from .feasibility import Feasibility, Score, WorkerLoad, count_verdicts, in_service, is_full, score, suits
+
+_ELIGIBLE = (Feasibility.FIT, Feasibility.SUSPECT)
 
 # Learned corrections by content type, class and "on a GPU".
 Corrections = Mapping[tuple[ContentType, Requires, bool], Correction]
@@ -40,31 +42,55 @@ class WorkClass(NamedTuple):
 class ScoreTable:
     """The workers for one class of work in one queue. Keep it up to date with `WorkerLoad.take`.
 
-    `eligible` counts the workers that take such work now or when a slot is free. A suspect worker is eligible: it may
-    be back in seconds, and running its work on a CPU would take ten times as long. `best_factor` is the multiplier of
-    the minutes on the capability that suits the work best, whether the fleet has such a worker or not.
+    `best_factor` is the multiplier of the minutes on the capability that suits the work best, whether the fleet has
+    such a worker or not. The rest is computed when it is asked for: a place in a shared lane needs little of it.
     """
 
     def __init__(
         self,
-        loads: Iterable[WorkerLoad],
+        loads: Collection[WorkerLoad],
         queue: QueueType,
         work: WorkClass,
         policy: Policy,
         queues: Queues,
         corrections: Corrections | None,
     ) -> None:
-        self.queue = queue
+        self.queue, self._work, self._loads = queue, work, loads
         self._policy, self._queues = policy, queues
         self._factors = (work.factor(False, corrections), work.factor(True, corrections))
         self.best_factor = min(self._factors)
-        self._rows = [(load, _verdict(load, queue, work)) for load in loads]
-        fit = [load for load, verdict in self._rows if verdict is Feasibility.FIT]
-        suspects = sum(verdict is Feasibility.SUSPECT for _, verdict in self._rows)
-        self.eligible = len(fit) + suspects
-        self._free_by_gpu = Counter(load.has_gpu for load in fit if not self._full(load))
-        self._heap = [(-self._score(load), load.worker, load) for load in fit]
-        heapify(self._heap)
+
+    @cached_property
+    def is_served(self) -> bool:
+        """Whether any worker is eligible. Reads the workers up to the first one."""
+        return any(_verdict(load, self.queue, self._work) in _ELIGIBLE for load in self._loads)
+
+    @property
+    def eligible(self) -> int:
+        """The number of workers that take such work now or when a slot is free.
+
+        A suspect worker is eligible: it may be back in seconds, and running its work on a CPU would take ten times as
+        long.
+        """
+        return sum(verdict in _ELIGIBLE for _, verdict in self._rows)
+
+    @cached_property
+    def _rows(self) -> list[tuple[WorkerLoad, Feasibility]]:
+        return [(load, _verdict(load, self.queue, self._work)) for load in self._loads]
+
+    @cached_property
+    def _fit(self) -> list[WorkerLoad]:
+        return [load for load, verdict in self._rows if verdict is Feasibility.FIT]
+
+    @cached_property
+    def _heap(self) -> list[tuple[float, str, WorkerLoad]]:
+        heap = [(-self._score(load), load.worker, load) for load in self._fit]
+        heapify(heap)
+        return heap
+
+    @cached_property
+    def _free_by_gpu(self) -> Counter[bool]:
+        return Counter(load.has_gpu for load in self._fit if not self._full(load))
 
     def best(self) -> tuple[WorkerLoad, float] | None:
         """Return the best worker with room and its score, the first id of equal ones; None while all are full."""
