@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -166,3 +167,30 @@ def test_a_file_that_kills_its_helper_does_not_affect_other_files(
         result = results[place]
         assert isinstance(result, Facts)
         assert result.problems == (f"its content was not read, because the parser {failure}",)
+
+
+def test_a_helper_whose_parser_hangs_is_killed() -> None:
+    code = """
+from morag_queue.probe import workers
+workers.FILE_SECONDS = 1
+workers._probe_one = lambda source, declared: workers.signal.pause()
+workers.main()
+"""
+    request = pickle.dumps([("a.mp4", None)])
+    done = subprocess.run([sys.executable, "-c", code], input=request, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGALRM, b"")
+
+
+def test_a_helper_ends_when_its_parent_is_killed(media: Path) -> None:
+    code = f"""
+import os, signal
+from morag_queue.probe import Prober
+prober = Prober(2)
+started = [prober.start({str(media / "001.wav")!r}) for _ in range(500)]
+started[0].result()
+print(*(helper._process.pid for helper in prober._helpers), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # The helpers hold the pipe of stderr, so `run` waits for their end.
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (len(done.stdout.split()), done.returncode, done.stderr) == (2, -signal.SIGKILL, "")
