@@ -111,6 +111,13 @@ class Samples:
                 self.spent[name] += took
                 self.longest[name] = max(self.longest[name], took)
 
+    def scale_to(self, share: float) -> None:
+        """Reduce the times to the share of a core that the server used, where others interrupted it."""
+        of_calls = sum(self.spent.values()) / self.seconds
+        if of_calls > share:
+            print(f"the server was interrupted: the times of its calls are divided by {of_calls / share:.1f}")
+            self.spent = {name: spent * share / of_calls for name, spent in self.spent.items()}
+
 
 def pings(url: str, stop: Event, into: list[float]) -> None:
     """How long a small command waits for the server, in seconds."""
@@ -180,6 +187,7 @@ def report(
     more: dict[str, float],
 ) -> None:  # fmt: skip
     share, waits = used.cpu / took, sorted(waits)
+    samples.scale_to(share)
     print(f"for {took:.0f} s: {100 * share:.0f} % of one core, {used.commands / took:,.0f} commands a second,")
     print(f"{more['tasks']:,.0f} tasks a second, {more['connections']:.0f} connections, {more['memory']:.2f} GB;")
     p50, p99 = (1000 * waits[int(len(waits) * part)] for part in (0.5, 0.99))

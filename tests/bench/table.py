@@ -12,7 +12,7 @@ from morag_queue.core.words import count_of
 
 PAIRS = 5
 SUBJECT_SECONDS = 120.0
-"""A subject stops after the pair during which this time has passed."""
+"""A subject stops after the pair during which this time has passed since its first pair."""
 
 Pair = tuple[float, float]
 Measured = Mapping[str, Pair]
@@ -102,11 +102,12 @@ class Result:
 def measure(subject: Subject, names: set[str], pairs: int | None, seconds: float = SUBJECT_SECONDS) -> list[Result]:
     """Measure the subject; return the rows with these names, or all for no name."""
     results = {row.name: Result(row) for row in subject.rows if not names or row.name in names}
-    end = monotonic() + seconds
+    end = None
     with closing(subject.pairs()) as measuring:  # type: ignore[type-var]
         for measured in islice(measuring, pairs or subject.count):
             for name, result in results.items():
                 result.pairs.append(measured[name])
+            end = end or monotonic() + seconds
             if monotonic() > end:
                 break
     return list(results.values())
