@@ -58,8 +58,8 @@ def route_task(
     `apply_async(..., headers={"morag_queue": {"priority": "URGENT", "requires": "gpu"}})`. A call that cannot be routed
     (a missing file, an unknown priority) is not lost: Celery's default routing applies, with a warning.
 
-    The first call of a process reads the state of the fleet, and so does a call after ten seconds without one. The
-    others use what was read last, at most ten seconds ago: it is renewed every two seconds by a thread.
+    The first call of a process reads the state of the fleet, and so does one after ten seconds without a call. The
+    others use what was read last; a thread refreshes it every two seconds while calls are made.
     """
     if options.get("queue") or options.get("exchange") or options.get("routing_key"):
         return None

@@ -110,15 +110,15 @@ class WorkerRegistry:
         """
         snapshot, _ = self._broker.observe()
         loads = worker_loads(snapshot, self.settings.policy)
-        workers = (self._registered(snapshot, view) for view in sorted(snapshot.workers, key=lambda view: view.worker))
-        return [
+        able = {
             worker
-            for worker in workers
-            if worker.available
-            and (queue is None or queue in loads[worker.worker_id].queues)
-            and suits(loads[worker.worker_id], requires, content_type, memory_gb) is Feasibility.FIT
-            and in_service(loads[worker.worker_id]) is Feasibility.FIT
-        ]
+            for worker, load in loads.items()
+            if (queue is None or queue in load.queues)
+            and suits(load, requires, content_type, memory_gb) is Feasibility.FIT
+            and in_service(load) is Feasibility.FIT
+        }
+        views = sorted((view for view in snapshot.workers if view.worker in able), key=lambda view: view.worker)
+        return [worker for view in views if (worker := self._registered(snapshot, view)).available]
 
     async def is_healthy(self, worker_id: str) -> bool:
         """Return whether the worker sent a heartbeat in the last minute. Raises NotFound."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +77,21 @@ def test_a_call_that_cannot_be_routed_is_left_to_celery_with_a_warning(
 ) -> None:
     assert route_task(FILE_TASK, args, {}, {"headers": headers}) is None
     assert f"{FILE_TASK} was not routed; Celery's default routing applies" in caplog.text
+
+
+def test_a_file_is_read_again_when_it_has_changed(app: Celery, tmp_path: Path) -> None:
+    def minutes() -> float:
+        route = route_task(FILE_TASK, (str(report), "document", {}), {}, {})
+        assert route is not None
+        return float(route["headers"]["morag_queue"]["estimated_minutes"])
+
+    report = tmp_path / "report.txt"
+    report.write_text("x" * 3_000)
+    assert (minutes(), minutes()) == (0.1, 0.1)
+    report.write_text("x" * 30_000)
+    assert minutes() == 1.0
+    report.unlink()
+    assert route_task(FILE_TASK, (str(report), "document", {}), {}, {}) is None
 
 
 def test_a_call_is_routed_by_its_requirements_if_the_broker_is_unreachable(
