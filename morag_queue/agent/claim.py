@@ -12,7 +12,6 @@ It overrides private methods of kombu, which `compat.claim_obstacle` verifies.
 """
 
 import logging
-from contextlib import suppress
 from queue import Empty
 from random import uniform
 from time import monotonic
@@ -122,8 +121,6 @@ class ClaimChannelMixin(HoldingMixin):
         try:
             connection.send_command("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP", check_health=False)
             self._next_reply(connection)
-            connection.send_command("CLIENT", "CACHING", "YES", check_health=False)
-            self._next_reply(connection)
         except ResponseError:
             return False
         return True
@@ -213,8 +210,10 @@ class ClaimChannelMixin(HoldingMixin):
     def _reply(self, connection: Any) -> Any:
         """The next reply; an invalidation that comes before it is noted."""
         if self._asked is Request.WAIT:
-            with suppress(ResponseError):  # CLIENT CACHING: without it, the channel only claims again later
+            try:
                 self._next_reply(connection)
+            except ResponseError:  # CLIENT CACHING is refused
+                self._tracks = False
         return self._next_reply(connection)
 
     def _next_reply(self, connection: Any) -> Any:

@@ -161,7 +161,7 @@ class Keys:
         return self._own(f"task:{task_id}")
 
     def ids(self, first: object) -> str:
-        """list: the ids in the ledger that start with the character `first`, without it, see lua/lib/ids.lua"""
+        """list: the ids in the ledger that start with the two bytes `first`, without these, see lua/lib/ids.lua"""
         return self._own(f"ids:{first}")
 
     def ended(self, part: object) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from redis import Redis
 
-from .codec import escaped, task_id_in
+from .codec import escaped, task_id_in, waiting_task
 from .keys import Keys
 from .scripts import Call, Key, Script
 
@@ -121,34 +121,32 @@ class LaneSearch:
 
     def by_id(self, task_id: str, lane: str, level: int, length: int, enqueued_at: float) -> WaitingMessage | None:
         """Search one list where the enqueue time suggests: a list is nearly in that order."""
-        found = self._by_time(task_id, lane, level, length, enqueued_at, is_deep_enough=False)
-        assert not isinstance(found, int), "it is searched at any depth"
-        return found
-
-    def by_id_or_depth(
-        self, task_id: str, lane: str, level: int, length: int, enqueued_at: float
-    ) -> WaitingMessage | int | None:
-        """As `by_id`; of a task that must be farther than `REACH` from both ends of the list, its probable depth."""
-        return self._by_time(task_id, lane, level, length, enqueued_at, is_deep_enough=length > 2 * REACH)
-
-    def _by_time(
-        self, task_id: str, lane: str, level: int, length: int, enqueued_at: float, *, is_deep_enough: bool
-    ) -> WaitingMessage | int | None:
         bracket, places = _Bracket(length), [1, length]
-        if is_deep_enough:
-            places += [REACH, length - REACH]
         for probe in range(_PROBES):
             found, ends = self._near(task_id, lane, level, places)
             if found is not None:
                 return found
-            may_be_there = bracket.narrow([_Point(depth, at - enqueued_at) for depth, at in ends])
-            if not may_be_there:  # or many were queued at that very time
-                break
+            if not bracket.narrow([_Point(depth, at - enqueued_at) for depth, at in ends]):
+                break  # it is not there, or many were queued at that very time
             places = [bracket.place(halve=probe >= _GUESSES)]
-            if is_deep_enough and REACH < places[0] < length - REACH:
-                return places[0]
         wide = range(max(places[0] - _WIDE, 1), min(places[0] + _WIDE, length), 2 * _NEAR)
         return self._near(task_id, lane, level, wide)[0]
+
+    def probable_depth(self, lane: str, level: int, length: int, enqueued_at: float) -> int | None:
+        """Where in a long list a message of that enqueue time is; None if it may be within `REACH` of an end.
+
+        Bursts in the part between make this an estimate.
+        """
+        if length <= 2 * REACH:
+            return None
+        key, times = self._keys.list(lane, level), list[float | None]()
+        for raw in (self._client.lindex(key, -REACH), self._client.lindex(key, REACH - length)):
+            task = waiting_task(raw, lane, level) if raw is not None else None
+            times.append(task.enqueued_at if task is not None else None)
+        before, after = times
+        if before is None or after is None or not before < enqueued_at < after:
+            return None
+        return REACH + round((length - 2 * REACH) * (enqueued_at - before) / (after - before))
 
     def _near(
         self, task_id: str, lane: str, level: int, depths: Iterable[int]

@@ -6,9 +6,7 @@ the record is unchanged.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from redis import Redis
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
@@ -17,6 +15,9 @@ from .codec import LedgerRecord, escaped, read_held, read_result, unacked_task_i
 from .keys import Keys
 from .ledger import END_KEYS, ExternalCompletion, ExternalCompletions
 from .scripts import Call, Key, Script
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 WINDOW = 1000
 """Messages per call: 1 to 2 ms of the server's time."""
@@ -98,7 +99,7 @@ class ResendCall(Call):
 class LostWork:
     """Search one fleet for lost work, and send it again."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+    def __init__(self, client: "Redis", keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._find_untouched = Script(client, keys, FindUntouchedCall)
         self._find_open = Script(client, keys, FindOpenCall)

@@ -4,10 +4,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 from uuid import uuid4
-
-from redis import Redis
 
 from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.model import QueueType, WorkerInfo
@@ -17,6 +15,9 @@ from morag_queue.core.routing.gpu_safety import is_unsafe_lane, unsafe_queues
 from .keys import Keys
 from .ledger import END_KEYS
 from .scripts import Call, Key, Script
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 Outcome: TypeAlias = Literal["moved", "gone", "early", "foreign", "quarantined", "cancelled"]
 """The result of a requeue, see requeue.lua."""
@@ -83,7 +84,7 @@ class RevokeCall(Call):
 class Requeues:
     """Takes messages back from workers of one fleet; each in one atomic step that is safe to repeat."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+    def __init__(self, client: "Redis", keys: Keys, retention_seconds: float) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
         self._requeue = Script(client, keys, RequeueCall)
         self._revoke = Script(client, keys, RevokeCall)
@@ -118,7 +119,7 @@ class Requeues:
 class ReturnLanes:
     """The lanes to which a worker out of service returns its messages, by the registry as it is now."""
 
-    def __init__(self, client: Redis, keys: Keys, queues: Queues) -> None:
+    def __init__(self, client: "Redis", keys: Keys, queues: Queues) -> None:
         self._client, self._keys, self._queues = client, keys, queues
 
     def lane(self, held_lane: str, *, needs_gpu: bool) -> str:

@@ -1,8 +1,7 @@
 """Results of Celery's backend, where it uses the broker's database."""
 
 from collections.abc import Iterable
-
-from redis import Redis
+from typing import TYPE_CHECKING
 
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import HeldMessage, TaskState
@@ -10,6 +9,9 @@ from morag_queue.core.model import HeldMessage, TaskState
 from .codec import LedgerRecord, TaskResult, completed_record, read_result
 from .keys import Keys
 from .ledger import Ledger, TaskEnd
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 class Results:
@@ -19,7 +21,7 @@ class Results:
     again.
     """
 
-    def __init__(self, client: Redis, keys: Keys, ledger: Ledger) -> None:
+    def __init__(self, client: "Redis", keys: Keys, ledger: Ledger) -> None:
         self._client, self._keys, self._ledger = client, keys, ledger
 
     def get(self, task_id: str) -> TaskResult | None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from string import hexdigits, punctuation
+from string import punctuation
 from typing import Any, ClassVar
 
 from redis import Redis
@@ -83,7 +83,7 @@ class ScanKeysCall(Call):
 def keyspace(client: Redis, keys: Keys, snapshot: Snapshot) -> Keyspace:
     """Our keys, and the keys whose names start like our lanes."""
     families, own = key_families(keys), f"{keys.prefix}{keys.namespace}:"
-    expected = fixed_keys(keys) | {keys.ids(digit): "list" for digit in hexdigits.lower()}
+    expected = fixed_keys(keys) | {keys.ids(f"{first:02x}"): "list" for first in range(256)}
     sampled, scanned, is_partial = _scanned(client, keys, families, own)
     known = _present(client, [*expected, *_lists(keys, snapshot), *_other_lists(client, keys)])
     found = [RedisKey(name, kind) for name, kind in (known | sampled).items()]

@@ -27,6 +27,7 @@ from .codec import (
     read_record,
     read_story,
     read_unacked,
+    unread_task,
     waiting_task,
     with_record,
 )
@@ -63,8 +64,8 @@ _UNIQUE_PREFIX = 8
 class TaskHit:
     """One task and the texts from which it was read.
 
-    `raw` is its message, `tag` the delivery tag of a held one, `dead` its dead letter. `is_revoked`: it was cancelled
-    while a worker held it.
+    `raw` is its message (None for one that was not read), `tag` the delivery tag of a held one, `dead` its dead letter.
+    `is_revoked`: it was cancelled while a worker held it.
     """
 
     task: Task
@@ -103,11 +104,14 @@ class TaskLookup:
         self._held = {one.task_id: one for one in snapshot.held}
         self.search = LaneSearch(client, keys)
 
-    def task(self, task_id: str, *, known_only: bool = False, most: int | None = None) -> TaskHit | None:
+    def task(
+        self, task_id: str, *, known_only: bool = False, most: int | None = None, may_estimate: bool = False
+    ) -> TaskHit | None:
         """Find a task by its whole id; None where neither the ledger nor the broker has it.
 
         `known_only` excludes waiting tasks without a ledger record: to find one, all lanes have to be read. Where more
-        than `most` tasks wait, a task with a record is searched only where its enqueue time suggests.
+        than `most` tasks wait, a task with a record is searched only where its enqueue time suggests. `may_estimate`
+        leaves a message unread that must be deep in the list of its record, see `lane_search.REACH`.
         """
         written = self._written(task_id)
         found = self._outside_lanes(task_id, written)
@@ -115,6 +119,8 @@ class TaskLookup:
             return found
         if known_only and written.record is None:
             return None
+        if may_estimate and (unread := self._unread(task_id, written)) is not None:
+            return unread
         waiting = self._waiting(task_id, written.record, most)
         if waiting is not None:
             return self._in_lane(waiting, written)
@@ -243,6 +249,19 @@ class TaskLookup:
                 return None
         found = self.search.by_beginning(task_id, lists, whole=True, limit=1)
         return found[0] if found else None
+
+    def _unread(self, task_id: str, written: "_TaskRecords") -> TaskHit | None:
+        """Estimate the depth of a task in the list of its record, if that is too long to read its middle."""
+        place, record = _place(written.record), written.record
+        if place is None or record is None:
+            return None
+        lane, level, at = place
+        view = self._snapshot.lane_by_name.get(lane)
+        depth = self.search.probable_depth(lane, level, view.lengths[level], at) if view is not None else None
+        if depth is None:
+            return None
+        position = self.position(lane, level, depth)
+        return TaskHit(unread_task(task_id, record, depth, position, written.attempts), record=record)
 
     def _in_lane(self, waiting: WaitingMessage, written: "_TaskRecords") -> TaskHit:
         position = self.position(waiting.lane, waiting.level, waiting.depth)

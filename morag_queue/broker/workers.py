@@ -6,9 +6,7 @@ import socket
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, ClassVar, Literal
-
-from redis import Redis
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
@@ -21,6 +19,9 @@ from .requeue import RequeueRequest, Requeues, ReturnLanes
 from .results import Results
 from .scripts import Call, Script
 from .translated import fenced
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
 """The answer to a heartbeat, see beat.lua."""
@@ -60,7 +61,7 @@ class Predecessor:
 class Registry:
     """Names, heartbeats and held messages, for the agent and for failover."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float, queues: Queues | None = None) -> None:
+    def __init__(self, client: "Redis", keys: Keys, retention_seconds: float, queues: Queues | None = None) -> None:
         self._client, self._keys, self._queues = client, keys, queues or Queues()
         self._register = Script(client, keys, RegisterCall)
         self._beat = Script(client, keys, BeatCall)
@@ -159,7 +160,7 @@ class CordonCall(Call):
 class Cordons:
     """Cordons of one fleet. Each change checks the present state and writes in one step, for two operators at once."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: "Redis", keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._script = Script(client, keys, CordonCall)
 
@@ -197,7 +198,7 @@ class FenceCall(Call):
 class ClientConnections:
     """Evidence of death: connections, processes, and the means to end both."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: "Redis", keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._fence = Script(client, keys, FenceCall)
 

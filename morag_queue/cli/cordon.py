@@ -18,7 +18,7 @@ def cordon(ctx: CliContext, worker: WorkerArgument) -> None:
     """
     from morag_queue.operations.agentless import cordon_any
 
-    emit_result(ctx, cordon_any(ctx.broker, worker, **ctx.change), "cordoned")
+    emit_result(ctx, cordon_any(ctx.quick_broker, worker, **ctx.change), "cordoned")
 
 
 @verb(changes=True)
@@ -26,7 +26,7 @@ def uncordon(ctx: CliContext, worker: WorkerArgument) -> None:
     """Return a worker to service after a cordon, a drain or an open circuit breaker."""
     from morag_queue.operations.agentless import uncordon_any
 
-    emit_result(ctx, uncordon_any(ctx.broker, worker, **ctx.change), "in service")
+    emit_result(ctx, uncordon_any(ctx.quick_broker, worker, **ctx.change), "in service")
 
 
 def emit_result(ctx: CliContext, result: "CordonResult", state: str) -> None:

@@ -26,6 +26,9 @@ class Task(Frozen):
     level: int | None = None
     depth: int | None = Field(None, description="position in the list of its level; 1 is taken next")
     position: int | None = Field(None, description="position in its lane, urgent levels first; 1 is taken next")
+    is_estimated: bool = Field(
+        False, description="whether depth and position follow from its enqueue time; its message was not read"
+    )
     worker: str | None = Field(None, description="the worker that holds it or ran it")
     pinned_to: str | None = Field(None, description="the worker it was pinned to; it may have been moved since")
     enqueued_at: float | None = None

@@ -69,7 +69,7 @@ class RecordedDecision(Frozen):
 
 
 class TaskExplanation(Frozen):
-    """The answer of `task why`. `position` is that in its lane, 1 is next.
+    """The answer of `task why`. `position` is that in its lane, 1 is next; `is_estimated`: by its enqueue time.
 
     `waiting_ahead` counts the tasks that the next worker to take it takes before; `tasks_ahead` names the first of
     them. `ahead` counts what all workers take before, in the simulation of the expected start.
@@ -89,6 +89,7 @@ class TaskExplanation(Frozen):
     decisions: tuple[RecordedDecision, ...]
     waiting_ahead: int = 0
     tasks_ahead: tuple[TaskAhead, ...] = ()
+    is_estimated: bool = False
 
 
 class TaskExplainer:
@@ -102,15 +103,18 @@ class TaskExplainer:
         self.snapshot = count_connections(broker, self.snapshot)
         self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
 
-    def find(self, name: str) -> TaskHit:
-        """Find a task by its id or id prefix. Raises NotFound, or UsageError that lists the candidates."""
+    def find(self, name: str, *, may_estimate: bool = False) -> TaskHit:
+        """Find a task by its id or id prefix. Raises NotFound, or UsageError that lists the candidates.
+
+        `may_estimate`: see `TaskLookup.task`.
+        """
         with self._broker.translated():
-            found = self.lookup.task(name, known_only=True)
+            found = self.lookup.task(name, known_only=True, may_estimate=may_estimate)
             if found is not None:
                 return found
             ids = self.lookup.ids(name) if name else []
             whole = ids[0] if len(ids) == 1 else name
-            found = self.lookup.task(whole) if ids else None
+            found = self.lookup.task(whole, may_estimate=may_estimate) if ids else None
         if found is None and len(ids) > 1:
             raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}; give more of the id")
         if found is None:
@@ -147,7 +151,7 @@ class TaskExplainer:
 
     def why(self, name: str) -> TaskExplanation:
         """Answer `task why`. Raises NotFound, UsageError."""
-        found = self.find(name)
+        found = self.find(name, may_estimate=True)
         explanation, task = self.explain(found.task), found.task
         expected = explanation.expected
         starts: Mapping[str, float] = expected.by_worker if expected else {}
@@ -169,12 +173,13 @@ class TaskExplainer:
             ahead=expected.ahead if expected else None,
             decisions=self.decisions(found),
             waiting_ahead=sum(count for _, count in explanation.ahead),
+            is_estimated=task.is_estimated,
             tasks_ahead=tuple(TaskAhead(task_id=one.task_id, priority=one.priority, lane=one.lane) for one in ahead),
         )
 
     def details(self, name: str) -> "TaskDetails":
         """Answer `task show`. Raises NotFound, UsageError."""
-        found = self.find(name)
+        found = self.find(name, may_estimate=True)
         explanation, task_id = self.explain(found.task), found.task.task_id
         message = read_message(found.raw)
         stored = found.record.arguments if found.record is not None else None
@@ -241,7 +246,8 @@ def _from_journal(entry: JournalEntry, task_id: str) -> RecordedDecision:
 class TaskDetails(Frozen):
     """The answer of `task show`. `args` and `kwargs` are None for a body that is not JSON, without a ledger record.
 
-    `result` is set where Celery's result backend is the broker's database; `message` is the decoded text on the broker;
+    `result` is set where Celery's result backend is the broker's database; `message` is the decoded text on the broker,
+    None for a task that waits deep in a long list (`Task.is_estimated`);
     `story` has (seconds since the epoch, worker, reason) of each failed or lost attempt.
     """
 

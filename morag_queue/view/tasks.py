@@ -117,7 +117,7 @@ def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
         _fact("why", f"{answer.reason_code}: {answer.reason}"),
     ]
     if answer.lane:
-        place = f", position {answer.position}" if answer.position is not None else ""
+        place = f", position {_about(answer.position, answer.is_estimated)}" if answer.position is not None else ""
         parts.append(_fact("lane", f"{answer.lane}{place}"))
     parts += _tasks_ahead(answer)
     parts += _expected_start(answer, now)
@@ -126,6 +126,10 @@ def why_view(answer: "TaskExplanation", now: float) -> RenderableType:
     known = any(start is not None for start in starts)
     parts += score_lines(answer.workers, [format_duration(start) for start in starts] if known else ())
     return Group(*parts)
+
+
+def _about(position: int, is_estimated: bool) -> str:
+    return f"about {position:,}, by the time it was queued" if is_estimated else str(position)
 
 
 def show_view(answer: "TaskDetails") -> RenderableType:
@@ -141,7 +145,7 @@ def show_view(answer: "TaskDetails") -> RenderableType:
         "needs": task.requires.value + (f", {task.content_type.value}" if task.content_type else ""),
         "estimate": None if task.estimated_duration is None else format_minutes(task.estimated_duration),
         "lane": task.lane + ("" if task.level is None else f", level {task.level}"),
-        "position": None if task.position is None else str(task.position),
+        "position": None if task.position is None else _about(task.position, task.is_estimated),
         "worker": task.worker,
         "pinned to": _pin(task),
         "queued": _moment(task.enqueued_at, now),

@@ -148,8 +148,8 @@ def test_work_of_its_own_lane_replaces_only_a_tracker(
 def test_a_worker_that_no_longer_looks_again_is_not_woken(waiters: Waiters, runner: ScriptRunner) -> None:
     for name in ("a", "stopped", "c"):
         waiters.wait(name)
-    waiters.client.zincrby(waiters.keys.waiting(GROUP), -2.3, "stopped")
-    waiters.client.zincrby(waiters.keys.waiting(GROUP), -2.1, "c")
+    waiters.client.zincrby(waiters.keys.waiting(GROUP), -9.0, "stopped")
+    waiters.client.zincrby(waiters.keys.waiting(GROUP), -0.5, "c")
     runner.send()
 
     waiters.claim("a")
@@ -185,7 +185,7 @@ def test_a_cordoned_tracker_appoints_another_and_waits_for_its_own_lanes_alone(w
 def test_messages_that_it_may_not_claim_do_not_wake_a_worker(waiters: Waiters, runner: ScriptRunner) -> None:
     runner.put("not a message")
     runner.put("not a message", lane="cpu_standard.a")
-    runner.client.set(waiters.keys.list("cpu_standard", 7), "another type")
+    runner.client.set(waiters.keys.list("cpu_standard.a", 7), "another type")
 
     assert waiters.claim("a") == ["untracked", 0, 1, 1]
 

@@ -29,7 +29,7 @@ def test_doctor_samples_a_large_fleet_says_so_and_still_checks_all_keys_of_known
     sim_fleet.fill(f"task-{n}" for n in range(100))
     client.mset({f"mq:task:old-{n}": "{}" for n in range(25_000)})
     client.set("cpu_batch\x06\x163", "not a list")
-    client.set("mq:ids:f", "not a list")
+    client.set("mq:ids:f0", "not a list")
     client.lpush("gpu_fallback|4", "other separator")
     total = client.dbsize()
     result = doctor("--json", status=1).json
@@ -37,8 +37,10 @@ def test_doctor_samples_a_large_fleet_says_so_and_still_checks_all_keys_of_known
     assert (20_000 <= sampled[0] < 21_000, sampled[1:]) == (True, (total, 40, 100))
     errors = {(one["code"], one["subject"]) for one in result["findings"] if one["severity"] == "error"}
     assert {
-        ("WRONG_KEY_TYPE", "cpu_batch\x06\x163"), ("WRONG_KEY_TYPE", "mq:ids:f"), ("SEPARATOR_DIFFERS", "gpu_fallback"),
-    } <= errors  # fmt: skip
+        ("WRONG_KEY_TYPE", "cpu_batch\x06\x163"),
+        ("WRONG_KEY_TYPE", "mq:ids:f0"),
+        ("SEPARATOR_DIFFERS", "gpu_fallback"),
+    } <= errors
     assert doctor(status=1).out.splitlines()[-2:] == [
         "Sampled 40 of 100 waiting messages.",
         f"Scanned {sampled[0]:,} of {total:,} keys for unknown ones; those with known names were all checked.",

@@ -6,6 +6,7 @@ import unicodedata
 
 import pytest
 
+from morag_queue.broker import lane_search
 from morag_queue.core.explain.explain import ReasonCode
 from morag_queue.core.plan import MoveTask
 
@@ -216,3 +217,12 @@ def test_task_why_of_a_task_that_is_next_names_no_task_ahead(sim_fleet, fleet):
     out = fleet("task", "why", "a").out
     assert "  ahead " not in out
     assert "STARTS IN" not in out
+
+
+def test_an_estimated_position_is_shown_as_one(sim_fleet, fleet, monkeypatch):
+    monkeypatch.setattr(lane_search, "REACH", 50)
+    sim_fleet.fill(f"t-{n:03}" for n in range(1, 301))
+    assert fleet("task", "why", "t-150", "--json").json["is_estimated"] is True
+    why, shown = fleet("task", "why", "t-150").out, fleet("task", "show", "t-150").out
+    assert re.search(r"cpu_standard, position about 1[45]\d, by the time it was queued\n", why)
+    assert re.search(r"position +about 1[45]\d, by the time it was queued\n", shown)

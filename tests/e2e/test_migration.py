@@ -57,11 +57,11 @@ def fleet(make_agent_fleet: Callable[..., AgentFleet]) -> AgentFleet:
 @pytest.fixture
 def application(fleet: AgentFleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Producer]:
     monkeypatch.setenv("REDIS_URL", fleet.url)
-    producer._producer.cache_clear()
+    producer._producers.clear()
     application = Producer(fleet.url)
     yield application
     application.close()
-    producer._producer.cache_clear()
+    producer._producers.clear()
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from morag_queue.broker import lane_search
 from morag_queue.core.model import TaskState
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.operations.task import TaskExplainer, task_details
-from tests.support.simulated_fleet import SimulatedFleet
+from tests.support.simulated_fleet import SOURCE, SimulatedFleet
 
 
 @pytest.fixture
@@ -159,3 +160,42 @@ def test_why_of_a_task_of_plain_celery_has_no_decisions(sim_fleet, explainer):
     why = explainer().why("foreign-2")
     assert (why.reason_code, why.position, why.ahead, why.decisions) == ("BEHIND_EARLIER", 2, 1, ())
     assert why.expected_start is not None
+
+
+@pytest.fixture
+def long_list(sim_fleet, monkeypatch):
+    """600 tasks, `t-001` is next; the middle of a list of more than 100 counts as deep."""
+    monkeypatch.setattr(lane_search, "REACH", 50)
+    sim_fleet.fill(f"t-{n:03}" for n in range(1, 601))
+
+
+def test_the_position_of_a_task_deep_in_a_long_list_is_estimated_and_its_message_not_read(
+    sim_fleet, explainer, long_list
+):
+    why = explainer().why("t-300")
+    assert (why.is_estimated, why.state, why.lane, why.reason_code) == (
+        True,
+        "queued",
+        "cpu_standard",
+        "NO_CAPABLE_WORKER",
+    )
+    assert why.position == pytest.approx(300, abs=3)
+    details = task_details(sim_fleet.broker, sim_fleet.settings, "t-300")
+    assert (details.task.is_estimated, details.message, details.args) == (True, None, [SOURCE, {}])
+
+
+@pytest.mark.parametrize("n", [1, 40, 560, 600])
+def test_the_position_of_a_task_near_an_end_of_a_long_list_is_exact(explainer, long_list, n):
+    why = explainer().why(f"t-{n:03}")
+    assert (why.is_estimated, why.position) == (False, n)
+
+
+def test_a_task_to_change_is_read_however_deep_it_waits(explainer, long_list):
+    found = explainer().find("t-300")
+    assert (found.task.is_estimated, found.task.depth, found.raw is not None) == (False, 300, True)
+
+
+def test_a_task_that_was_moved_from_a_long_list_is_found_where_it_is(sim_fleet, explainer, long_list):
+    sim_fleet.broker.moves.lane("cpu_standard", "cpu_batch", 4, 300)
+    why = explainer().why("t-200")
+    assert (why.is_estimated, why.lane, why.position) == (False, "cpu_batch", 200)

@@ -1,8 +1,9 @@
 """Many workers in one process, each with a connection of its own, which acknowledge each message at once.
 
-`python -m tests.support.channel_workers URL COUNT agent|plain [PREFIX]` prints `ready` once all of them wait for
-messages, and runs until it is killed. Such a worker consists of the part that takes messages: kombu's channel in
-kombu's event loop, with the agent's claim or with BRPOP as in plain Celery. It has no pool and sends no heartbeats.
+`python -m tests.support.channel_workers URL COUNT agent|plain [PREFIX [SECONDS]]` prints `ready` once all of them
+wait for messages, and runs until it is killed. Such a worker consists of the part that takes messages: kombu's channel
+in kombu's event loop, with the agent's claim or with BRPOP as in plain Celery. It has no pool and sends no heartbeats.
+SECONDS: how often an idle worker with the agent looks for work by itself.
 """
 
 import sys
@@ -13,6 +14,7 @@ from kombu.asynchronous import Hub, set_event_loop
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
+from morag_queue.agent import waiting
 from morag_queue.agent.identity import Identity, TaskOutcome
 from morag_queue.agent.transport import ClaimConnection
 from morag_queue.broker.keys import Keys
@@ -63,7 +65,9 @@ def _run(_: Any, message: Any) -> None:
     message.ack()
 
 
-def main(url: str, count: int, kind: str, prefix: str = "w") -> None:
+def main(url: str, count: int, kind: str, prefix: str = "w", seconds: str = "") -> None:
+    if seconds:
+        waiting.WAITER_SECONDS = waiting.TRACKER_SECONDS = float(seconds)
     hub = Hub()
     set_event_loop(hub)
     start = {"agent": start_agent_worker, "plain": start_plain_worker}[kind]

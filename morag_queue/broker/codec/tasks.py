@@ -48,6 +48,12 @@ def held_task(held: HeldMessage, raw: str | None, record: LedgerRecord | None, *
     return with_record(task, record, **more)
 
 
+def unread_task(task_id: str, record: LedgerRecord, depth: int, position: int, attempts: int) -> Task:
+    """A task whose message was not read, because it is deep in a long list."""
+    task = _without_message(task_id, record, record.lane, record.level or 0)
+    return with_record(task, record, depth=depth, position=position, attempts=attempts, is_estimated=True)
+
+
 def lost_task(task_id: str, record: LedgerRecord, attempts: int) -> Task:
     """A task that is open in the ledger and has no message on the broker."""
     task = _without_message(task_id, record, record.lane, record.level or 0)

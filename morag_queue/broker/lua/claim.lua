@@ -106,9 +106,10 @@ local function more_waits()
     return redis.call('EXISTS', unpack(open)) > 0
 end
 
+local function lists_are_empty() return redis.call('EXISTS', unpack(KEYS, first_list)) == 0 end
+
 local function count_left()
     local own, shared = 0, 0
-    if redis.call('EXISTS', unpack(KEYS, first_list)) == 0 then return own, shared end
     for list = first_list, #KEYS do
         local length = redis.pcall('LLEN', KEYS[list])
         if type(length) == 'number' and length > 0 then
@@ -119,7 +120,7 @@ local function count_left()
     return own, shared
 end
 
-local function nothing(cordon, now)
+local function nothing(cordon, now, is_empty)
     local why = 'closed'
     if cordon ~= '' then
         if arg.waits == '1' then stop_waiting(now) end
@@ -131,7 +132,9 @@ local function nothing(cordon, now)
             redis.call('ZADD', key.waiting, string.format('%.6f', now), arg.worker)
         end
     end
-    return {false, why, redis.call('ZCARD', key.waiting), count_left()}
+    local own_left, shared_left = 0, 0
+    if not is_empty and not lists_are_empty() then own_left, shared_left = count_left() end
+    return {false, why, redis.call('ZCARD', key.waiting), own_left, shared_left}
 end
 
 local acting = redis.call('HGET', key.incarnations, arg.worker)
@@ -142,6 +145,9 @@ local now = clock()
 local cordon = cordon_state(key.cordons, arg.worker)
 if cordon ~= '' and cordon ~= 'cordoned' then return nothing(cordon, now) end
 for _, queue in ipairs(redis.call('SMEMBERS', key.paused)) do paused[queue] = true end
+
+-- A worker that waits mostly finds nothing: one command tells. A busy one finds work at the first levels.
+if arg.waits == '1' and lists_are_empty() then return nothing(cordon, now, true) end
 
 local list = first_list
 for level in arg.levels:gmatch('%d+') do

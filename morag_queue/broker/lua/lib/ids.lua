@@ -1,6 +1,6 @@
 -- Lists of the ids in the ledger, so that a task is found by the beginning of its id without a scan of all keys.
 --
--- There is one list for each first character of an id; it holds the rest of each id. An id stays listed while its record
+-- There is one list for each first two bytes of an id; it holds the rest of each id. An id stays listed while its record
 -- exists, open or ended. When a list has grown by a part, half as many of its oldest ids are looked at: those whose
 -- records have expired are dropped, the others put last. Where any were dropped, twice as many follow at once. So a list
 -- stays within three times its useful length.
@@ -26,9 +26,9 @@ end
 local function list_ids(lists, tasks, ids)
     local added = {}
     for _, id in ipairs(ids) do
-        local first = id:sub(1, 1)
+        local first = id:sub(1, 2)
         local rests = added[first] or {}
-        added[first], rests[#rests + 1] = rests, id:sub(2)
+        added[first], rests[#rests + 1] = rests, id:sub(3)
     end
     for first, rests in pairs(added) do
         local list, records, grown = lists .. first, tasks .. first, math.max(PART, #rests)
