@@ -11,12 +11,13 @@ import socket
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from json.encoder import encode_basestring_ascii as quoted
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from morag_queue.core.model import TaskQueueEntry
+from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires, TaskQueueEntry
 
 from .codec import HEADER, header_fields
 
@@ -52,7 +53,7 @@ class MessageBuilder:
         self._app = app
         self._templates: dict[str, Template] = {}
         # Delivery tags must be unique, not random: a UUID for each would cost a tenth of a bulk submit.
-        self._run, self._count = uuid4(), count()
+        self._run, self._count = str(uuid4()), count()
 
     def message(self, entry: TaskQueueEntry) -> tuple[str, str]:
         """Return the message as kombu would put it into its list, and the ledger record, both as JSON.
@@ -60,7 +61,7 @@ class MessageBuilder:
         Raises kombu's EncodeError where the arguments cannot be serialized.
         """
         template = self._templates.get(entry.task) or self._make_template(entry.task)
-        header, args, kwargs = json.dumps(header_fields(entry)), _as_json(entry.args), _as_json(entry.kwargs)
+        header, args, kwargs = _header(entry), _as_json(entry.args), _as_json(entry.kwargs) if entry.kwargs else "{}"
         lane, tag = quoted(entry.lane), f'"{self._run}.{next(self._count)}"'
         if template.serializer == "json":
             body = f"[{args}, {kwargs}, {_NO_LINKS_JSON}]".encode("ascii")
@@ -123,6 +124,38 @@ def _plain_template(task: str) -> Template:
             '}, "priority": ', "level", ', "body_encoding": "base64", "delivery_tag": ', "tag", "}}",
         )
     )  # fmt: skip
+
+
+class _Class(NamedTuple):
+    """What our header has of a task besides its time. Most tasks of a submit share it."""
+
+    priority: QueuePriority
+    requires: Requires
+    content_type: ContentType | None
+    queue: QueueType
+    estimated_duration: float
+    worker: str | None
+    submission: str | None
+    enqueued_at: float = 0.0
+
+
+_TIME = '"enqueued_at": {},'
+
+
+@lru_cache(maxsize=1024)
+def _around_time(task: _Class) -> list[str]:
+    return json.dumps(header_fields(task)).split(_TIME.format(task.enqueued_at))
+
+
+def _header(entry: TaskQueueEntry) -> str:
+    """Return `header_fields` as JSON."""
+    start, end = _around_time(
+        _Class(
+            entry.priority, entry.requires, entry.content_type, entry.queue, entry.estimated_duration, entry.worker,
+            entry.submission,
+        )
+    )  # fmt: skip
+    return f"{start}{_TIME.format(round(entry.enqueued_at, 3))}{end}"
 
 
 def _as_json(value: Any) -> str:

@@ -14,6 +14,9 @@ from .scripts import Call, Key, Script
 WINDOW = 1000
 """Messages per call: 2 ms of the server's time."""
 
+_SEARCHED = 500
+"""Messages per call that searches for one task: 1 ms of the server's time."""
+
 _FIRST_WINDOW = 100
 """Size of the first window where a list is read in order: a page seldom needs more."""
 
@@ -177,17 +180,24 @@ class LaneSearch:
         return found
 
     def by_beginning(
-        self, beginning: str, lists: Iterable[tuple[str, int, int]], *, whole: bool, limit: int
+        self, beginning: str, lists: Iterable[tuple[str, int, int]], *, whole: bool, limit: int, near_ends: bool = False
     ) -> list[WaitingMessage]:
-        """Search lists of (lane, level, length), in that order, until `limit` tasks are found."""
+        """Search lists of (lane, level, length), in that order, until `limit` tasks are found.
+
+        `near_ends` leaves out what is farther than `REACH` from both ends of its list, see `unreached`.
+        """
         found: list[WaitingMessage] = []
         for lane, level, length in lists:
             key = self._keys.list(lane, level)
-            starts = list(range(-length, 0, WINDOW))
+            starts = [
+                start
+                for start in range(-length, 0, _SEARCHED)
+                if not near_ends or start + _SEARCHED > -REACH or start < REACH - length
+            ]
             for first in range(0, len(starts), _BURST):
                 pipe = self._client.pipeline(transaction=False)
                 for start in starts[first : first + _BURST]:
-                    last = min(start + WINDOW - 1, -1)
+                    last = min(start + _SEARCHED - 1, -1)
                     self._find(_find_call(key, beginning, start, last, whole=whole, limit=limit), pipe)
                 for answer in pipe.execute():
                     found += (WaitingMessage(lane, level, -index, raw) for index, raw in answer[_ENDS:])
@@ -239,3 +249,8 @@ class LaneSearch:
 
 def _find_call(key: str, beginning: str, first: int, last: int, *, whole: bool, limit: int) -> FindTasksCall:
     return FindTasksCall(key, escaped(beginning), id=beginning, is_whole=whole, first=first, last=last, limit=limit)
+
+
+def unreached(lengths: Iterable[int]) -> int:
+    """The number of messages in lists of these lengths that are farther than `REACH` from both ends."""
+    return sum(max(length - 2 * REACH, 0) for length in lengths)

@@ -163,5 +163,8 @@ def _master_address(
 
 
 def _packed(command: Sequence[Word]) -> bytes:
-    words = [word if isinstance(word, bytes) else str(word).encode(errors="surrogateescape") for word in command]
-    return b"*%d\r\n%s" % (len(words), b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
+    parts = [b"*%d\r\n" % len(command)]
+    for word in command:
+        text = word if isinstance(word, bytes) else str(word).encode(errors="surrogateescape")
+        parts += (b"$%d\r\n" % len(text), text, b"\r\n")
+    return b"".join(parts)

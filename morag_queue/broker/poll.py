@@ -18,12 +18,14 @@ from .keys import Keys
 class FleetPoller:
     """Polls one fleet. The cost depends on the number of workers and connections, not on the backlog.
 
-    It takes six commands while no message waits in the shared lanes.
+    It takes six commands while no message waits in the shared lanes. A second round trip reads what waits there where
+    nothing did at the poll before.
     """
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._lists = [keys.list(queue.value, level) for queue in QueueType for level in LEVELS]
+        self._something_waits = True
 
     def poll(self) -> FleetPoll:
         """Poll now. Raises redis-py's errors. If the ACL forbids CLIENT LIST or INFO, their data is missing."""
@@ -33,11 +35,20 @@ class FleetPoller:
         pipe.info("server")
         for key in (k.incarnations, k.beats, k.cordons):
             pipe.hgetall(key)
-        pipe.exists(*self._lists)
-        clients, info, acting, beats, cordons, number = pipe.execute(raise_on_error=False)
+        if self._something_waits:
+            self._ask_what_waits(pipe)
+        else:
+            pipe.exists(*self._lists)
+        clients, info, acting, beats, cordons, *lanes = pipe.execute(raise_on_error=False)
         for answer in (acting, beats, cordons):
             if isinstance(answer, Exception):
                 raise answer
+        if lanes == [0]:
+            lanes = []
+        elif len(lanes) == 1:
+            lanes = self._ask_what_waits(self._client.pipeline(transaction=False)).execute(raise_on_error=False)
+        waiting = self._waiting(*lanes) if lanes else {}
+        self._something_waits = any(length for length in lanes[1:] if isinstance(length, int))
         now = self._now(info)
         return FleetPoll(
             at=now,
@@ -50,7 +61,7 @@ class FleetPoller:
                 for worker, text in cordons.items()
                 if (cordon := cordon_in_force(text, now)) is not None
             },
-            waiting=self._waiting() if number else {},
+            waiting=waiting,
         )
 
     def _now(self, info: Any) -> float:
@@ -60,13 +71,14 @@ class FleetPoller:
         seconds, micros = self._client.time()
         return float(seconds) + float(micros) / 1e6
 
-    def _waiting(self) -> dict[str, int]:
-        """Count messages in each shared lane that is not paused. A key of another type counts as empty."""
-        pipe = self._client.pipeline(transaction=False)
+    def _ask_what_waits(self, pipe: Any) -> Any:
         pipe.smembers(self._keys.paused)
         for key in self._lists:
             pipe.llen(key)
-        paused, *lengths = pipe.execute(raise_on_error=False)
+        return pipe
+
+    def _waiting(self, paused: Any, *lengths: Any) -> dict[str, int]:
+        """Count messages in each shared lane that is not paused. A key of another type counts as empty."""
         if isinstance(paused, Exception):
             raise paused
         waiting = {}

@@ -1,7 +1,7 @@
 """Find one task by its id or id prefix: in the ledger, in a lane, in `unacked`, or in `dead`."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from .codec import (
     with_record,
 )
 from .keys import Keys
-from .lane_search import LaneSearch, WaitingMessage
+from .lane_search import LaneSearch, WaitingMessage, unreached
 from .ledger import read_records
 from .ledger_ids import LedgerIds
 
@@ -140,9 +140,12 @@ class TaskLookup:
         return found
 
     def tasks(self, task_ids: Sequence[str]) -> dict[str, TaskHit]:
-        """Find many tasks by their whole ids, in one pass through the lanes; unknown ids are left out."""
+        """Find many tasks by their whole ids, in one pass through the lanes; unknown ids are left out.
+
+        Of few, also those without a ledger record: to find them one by one, `ids` is cheaper.
+        """
         if len(task_ids) <= _FEW:
-            found = {task_id: self.task(task_id) for task_id in task_ids}
+            found = {task_id: self.task(task_id, known_only=True) for task_id in task_ids}
             return {task_id: hit for task_id, hit in found.items() if hit is not None}
         written = dict(zip(task_ids, self._all_written(task_ids), strict=True))
         outside = {task_id: self._outside_lanes(task_id, written[task_id]) for task_id in written}
@@ -159,22 +162,31 @@ class TaskLookup:
     def ids(self, prefix: str) -> list[str]:
         """Return up to `CANDIDATES` ids of this prefix, sorted; an id that equals the prefix is returned alone.
 
-        Tasks that are not in the ledger are found by reading all lanes, half a second for 200,000 tasks. This is
-        skipped once `_UNIQUE_PREFIX` characters of a random id have matched.
+        The ledger lists its ids. Tasks that are not in it are found by reading the lanes, half a second for 200,000
+        tasks, but not what is deep in long lists, see `unreached`. This is skipped once `_UNIQUE_PREFIX` characters of
+        a random id have matched.
         """
-        if any(self._written(prefix)[:2]) or prefix in self._held:
+        if any(self._written(prefix)[:2]) or prefix in self._held or _UUID.fullmatch(prefix):
             return [prefix]
         found = LedgerIds(self._client, self._keys).starting(prefix, CANDIDATES)
         found |= {task_id for task_id in self._held if task_id.startswith(prefix)}
         dead: list[bytes] = self._client.hkeys(self._keys.dead)  # type: ignore[assignment]
         found |= {task_id for task_id in (key.decode() for key in dead) if task_id.startswith(prefix)}
-        if len(found) == 1 and len(prefix) >= _UNIQUE_PREFIX and all(map(_UUID.fullmatch, found)):
-            return [*found]
-        if len(found) < CANDIDATES:
-            waiting = self.search.by_beginning(prefix, self.lists(), whole=False, limit=CANDIDATES)
+        if not self.is_unique(prefix, found) and len(found) < CANDIDATES:
+            waiting = self.search.by_beginning(prefix, self.lists(), whole=False, limit=CANDIDATES, near_ends=True)
             tasks = [waiting_task(one.raw, one.lane, one.level) for one in waiting]
             found |= {task.task_id for task in tasks if task is not None}
         return [prefix] if prefix in found else sorted(found)[:CANDIDATES]
+
+    @staticmethod
+    def is_unique(prefix: str, found: Collection[str]) -> bool:
+        """Return whether the one id that was found is the only one of that prefix, wherever others may wait."""
+        return len(found) == 1 and all(one == prefix or _is_long(prefix, one) for one in found)
+
+    @property
+    def unreached(self) -> int:
+        """The number of messages that `ids` does not read."""
+        return unreached(length for _, _, length in self.lists())
 
     def lists(self) -> Iterator[tuple[str, int, int]]:
         """Yield (lane, level, length) of every list that is not empty, the most urgent level first."""
@@ -247,7 +259,9 @@ class TaskLookup:
                     return waiting
             if most is not None and sum(length for _, _, length in lists) > most:
                 return None
-        found = self.search.by_beginning(task_id, lists, whole=True, limit=1)
+        found = self.search.by_beginning(task_id, lists, whole=True, limit=1, near_ends=True)
+        if not found and self.unreached:
+            found = self.search.by_beginning(task_id, lists, whole=True, limit=1)
         return found[0] if found else None
 
     def _unread(self, task_id: str, written: "_TaskRecords") -> TaskHit | None:
@@ -306,6 +320,10 @@ def _ended(task_id: str, written: _TaskRecords) -> TaskHit | None:
     if record is not None and state in ENDED:
         return TaskHit(ended_task(task_id, state, record), record=record)
     return None
+
+
+def _is_long(prefix: str, task_id: str) -> bool:
+    return len(prefix) >= _UNIQUE_PREFIX and _UUID.fullmatch(task_id) is not None
 
 
 def _text_of(unacked: bytes | None) -> str | None:

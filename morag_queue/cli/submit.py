@@ -30,7 +30,8 @@ from .sources import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.operations.submit import Outcome, SubmitReport
+    from morag_queue.operations.submit import SubmitReport
+    from morag_queue.operations.submit_wait import Outcome
 
 _POLL_SECONDS = 0.25
 _SHOWN_TASKS = 50
@@ -133,7 +134,7 @@ def _preview(prepared: Iterable[Any]) -> "SubmitReport":
 
 def _wait(ctx: CliContext, report: "SubmitReport") -> Mapping[str, "Outcome"]:
     """Wait until all tasks have ended and return their outcomes by id. Ctrl-C leaves the tasks running."""
-    from morag_queue.operations.submit import wait_for
+    from morag_queue.operations.submit_wait import wait_for
 
     ids = [task.task_id for task in report.tasks]
     try:

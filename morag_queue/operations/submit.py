@@ -1,6 +1,6 @@
 """submit: probe, classify and route rows, then queue their messages with the ledger records."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from morag_queue.broker.codec import LedgerRecord, with_decision
+from morag_queue.broker.codec import with_decision
 from morag_queue.broker.contract import Broker, JournalNote, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
 from morag_queue.core.model import (
@@ -18,7 +18,6 @@ from morag_queue.core.model import (
     Frozen,
     LoadBalancingDecision,
     QueueType,
-    TaskState,
 )
 from morag_queue.core.pauses import paused_words, resume_command
 from morag_queue.core.routing.classify import effective_options
@@ -295,48 +294,6 @@ def submitted(task: PreparedTask) -> SubmittedTask:
         estimated_duration=entry.estimated_duration,
         decision=decision,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a task ended. `error` is what its worker recorded, or why it was cancelled."""
-
-    state: str
-    error: str = ""
-
-    @property
-    def is_success(self) -> bool:
-        return self.state == TaskState.COMPLETED
-
-
-_UNKNOWN = Outcome("unknown", "its ledger record has expired")
-
-
-def wait_for(
-    broker: Broker, task_ids: Iterable[str], pause: Callable[[], None], on_ended: Callable[[int], None]
-) -> Mapping[str, Outcome]:
-    """Wait until each task has ended; return how each did. `pause` is called between two polls.
-
-    A task whose record has expired (it ended longer ago than the retention time) is "unknown".
-    """
-    open_ids, states = list(task_ids), dict[str, Outcome]()
-    while open_ids:
-        records = broker.records(open_ids)
-        ended = {
-            task_id: _outcome(records.get(task_id))
-            for task_id in open_ids
-            if task_id not in records or records[task_id].state is not TaskState.QUEUED
-        }
-        states |= ended
-        open_ids = [task_id for task_id in open_ids if task_id not in ended]
-        on_ended(len(ended))
-        if open_ids:
-            pause()
-    return states
-
-
-def _outcome(record: LedgerRecord | None) -> Outcome:
-    return _UNKNOWN if record is None or record.state is None else Outcome(record.state, record.error)
 
 
 def _refused(refusal: Refusal) -> Refused:

@@ -14,7 +14,7 @@ from morag_queue.core.histogram import Window
 from morag_queue.core.model import Frozen, QueuePriority, QueueType, TaskState
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.core.task import Task
-from morag_queue.core.words import count_of
+from morag_queue.core.words import count_of, is_are
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.settings import Settings
 
@@ -113,17 +113,23 @@ class TaskExplainer:
             if found is not None:
                 return found
             ids = self.lookup.ids(name) if name else []
-            whole = ids[0] if len(ids) == 1 else name
-            found = self.lookup.task(whole, may_estimate=may_estimate) if ids else None
-        if found is None and len(ids) > 1:
-            raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}; give more of the id")
-        if found is None:
-            warning = unseen_tasks(self._broker)
-            raise NotFound(
-                f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them"
-                + (f"; {warning}" if warning else "")
-            )
-        return found
+            unread = self.lookup.unreached if not self.lookup.is_unique(name, ids) else 0
+            found = None
+            if len(ids) == 1 and not unread:
+                found = self.lookup.task(ids[0], may_estimate=may_estimate)
+        if found is not None:
+            return found
+        more = f"; {count_of(unread, 'task')} deep in long lists {is_are(unread)} not searched" if unread else ""
+        if len(ids) > 1:
+            raise UsageError(f"task {name!r} is ambiguous: {', '.join(ids)}{more}; give more of the id")
+        if ids and unread:
+            raise UsageError(f"task {name!r} may be ambiguous: {ids[0]}{more}; give the whole id")
+        warning = unseen_tasks(self._broker)
+        raise NotFound(
+            f"no task {name!r}: neither on the broker nor in the ledger; `morag-queue tasks` lists them"
+            + (f"{more}, but for a whole UUID they are" if unread else "")
+            + (f"; {warning}" if warning else "")
+        )
 
     def find_all(self, names: Iterable[str]) -> Iterator[TaskHit | NameProblem]:
         """Find each of these, in their order. Any number of whole ids costs one pass through the lanes."""

@@ -22,6 +22,7 @@ def commands(client: redis.Redis) -> dict[str, int]:
 
 def test_a_poll_of_an_idle_fleet_takes_six_commands(client, poller, sim_fleet):
     sim_fleet.join("cpu-1")
+    assert poller.poll().waiting == {}, "the first poll asks for all lengths"
     client.config_resetstat()
     assert poller.poll().waiting == {}
     found = commands(client)
@@ -37,7 +38,14 @@ def test_a_poll_counts_what_waits_in_shared_lanes_that_are_not_paused(client, po
     client.lpush("cpu_standard.cpu-1", "x")
     client.sadd(Keys().paused, "gpu_priority")
     client.set("cpu_batch", "not a list")
-    assert poller.poll().waiting == {"cpu_standard": 3}
+    for _ in range(2):
+        assert poller.poll().waiting == {"cpu_standard": 3}
+
+
+def test_a_poll_sees_what_waits_where_nothing_did_before(poller, sim_fleet):
+    assert [poller.poll().waiting for _ in range(2)] == [{}, {}]
+    sim_fleet.submit("a")
+    assert poller.poll().waiting == {"cpu_standard": 1}
 
 
 def test_a_poll_has_the_clock_and_the_start_of_the_server(client, poller):

@@ -4,7 +4,8 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from threading import Thread
+from signal import SIGINT, pthread_kill
+from threading import Thread, Timer, get_ident
 from uuid import uuid4
 
 import pytest
@@ -121,6 +122,22 @@ def test_the_answer_of_an_interrupted_command_is_not_taken_for_that_of_another(q
     finally:
         signal.signal(signal.SIGALRM, before)
     assert add(keys=["count"], args=[7]) == 7
+
+
+def test_an_answer_that_an_interrupt_left_is_not_taken_for_another(valkey: str, client: redis.Redis) -> None:
+    quick = quick_client(valkey, BrokerSettings(read_timeout_seconds=20))
+    add = quick.register_script(ADD)
+    add(keys=["count"], args=[1])
+    client.client_pause(20_000, all=False)  # the commands that write
+
+    def add_until_interrupted() -> None:
+        Timer(0.2, pthread_kill, [get_ident(), SIGINT]).start()
+        add(keys=["count"], args=[10])
+
+    with pytest.raises(KeyboardInterrupt):
+        add_until_interrupted()
+    client.client_unpause()
+    assert quick.execute_command("GET", "count") in (b"1", b"11")
 
 
 @pytest.mark.parametrize("options", ["?socket_timeout=1", "?protocol=3", "?db=0&client_name=x"])

@@ -2,6 +2,8 @@
 
 import json
 from datetime import UTC, datetime
+from random import Random
+from uuid import UUID
 
 import pytest
 
@@ -199,3 +201,38 @@ def test_a_task_that_was_moved_from_a_long_list_is_found_where_it_is(sim_fleet, 
     sim_fleet.broker.moves.lane("cpu_standard", "cpu_batch", 4, 300)
     why = explainer().why("t-200")
     assert (why.is_estimated, why.lane, why.position) == (False, "cpu_batch", 200)
+
+
+@pytest.fixture
+def deep_without_ledger(sim_fleet, monkeypatch):
+    """300 tasks of plain Celery in one list of which 100 are deep; their ids, the next to run first."""
+    monkeypatch.setattr(lane_search, "REACH", 100)
+    monkeypatch.setattr(lane_search, "_SEARCHED", 50)
+    random = Random(1)
+    ids = [str(UUID(int=random.getrandbits(128), version=4)) for _ in range(300)]
+    sim_fleet.fill(ids)
+    sim_fleet.client.delete(*sim_fleet.client.keys("mq:task:*"), *sim_fleet.client.keys("mq:ids:*"))
+    return ids
+
+
+@pytest.mark.parametrize("n", [0, 99, 150, 200, 299])
+def test_a_whole_id_without_a_ledger_record_is_found_at_any_depth(explainer, deep_without_ledger, n):
+    assert explainer().find(deep_without_ledger[n]).task.depth == n + 1
+
+
+@pytest.mark.parametrize("n", [0, 99, 200, 299])
+def test_a_beginning_of_an_id_without_a_ledger_record_is_found_near_the_ends(explainer, deep_without_ledger, n):
+    assert explainer().find(deep_without_ledger[n][:8]).task.depth == n + 1
+
+
+def test_what_is_not_searched_is_named_where_a_task_is_not_found(explainer, deep_without_ledger):
+    not_searched = "; 100 tasks deep in long lists are not searched"
+    with pytest.raises(NotFound, match=f"lists them{not_searched}, but for a whole UUID they are"):
+        explainer().find(deep_without_ledger[150][:8])
+
+
+def test_a_short_beginning_is_refused_while_another_task_might_have_it(explainer, deep_without_ledger):
+    whole = deep_without_ledger[0]
+    expected = f"task '{whole[:6]}' may be ambiguous: {whole}; 100 tasks deep in long lists are not searched; give the"
+    with pytest.raises(UsageError, match=expected):
+        explainer().find(whole[:6])
