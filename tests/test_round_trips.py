@@ -124,12 +124,13 @@ def test_a_poll_of_watch_takes_one_round_trip_and_six_commands_while_nothing_wai
     with redis.Redis.from_url(proxy.url) as client:
         poller = FleetPoller(client, sim_fleet.keys)
         poller.poll()
-        waiting = proxy.round_trips()
         assert sim_fleet.claim("w0") == "waiting"
+        poller.poll()  # it still asks what waits
         poller.poll()
-    (idle,) = proxy.round_trips()
+    waiting, _, idle = proxy.round_trips()
 
-    assert len(waiting) == 2
+    assert len(waiting.commands) <= 47
+    assert waiting.sent <= 1_700
     assert len(idle.commands) <= 6
     assert idle.sent <= 1_200
 
