@@ -4,7 +4,9 @@ python -m tests.bench.bench_soak [MESSAGES [WORKERS [SEED]]]
 """
 
 import sys
+from contextlib import suppress
 
+from morag_queue.local.waiting import DeadlineError, until
 from tests.support.fleet import Fleet
 from tests.support.single_messages import soak, start_workers
 
@@ -13,6 +15,8 @@ def main(messages: int = 100_000, workers: int = 32, seed: int = 1) -> int:
     with Fleet(agent=False) as fleet:
         start_workers(fleet, workers)
         result = soak(fleet, messages, seed)
+        with suppress(DeadlineError):
+            until(lambda: not fleet.redis.hlen(fleet.keys.unacked), 10, "")
         stuck = fleet.redis.hlen(fleet.keys.unacked)
     seconds = sorted(result.seconds)
     median, last = (1000 * seconds[int(part * (len(seconds) - 1))] for part in (0.5, 1))
