@@ -151,6 +151,7 @@ def test_a_fold_during_a_reading_counts_nothing_twice(
     arrive(runner)
     client.hset(keys.current, "cpu_batch|completed", 1)
     pass_minutes(runner, 1)
+    broker.observe()  # the server has the script
     plain = client.pipeline
 
     def pipeline(transaction: bool) -> Any:
