@@ -4,6 +4,7 @@ Each script in `lua/` names its keys and arguments at its top (`key`, `arg`). It
 names in the same order; a test compares the two. Fragments that scripts share are in `lua/lib/`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _INCLUDE = "--#include "
+
+_FUNCTION = re.compile(r"^local function (?P<name>\w+)\((?:[^\n]*\bend|.*?^end)\n", re.DOTALL | re.MULTILINE)
 
 Key = Annotated[str, "key"]
 """The type of a field that is passed in KEYS."""
@@ -58,8 +61,18 @@ class Script(Generic[C]):
 
 @cache
 def source(name: str) -> str:
-    """The text of `lua/<name>.lua`, with the fragments that it includes put before it."""
-    return "".join(_parts(f"{name}.lua").values())
+    """The text of `lua/<name>.lua`, with the functions that it uses of the fragments that it includes put before it."""
+    *fragments, text = _parts(f"{name}.lua").values()
+    return _used("".join(fragments), text) + text
+
+
+def _used(fragments: str, text: str) -> str:
+    """The fragments without the functions that are not called: the server would create each of them at every call."""
+    for function in reversed(list(_FUNCTION.finditer(fragments))):  # one that calls another comes after it
+        rest = fragments[: function.start()] + fragments[function.end() :]
+        if not re.search(rf"\b{function['name']}\b", rest + text):
+            fragments = rest
+    return fragments
 
 
 @cache
