@@ -3,7 +3,7 @@
 --
 -- Sent after CLIENT CACHING YES, on a connection with CLIENT TRACKING ON OPTIN: the next change of a key that is read
 -- here, by a command that only reads, wakes the worker. So it reads nothing but its bell, its own lanes, and the shared
--- lanes if it is their tracker. GETDEL and SET are writes, which do not track.
+-- lanes if it is their tracker. GETDEL, GETEX and SET count as writes, which do not track.
 --
 -- waiting, tracker  of its shared lanes;  bell  its own
 -- lists       its own lanes, then the shared ones; without the shared ones it cannot become the tracker
@@ -15,8 +15,8 @@ local key = {waiting = KEYS[1], tracker = KEYS[2], bell = KEYS[3], lists = rest(
 local arg = {worker = ARGV[1], own = ARGV[2], own_left = ARGV[3], shared_left = ARGV[4]}
 
 local function is_tracker()
-    local present = redis.call('SET', key.tracker, arg.worker, 'NX', 'GET', 'PX', TRACKER_MS)
-    if present and present ~= arg.worker then
+    local is_new = redis.call('SET', key.tracker, arg.worker, 'NX', 'PX', TRACKER_MS)
+    if not is_new and redis.call('GETEX', key.tracker) ~= arg.worker then
         redis.call('ZADD', key.waiting, string.format('%.6f', clock()), arg.worker)
         return false
     end
