@@ -2,28 +2,21 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from redis import Redis
 
 from morag_queue.core import lanes
-from morag_queue.core.edits.steps import EditableTask, RestartSource
 from morag_queue.core.model import HeldMessage
 from morag_queue.core.snapshot import Snapshot
-from morag_queue.core.task import ENDED, Task
+from morag_queue.core.task import Task
 
 from .codec import (
-    DeadLetter,
     LedgerRecord,
     Story,
-    dead_task,
-    ended_task,
     held_task,
     lost_task,
     read_dead_letter,
     read_held,
-    read_message,
     read_record,
     read_story,
     read_unacked,
@@ -35,6 +28,7 @@ from .keys import Keys
 from .lane_search import LaneSearch, WaitingMessage, unreached
 from .ledger import read_records
 from .ledger_ids import LedgerIds
+from .task_hit import TaskHit, TaskRecords, ended_hit
 
 CANDIDATES = 10
 """How many ids of one prefix are collected: enough to report that it is ambiguous, with examples."""
@@ -58,42 +52,6 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _UNIQUE_PREFIX = 8
 """Characters of a random id that are taken to be unique: a collision has a chance of 1 in 4 * 10^9."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskHit:
-    """One task and the texts from which it was read.
-
-    `raw` is its message (None for one that was not read), `tag` the delivery tag of a held one, `dead` its dead letter.
-    `is_revoked`: it was cancelled while a worker held it.
-    """
-
-    task: Task
-    raw: str | None = None
-    record: LedgerRecord | None = None
-    tag: str | None = None
-    dead: DeadLetter | None = None
-    is_revoked: bool = False
-
-    @property
-    def editable(self) -> EditableTask:
-        """The task as `core.edits` plans with it."""
-        return EditableTask(self.task, self.is_revoked, self.dead is not None, self._restart)
-
-    @property
-    def restart_record(self) -> LedgerRecord | None:
-        """The record from which an ended task can be queued again without a dead letter."""
-        records = [self.record, self.dead.record if self.dead is not None else None]
-        return next((one for one in records if one is not None and (one.message or one.arguments)), None)
-
-    @property
-    def _restart(self) -> RestartSource:
-        if self.dead is not None and read_message(self.dead.message) is not None:
-            return RestartSource.DEAD_LETTER
-        record = self.restart_record
-        if record is None:
-            return RestartSource.NOTHING
-        return RestartSource.MESSAGE if read_message(record.message) is not None else RestartSource.ARGUMENTS
 
 
 class TaskLookup:
@@ -222,11 +180,11 @@ class TaskLookup:
 
     # -- what is written down
 
-    def _written(self, task_id: str) -> "_TaskRecords":
+    def _written(self, task_id: str) -> TaskRecords:
         return self._all_written([task_id])[0]
 
-    def _all_written(self, task_ids: Sequence[str]) -> list["_TaskRecords"]:
-        found: list[_TaskRecords] = []
+    def _all_written(self, task_ids: Sequence[str]) -> list[TaskRecords]:
+        found: list[TaskRecords] = []
         for start in range(0, len(task_ids), _BATCH):
             part = task_ids[start : start + _BATCH]
             pipe = self._client.pipeline(transaction=False)
@@ -234,16 +192,16 @@ class TaskLookup:
             pipe.hmget(self._keys.dead, list(part))
             pipe.hmget(self._keys.attempts, list(part))
             found += (
-                _TaskRecords(read_record(record), read_dead_letter(task_id, dead) if dead else None, int(attempts or 0))
+                TaskRecords(read_record(record), read_dead_letter(task_id, dead) if dead else None, int(attempts or 0))
                 for task_id, record, dead, attempts in zip(part, *pipe.execute(), strict=True)
             )
         return found
 
     # -- where its message is
 
-    def _outside_lanes(self, task_id: str, written: "_TaskRecords") -> TaskHit | None:
+    def _outside_lanes(self, task_id: str, written: TaskRecords) -> TaskHit | None:
         """Find an ended task, or one that a worker holds, without reading any lane."""
-        ended = _ended(task_id, written)
+        ended = ended_hit(task_id, written)
         if ended is not None:
             return ended
         held = self._held.get(task_id)
@@ -264,7 +222,7 @@ class TaskLookup:
             found = self.search.by_beginning(task_id, lists, whole=True, limit=1)
         return found[0] if found else None
 
-    def _unread(self, task_id: str, written: "_TaskRecords") -> TaskHit | None:
+    def _unread(self, task_id: str, written: TaskRecords) -> TaskHit | None:
         """Estimate the depth of a task in the list of its record, if that is too long to read its middle."""
         place, record = _place(written.record), written.record
         if place is None or record is None:
@@ -277,23 +235,23 @@ class TaskLookup:
         position = self.position(lane, level, depth)
         return TaskHit(unread_task(task_id, record, depth, position, written.attempts), record=record)
 
-    def _in_lane(self, waiting: WaitingMessage, written: "_TaskRecords") -> TaskHit:
+    def _in_lane(self, waiting: WaitingMessage, written: TaskRecords) -> TaskHit:
         position = self.position(waiting.lane, waiting.level, waiting.depth)
         task = waiting_task(waiting.raw, waiting.lane, waiting.level, waiting.depth, position)
         assert task is not None, "the search script has parsed it"
         task = with_record(task, written.record, attempts=written.attempts)
         return TaskHit(task, waiting.raw.decode(), written.record)
 
-    def _of_worker(self, held: HeldMessage, written: "_TaskRecords") -> TaskHit:
+    def _of_worker(self, held: HeldMessage, written: TaskRecords) -> TaskHit:
         raw = _text_of(self._client.hget(self._keys.unacked, held.tag))  # type: ignore[arg-type]
         task = held_task(held, raw, written.record, attempts=written.attempts)
         is_revoked = self._client.zscore(self._keys.revoked, held.tag) is not None
         return TaskHit(task, raw, written.record, held.tag, is_revoked=is_revoked)
 
-    def _missing(self, task_id: str, before: "_TaskRecords") -> TaskHit | None:
+    def _missing(self, task_id: str, before: TaskRecords) -> TaskHit | None:
         """Find a task that is not where the snapshot had it: taken or ended since, or lost."""
         written = self._written(task_id)
-        if written.record is not None and (ended := _ended(task_id, written)) is not None:
+        if written.record is not None and (ended := ended_hit(task_id, written)) is not None:
             return ended
         for tag, text in self._client.hscan_iter(self._keys.held, count=1000):
             held = read_held(tag, text)
@@ -302,24 +260,6 @@ class TaskLookup:
         if before.record is None:
             return None
         return TaskHit(lost_task(task_id, before.record, written.attempts), record=before.record)
-
-
-class _TaskRecords(NamedTuple):
-    """The ledger record of a task, its dead letter, and how many workers died over it."""
-
-    record: LedgerRecord | None
-    dead: DeadLetter | None
-    attempts: int
-
-
-def _ended(task_id: str, written: _TaskRecords) -> TaskHit | None:
-    record, dead, _ = written
-    state = record.state if record is not None else None
-    if dead is not None and (record is None or state is None or state in ENDED):
-        return TaskHit(dead_task(dead, record), dead.message, record, dead=dead)
-    if record is not None and state in ENDED:
-        return TaskHit(ended_task(task_id, state, record), record=record)
-    return None
 
 
 def _is_long(prefix: str, task_id: str) -> bool:

@@ -10,7 +10,7 @@ from morag_queue.broker.codec import minimal_record, renew_message, rewrite_mess
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import TaskHit
+from morag_queue.broker.task_hit import TaskHit
 from morag_queue.core.edits.steps import (
     CancelTask,
     EditPlan,

@@ -7,7 +7,8 @@ from typing import Any
 from morag_queue.broker.codec import read_arguments, read_message
 from morag_queue.broker.contract import JournalEntry
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import TaskHit, TaskLookup
+from morag_queue.broker.task_hit import TaskHit
+from morag_queue.broker.task_lookup import TaskLookup
 from morag_queue.core.explain.eta import RunTime
 from morag_queue.core.explain.explain import Explanation, ReasonCode, explain
 from morag_queue.core.histogram import Window

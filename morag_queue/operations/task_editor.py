@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import Field
 
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import TaskHit
+from morag_queue.broker.task_hit import TaskHit
 from morag_queue.core.edits.rules import EditContext, Rule, plan_edits
 from morag_queue.core.edits.steps import (
     CancelTask,

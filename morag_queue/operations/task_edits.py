@@ -10,7 +10,8 @@ from morag_queue.broker.agentless import AgentlessWorkers
 from morag_queue.broker.lanes import LaneEdits
 from morag_queue.broker.ledger import ExternalCompletion, ExternalCompletions
 from morag_queue.broker.redis import RedisBroker
-from morag_queue.broker.task_lookup import TaskHit, TaskLookup
+from morag_queue.broker.task_hit import TaskHit
+from morag_queue.broker.task_lookup import TaskLookup
 from morag_queue.core.edits import rules
 from morag_queue.core.edits.rules import MoveTarget
 from morag_queue.core.model import QueuePriority, TaskState

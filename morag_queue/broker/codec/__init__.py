@@ -28,6 +28,7 @@ from .messages import (
     text_filter,
     unacked_task_id,
 )
+from .open_records import open_record, with_decision
 from .records import (
     LedgerRecord,
     TaskResult,
@@ -35,12 +36,10 @@ from .records import (
     cordon_in_force,
     ended_record,
     minimal_record,
-    open_record,
     read_held,
     read_pauses,
     read_record,
     read_result,
-    with_decision,
     withdrawn_record,
     write_held,
 )

@@ -6,8 +6,6 @@ The readers never raise: unknown fields are ignored, and a broken text reads as 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,17 +15,16 @@ from morag_queue.core.model import (
     ContentType,
     Cordon,
     HeldMessage,
-    LoadBalancingDecision,
     Pause,
     QueuePriority,
     QueueType,
     Requires,
-    TaskQueueEntry,
     TaskState,
 )
 from morag_queue.core.task import Task
 
 from .fields import json_object, member, moment, number, priority, word
+from .open_records import expand
 
 _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type")
 """Fields that an ended record repeats from the open one, for readers that know only the outer record."""
@@ -157,9 +154,9 @@ def read_record(text: bytes | str | None) -> LedgerRecord | None:
     fields = json_object(text)
     if fields is None or text is None:
         return None
-    _expand(fields)
+    expand(fields)
     if isinstance(entry := fields.get("entry"), dict):
-        _expand(entry)
+        expand(entry)
     return LedgerRecord(fields, text.decode() if isinstance(text, bytes) else text)
 
 
@@ -217,61 +214,6 @@ def minimal_record(task: Task, lane: str, level: int) -> str:
     """Open a record for a task that had none: one sent by plain Celery, cancelled, and queued again."""
     fields = {"state": "queued", "task": task.task, "lane": lane, "level": level, "priority": task.priority.name}
     return json.dumps(fields | ({"queue": queue} if (queue := queue_of(lane)) else {}))
-
-
-def open_record(entry: TaskQueueEntry, args: str, kwargs: str, attempt: str) -> str:
-    """Open a record for a new task. `args` and `kwargs` are JSON; `attempt` differs for each attempt at submitting.
-
-    It is short, because every waiting task has one: `_expand` adds what is left out. The fields that scripts search
-    for come before the arguments, which may have fields of the same names. Joined from texts that are JSON already:
-    encoding them again would cost a fifth of a bulk submit.
-    """
-    first = entry.args[0] if entry.args and isinstance(entry.args[0], str) else ""
-    optional = "".join(
-        f'"{name}":{quoted(value)},'
-        for name, value, default in (
-            ("requires", entry.requires, Requires.CPU),
-            ("content_type", entry.content_type, None),
-            ("worker", entry.worker, None),
-            ("submission", entry.submission, None),
-            ("source", entry.source, first),
-        )
-        if value is not None and value != default
-    )
-    keyword_arguments = f'"kwargs":{kwargs},' if entry.kwargs else ""
-    return (
-        f'{{"state":"queued","priority":"{entry.priority.name}","enqueued_at":{round(entry.enqueued_at, 3)},'
-        f'"queue":"{entry.queue}","lane":{quoted(entry.lane)},"level":{entry.level},'
-        f'"estimated_minutes":{round(entry.estimated_duration, 4)},"task":{quoted(entry.task)},'
-        f'{optional}"args":{args},{keyword_arguments}"attempt":"{attempt}"}}'
-    )
-
-
-def _expand(fields: dict[str, Any]) -> None:
-    """Add what `open_record` and `with_decision` leave out."""
-    args = fields.get("args")
-    if "source" not in fields and isinstance(args, list) and args and isinstance(args[0], str):
-        fields["source"] = args[0]
-    match fields.get("decision"):
-        case [action, confidence, reason, *worker]:
-            fields["decision"] = {
-                "action": action, "target_queue": fields.get("queue"), "worker_id": worker[0] if worker else None,
-                "reason": reason, "confidence": confidence,
-            }  # fmt: skip
-
-
-def with_decision(record: str, decision: LoadBalancingDecision) -> str:
-    """Add the routing decision to a new record, whose queue is the one decided on.
-
-    Joins text: decoding it would slow a bulk submit down by a fifth.
-    """
-    return f'{record[:-1]},"decision":{_decision(decision)}}}'
-
-
-@lru_cache(maxsize=1024)
-def _decision(decision: LoadBalancingDecision) -> str:
-    fields = [decision.action, round(decision.confidence, 3), decision.reason]
-    return json.dumps([*fields, decision.worker_id] if decision.worker_id else fields, separators=(",", ":"))
 
 
 def read_held(tag: bytes | str, text: bytes | str) -> HeldMessage | None:
