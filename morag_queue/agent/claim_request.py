@@ -1,7 +1,6 @@
 """A worker's requests to claim and to wait, encoded in advance except for the few words that change.
 
-A busy worker claims for every task, with a key for each lane at each level: about a hundred words of Redis protocol
-that are the same every time.
+A busy worker claims for every task, with dozens of words of Redis protocol that are the same every time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +26,7 @@ class ClaimLane:
 
 @dataclass(frozen=True)
 class ClaimCall(scripts.Call):
-    """`lists` are level by level, and in each level lane by lane; `levels` are separated by blanks."""
+    """Lanes and `levels`, which are separated by blanks, are in the order in which they are read."""
 
     SCRIPT: ClassVar = "claim"
     KEYS: ClassVar = ("unacked", "unacked_index", "held", "cordons", "paused", "incarnations", "bells")
@@ -38,8 +37,9 @@ class ClaimCall(scripts.Call):
     waits: bool
     worker: str
     incarnation: str
+    prefix: str
+    sep: str
     levels: str
-    lists: Sequence[scripts.Key]
     lanes: Sequence[ClaimLane]
 
 
@@ -64,11 +64,10 @@ def claim_call(
     *, waits: bool = False,
 ) -> ClaimCall:  # fmt: skip
     """A claim of lanes and levels, both in the order in which they are read."""
-    lists = [keys.list(lane.name, level) for level in levels for lane in lanes]
     group = group_of(lanes)
     return ClaimCall(
-        keys.waiting(group), keys.tracker(group), tag, waits, worker, incarnation, " ".join(map(str, levels)), lists,
-        lanes,
+        keys.waiting(group), keys.tracker(group), tag, waits, worker, incarnation, keys.prefix, keys.sep,
+        " ".join(map(str, levels)), lanes,
     )  # fmt: skip
 
 

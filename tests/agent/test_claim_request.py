@@ -29,12 +29,10 @@ def test_own_lanes_come_first_then_queues_in_their_order_then_other_lanes() -> N
     sent = [word.decode() for word in words(request.claim("t", waits=False, is_loaded=True))]
 
     ordered = ["cpu_standard.w", "cpu_batch.w", "gpu_priority", "cpu_standard.other", "cpu_batch", "celery", "mine"]
-    assert sent[26:31] == ["t", "0", "w", "run-1", "0 5"]
-    lanes = sent[31:]
+    assert sent[12:19] == ["t", "0", "w", "run-1", "p:", "::", "0 5"]
+    lanes = sent[19:]
     assert lanes[0::3] == ordered
     assert lanes[2::3] == ["1", "1", "0", "0", "0", "0", "0"]
-    lists = sent[12:26]
-    assert lists == [KEYS.list(name, level) for level in (0, 5) for name in ordered]
 
 
 def test_the_server_accepts_a_claim_by_its_text_and_by_its_digest(runner: ScriptRunner, client: redis.Redis) -> None:

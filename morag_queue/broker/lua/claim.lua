@@ -9,10 +9,10 @@
 -- paused        set of queue names
 -- incarnations  hash worker -> the one incarnation that may act under its name
 -- bells, waiting, tracker  see wait.lua
--- lists         level by level, and in each level lane by lane
--- levels        the level of each group of lists, separated by blanks
 -- waits         '1' for a worker that has been waiting since its last claim
--- lanes         name, its queue, '1' for a lane of this worker
+-- prefix, sep   lists are named prefix .. lane [.. sep .. level]: a busy worker needs the names of the first few only
+-- levels        in the order in which they are read, separated by blanks
+-- lanes         in the order in which they are read: name, its queue, '1' for a lane of this worker
 -- Returns {lane, message, claimed at ms, level}, or {nil, why, waiting workers, own left, shared left} when there is
 -- nothing to claim. Why: 'tracked' by another worker, 'untracked', or 'closed': this worker is cordoned. Left are the
 -- messages that it may not claim.
@@ -23,10 +23,11 @@ local key = {
     unacked = KEYS[1], unacked_index = KEYS[2], held = KEYS[3], cordons = KEYS[4], paused = KEYS[5],
     incarnations = KEYS[6], bells = KEYS[7], waiting = KEYS[8], tracker = KEYS[9],
 }
-local arg = {tag = ARGV[1], waits = ARGV[2], worker = ARGV[3], incarnation = ARGV[4], levels = ARGV[5]}
--- Read in place: to copy the lists would cost an empty claim 10 %.
-local first_list = 10  -- KEYS lists
-local first_lane = 6  -- ARGV lanes {'name', 'queue', 'is_own'}
+local arg = {
+    tag = ARGV[1], waits = ARGV[2], worker = ARGV[3], incarnation = ARGV[4], prefix = ARGV[5], sep = ARGV[6],
+    levels = ARGV[7],
+}
+local first_lane = 8  -- ARGV lanes {'name', 'queue', 'is_own'}
 
 local DEEPEST = 1000  -- messages of a list that are tried; those that are not Celery's stay where they are
 
@@ -89,35 +90,37 @@ local function stop_waiting(now, must_replace, more_waits)
     end
 end
 
-local lanes = (#ARGV - first_lane + 1) / 3
-local function lane_at(place) return unpack(ARGV, first_lane + 3 * place, first_lane + 3 * place + 2) end
+local function list_of(lane, level)
+    return arg.prefix .. lane .. (level == '0' and '' or arg.sep .. level)
+end
+
+-- All lists of one level, or of all levels, that `is_wanted` by their queue and whether they are this worker's.
+local function lists(level, is_wanted)
+    local found = {}
+    for one in (level or arg.levels):gmatch('%d+') do
+        for i = first_lane, #ARGV, 3 do
+            if not is_wanted or is_wanted(ARGV[i + 1], ARGV[i + 2]) then found[#found + 1] = list_of(ARGV[i], one) end
+        end
+    end
+    return found
+end
+
+local function any_exists(names) return redis.call('EXISTS', unpack(names)) > 0 end
 
 local paused = {}
 local function is_open(cordon, queue, is_own) return (is_own == '1' or cordon == '') and not paused[queue] end
 
 local function more_waits()
-    local open = {}
-    for place = 0, lanes - 1 do
-        local _, queue, is_own = lane_at(place)
-        if is_open('', queue, is_own) then
-            for list = first_list + place, #KEYS, lanes do open[#open + 1] = KEYS[list] end
-        end
-    end
-    return redis.call('EXISTS', unpack(open)) > 0
+    return any_exists(lists(nil, function(queue, is_own) return is_open('', queue, is_own) end))
 end
 
-local function lists_are_empty() return redis.call('EXISTS', unpack(KEYS, first_list)) == 0 end
-
-local function count_left()
-    local own, shared = 0, 0
-    for list = first_list, #KEYS do
-        local length = redis.pcall('LLEN', KEYS[list])
-        if type(length) == 'number' and length > 0 then
-            local _, _, is_own = lane_at((list - first_list) % lanes)
-            if is_own == '1' then own = own + length else shared = shared + length end
-        end
+local function count_left(wanted)
+    local count = 0
+    for _, list in ipairs(lists(nil, function(_, is_own) return is_own == wanted end)) do
+        local length = redis.pcall('LLEN', list)
+        if type(length) == 'number' then count = count + length end
     end
-    return own, shared
+    return count
 end
 
 local function nothing(cordon, now, is_empty)
@@ -133,7 +136,7 @@ local function nothing(cordon, now, is_empty)
         end
     end
     local own_left, shared_left = 0, 0
-    if not is_empty and not lists_are_empty() then own_left, shared_left = count_left() end
+    if not is_empty and any_exists(lists()) then own_left, shared_left = count_left('1'), count_left('0') end
     return {false, why, redis.call('ZCARD', key.waiting), own_left, shared_left}
 end
 
@@ -147,14 +150,13 @@ if cordon ~= '' and cordon ~= 'cordoned' then return nothing(cordon, now) end
 for _, queue in ipairs(redis.call('SMEMBERS', key.paused)) do paused[queue] = true end
 
 -- A worker that waits mostly finds nothing: one command tells. A busy one finds work at the first levels.
-if arg.waits == '1' and lists_are_empty() then return nothing(cordon, now, true) end
+if arg.waits == '1' and not any_exists(lists()) then return nothing(cordon, now, true) end
 
-local list = first_list
 for level in arg.levels:gmatch('%d+') do
-    if redis.call('EXISTS', unpack(KEYS, list, list + lanes - 1)) > 0 then
-        for place = 0, lanes - 1 do
-            local name, queue, is_own = lane_at(place)
-            local taken = is_open(cordon, queue, is_own) and claim(KEYS[list + place], name, tonumber(level), now)
+    if any_exists(lists(level)) then
+        for i = first_lane, #ARGV, 3 do
+            local name, queue, is_own = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+            local taken = is_open(cordon, queue, is_own) and claim(list_of(name, level), name, tonumber(level), now)
             if taken then
                 -- Only a convenience: where these keys have another type, the message is claimed all the same.
                 if arg.waits == '1' and not taken.err then
@@ -164,6 +166,5 @@ for level in arg.levels:gmatch('%d+') do
             end
         end
     end
-    list = list + lanes
 end
 return nothing(cordon, now)
