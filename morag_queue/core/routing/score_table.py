@@ -65,9 +65,9 @@ class ScoreTable:
         """Whether any worker is eligible. Reads the workers up to the first one."""
         return any(_verdict(load, self.queue, self._work) in _ELIGIBLE for load in self._loads)
 
-    @property
+    @cached_property
     def eligible(self) -> int:
-        """The number of workers that take such work now or when a slot is free.
+        """The number of workers that take such work now or when a slot is free. Constant inside a batch.
 
         A suspect worker is eligible: it may be back in seconds, and running its work on a CPU would take ten times as
         long.
