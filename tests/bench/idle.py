@@ -68,7 +68,7 @@ def subject(workers: int) -> Subject:
             ),
             Row(
                 f"idle-server-{workers}", f"server CPU while {workers} workers are idle, of one core",
-                "plain Celery (BRPOP)", "%", bar=2.0, is_absolute=True,
+                "plain Celery (BRPOP)", "%", bar=5.0, is_absolute=True,
             ),
         ),
         partial(pairs, workers),
