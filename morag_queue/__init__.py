@@ -23,6 +23,7 @@ Glossary::
     account      attempted, executed, lost, duplicated and stuck tasks of a run; every reliability test prints one
     agent        the code that `install(app)` adds to a Celery worker; a worker without it is *agentless*
     applied      the result of a plan: counts, and the steps that were rejected
+    bell         a key by which one idle worker is woken: to claim, or to become the tracker
     capability   cpu, gpu or hybrid
     claim        takes the next message and records its owner in one script
     cordon       takes a worker out of service; *cordoned*: no work from shared lanes; *drained*: no work at all
@@ -51,6 +52,7 @@ Glossary::
     submission   the tasks of one `submit`; its id is in their messages and ledger entries
     spill        moves gpu_preferred work to idle CPU workers
     sweep        finds and recovers lost work: unowned messages, abandoned lanes, ledger entries without a message
+    tracker      of the idle workers that read the same shared lanes the one that a push to them wakes
     turn         one pass of the loop: observe, plan, apply, report
 """
 

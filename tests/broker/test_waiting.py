@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import redis
 
+from morag_queue.agent import waiting
 from morag_queue.agent.claim_request import ClaimCall, ClaimLane, WaitCall, claim_call, wait_call
 from morag_queue.broker.keys import Keys
-from morag_queue.broker.scripts import Script
+from morag_queue.broker.scripts import Script, source
 from morag_queue.broker.workers import Cordons
 from morag_queue.core.model import Cordon, WorkerStatus
 from tests.broker.conftest import ScriptRunner
@@ -202,3 +203,9 @@ def test_a_message_is_claimed_although_the_keys_of_those_that_wait_have_another_
     runner.client.set(waiters.keys.waiting(GROUP), "another type")
 
     assert waiters.claim("a") == ["took"]
+
+
+def test_the_scripts_and_the_agent_agree_when_a_waiting_worker_looks_again() -> None:
+    text = source("claim")
+    assert f"math.max({waiting.WAITER_SECONDS}, {waiting.WAITER_SECONDS_EACH} *" in text
+    assert f"TRACKER_MS = {2.5 * 1000 * waiting.TRACKER_SECONDS:.0f} " in text
