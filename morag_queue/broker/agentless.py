@@ -11,6 +11,7 @@ from redis import Redis
 
 from morag_queue.core.doctor.facts import AgentlessWorker
 
+from .broken import text_of
 from .celery_control import CeleryControl
 from .client_list import client_list
 from .codec import unacked_task_id
@@ -111,4 +112,4 @@ class AgentlessWorkers:
         owned: Any = set(self._client.hkeys(self._keys.held))
         for tag, record in self._client.hscan_iter(self._keys.unacked, count=_BATCH):
             if tag not in owned and (task_id := unacked_task_id(record)) is not None:
-                yield tag.decode(), task_id
+                yield text_of(tag), task_id

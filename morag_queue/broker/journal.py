@@ -1,12 +1,17 @@
 """The journal of changes: author, time, reason and content. A capped stream."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from morag_queue.core.failure import eta
 
+from .broken import BrokenValues
+from .codec.fields import json_object, number
 from .contract import JournalEntry, JournalNote
 from .keys import Keys
 
@@ -23,8 +28,8 @@ _WINDOW = 1000
 class Journal:
     """The journal of one fleet."""
 
-    def __init__(self, client: "Redis", keys: Keys) -> None:
-        self._client, self._key = client, keys.journal
+    def __init__(self, client: "Redis", keys: Keys, broken: BrokenValues | None = None) -> None:
+        self._client, self._key, self._broken = client, keys.journal, broken or BrokenValues(keys)
 
     def write(
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
@@ -35,9 +40,9 @@ class Journal:
         return str(entry_id.decode())
 
     def latest(self, limit: int) -> list[JournalEntry]:
-        """The newest entries, newest first."""
-        found: Any = self._client.xrevrange(self._key, count=limit)
-        return [_entry(*entry) for entry in found]
+        """The newest entries, newest first; without those that cannot be read."""
+        found: Any = self._broken.read(self._key, lambda: self._client.xrevrange(self._key, count=limit), ())
+        return list(self._read(found))
 
     def about(self, word: str, limit: int = 100) -> list[JournalEntry]:
         """The newest entries that contain the word as a whole JSON string (a task id, for example), newest first."""
@@ -45,8 +50,10 @@ class Journal:
         entries: list[JournalEntry] = []
         newest: str = "+"
         while len(entries) < limit:
-            found: Any = self._client.xrevrange(self._key, newest, count=_WINDOW)
-            entries += (_entry(*entry) for entry in found if wanted in entry[1][b"entry"])
+            found: Any = self._broken.read(
+                self._key, partial(self._client.xrevrange, self._key, newest, count=_WINDOW), ()
+            )
+            entries += self._read((name, fields) for name, fields in found if wanted in fields.get(b"entry", b""))
             if len(found) < _WINDOW:
                 break
             newest = "(" + found[-1][0].decode()
@@ -55,7 +62,15 @@ class Journal:
     def get(self, entry_id: str) -> JournalEntry | None:
         """One entry; None for an unknown id, or one that has been trimmed."""
         found: Any = self._client.xrange(self._key, entry_id, entry_id)
-        return _entry(*found[0]) if found else None
+        return next(self._read(found), None)
+
+    def _read(self, found: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> Iterator[JournalEntry]:
+        for entry_id, fields in found:
+            entry = _entry(entry_id.decode(), json_object(fields.get(b"entry")))
+            if entry is None:
+                self._broken.value("journal", entry_id)
+            else:
+                yield entry
 
 
 def encoded(note: JournalNote) -> str:
@@ -63,10 +78,16 @@ def encoded(note: JournalNote) -> str:
     return json.dumps({**asdict(note), "changes": dict(note.changes)})
 
 
-def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry:
-    name, entry = entry_id.decode(), json.loads(fields[b"entry"])
-    entry["changes"] = {key: _in_words(key, value) for key, value in entry.get("changes", {}).items()}
-    return JournalEntry(entry_id=name, at=int(name.partition("-")[0]) / 1000, **entry)
+def _entry(entry_id: str, fields: dict[str, Any] | None) -> JournalEntry | None:
+    """The entry of an object; None for one of another form."""
+    if fields is None or not isinstance(changes := fields.get("changes", {}), dict):
+        return None
+    at = number(int(entry_id.partition("-")[0]) / 1000)  # an id may be written by hand
+    changes = {name: _in_words(name, value) for name, value in changes.items()}
+    try:
+        return JournalEntry.model_validate({**fields, "entry_id": entry_id, "at": at or 0.0, "changes": changes})
+    except ValidationError:
+        return None
 
 
 def _in_words(name: str, value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Names of every Redis key that we use.
 
 Ours live under `<global_keyprefix><namespace>:`; kombu's (`unacked`, `unacked_index` and the lanes) under its own
-`global_keyprefix` alone. A lane is kombu's list of that name for level 0, and `<lane><sep><level>` for the others.
+`global_keyprefix` alone. The description of a key starts with its Redis type, by which `doctor` and the tests know it.
+A lane is kombu's list of that name for level 0, and `<lane><sep><level>` for the others.
 """
 
 from dataclasses import dataclass
@@ -21,15 +22,17 @@ class Keys:
         return f"{self.prefix}{self.namespace}:{name}"
 
     def list(self, lane: str, level: int) -> str:
-        """kombu's list of one lane at one level."""
+        """list: the messages of one lane at one level (kombu's), the next to run last"""
         return f"{self.prefix}{lane}{self.sep}{level}" if level else f"{self.prefix}{lane}"
 
     @property
     def unacked(self) -> str:
+        """hash: delivery tag -> `[message, exchange, routing key]` (JSON, kombu's)"""
         return f"{self.prefix}unacked"
 
     @property
     def unacked_index(self) -> str:
+        """zset: delivery tag -> when it was last kept from being redelivered (seconds, kombu's)"""
         return f"{self.prefix}unacked_index"
 
     @property
@@ -180,3 +183,12 @@ class Keys:
     def hour(self, at: float) -> str:
         """hash: as `minute`, of that hour"""
         return self._own(f"hour:{int(at // 3600)}")
+
+
+def fixed_keys(keys: Keys) -> dict[str, str]:
+    """Each key with a fixed name, and its Redis type: the first word of its description."""
+    return {
+        getattr(keys, name): (member.__doc__ or "").partition(":")[0]
+        for name, member in vars(Keys).items()
+        if isinstance(member, property)
+    }

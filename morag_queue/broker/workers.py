@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
 
+from .broken import text_of, whole_number
 from .client_list import ClientList, client_list
-from .codec import cordon_in_force, read_held, read_unacked, requires_gpu
+from .codec import (
+    BROKEN_CORDON,
+    cordon_in_force,
+    read_cordon,
+    read_heartbeat,
+    read_held,
+    read_registration,
+    read_unacked,
+    requires_gpu,
+)
 from .keys import Keys
 from .ledger import Ledger
 from .requeue import RequeueRequest, Requeues, ReturnLanes
@@ -81,16 +91,12 @@ class Registry:
         incarnation, info, beat = pipe.execute()
         if incarnation is None:
             return None
-        return Predecessor(
-            incarnation.decode(),
-            WorkerInfo.model_validate_json(info) if info else None,
-            Heartbeat.model_validate_json(beat) if beat else None,
-        )
+        return Predecessor(text_of(incarnation), read_registration(worker, info), read_heartbeat(beat))
 
     def register(self, info: WorkerInfo, replaces: str = "") -> str:
         """Register under the name. Return "" on success, else the incarnation (not `replaces`) that holds it."""
         answer: bytes = self._register(RegisterCall(info.worker, info.incarnation, info.model_dump_json(), replaces))
-        return answer.decode()
+        return text_of(answer)
 
     def beat(self, worker: str, incarnation: str, figures: dict[str, Any], tags: list[str]) -> Pulse:
         """Send one heartbeat; it keeps the messages of those tags from being redelivered."""
@@ -167,12 +173,12 @@ class Cordons:
     def get(self, worker: str) -> Cordon | None:
         """The cordon of a worker; None while it is in service."""
         text = self._client.hget(self._keys.cordons, worker)
-        return Cordon.model_validate_json(text) if text else None
+        return None if text is None else read_cordon(text) or BROKEN_CORDON
 
     def all(self, now: float) -> list[str]:
         """The workers with a cordon in force at that time (seconds, server's clock), registered or not."""
         found: Any = self._client.hgetall(self._keys.cordons)
-        return [worker.decode() for worker, text in found.items() if cordon_in_force(text, now) is not None]
+        return [text_of(worker) for worker, text in found.items() if cordon_in_force(text, now) is not None]
 
     def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
         """Write a cordon (None lifts it) if the present state is one of `over`, where None means in service.
@@ -231,10 +237,11 @@ class ClientConnections:
     def fence(self, worker: str, incarnation: str, *, term: str = "") -> str:
         """Fence the worker until it registers again. Return "" on success, else the incarnation that acts now."""
         answer: bytes = self._fence(FenceCall(worker, incarnation, term))
-        return answer.decode()
+        return text_of(answer)
 
     def attempts(self, task_ids: Iterable[str]) -> dict[str, int]:
         """Number of workers that died over each of these tasks; tasks without a death are left out."""
         ids = list(task_ids)
-        found = self._client.hmget(self._keys.attempts, ids) if ids else []
-        return {task_id: int(count) for task_id, count in zip(ids, found, strict=True) if count}
+        found: Any = self._client.hmget(self._keys.attempts, ids) if ids else []
+        counts = {task_id: whole_number(count) for task_id, count in zip(ids, found, strict=True) if count}
+        return {task_id: count for task_id, count in counts.items() if count}

@@ -6,9 +6,18 @@
 
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST = 1e15
+"""Larger than any timestamp or duration in use; excludes infinities and numbers that overflow later sums."""
+
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+"""A stored number of seconds, percent or gigabytes."""
+
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""A stored number of things."""
 
 
 class QueuePriority(IntEnum):
@@ -216,37 +225,37 @@ class WorkerInfo(Stored):
     pid: int
     capability: Capability
     queues: tuple[str, ...] = Field(description="queues that it serves; they determine its lanes")
-    slots: int = Field(description="pool size: tasks that run at once")
+    slots: Count = Field(description="pool size: tasks that run at once")
     pool: str = "prefork"
-    cores: int = 0
-    memory_gb: float = 0.0
-    disk_gb: float = 0.0
-    gpus: int = 0
-    gpu_memory_gb: float = 0.0
+    cores: Count = 0
+    memory_gb: Number = 0.0
+    disk_gb: Number = 0.0
+    gpus: Count = 0
+    gpu_memory_gb: Number = 0.0
     location: str = ""
     tags: tuple[str, ...] = ()
     content_types: tuple[ContentType, ...] = Field((), description="empty means all")
     priority_steps: tuple[int, ...] = tuple(range(10))
     client_name: str = Field("", description="name of its broker connections in CLIENT LIST")
     node: str = Field("", description="Celery node name `worker@host`, its address on the control channel")
-    beat_seconds: float = Field(2.0, description="heartbeat interval")
+    beat_seconds: Number = Field(2.0, description="heartbeat interval")
     claims: bool = Field(True, description="whether it takes messages with the atomic claim script")
     no_claim_reason: str = Field("", description="why it does not")
     version: str = ""
     settings: dict[str, Any] = Field({}, description="Celery settings that affect reliability, for `doctor`")
-    started_at: float = 0.0
+    started_at: Number = 0.0
 
 
 class Heartbeat(Stored):
     """Heartbeat of a worker, every `beat_seconds`. Percentages are 0–100."""
 
-    at: float
-    clock: float | None = Field(None, description="the same moment on the worker's clock")
-    cpu_percent: float = 0.0
-    memory_percent: float = 0.0
-    gpu_percent: float | None = None
-    active: int = 0
-    reserved: int = Field(0, description="prefetched: claimed and not started")
+    at: Number
+    clock: Number | None = Field(None, description="the same moment on the worker's clock")
+    cpu_percent: Number = 0.0
+    memory_percent: Number = 0.0
+    gpu_percent: Number | None = None
+    active: Count = 0
+    reserved: Count = Field(0, description="prefetched: claimed and not started")
     stopped: bool = Field(False, description="last heartbeat of a clean shutdown")
 
 
@@ -268,10 +277,10 @@ class Cordon(Stored):
     state: WorkerStatus
     reason: str = ""
     who: str = ""
-    at: float = 0.0
-    deadline: float | None = Field(None, description="of a drain: when the waiting command gives up")
-    until: float | None = Field(None, description="when it expires, as for an open circuit breaker")
-    restarts: int | None = Field(None, description="of a circuit breaker: the unexpected starts that opened it")
+    at: Number = 0.0
+    deadline: Number | None = Field(None, description="of a drain: when the waiting command gives up")
+    until: Number | None = Field(None, description="when it expires, as for an open circuit breaker")
+    restarts: Count | None = Field(None, description="of a circuit breaker: the unexpected starts that opened it")
 
     def is_in_force(self, now: float) -> bool:
         """Whether it still holds at this time (seconds since the epoch, server's clock)."""
@@ -282,7 +291,7 @@ class Pause(Stored):
     """Record of a paused queue: by whom, when and why. Earlier versions wrote none: then `at` is 0."""
 
     who: str = ""
-    at: float = 0.0
+    at: Number = 0.0
     reason: str = ""
 
 
@@ -290,8 +299,8 @@ class Lease(Stored):
     """The leader's lease. `term` grows each time the lease is taken and is never reused."""
 
     holder: str = Field(description="unique id of the leading process")
-    term: int
+    term: Count
     who: str
     verb: str
-    since: float
-    until: float
+    since: Number
+    until: Number

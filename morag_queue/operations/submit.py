@@ -51,13 +51,19 @@ V = TypeVar("V")
 
 
 class Submitter:
-    """Prepares and queues rows on one snapshot of the fleet."""
+    """Prepares and queues rows on one snapshot of the fleet; `partial` as in `Broker.observe`."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, *, force: bool = False, builder: "MessageBuilder | None" = None
+        self,
+        broker: Broker,
+        settings: Settings,
+        *,
+        force: bool = False,
+        builder: "MessageBuilder | None" = None,
+        partial: bool = False,
     ) -> None:
         self._broker, self._settings, self._force = broker, settings, force
-        self._snapshot = snapshot = broker.observe()[0]
+        self._snapshot = snapshot = broker.observe(partial=partial)[0]
         self._queues: set[QueueType] = set()
         self._submission: str | None = None
         self._router = Router(snapshot, settings.policy, settings.queues)

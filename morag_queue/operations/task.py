@@ -100,9 +100,9 @@ class TaskExplainer:
         self._broker, self.settings = broker, settings
         self.snapshot: Snapshot
         self.totals: Mapping[QueueType, Totals]
-        self.snapshot, self.totals = broker.observe()
+        self.snapshot, self.totals = broker.observe(partial=True)
         self.snapshot = count_connections(broker, self.snapshot)
-        self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
+        self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot, broker.broken)
 
     def find(self, name: str, *, may_estimate: bool = False) -> TaskHit:
         """Find a task by its id or id prefix. Raises NotFound, or UsageError that lists the candidates.

@@ -7,6 +7,16 @@ form reads as None (or as `FOREIGN`, where None is a Celery message without our 
 from .corrections import WorkKind, read_corrections, read_work_kind, write_corrections
 from .dead_letters import DeadLetter, Story, read_dead_letter, read_story, write_story
 from .fields import escaped
+from .fleet_records import (
+    BROKEN_CORDON,
+    cordon_in_force,
+    read_cordon,
+    read_heartbeat,
+    read_lease,
+    read_pauses,
+    read_registration,
+    unreadable_registration,
+)
 from .messages import (
     FOREIGN,
     HEADER,
@@ -33,11 +43,9 @@ from .records import (
     LedgerRecord,
     TaskResult,
     completed_record,
-    cordon_in_force,
     ended_record,
     minimal_record,
     read_held,
-    read_pauses,
     read_record,
     read_result,
     withdrawn_record,
@@ -57,6 +65,7 @@ from .tasks import (
 )
 
 __all__ = [
+    "BROKEN_CORDON",
     "FOREIGN",
     "HEADER",
     "DeadLetter",
@@ -81,12 +90,16 @@ __all__ = [
     "minimal_record",
     "open_record",
     "read_arguments",
+    "read_cordon",
     "read_corrections",
     "read_dead_letter",
+    "read_heartbeat",
     "read_held",
+    "read_lease",
     "read_message",
     "read_pauses",
     "read_record",
+    "read_registration",
     "read_result",
     "read_story",
     "read_unacked",
@@ -101,6 +114,7 @@ __all__ = [
     "text_filter",
     "unacked_task_id",
     "unread_task",
+    "unreadable_registration",
     "waiting_entry",
     "waiting_task",
     "with_decision",

@@ -1,4 +1,4 @@
-"""What the other keys hold as text: ledger records, held messages, cordons and results of Celery.
+"""What the other keys hold as text: ledger records, held messages and results of Celery.
 
 The readers never raise: unknown fields are ignored, and a broken text reads as None or as a record without fields.
 """
@@ -8,16 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import (
     ContentType,
-    Cordon,
     HeldMessage,
-    Pause,
     QueuePriority,
-    QueueType,
     Requires,
     TaskState,
 )
@@ -220,6 +215,9 @@ def read_held(tag: bytes | str, text: bytes | str) -> HeldMessage | None:
     """Read the owner of an unacknowledged message: `[worker, incarnation, task id, lane, level, milliseconds]`."""
     try:
         worker, incarnation, task_id, lane, level, ms = json.loads(text)
+        names = (worker, incarnation, task_id, lane)
+        if number(ms) is None or level not in range(10) or any(word(name) != name for name in names):
+            return None
         return HeldMessage(
             tag=tag.decode() if isinstance(tag, bytes) else tag, worker=worker, incarnation=incarnation,
             task_id=task_id, lane=lane, level=level, claimed_at=ms / 1000,
@@ -232,26 +230,6 @@ def write_held(held: HeldMessage) -> str:
     return json.dumps(
         [held.worker, held.incarnation, held.task_id, held.lane, held.level, round(held.claimed_at * 1000)]
     )
-
-
-def cordon_in_force(text: bytes | str | None, now: float) -> Cordon | None:
-    """Read a worker's cordon; None where there is none, where it has expired, and for a broken text."""
-    try:
-        cordon = Cordon.model_validate_json(text) if text else None
-    except ValidationError:
-        return None
-    return cordon if cordon is not None and cordon.is_in_force(now) else None
-
-
-def read_pauses(texts: Mapping[bytes, bytes]) -> dict[QueueType, Pause]:
-    """Read the records of paused queues by queue name; a broken record, or one of an unknown queue, is left out."""
-    found = {}
-    for queue in QueueType:
-        try:
-            found[queue] = Pause.model_validate_json(texts[queue.encode()])
-        except (KeyError, ValidationError):
-            continue
-    return found
 
 
 @dataclass(frozen=True, slots=True)
