@@ -128,10 +128,11 @@ class Submitter:
     @property
     def warnings(self) -> list[str]:
         """One warning for each paused queue that a row was prepared for."""
+        seen = self._snapshot
         return [
-            f"{queue} {paused_words(self._snapshot, queue)}: its tasks wait until {resume_command(queue)}"
+            f"{queue} {paused_words(seen.pause_of(queue), seen.taken_at)}: its tasks wait until {resume_command(queue)}"
             for queue in QueueType
-            if queue in self._queues and queue in self._snapshot.paused
+            if queue in self._queues and queue in seen.paused
         ]
 
     def _prepare(self, line: int, row: Row, probing: Probing, explain: bool) -> PreparedTask | RowFailure:

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -100,10 +101,11 @@ class Answer:
     out: str
     err: str
     seconds: float = 0.0
+    hung_in: str = ""
 
     def complaints(self, *, must_answer: bool) -> list[str]:
         """What is wrong with the answer, whatever the garbage."""
-        found = []
+        found = [f"did not end, in {self.hung_in}"] if self.hung_in else []
         if self.status not in set(ExitStatus):
             found.append(f"exit status {self.status} is none of the contract")
         if "unexpected" in self.err or "Traceback" in self.err + self.out:
@@ -130,10 +132,10 @@ def run_verb(url: str, words: Iterable[str], directory: Path, seconds: int = 60)
     out, err = io.StringIO(), io.StringIO()
     variables = {"HOME": str(directory), "REDIS_URL": url, "USER": "ann"}
     environment = Environment(io.StringIO(""), out, err, variables, directory)
-    hung = []
+    hung: list[str] = []
 
-    def on_alarm(*_: object) -> None:
-        hung.append(True)
+    def on_alarm(_: int, frame: Any) -> None:
+        hung.extend(traceback.format_stack(frame)[-4:])
         raise Hung
 
     previous = signal.signal(signal.SIGALRM, on_alarm)
@@ -145,8 +147,7 @@ def run_verb(url: str, words: Iterable[str], directory: Path, seconds: int = 60)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
-    assert not hung, f"{given} did not end within {seconds} s"
-    return Answer(given, status, out.getvalue(), err.getvalue(), time.monotonic() - started)
+    return Answer(given, status, out.getvalue(), err.getvalue(), time.monotonic() - started, "".join(hung))
 
 
 @dataclass
