@@ -225,8 +225,8 @@ def _line(text: str, key: str) -> str:
     """Return `, line N` of a key in a TOML file; "" if the key is written in a form that this scan does not find."""
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-            table = header[1]
+        if header := re.match(r"\s*\[([^\[\]]+)\]", line):
+            table = header[1].strip()
             if table == key:
                 return f", line {number}"
         elif assigned := re.match(r"\s*([\w.\"'-]+)\s*=", line):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -134,7 +135,7 @@ def run_verb(url: str, words: Iterable[str], directory: Path, seconds: int = 60)
     environment = Environment(io.StringIO(""), out, err, variables, directory)
     hung: list[str] = []
 
-    def on_alarm(_: int, frame: Any) -> None:
+    def on_alarm(_: int, frame: FrameType | None) -> None:
         hung.extend(traceback.format_stack(frame)[-4:])
         raise Hung
 
