@@ -92,7 +92,9 @@ def mask_secrets(key: str, value: Any) -> Any:
         return {name: mask_secrets(name, item) for name, item in value.items()}
     if re.search(r"password|secret|token", key.rpartition(".")[2]):
         return MASK
-    return mask_url(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return mask_url("%20".join(value.split()) if "://" in value else value)  # one word, also with blanks in a password
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
