@@ -7,6 +7,9 @@ A lane is kombu's list of that name for level 0, and `<lane><sep><level>` for th
 
 from dataclasses import dataclass
 
+RESULT_KEYS = "celery-task-meta-"
+"""The beginning of the names of Celery's results."""
+
 KOMBU_SEP = "\x06\x16"
 
 
@@ -174,7 +177,7 @@ class Keys:
 
     def result(self, task_id: str) -> str:
         """string: the result of a task by Celery's Redis backend, where it uses the broker's database"""
-        return f"{self.prefix}celery-task-meta-{task_id}"
+        return f"{self.prefix}{RESULT_KEYS}{task_id}"
 
     def minute(self, at: float) -> str:
         """hash: `<queue>|<figure>` -> count of that minute"""

@@ -120,9 +120,9 @@ class RedisBroker:
 
     @cached_property
     def results(self) -> "Results":
-        from .results import Results
+        from .results import ResultReader, Results
 
-        return Results(self.client, self.keys, self.ledger)
+        return Results(ResultReader.of_settings(self.client, self.keys, self.settings), self.ledger)
 
     @cached_property
     def moves(self) -> "Moves":

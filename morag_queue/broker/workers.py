@@ -26,7 +26,7 @@ from .codec import (
 from .keys import Keys
 from .ledger import Ledger
 from .requeue import RequeueRequest, Requeues, ReturnLanes
-from .results import Results
+from .results import ResultReader, Results
 from .scripts import Call, Script
 from .translated import fenced
 
@@ -75,7 +75,8 @@ class Registry:
         self._client, self._keys, self._queues = client, keys, queues or Queues()
         self._register = Script(client, keys, RegisterCall)
         self._beat = Script(client, keys, BeatCall)
-        self._results = Results(client, keys, Ledger(client, keys, retention_seconds))
+        reader = ResultReader(client, keys.result(""), "")
+        self._results = Results(reader, Ledger(client, keys, retention_seconds))
         self._requeues = Requeues(client, keys, retention_seconds)
 
     def now(self) -> float:

@@ -58,6 +58,20 @@ class LedgerSettings(Frozen):
     retention_seconds: int = Field(3600, ge=1, description="seconds for which the record of an ended task is kept")
 
 
+class ResultSettings(Frozen):
+    """Celery's result backend of the app, where that is another one than the broker's database."""
+
+    url: str = Field("", description="URL of the app's result backend on Redis; empty: the broker's database")
+    global_keyprefix: str = Field(
+        "", description="global_keyprefix of the app's result_backend_transport_options; empty: that of the broker"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        return check_url(url) if url else url
+
+
 class AgentSettings(Frozen):
     """The agent in each worker."""
 
@@ -77,6 +91,7 @@ class Settings(Frozen):
     policy: Policy = Policy()
     tasks: TaskNames = TaskNames()
     ledger: LedgerSettings = LedgerSettings()
+    results: ResultSettings = ResultSettings()
     agent: AgentSettings = AgentSettings()
 
     @field_validator("redis_url")

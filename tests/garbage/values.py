@@ -56,6 +56,7 @@ WRONG: Mapping[str, Any] = {
     "a list": [],
     "lists": [[None]],
     "an object": {"a": {}},
+    "deep lists": json.loads("[" * 900 + "]" * 900),
     "a word": "x\x1b[31m\ud800\x00",
     "minus one": -1,
     "a fraction": 0.5,
