@@ -125,6 +125,7 @@ class TaskEditor:
     ) -> None:
         self._broker, self._settings, self._verb = broker, settings, verb
         self._who, self.reason, self._dry_run = who, reason, dry_run
+        self._notes: dict[str, Any] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -133,6 +134,10 @@ class TaskEditor:
     @cached_property
     def _explainer(self) -> TaskExplainer:
         return TaskExplainer(self._broker, self._settings)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to the entry of the journal."""
+        self._notes |= facts
 
     def refresh(self) -> None:
         """Observe the fleet again: it may have changed during a prompt, or while tasks were edited."""
@@ -215,7 +220,8 @@ class TaskEditor:
             task.task_id: {"outcome": task.outcome, "before": task.before, "after": task.after}
             for task in changed[:JOURNALED_TASKS]
         }
-        changes = {"count": len(changed), "unnamed": max(len(changed) - JOURNALED_TASKS, 0), "tasks": tasks}
+        unnamed = max(len(changed) - JOURNALED_TASKS, 0)
+        changes = {"count": len(changed), "unnamed": unnamed, "tasks": tasks, **self._notes}
         with self._broker.translated():
             report.entry_id = self._broker.journal.write(
                 self._who, self._verb, subject, reason=self.reason, changes=changes
