@@ -237,14 +237,15 @@ def _select(ctx: CliContext, editor: "TaskEditor", ids: list[str], selected: "Ta
         return ids
     if selected.is_empty:
         raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --submission")
-    hits = list(editor.select(selected))
+    chosen = editor.choose(selected)
     rows = [
         f"{safe(hit.task.task_id, 60)}  {hit.task.priority.name}  {hit.task.lane}  {safe(hit.task.source, 60)}"
-        for hit in hits
+        for hit in chosen.first
     ]
-    if confirm_tasks(ctx, change, rows):
+    lasting = f"{count_of(chosen.held, 'order')} to workers cannot be undone" if chosen.held else ""
+    if confirm_tasks(ctx, change, rows, len(chosen), lasting):
         editor.refresh()  # the fleet may have changed while the prompt was open
-    return hits
+    return chosen.tasks
 
 
 SUBCOMMANDS = {"show": show, "why": why, "cancel": cancel, "move": move, "prio": prio, "retry": retry}

@@ -20,7 +20,7 @@ from .apply_edits import withdrawal
 from .task_editor import EditReport, TaskEditor
 
 Selection = Sequence[str] | Sequence[TaskHit]
-"""Tasks by id or id prefix, or as `TaskEditor.select` found them."""
+"""Tasks by id or id prefix, or as `TaskEditor.choose` found them."""
 
 
 def cancel(editor: TaskEditor, tasks: Selection, *, terminate: bool) -> EditReport:

@@ -13,8 +13,9 @@ def test_undoing_a_cancel_resends_the_tasks(sim_fleet, fleet):
     sim_fleet.submit("a", "b")
     fleet("task", "cancel", "a", "b")
     entry = last_entry_id(sim_fleet)
-    assert fleet("journal", "undo", entry).out == "task cancel: 2 undone\n"
-    assert sorted(sim_fleet.ids("cpu_standard", 4)) == ["a", "b"]
+    out = fleet("journal", "undo", entry).out
+    assert out == f"task cancel: 2 undone; undo: morag-queue journal undo {last_entry_id(sim_fleet)}\n"
+    assert sim_fleet.ids("cpu_standard", 4) == ["a", "b"]
     assert fleet("journal", "undo", entry, "--json").json["unchanged"] == 2
     assert fleet("journal", "undo", entry).out == "task cancel: 0 undone, 2 already undone\n"
     assert sim_fleet.broker.journal.latest(1)[0].reason == f"undo of {entry}"
@@ -62,20 +63,22 @@ def test_undoing_a_pause_or_a_cordon_lifts_it(sim_fleet, fleet):
     assert sim_fleet.broker.observe()[0].workers[0].cordon is None
 
 
-def test_undo_refuses_a_change_that_cannot_be_undone(sim_fleet, fleet, fail):
-    fail("f-1")
-    fleet("dead", "drop", "f-1")
-    assert "cannot be undone" in fleet("journal", "undo", last_entry_id(sim_fleet), status=5).err
+def test_undo_refuses_a_change_that_cannot_be_undone(sim_fleet, fleet):
+    shut_down = sim_fleet.broker.journal.write("ann", "shutdown", "cpu-1", changes={"node": "cpu-1@host"})
+    assert "shutdown of cpu-1 cannot be undone" in fleet("journal", "undo", shut_down, status=5).err
     swept = sim_fleet.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
     assert "the journal does not record the state before it" in fleet("journal", "undo", swept, status=5).err
     assert "no journal entry '17'" in fleet("journal", "undo", "17-99", status=8).err.replace("17-99", "17")
 
 
-def test_undoing_a_requeue_cancels_a_waiting_task(sim_fleet, fleet, fail):
+def test_undoing_a_requeue_returns_a_waiting_task_to_dead(sim_fleet, fleet, fail):
     fail("f-1")
+    before = fleet("dead", "show", "f-1", "--json").json
     fleet("dead", "requeue", "f-1")
     fleet("journal", "undo", last_entry_id(sim_fleet))
-    assert fleet("task", "why", "f-1", "--json").json["reason_code"] == "CANCELLED"
+    after = fleet("dead", "show", "f-1", "--json").json
+    assert {**after, "decisions": 0, "now_at": 0} == {**before, "decisions": 0, "now_at": 0}
+    assert sim_fleet.ids("cpu_standard", 4) == []
 
 
 def test_a_dry_run_of_undo_changes_nothing(sim_fleet, fleet):

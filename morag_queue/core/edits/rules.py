@@ -67,6 +67,11 @@ class EditContext:
             steps=self.steps(task.lane),
         )  # fmt: skip
 
+    @property
+    def unsafe(self) -> Mapping[QueueType, str]:
+        """The queues closed to work that requires a GPU, each with the reason."""
+        return self._readers.unsafe
+
     def steps(self, lane: str) -> tuple[int, ...]:
         """Return the levels that the readers of a lane poll."""
         queue, owner = queue_of(lane), split(lane)[1]
