@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morag_queue.core.words import count_of
 from morag_queue.errors import ExitStatus, NotFound
 
 from .context import CliContext
@@ -44,9 +45,16 @@ def show(ctx: CliContext, entry_id: EntryArgument) -> None:
 
     The state `begun` means that its command still runs, or was killed: the tasks are those changed so far.
     """
-    from morag_queue.operations.journal import in_full
+    from morag_queue.operations.journal import in_full, is_begun
 
     entry = in_full(ctx.broker, _entry(ctx, entry_id))
+    if is_begun(entry):
+        done = count_of(entry.changes["count"], "task")
+        were = "was" if entry.changes["count"] == 1 else "were"
+        ctx.note(
+            f"This change has not ended, or its command was killed: {done} {were} changed so far; "
+            f"undo: morag-queue journal undo {entry.entry_id}"
+        )
 
     def human() -> "RenderableType":
         from morag_queue.view.journal import entry_view

@@ -63,9 +63,14 @@ def entry(broker: Broker, name: str) -> JournalEntry | None:
     return found[0] if found else None
 
 
+def is_begun(entry: JournalEntry) -> bool:
+    """Return whether the command of the change has not ended, or was killed."""
+    return entry.changes.get("state") == BEGUN
+
+
 def in_full(broker: RedisBroker, entry: JournalEntry) -> JournalEntry:
     """Return the entry with all tasks that its change recorded: it names only the first itself, a begun one none."""
-    if entry.changes.get("state") != BEGUN and not entry.changes.get("unnamed"):
+    if not is_begun(entry) and not entry.changes.get("unnamed"):
         return entry
     tasks = {
         task_id: {"outcome": one.outcome, "before": one.before, "after": one.after}
@@ -147,9 +152,13 @@ class Undo:
         return self._letters(entry, recorded) if first[1].outcome in _LETTERS else self._tasks(entry, recorded)
 
     def _without_tasks(self, entry: JournalEntry) -> UndoResult:
-        if entry.changes.get("state") != BEGUN and not entry.changes.get("lanes"):
+        if not is_begun(entry) and not entry.changes.get("lanes"):
             raise _not_undoable(entry)
-        return self._answer(entry, False, *_whole_lanes(entry))
+        if is_begun(entry) and self._broker.now() - entry.at > self._settings.ledger.retention_seconds:
+            raise Refused(f"{entry.verb} of {entry.subject} cannot be undone any more: its record has expired")
+        return UndoResult(
+            entry_id=entry.entry_id, verb=entry.verb, not_undone=tuple(_whole_lanes(entry)), dry_run=self._dry_run
+        )  # fmt: skip
 
     def _undone_before(self, entry: JournalEntry) -> str | None:
         """Return the latest entry by which the change was undone."""
