@@ -28,6 +28,7 @@ local passed, shifts, answer, found, ids = 0, {}, {}, {}, {}
 
 local function has_ended(task)
     local record = redis.call('GET', task.task) or ''
+    task.is_known = record ~= ''
     if (redis.call('HGET', key.dead, task.task_id) or '') ~= task.letter then return false end
     return record == task.seen or (task.letter ~= '' and field(record, 'state') ~= 'queued')
 end
@@ -50,7 +51,7 @@ local function restart(task)
         redis.call('DEL', task.task)
     else
         redis.call('SET', task.task, task.record)
-        ids[#ids + 1] = task.task_id  -- it is no longer listed where its last record had expired
+        if not task.is_known then ids[#ids + 1] = task.task_id end  -- it is no longer listed
     end
     if task.worker_lane ~= '' then redis.call('SADD', key.lanes, task.worker_lane) end
 end
