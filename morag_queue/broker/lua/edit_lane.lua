@@ -29,7 +29,7 @@ local edits = records(key.edits, {'target', 'task'}, arg.edits,
     {'task_id', 'depth', 'raw', 'text', 'place', 'record', 'queue', 'worker_lane', 'outcome', 'letter', 'letter_at'})
 
 local REMOVED = '\0morag-queue: taken out'
-local MOST_PASSED = 200000  -- messages that Redis passes in a list to insert others: about 5 ms
+local MOST_PASSED = 50000  -- messages that Redis passes in a list to insert others: 2 ms
 local shift, taken, passed, shifts, answer, found = 0, 0, 0, {}, {}, {}
 local now = clock()
 
