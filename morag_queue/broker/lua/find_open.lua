@@ -1,4 +1,4 @@
---#include args json
+--#include args json open_record
 -- Find the open tasks among ledger entries. Reads only.
 --
 -- before  seconds: only tasks enqueued before
@@ -12,6 +12,7 @@ local arg = {before = ARGV[1]}
 local answer, before = {}, tonumber(arg.before)
 for i, task in ipairs(key.tasks) do
     local record = redis.call('GET', task)
+    record = record and with_place(record)
     if record and field(record, 'state') == 'queued' then
         local at, queue = field(record, 'enqueued_at'), field(record, 'queue')
         local level = tonumber((field(record, 'level')))
