@@ -41,6 +41,7 @@ _PHRASES = {
     "e": " slots in use",
     "f": " tasks assigned",
     "g": ": it waits in ",
+    "h": " slot in use",
 }
 """Phrases of the router's reasons. Each starts with a sign that is no code."""
 
@@ -68,18 +69,21 @@ def short_decision(decision: Mapping[str, Any], queue: str) -> list[Any]:
 
 def expand(fields: dict[str, Any]) -> None:
     """Give an open record the names and the values that its form leaves out. Also of earlier versions."""
+    decided_on = fields.get("queue")
     if isinstance(items := fields.get("open"), list):
         del fields["open"]
-        found = {name: item for name, item in zip(ITEMS, items, strict=False) if item is not None}
-        for name, item in found.items():
-            fields.setdefault(name, item)
+        for name, item in zip(ITEMS, items, strict=False):
+            if item is not None and name not in fields:
+                fields[name] = item
+        decided_on = items[1] if len(items) > 1 else None
         fields.setdefault("priority", "NORMAL")
         fields.setdefault("lane", fields.get("queue"))
         _expand_call(fields)
     args = fields.get("args")
     if "source" not in fields and isinstance(args, list) and args and isinstance(args[0], str):
         fields["source"] = args[0]
-    _expand_decision(fields)
+    if isinstance(decision := fields.get("decision"), list):
+        fields["decision"] = _decision(decision, decided_on)
 
 
 def _expand_call(fields: dict[str, Any]) -> None:
@@ -93,20 +97,17 @@ def _expand_call(fields: dict[str, Any]) -> None:
         del fields["kwargs"]
 
 
-def _expand_decision(fields: dict[str, Any]) -> None:
-    queue = fields.get("queue")
-    match fields.get("decision"):
-        case [str(action), confidence, reason, *worker]:
-            _set_decision(fields, action, worker[0] if worker else None, reason, confidence)
+def _decision(items: list[Any], queue: Any) -> dict[str, Any] | None:
+    match items:
+        case [str(action), confidence, reason, *more]:  # of the version before the compact form
+            worker = more[0] if more else None
         case [confidence, str(reason), *more]:
             worker, action = [*more, None, None][:2]
-            _set_decision(fields, action or _usual_action(worker), worker, _full(reason, queue, worker), confidence)
-
-
-def _set_decision(fields: dict[str, Any], action: Any, worker: Any, reason: Any, confidence: Any) -> None:
-    fields["decision"] = {
-        "action": action, "target_queue": fields.get("queue"), "worker_id": worker, "reason": reason,
-        "confidence": confidence,
+            action, reason = action or _usual_action(worker), _full(reason, queue, worker)
+        case _:
+            return None
+    return {
+        "action": action, "target_queue": queue, "worker_id": worker, "reason": reason, "confidence": confidence,
     }  # fmt: skip
 
 
@@ -122,5 +123,8 @@ def _words(queue: Any, worker: Any) -> list[tuple[str, str]]:
 
 
 def _full(reason: str, queue: Any, worker: Any) -> str:
-    words = {"~": "~", **dict(_words(queue, worker))}
-    return re.sub("~(.)", lambda code: words.get(code[1], code[0]), reason)
+    words = {"~": "~", "w": f"{worker}", "q": f"{queue}", **_PHRASES}
+    return _CODE.sub(lambda code: words.get(code[1], code[0]), reason)
+
+
+_CODE = re.compile("~(.)")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from morag_queue.broker.celery_message import MessageBuilder
 from morag_queue.broker.codec import LedgerRecord, read_record, submitted_entry, with_decision
-from morag_queue.broker.compact_record import TASKS
+from morag_queue.broker.compact_record import ITEMS, TASKS
 from morag_queue.broker.dead_letters import DeadLetters
 from morag_queue.broker.lanes import Moves
 from morag_queue.broker.ledger import ExternalCompletion, ExternalCompletions
@@ -152,11 +152,8 @@ def test_usual_arguments_are_written_as_the_source_alone(task: str, kind: str | 
 
     _, record = written(entry(task=task, content_type=kind, args=args))
 
-    assert json.loads(record)["open"][ITEM_ARGS] == FILE
+    assert json.loads(record)["open"][ITEMS.index("args")] == FILE
     assert read(record).arguments == (list(args), {})
-
-
-ITEM_ARGS = 8
 
 
 def test_a_record_of_the_version_with_names_reads_the_same() -> None:
@@ -203,7 +200,16 @@ def stored(runner: ScriptRunner, task_id: str = "t") -> LedgerRecord:
 
 def moved_by_the_version_before(record: str) -> str:
     """A version that does not know the form rewrites it as JSON, with a place of its own behind the arguments."""
-    return json.dumps({**json.loads(record), "lane": "cpu_batch", "level": 4})
+    return json.dumps({**json.loads(record), "lane": "gpu_fallback", "level": 4, "queue": "gpu_fallback"})
+
+
+def test_a_record_that_the_version_before_has_moved_keeps_its_decision() -> None:
+    record = read(written(entry(), decision())[1])
+
+    moved = read(moved_by_the_version_before(record.text))
+
+    assert (moved.lane, moved.queue) == ("gpu_fallback", "gpu_fallback")
+    assert moved.decision == record.decision
 
 
 def unchanged(record: str) -> str:

@@ -1,15 +1,23 @@
 -- The compact form of open ledger records, see compact_record.py.
 
+-- Of a record in that form: the fields before `open`, the items enqueued_at, queue and level, and the position of the
+-- rest; nil for another one.
+local function first_items(record)
+    local named, at, queue, level, rest = record:match(
+        '^{"state":%s*"queued",%s*(.-)"open":%s*%[([%d.]+),%s*"([^"]*)",%s*(%d+)()')
+    -- A record with names may have arguments of that form.
+    if at and not named:find('"enqueued_at"', 1, true) then return named, at, queue, level, rest end
+end
+
 -- The text of a record with the names of its place: enqueued_at, queue, lane and level. They come first, so that no
 -- argument of the task is found in their stead. A record in another form has them already, and is returned unchanged.
 local function with_place(record)
-    local named, at, queue, level, rest = record:match(
-        '^{"state":%s*"queued",%s*(.-)"open":%s*%[([%d.]+),%s*"([^"]*)",%s*(%d+)(.*)$')
-    if not at or named:find('"enqueued_at"', 1, true) then return record end
+    local named, at, queue, level, rest = first_items(record)
+    if not named then return record end
     local lane = named:find('"lane":', 1, true) and '' or '"lane":"' .. queue .. '",'
     return table.concat({
         '{"state":"queued","enqueued_at":', at, ',"queue":"', queue, '",', lane, '"level":', level, ',', named,
-        '"open":[', at, ',"', queue, '",', level, rest,
+        '"open":[', at, ',"', queue, '",', level, record:sub(rest),
     })
 end
 
