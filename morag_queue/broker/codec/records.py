@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from morag_queue.broker.compact_record import expand
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import (
     ContentType,
@@ -24,7 +25,6 @@ from morag_queue.core.model import (
 from morag_queue.core.task import Task
 
 from .fields import json_object, member, moment, number, priority, word
-from .open_records import expand
 
 _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type")
 """Fields that an ended record repeats from the open one, for readers that know only the outer record."""
