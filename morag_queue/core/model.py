@@ -21,6 +21,7 @@ from .enums import (
     TaskState,
     WorkerStatus,
 )
+from .worker_records import HeldMessage, WorkerInfo
 
 __all__ = [
     "Capability",
@@ -32,6 +33,7 @@ __all__ = [
     "Frozen",
     "Heartbeat",
     "HeldMessage",
+    "JournalEntry",
     "Lease",
     "LoadBalancingDecision",
     "Pause",
@@ -151,36 +153,6 @@ class TaskQueueEntry(Frozen):
         return (ResourceRequirement.CPU_LIGHT if is_light else ResourceRequirement.CPU_INTENSIVE,)
 
 
-class WorkerInfo(Stored):
-    """Registration of a worker, written when it starts."""
-
-    worker: str
-    incarnation: str = Field(description="one run of one process, `<host>.<pid>.<random>`")
-    host: str
-    pid: int
-    capability: Capability
-    queues: tuple[str, ...] = Field(description="queues that it serves; they determine its lanes")
-    slots: int = Field(description="pool size: tasks that run at once")
-    pool: str = "prefork"
-    cores: int = 0
-    memory_gb: float = 0.0
-    disk_gb: float = 0.0
-    gpus: int = 0
-    gpu_memory_gb: float = 0.0
-    location: str = ""
-    tags: tuple[str, ...] = ()
-    content_types: tuple[ContentType, ...] = Field((), description="empty means all")
-    priority_steps: tuple[int, ...] = tuple(range(10))
-    client_name: str = Field("", description="name of its broker connections in CLIENT LIST")
-    node: str = Field("", description="Celery node name `worker@host`, its address on the control channel")
-    beat_seconds: float = Field(2.0, description="heartbeat interval")
-    claims: bool = Field(True, description="whether it takes messages with the atomic claim script")
-    no_claim_reason: str = Field("", description="why it does not")
-    version: str = ""
-    settings: dict[str, Any] = Field({}, description="Celery settings that affect reliability, for `doctor`")
-    started_at: float = 0.0
-
-
 class Heartbeat(Stored):
     """Heartbeat of a worker, every `beat_seconds`. Percentages are 0–100."""
 
@@ -192,18 +164,6 @@ class Heartbeat(Stored):
     active: int = 0
     reserved: int = Field(0, description="prefetched: claimed and not started")
     stopped: bool = Field(False, description="last heartbeat of a clean shutdown")
-
-
-class HeldMessage(Frozen):
-    """One message in kombu's `unacked`, with the owner that the claim script recorded; `tag` is its delivery tag."""
-
-    tag: str
-    worker: str
-    incarnation: str
-    task_id: str
-    lane: str
-    level: int
-    claimed_at: float
 
 
 class Cordon(Stored):
@@ -239,3 +199,16 @@ class Lease(Stored):
     verb: str
     since: float
     until: float
+
+
+class JournalEntry(Stored):
+    """One change. Entries are ordered by `entry_id`; `at` is the server's clock, seconds since the epoch."""
+
+    entry_id: str
+    at: float
+    who: str
+    verb: str
+    subject: str
+    reason: str = ""
+    plan_id: str = ""
+    changes: dict[str, Any] = Field(default_factory=dict, description="what was done, in counts and ids")

@@ -3,12 +3,15 @@
 import json
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from morag_queue.core.model import LoadBalancingDecision, Requires, TaskQueueEntry
+from morag_queue.core.enums import Requires
+
+if TYPE_CHECKING:
+    from morag_queue.core.model import LoadBalancingDecision, TaskQueueEntry
 
 
-def open_record(entry: TaskQueueEntry, args: str, kwargs: str, attempt: str) -> str:
+def open_record(entry: "TaskQueueEntry", args: str, kwargs: str, attempt: str) -> str:
     """Open a record for a new task. `args` and `kwargs` are JSON; `attempt` differs for each attempt at submitting.
 
     It is short, because every waiting task has one: `expand` adds what is left out. The fields that scripts search
@@ -49,7 +52,7 @@ def expand(fields: dict[str, Any]) -> None:
             }  # fmt: skip
 
 
-def with_decision(record: str, decision: LoadBalancingDecision) -> str:
+def with_decision(record: str, decision: "LoadBalancingDecision") -> str:
     """Add the routing decision to a new record, whose queue is the one decided on.
 
     Joins text: decoding it would slow a bulk submit down by a fifth.
@@ -58,6 +61,6 @@ def with_decision(record: str, decision: LoadBalancingDecision) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _decision(decision: LoadBalancingDecision) -> str:
+def _decision(decision: "LoadBalancingDecision") -> str:
     fields = [decision.action, round(decision.confidence, 3), decision.reason]
     return json.dumps([*fields, decision.worker_id] if decision.worker_id else fields, separators=(",", ":"))
