@@ -7,7 +7,7 @@ names in the same order; a test compares the two. Fragments that scripts share a
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
@@ -51,7 +51,12 @@ class Script(Generic[C]):
     """A script on one fleet. It is loaded again after SCRIPT FLUSH or a restart of the server."""
 
     def __init__(self, client: "Redis", keys: Keys, call: type[C]) -> None:
-        self._keys, self._script = keys, client.register_script(source(call.SCRIPT))
+        self._client, self._keys, self._name = client, keys, call.SCRIPT
+
+    @cached_property
+    def _script(self) -> Any:
+        # On first use: a worker that starts would read ten files that it does not need yet.
+        return self._client.register_script(source(self._name))
 
     def __call__(self, call: C, pipe: Any = None) -> Any:
         """The answer; of a call that is added to a pipeline, the pipeline."""
