@@ -5,6 +5,7 @@ names in the same order; a test compares the two. Fragments that scripts share a
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, cached_property
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _INCLUDE = "--#include "
+
+_WORD = re.compile(r"\w+")
 
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\((?:[^\n]*\bend|.*?^end)\n", re.DOTALL | re.MULTILINE)
 
@@ -73,10 +76,12 @@ def source(name: str) -> str:
 
 def _used(fragments: str, text: str) -> str:
     """The fragments without the functions that are not called: the server would create each of them at every call."""
+    words = Counter(_WORD.findall(fragments + text))
     for function in reversed(list(_FUNCTION.finditer(fragments))):  # one that calls another comes after it
-        rest = fragments[: function.start()] + fragments[function.end() :]
-        if not re.search(rf"\b{function['name']}\b", rest + text):
-            fragments = rest
+        own = Counter(_WORD.findall(function[0]))
+        if words[function["name"]] == own[function["name"]]:
+            fragments = fragments[: function.start()] + fragments[function.end() :]
+            words.subtract(own)
     return fragments
 
 
