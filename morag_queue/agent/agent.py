@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from threading import Event, Thread
 from typing import Any
@@ -15,7 +16,8 @@ from kombu.exceptions import OperationalError
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.workers import Registry
 from morag_queue.core import lanes
-from morag_queue.core.model import Capability, WorkerInfo
+from morag_queue.core.enums import Capability
+from morag_queue.core.worker_records import WorkerInfo
 from morag_queue.settings import Settings
 
 from . import drain, hardware
@@ -108,7 +110,7 @@ class Agent:
         previous = self.identity.incarnation
         if not self.identity.registered:
             self.identity.incarnation = new_incarnation()
-            self._described = self._info.model_copy(update={"incarnation": self.identity.incarnation})
+            self._described = replace(self._info, incarnation=self.identity.incarnation)
             self.register()
         if self._thread is None:
             self._thread = Thread(target=self._beat_forever, name="morag-queue-heartbeat", daemon=True)

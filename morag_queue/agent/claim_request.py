@@ -10,7 +10,7 @@ from typing import ClassVar
 from morag_queue.broker import scripts
 from morag_queue.broker.keys import Keys
 from morag_queue.core import lanes
-from morag_queue.core.model import QueueType
+from morag_queue.core.enums import QueueType
 
 _PLACES = {queue.value: place for place, queue in enumerate(QueueType)}
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import redis
 
 from morag_queue.core.failure import RecoveryPolicy
-from morag_queue.core.model import HeldMessage
 from morag_queue.core.policy import Queues
+from morag_queue.core.worker_records import HeldMessage
 
 
 def new_incarnation() -> str:

@@ -21,8 +21,8 @@ from morag_queue.broker.codec import ended_record, header_of, level_of, task_id_
 from morag_queue.broker.ledger import TaskEnd
 from morag_queue.broker.requeue import RequeueRequest, ReturnLanes
 from morag_queue.core import lanes
+from morag_queue.core.enums import Requires
 from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
-from morag_queue.core.model import Requires
 
 from .identity import Claim, Identity, TaskOutcome
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from morag_queue.core.enums import Capability, QueueType, TaskState
 from morag_queue.core.estimate import estimate, log_error
 from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.histogram import bucket
-from morag_queue.core.model import Capability, HeldMessage, QueueType, TaskState
+from morag_queue.core.worker_records import HeldMessage
 
 from .codec import LedgerRecord, read_record, write_held
 from .contract import JournalNote, OutgoingMessage

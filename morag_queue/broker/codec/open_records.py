@@ -3,14 +3,18 @@
 import json
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
+from typing import TYPE_CHECKING
 
 from morag_queue.broker.compact_record import NUMBERS, short_decision, usual_args
-from morag_queue.core.model import LoadBalancingDecision, QueuePriority, Requires, TaskQueueEntry
+from morag_queue.core.enums import QueuePriority, Requires
+
+if TYPE_CHECKING:
+    from morag_queue.core.model import LoadBalancingDecision, TaskQueueEntry
 
 _NORMAL = QueuePriority.NORMAL.name
 
 
-def open_record(entry: TaskQueueEntry, args: str, kwargs: str, attempt: int) -> str:
+def open_record(entry: "TaskQueueEntry", args: str, kwargs: str, attempt: int) -> str:
     """Open a record for a new task. `args` and `kwargs` are JSON; `attempt` differs for each attempt at submitting.
 
     Joined from texts that are JSON already: encoding them again would cost a fifth of a bulk submit.
@@ -36,7 +40,7 @@ def open_record(entry: TaskQueueEntry, args: str, kwargs: str, attempt: int) -> 
     )
 
 
-def with_decision(record: str, decision: LoadBalancingDecision) -> str:
+def with_decision(record: str, decision: "LoadBalancingDecision") -> str:
     """Add the routing decision to a new record, whose queue is the one decided on.
 
     Joins text: decoding it would slow a bulk submit down by a fifth.
@@ -49,7 +53,7 @@ def _json(text: str | None) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _decision(decision: LoadBalancingDecision) -> str:
+def _decision(decision: "LoadBalancingDecision") -> str:
     fields = {
         "action": decision.action, "worker_id": decision.worker_id, "reason": decision.reason,
         "confidence": round(decision.confidence, 3),
