@@ -90,6 +90,13 @@ def group_of(lanes: Iterable[ClaimLane]) -> str:
     return ",".join(sorted(lane.name for lane in lanes if not lane.is_own))
 
 
+def packed(call: scripts.Call, keys: Keys) -> bytes:
+    """A call of a script that the server is expected to have."""
+    names, args = call.words(keys)
+    words = [str(len(names)), *names, *args]
+    return b"*%d\r\n%s%s" % (2 + len(words), _called(call.SCRIPT, True), _encoded(words))
+
+
 class Requests:
     """The requests of one incarnation of a worker; `queues` are Celery's, `levels` in the order in which they are read.
 
