@@ -214,6 +214,7 @@ class ClaimChannelMixin(HoldingMixin):
         self._idle()
         self._waiting.took()
         message, ms, level = more
+        self._requests.took(int(level))
         return bytes_to_str(lane), message, int(ms) / 1000, int(level)
 
     def _reply(self, connection: Any) -> Any:
