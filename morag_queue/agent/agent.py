@@ -106,6 +106,7 @@ class Agent:
     def attach(self, consumer: Any) -> None:
         """Called each time Celery's consumer has (re)connected, before it consumes."""
         self._consumer = consumer
+        self.identity.slots = lambda: consumer.pool.num_processes
         self.identity.discard_unstarted = getattr(consumer.pool, "flush", None) or (lambda: None)
         previous = self.identity.incarnation
         if not self.identity.registered:
@@ -144,7 +145,8 @@ class Agent:
                 self._registry.take_back(self.identity.worker, self.identity.incarnation)
             except (*_CONNECTION_ERRORS, redis.ResponseError) as error:
                 logger.warning("cannot record the shutdown of %s: %s", self.identity.worker, error)
-        self.identity.discard_unstarted = lambda: None  # the identity outlives the pool
+        # The identity outlives the pool.
+        self.identity.slots, self.identity.discard_unstarted = lambda: 0, lambda: None
         self._connection.close()
 
     def _qos(self) -> ClaimQoS:
@@ -225,7 +227,8 @@ class Agent:
         if self._consumer.task_consumer is not None:
             qos = self._qos()
             for claim in [claim for claim in self.identity.in_flight.values() if claim.unwritten]:
-                qos.settle(claim)
+                if not qos.channel.is_writing(claim):
+                    qos.settle(claim)
 
     def _drain(self) -> None:
         """Take no more tasks and return those that have not started."""
