@@ -5,13 +5,13 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from morag_queue.broker.contract import Broker, JournalEntry
+from morag_queue.broker.contract import Broker
 from morag_queue.broker.journal import BEGUN
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.edits.rules import EditContext, cancel
 from morag_queue.core.edits.steps import EditableTask, EditStep, RecordedTask, RefusedEdit
 from morag_queue.core.edits.undo import undo
-from morag_queue.core.model import Frozen, TaskState, WorkerStatus
+from morag_queue.core.model import Frozen, JournalEntry, TaskState, WorkerStatus
 from morag_queue.core.task import TaskFilter
 from morag_queue.core.words import count_of, some
 from morag_queue.errors import ExitStatus, Refused, UsageError

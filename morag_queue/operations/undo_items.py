@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from morag_queue.broker.codec import waiting_task
-from morag_queue.broker.contract import JournalEntry
 from morag_queue.broker.journal import BEGUN
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_hit import TaskHit
@@ -23,7 +22,7 @@ from morag_queue.core.edits.steps import (
     RewriteTask,
     outcome_of,
 )
-from morag_queue.core.model import TaskState
+from morag_queue.core.model import JournalEntry, TaskState
 
 State = Mapping[str, Any]
 """Fields of a task before or after a change, as the journal shows them."""

@@ -329,7 +329,8 @@ def test_a_server_that_refuses_writes_costs_no_task_and_no_worker(
     if fault is out_of_memory:
         fleet.until_ran(sent)
     else:
-        until(lambda: "Couldn't ack" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
+        refused = f"the end of {sent[0]} could not be written yet: You can't write against a read only replica"
+        until(lambda: refused in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
     repair()
 
     assert_nothing_lost(fleet, sent, may_run_twice={sent[0]})

@@ -19,6 +19,7 @@ from morag_queue.core.edits.rules import MoveTarget
 from morag_queue.core.lanes import lane
 from morag_queue.core.model import Capability, Classification, ContentType, QueuePriority, QueueType, Requires
 from morag_queue.core.plan import MoveLane, MoveTask, Plan
+from morag_queue.core.policy import Binding, Policy
 from morag_queue.errors import MoragQueueError
 from morag_queue.operations.cordon import uncordon
 from morag_queue.operations.dead_letters import drop
@@ -63,7 +64,7 @@ class Commands(RuleBasedStateMachine):
         odd=st.sets(st.sampled_from(QueueType), min_size=1, max_size=2),
     )
     def start(self, binding: str, odd: set[QueueType]) -> None:
-        self.fleet = fleet = SimulatedFleet(self.url, policy={"binding": binding})
+        self.fleet = fleet = SimulatedFleet(self.url, policy=Policy(binding=Binding(binding)))
         fleet.client.flushall()
         fleet.broker.__dict__["control"] = NoControl()
         for name, capability in WORKERS.items():

@@ -8,8 +8,8 @@ queue.
 
 from collections.abc import Container, Mapping, Sequence
 
+from morag_queue.core.enums import Capability, QueueType
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Queues
 
 _NAMED_WORKERS = 3
