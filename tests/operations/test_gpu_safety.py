@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -211,7 +212,7 @@ class Commands(RuleBasedStateMachine):
     def start_again(self, worker: str, **changed: Any) -> None:
         registry = self.fleet.broker.registry
         info = self.fleet.broker.observe()[0].worker_by_id[worker].info
-        started_again = info.model_copy(update={"incarnation": f"{worker}.{uuid4()}", **changed})
+        started_again = replace(info, incarnation=f"{worker}.{uuid4()}", **changed)
         fenced = registry.acting(worker)
         assert registry.register(started_again, fenced.incarnation if fenced else "") == ""
         assert registry.beat(worker, started_again.incarnation, {"active": 0}, []) in ("ok", "draining")
