@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 from tests.support.commands import Command
 from tests.support.fleet import Fleet
 

@@ -9,7 +9,7 @@ import pytest
 
 from morag_queue.errors import MoragQueueError
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 from tests.support.fleet import Fleet
 from tests.support.kills import KillLoop
 

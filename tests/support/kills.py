@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import cycle
 
-from morag_queue.local.account import Account
 from morag_queue.local.waiting import until
+from tests.faults.account import FaultAccount
 from tests.support.fleet import Fleet
 
 BURST = 20
@@ -46,7 +46,7 @@ class KillLoop:
         else:
             self.fleet.until_ran(self.sent, 60)
 
-    def account(self) -> Account:
+    def account(self) -> FaultAccount:
         return self.fleet.account(self.sent)
 
     def vanished(self) -> Counter[str]:
