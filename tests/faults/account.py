@@ -54,6 +54,7 @@ def ids_on_server(client: Redis, keys: Keys, task_ids: Collection[str]) -> froze
     if not task_ids:
         return frozenset()
     records = [*client.hvals(keys.unacked), *client.hvals(keys.dead)]
-    lists = [text for key in client.scan_iter(count=1000, _type="list") for text in client.lrange(key, 0, -1)]
+    lanes = [key for key in client.scan_iter(count=1000, _type="list") if not key.startswith(keys.ended(""))]
+    lists = [text for key in lanes for text in client.lrange(key, 0, -1)]
     texts = "\n".join(map(str, [*records, *lists]))
     return frozenset(task_id for task_id in task_ids if task_id in texts)
