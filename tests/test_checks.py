@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import metadata, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -71,3 +71,19 @@ def test_the_package_imports_only_what_it_declares_as_dependencies(extra: str) -
     env = {"REDIS_URL": "redis://127.0.0.1:1/0"}
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+PERMISSIVE = ("MIT", "BSD", "Apache", "ISC", "PSF", "Python Software Foundation")
+
+
+def license_of(distribution: str) -> str:
+    found = metadata(distribution)
+    classifiers = [line for line in found.get_all("Classifier") or () if line.startswith("License ::")]
+    return " / ".join(filter(None, [found["License-Expression"], found["License"], *classifiers]))
+
+
+def test_all_dependencies_have_permissive_licenses() -> None:
+    """README names the licenses: a dependency with another one is a decision."""
+    licenses = {name: license_of(name) for name in required_distributions("morag-queue", "demo")}
+    assert "celery" in licenses
+    assert [name for name, text in licenses.items() if not any(kind in text for kind in PERMISSIVE)] == []

@@ -36,7 +36,8 @@ def classify(
     worker: Worker = None,
 ) -> ExitStatus:
     """Show the requirements, the routing decision and the worker scores of files and URLs, without submitting."""
-    from morag_queue.operations.submit import SubmitReport, Submitter
+    from morag_queue.operations.submit import Submitter
+    from morag_queue.operations.submit_report import SubmitReport
     from morag_queue.operations.submit_rows import PreparedTask, RowFailure
 
     if not sources:

@@ -30,7 +30,7 @@ from .sources import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.operations.submit import SubmitReport
+    from morag_queue.operations.submit_report import SubmitReport
     from morag_queue.operations.submit_wait import Outcome
 
 _POLL_SECONDS = 0.25
@@ -65,7 +65,8 @@ def submit(
     With --from, flags are the defaults for lines that do not set the field. A task id that is still open is
     refused, so a bulk submit that sets its ids can be repeated safely until its tasks have ended.
     """
-    from morag_queue.operations.submit import Submitter, note_submit
+    from morag_queue.operations.submit import Submitter
+    from morag_queue.operations.submit_report import note_submit
 
     _check(sources, from_file, task_id)
     fields = row_fields(
@@ -120,7 +121,7 @@ def _open_lines(ctx: CliContext, from_file: str | None) -> Iterator[TextIO | Bin
 
 
 def _preview(prepared: Iterable[Any]) -> "SubmitReport":
-    from morag_queue.operations.submit import SubmitReport, submitted
+    from morag_queue.operations.submit_report import SubmitReport, submitted
 
     report = SubmitReport()
     for item in prepared:

@@ -17,7 +17,8 @@ from morag_queue.core.stats import FleetStats
 from morag_queue.core.words import count_of
 from morag_queue.errors import SourceError
 from morag_queue.operations.stats import stats
-from morag_queue.operations.submit import SubmittedTask, Submitter
+from morag_queue.operations.submit import Submitter
+from morag_queue.operations.submit_report import SubmittedTask
 from morag_queue.operations.submit_rows import PreparedTask, Row, RowFailure
 from morag_queue.probe import expand
 from morag_queue.settings import Settings

@@ -1,7 +1,6 @@
 """submit: probe, classify and route rows, then queue their messages with the ledger records."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from time import monotonic
@@ -9,25 +8,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from morag_queue.broker.codec import with_decision
-from morag_queue.broker.contract import Broker, JournalNote, OutgoingMessage
+from morag_queue.broker.contract import Broker, OutgoingMessage
 from morag_queue.broker.ledger import BATCH
 from morag_queue.core.model import (
     Classification,
     ContentType,
     Facts,
-    Frozen,
-    LoadBalancingDecision,
     QueueType,
 )
 from morag_queue.core.pauses import paused_words, resume_command
 from morag_queue.core.routing.classify import effective_options
 from morag_queue.core.routing.router import Router
 from morag_queue.core.routing.types import Refusal
-from morag_queue.core.words import count_of
 from morag_queue.errors import (
     BrokerError,
     BrokerUnreachable,
-    ExitStatus,
     Interrupted,
     MoragQueueError,
     NotFound,
@@ -38,6 +33,7 @@ from morag_queue.probe import Prober, Probing
 from morag_queue.settings import Settings
 
 from .names import resolve
+from .submit_report import SubmitReport
 from .submit_rows import PreparedTask, Row, RowFailure, classified, prepare
 
 if TYPE_CHECKING:
@@ -49,52 +45,9 @@ _REMEMBERED = 4096
 _SUBMISSION_DIGITS = 10
 """Length of a submission's id. Each task stores it twice; among 100,000 ids, two are equal with a chance of 0.5 %."""
 
-_JOURNALED_TASKS = 20
-"""Ids that the journal entry of a bulk submit names."""
-
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class SubmittedTask(Frozen):
-    """One queued task in the JSON answer. `estimated_duration` is in minutes at factor 1."""
-
-    task_id: str
-    source: str
-    content_type: ContentType
-    queue: str
-    lane: str
-    worker: str | None
-    priority: str
-    estimated_duration: float
-    decision: LoadBalancingDecision
-
-
-@dataclass(slots=True)
-class SubmitReport:
-    """The result for all rows.
-
-    `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed. `submission_id`
-    is in each task that was queued; None in a dry run. `is_journaled`: the entry of the journal is written.
-    """
-
-    submission_id: str | None = None
-    submitted: int = 0
-    tasks: list[SubmittedTask] = field(default_factory=list)
-    failed: list[RowFailure] = field(default_factory=list)
-    uncertain: list[str] = field(default_factory=list)
-    broken: MoragQueueError | None = None
-    is_journaled: bool = False
-
-    @property
-    def exit_status(self) -> ExitStatus:
-        if self.broken is not None:
-            return self.broken.exit_status
-        if not self.failed:
-            return ExitStatus.OK
-        kinds = {failure.exit_status for failure in self.failed}
-        return ExitStatus.PARTIAL if self.submitted else kinds.pop() if len(kinds) == 1 else ExitStatus.FAILED
 
 
 class Submitter:
@@ -150,10 +103,10 @@ class Submitter:
                 report.failed += [row for row in batch if isinstance(row, RowFailure)]
                 ready = [task for task in batch if isinstance(task, PreparedTask)]
                 is_last = len(batch) < BATCH
-                note = _note(report, ready, who, reason, details) if who is not None and is_last and ready else None
+                note = report.note(ready, who, reason, details) if who is not None and is_last and ready else None
                 answers = self._broker.submit([outgoing(task, self._builder) for task in ready], note)
                 report.is_journaled = note is not None and all(answers)
-                _add_answers(report, ready, answers, details)
+                report.add(ready, answers, details)
                 ready = []
                 on_progress(len(batch))
         except BrokerError as error:  # the server rejected the whole batch: none of it was queued
@@ -236,41 +189,6 @@ def _probed(
         yield line, row, probing
 
 
-def _add_answers(report: SubmitReport, ready: Sequence[PreparedTask], answers: Sequence[bool], details: bool) -> None:
-    for task, queued in zip(ready, answers, strict=True):
-        if not queued:
-            report.failed.append(_still_open(task))
-            continue
-        report.submitted += 1
-        if details:
-            report.tasks.append(submitted(task))
-
-
-def note_submit(broker: Broker, report: SubmitReport, who: str, reason: str) -> None:
-    """Write the entry of the journal if it is not written, unless nothing was queued or the broker failed."""
-    if report.is_journaled or not report.submitted:
-        return
-    if report.broken is None or isinstance(report.broken, Interrupted):
-        note = _note(report, (), who, reason, details=True)
-        with broker.translated():
-            broker.journal.write(note.who, note.verb, note.subject, reason=note.reason, changes=note.changes)
-
-
-def _note(report: SubmitReport, ready: Sequence[PreparedTask], who: str, reason: str, details: bool) -> JournalNote:
-    """The entry of the journal once `ready` is queued, too: the count and the first ids."""
-    count = report.submitted + len(ready)
-    tasks = [(task.task_id, task.source) for task in report.tasks]
-    tasks += [(task.entry.task_id, task.entry.source) for task in ready if details]
-    changes = {
-        "submission": report.submission_id,
-        "submitted": count,
-        "failed": len(report.failed),
-        "task_ids": [task_id for task_id, _ in tasks[:_JOURNALED_TASKS]],
-    }
-    subject = tasks[0][1] if len(tasks) == 1 else count_of(count, "task")
-    return JournalNote(who, "submit", subject, reason, changes=changes)
-
-
 def outgoing(task: PreparedTask, builder: "MessageBuilder") -> OutgoingMessage:
     """Build the message of a routed task, and its ledger record with the routing decision."""
     entry = task.entry
@@ -280,27 +198,5 @@ def outgoing(task: PreparedTask, builder: "MessageBuilder") -> OutgoingMessage:
     return OutgoingMessage(entry.task_id, text, record, entry.queue.value, entry.lane, entry.level, is_worker_lane)
 
 
-def submitted(task: PreparedTask) -> SubmittedTask:
-    """Describe a task that was queued, or would be in a dry run."""
-    entry, decision = task.entry, task.routed.decision
-    return SubmittedTask(
-        task_id=entry.task_id,
-        source=entry.source,
-        content_type=task.classification.content_type,
-        queue=entry.queue.value,
-        lane=entry.lane,
-        worker=decision.worker_id,
-        priority=entry.priority.name,
-        estimated_duration=entry.estimated_duration,
-        decision=decision,
-    )
-
-
 def _refused(refusal: Refusal) -> Refused:
     return Refused(refusal.message)
-
-
-def _still_open(task: PreparedTask) -> RowFailure:
-    task_id = task.entry.task_id
-    error = Refused(f"task id {task_id} is still open, so it was not queued again; choose another --id or wait")
-    return RowFailure.of(task.line, task.row.source, error)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.model import Classification, Frozen, LoadBalancingDecision
 from morag_queue.core.routing.feasibility import Score
-from morag_queue.operations.submit import SubmittedTask
+from morag_queue.operations.submit_report import SubmittedTask
 from morag_queue.operations.task_editor import TaskChange
 from morag_queue.watch.events import Event, Level
 

@@ -14,7 +14,7 @@ from .table import Cell, Column, FittedTable, cell
 from .text import format_minutes, more_line, safe
 
 if TYPE_CHECKING:
-    from morag_queue.operations.submit import SubmittedTask
+    from morag_queue.operations.submit_report import SubmittedTask
 
 _STATE_STYLE = {TaskState.COMPLETED.value: "green", TaskState.FAILED.value: "red"}
 _SCORES = 20

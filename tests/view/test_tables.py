@@ -23,7 +23,7 @@ from morag_queue.core.model import (
 from morag_queue.core.routing.feasibility import Feasibility, Score
 from morag_queue.core.routing.types import Placement
 from morag_queue.core.stats import FleetStats, QueueStats, WorkerStats
-from morag_queue.operations.submit import SubmittedTask
+from morag_queue.operations.submit_report import SubmittedTask
 from morag_queue.view.stats import stats_view
 from morag_queue.view.submit import classify_view, submit_view
 from tests.view.live_frames import NOON
