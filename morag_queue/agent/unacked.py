@@ -17,7 +17,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.codec import ended_record, header_of, level_of, task_id_of, task_of
 from morag_queue.broker.ledger import TaskEnd
@@ -191,6 +191,10 @@ class ClaimQoS(kombu_redis.QoS):
     def _end(self, claim: Claim) -> None:
         try:
             self.settle(claim)
+        except ReadOnlyError:
+            raise  # a new connection may lead to the primary
+        except ResponseError as error:  # out of memory, or a key of another type: it would end the worker
+            logger.error("the broker refuses the end of %s: %s; trying again", claim.task_id, error)
         finally:  # also where the end is written later: the prefetch slot is free
             virtual.QoS.ack(self, claim.tag)
 

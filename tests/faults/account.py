@@ -29,13 +29,18 @@ class FaultAccount(Account):
     def counts(self) -> dict[str, int]:
         return {**Account.counts(self), "left": len(self.left)}
 
-    def broken_promises(self, may_run_twice: Collection[str] = ()) -> list[str]:
+    def broken_promises(self, may_run_twice: Collection[str] = (), may_be_left: Collection[str] = ()) -> list[str]:
         """What breaks the promise of at-least-once delivery, in words; empty if it is kept.
 
-        `may_run_twice`: tasks that were running on a worker that died or was fenced.
+        `may_run_twice`: tasks that were running on a worker that died or was fenced. `may_be_left`: quarantined ones.
         """
         unexplained = self.duplicated - set(may_run_twice)
-        found = {"lost": self.lost, "stuck": self.stuck, "unexpected": self.unexpected, "left": self.left}
+        found = {
+            "lost": self.lost,
+            "stuck": self.stuck,
+            "unexpected": self.unexpected,
+            "left": self.left - set(may_be_left),
+        }
         found["duplicated without cause"] = unexplained
         return [f"{word} {len(ids)}: {', '.join(sorted(ids)[:3])}" for word, ids in found.items() if ids]
 

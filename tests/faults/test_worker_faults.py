@@ -10,24 +10,9 @@ from morag_queue.errors import MoragQueueError
 from morag_queue.local.waiting import until
 from tests.faults.assertions import assert_nothing_lost
 from tests.support.agent_fleet import AgentFleet
-from tests.support.fleet import Fleet
-from tests.support.kills import KillLoop
 
 WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]
-
-
-@pytest.mark.slow
-def test_workers_killed_in_a_tight_loop_lose_no_task(make_fleet: Callable[..., Fleet]) -> None:
-    """`tests.bench.bench_kills` runs longer and compares stock Celery."""
-    fleet = make_fleet()
-    loop = KillLoop(fleet, workers=6, seed=1)
-
-    loop.run(kills=18)
-
-    account = loop.account()
-    assert (account.lost, account.unexpected, loop.vanished().total()) == (frozenset(), frozenset(), 0)
-    until(lambda: not loop.account().stuck, 10, lambda: f"stuck: {loop.account().stuck}")
 
 
 @pytest.mark.parametrize("fault", ["blip", "restart"])

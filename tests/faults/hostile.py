@@ -1,12 +1,6 @@
-"""Malformed messages in the lanes of the fleet."""
+"""Messages that are malformed in one way each."""
 
-from collections.abc import Callable
 from typing import Any
-
-from tests.support.agent_fleet import AgentFleet
-
-WORKER = "worker-cpu-1"
-Make = Callable[..., AgentFleet]
 
 HOSTILE_MESSAGES: dict[str, Any] = {
     "text": "hello",
@@ -38,19 +32,3 @@ HOSTILE_MESSAGES: dict[str, Any] = {
     "unknown compression": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h5", "task": "t.add", '
     '"compression": "none"}, "properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
 }
-
-
-def test_malformed_messages_do_not_stop_a_worker(make_agent_fleet: Make) -> None:
-    fleet = make_agent_fleet()
-    lane = fleet.keys.list("cpu_standard", 4)
-    sent = []
-    for raw in HOSTILE_MESSAGES.values():
-        fleet.redis.lpush(lane, raw)
-        sent.append(fleet.submit("t.add", 1, 1))
-    fleet.redis.lpush(lane, b"\xff\xfe")
-
-    process = fleet.start_worker(WORKER)
-
-    fleet.until_ran(sent)
-    assert process.poll() is None, fleet.log(WORKER)
-    assert not fleet.account(sent).duplicated
