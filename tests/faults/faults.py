@@ -1,6 +1,6 @@
 """All faults, in the order of the table."""
 
-from . import deaths, kills, messages, moves, server
+from . import commands, deaths, kills, messages, moves, server
 from .fault import Fault
 
 FAULTS: list[type[Fault]] = [
@@ -14,6 +14,9 @@ FAULTS: list[type[Fault]] = [
     server.Blip,
     server.ServerKilled,
     moves.MovedMessage,
+    commands.KilledCommands,
+    commands.ActingAtOnce,
+    commands.Drain,
     server.FullServer,
     server.ReadOnlyServer,
     server.FlushedScripts,

@@ -1,5 +1,6 @@
 """Messages that plain workers strand, that kill their process, or that no worker can read."""
 
+import json
 from typing import ClassVar
 
 from morag_queue.local.waiting import until
@@ -54,7 +55,9 @@ class PoisonPill(Fault):
 
     def check(self) -> None:
         assert self.fleet.counts("start")[self.poison] == 4
-        assert self.fleet.redis.hexists(self.fleet.keys.dead, self.poison)
+        dead_letter = json.loads(self.fleet.redis.hget(self.fleet.keys.dead, self.poison) or "{}")
+        assert len(dead_letter["story"]) == 4
+        assert "WorkerLostError" in dead_letter["story"][0][2]
 
     def _is_decided(self) -> bool:
         is_quarantined = bool(self.fleet.redis.hexists(self.fleet.keys.dead, self.poison))

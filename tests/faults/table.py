@@ -37,7 +37,7 @@ def cell(outcomes: Sequence[Outcome]) -> str:
     parts += [
         f"{total[word]} {shown}"
         for word, shown in (
-            ("lost", "**lost**"), ("stuck", "**stuck**"), ("left", "left over"), ("duplicated", "ran twice"),
+            ("lost", "**lost**"), ("stuck", "**stuck**"), ("left", "left unrun"), ("duplicated", "ran twice"),
             ("recovered", "recovered"), ("unexpected", "**unexpected**"),
         )
         if total[word]

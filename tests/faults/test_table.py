@@ -23,7 +23,7 @@ def test_a_row_adds_up_its_runs() -> None:
     row.ours = [outcome("ab", "ab", "a note")]
 
     assert markdown([row]).splitlines()[2] == (
-        f"| 2 | {KilledIdleWorkers.name} | 3 of 5 ran; 1 **lost**; 1 left over; 1 ran twice; one kill (2 times) "
+        f"| 2 | {KilledIdleWorkers.name} | 3 of 5 ran; 1 **lost**; 1 left unrun; 1 ran twice; one kill (2 times) "
         "| 2 of 2 ran; a note | none lost | yes |"
     )
 
