@@ -177,7 +177,9 @@ class Fault(ABC):
         )  # fmt: skip
 
     def is_done(self) -> bool:
-        return self.acknowledged - self.may_be_left <= self.fleet.counts().keys() and not self._unacked()
+        """Whether all has run, and no message is left that will run once more."""
+        has_run = self.acknowledged - self.may_be_left <= self.fleet.counts().keys()
+        return has_run and not self._unacked() and not self._waiting()
 
     def now(self) -> float:
         """The server's clock, in seconds since the epoch."""
@@ -189,6 +191,10 @@ class Fault(ABC):
 
     def _unacked(self) -> int:
         return int(self.fleet.redis.hlen(self.fleet.keys.unacked))
+
+    def _waiting(self) -> int:
+        lanes = self.fleet.redis.scan_iter(match=f"{LANE}*", count=1000, _type="list")
+        return sum(int(self.fleet.redis.llen(lane)) for lane in lanes)
 
     def account(self) -> FaultAccount:
         return account_of(

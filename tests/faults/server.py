@@ -67,8 +67,9 @@ class LostConnection(Fault):
         raise NotImplementedError
 
     def _connections(self) -> int:
-        self.restart_dead()
-        return self.fleet.log(FIRST).count("Connected to")
+        """How often it has connected, or failed to: plain Celery may end, once its task has."""
+        log = self.fleet.log(FIRST)
+        return log.count("Connected to") + log.count("Unrecoverable error")
 
     def check(self) -> None:
         assert self.loop is not None

@@ -43,7 +43,7 @@ def test_a_server_that_refuses_writes_costs_no_task_and_no_worker(
     if fault is out_of_memory:
         fleet.until_ran(sent)
     else:
-        until(lambda: "Couldn't ack" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
+        until(lambda: "You can't write against a read only replica" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
     repair()
 
     assert_nothing_lost(fleet, sent, may_run_twice={sent[0]})
