@@ -11,8 +11,8 @@ from urllib.parse import quote
 import redis
 
 from morag_queue.core.failure import RecoveryPolicy
-from morag_queue.core.model import HeldMessage
 from morag_queue.core.policy import Queues
+from morag_queue.core.worker_records import HeldMessage
 
 
 def new_incarnation() -> str:
@@ -73,8 +73,8 @@ class Identity:
 
     `incarnation` changes when a fenced worker registers again. Nothing is claimed unless `registered`, because the
     owner of a message must be known. `in_flight` maps delivery tags to claims; it outlives connections, because a task
-    keeps running while its worker reconnects. `discard_unstarted` makes the pool drop the tasks that it has accepted
-    and not started; Celery does the same when it reconnects.
+    keeps running while its worker reconnects. `slots` returns how many tasks the pool runs at once. `discard_unstarted`
+    makes the pool drop the tasks that it has accepted and not started; Celery does the same when it reconnects.
     """
 
     worker: str
@@ -90,6 +90,7 @@ class Identity:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     in_flight: dict[str, Claim] = field(default_factory=dict)
+    slots: Callable[[], int] = lambda: 0
     discard_unstarted: Callable[[], object] = lambda: None
     no_claim_reason: str = ""
     run: str = field(default_factory=lambda: secrets.token_hex(4))

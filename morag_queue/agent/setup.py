@@ -8,7 +8,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from morag_queue.core import lanes
-from morag_queue.core.model import QueueType
+from morag_queue.core.enums import QueueType
 
 from . import compat, spellings
 from .agent import Agent

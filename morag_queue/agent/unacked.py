@@ -23,8 +23,8 @@ from morag_queue.broker.codec import ended_record, header_of, level_of, task_id_
 from morag_queue.broker.ledger import TaskEnd
 from morag_queue.broker.requeue import RequeueRequest, ReturnLanes
 from morag_queue.core import lanes
+from morag_queue.core.enums import Requires
 from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
-from morag_queue.core.model import Requires
 
 from .identity import Claim, Identity, TaskOutcome
 
@@ -64,8 +64,10 @@ def claim_of(message: dict[str, Any], lane: str, level: int, claimed_at: float) 
     )
 
 
-def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
-    """The end of a task, as the ledger records and counts it."""
+def ending(claim: Claim, worker: str, outcome: TaskOutcome | None = None) -> TaskEnd:
+    """The end of a task by the outcome, or its own one, as the ledger records and counts it."""
+    outcome = outcome or claim.outcome
+    assert outcome is not None, claim.tag
     enqueued_at = claim.entry.get("enqueued_at")
     ran = outcome.run_seconds is not None
     started_at = claim.claimed_at + outcome.held_seconds
@@ -189,8 +191,10 @@ class ClaimQoS(kombu_redis.QoS):
         self._end(claim)
 
     def _end(self, claim: Claim) -> None:
+        claim.unwritten = True
         try:
-            self.settle(claim)
+            if claim.returns or not self.channel.end_later(claim):
+                self.settle(claim)
         except ReadOnlyError:
             raise  # a new connection may lead to the primary
         except ResponseError as error:  # out of memory, or a key of another type: it would end the worker
@@ -214,12 +218,15 @@ class ClaimQoS(kombu_redis.QoS):
         """
         claim.unwritten = True
         if not claim.returns:
-            assert claim.outcome is not None, claim.tag
-            self.channel.settle(claim, claim.outcome)
+            self.channel.settle(claim)
         elif _is_lost(claim):
             self.channel.give_back([claim], max_deaths=self._identity.max_retries)
         else:
             super().restore_by_tag(claim.tag, leftmost=True)
+        self.written(claim)
+
+    def written(self, claim: Claim) -> None:
+        """The broker has recorded how the task ended, or has its message back."""
         self._claims.pop(claim.tag, None)
 
     def restore_unacked(self, client: Any = None) -> None:

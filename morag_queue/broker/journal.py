@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from morag_queue.core.failure import eta
 
-from .contract import JournalEntry, JournalNote
+from .contract import JournalNote
 from .keys import Keys
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from morag_queue.core.model import JournalEntry
 
 LENGTH = 10_000
 """Entries kept, approximately: Redis trims a stream by whole nodes."""
@@ -34,12 +36,12 @@ class Journal:
         entry_id: Any = self._client.execute_command("XADD", self._key, "MAXLEN", "~", LENGTH, "*", "entry", text)
         return str(entry_id.decode())
 
-    def latest(self, limit: int) -> list[JournalEntry]:
+    def latest(self, limit: int) -> "list[JournalEntry]":
         """The newest entries, newest first."""
         found: Any = self._client.xrevrange(self._key, count=limit)
         return [_entry(*entry) for entry in found]
 
-    def about(self, word: str, limit: int = 100) -> list[JournalEntry]:
+    def about(self, word: str, limit: int = 100) -> "list[JournalEntry]":
         """The newest entries that contain the word as a whole JSON string (a task id, for example), newest first."""
         wanted = json.dumps(word).encode()
         entries: list[JournalEntry] = []
@@ -52,7 +54,7 @@ class Journal:
             newest = "(" + found[-1][0].decode()
         return entries[:limit]
 
-    def get(self, entry_id: str) -> JournalEntry | None:
+    def get(self, entry_id: str) -> "JournalEntry | None":
         """One entry; None for an unknown id, or one that has been trimmed."""
         found: Any = self._client.xrange(self._key, entry_id, entry_id)
         return _entry(*found[0]) if found else None
@@ -63,7 +65,9 @@ def encoded(note: JournalNote) -> str:
     return json.dumps({**asdict(note), "changes": dict(note.changes)})
 
 
-def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry:
+def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> "JournalEntry":
+    from morag_queue.core.model import JournalEntry  # a worker writes entries, and needs no pydantic for that
+
     name, entry = entry_id.decode(), json.loads(fields[b"entry"])
     entry["changes"] = {key: _in_words(key, value) for key, value in entry.get("changes", {}).items()}
     return JournalEntry(entry_id=name, at=int(name.partition("-")[0]) / 1000, **entry)

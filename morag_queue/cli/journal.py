@@ -14,7 +14,7 @@ from .parameters import EntryArgument
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.broker.contract import JournalEntry
+    from morag_queue.core.model import JournalEntry
 
 
 @verb()

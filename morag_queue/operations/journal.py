@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from morag_queue.broker.contract import Broker, JournalEntry
+from morag_queue.broker.contract import Broker
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.edits import rules
 from morag_queue.core.edits.rules import EditContext, Rule
 from morag_queue.core.edits.steps import EditableTask, EditStep, NoChange, RefusedEdit, RewriteTask
 from morag_queue.core.lanes import queue_of, split
 from morag_queue.core.levels import readable
-from morag_queue.core.model import Frozen, TaskState, WorkerStatus
+from morag_queue.core.model import Frozen, JournalEntry, TaskState, WorkerStatus
 from morag_queue.core.routing.types import Refusal
 from morag_queue.core.task import TaskFilter
 from morag_queue.core.words import count_of, some

@@ -16,6 +16,7 @@ import getpass
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event, Thread
@@ -36,7 +37,7 @@ from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import outgoing
 from morag_queue.operations.submit_rows import Row, prepare
 from morag_queue.operations.task_edits import complete
-from morag_queue.settings import BrokerSettings, Settings, load
+from morag_queue.settings import Settings, load
 from morag_queue.settings.urls import SCHEMES
 from morag_queue.watch.events import EventSink
 from morag_queue.watch.loop import Watch
@@ -213,7 +214,6 @@ def settings_of(app: "Celery") -> Settings:
     settings = load({}, os.environ, Path.cwd()).settings
     url, options = str(app.conf.broker_url or ""), app.conf.broker_transport_options or {}
     url = url.replace("redis+socket://", "unix://", 1).replace("?virtual_host=", "?db=", 1)
-    layout = {name: options[name] for name in BrokerSettings.model_fields if name in options}
-    broker = BrokerSettings.model_validate({**settings.broker.model_dump(), **layout})
+    broker = replace(settings.broker, **{name: options[name] for name in vars(settings.broker) if name in options})
     is_redis = url.partition("://")[0] in SCHEMES
-    return settings.model_copy(update={"redis_url": url if is_redis else settings.redis_url, "broker": broker})
+    return replace(settings, redis_url=url if is_redis else settings.redis_url, broker=broker)

@@ -186,7 +186,7 @@ def test_load_assigned_by_one_queue_counts_in_the_others():
     [
         (Queues(), (worker("rogue", queues=("gpu_priority",)),), ("fallback", "gpu_fallback", "g")),
         (
-            Queues(gpu_priority=Queues().gpu_priority.model_copy(update={"served_by": tuple(Capability)})),
+            Queues(gpu_priority=replace(Queues().gpu_priority, served_by=tuple(Capability))),
             (),
             ("fallback", "gpu_fallback", "g"),
         ),

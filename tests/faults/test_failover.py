@@ -11,6 +11,7 @@ from morag_queue.local.waiting import until
 from tests.support.agent_fleet import AgentFleet
 from tests.support.commands import Command
 from tests.support.fleet import Fleet
+from tests.support.records import backdated
 
 Make = Callable[..., Fleet]
 
@@ -99,8 +100,8 @@ def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
         old = fleet.redis.get(fleet.keys.task(lost))
         assert old is not None
         for one in (*ran, lost):
-            record = json.loads(fleet.redis.get(fleet.keys.task(one)) or "")
-            fleet.redis.set(fleet.keys.task(one), json.dumps(record | {"enqueued_at": record["enqueued_at"] - 30}))
+            key = fleet.keys.task(one)
+            fleet.redis.set(key, backdated(fleet.redis.get(key), 30))
 
         assert counts(fleet.run_json("failover", "--dead")) == (0, 0, 1, 0)
 

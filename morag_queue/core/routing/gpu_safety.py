@@ -6,8 +6,8 @@ too, because a drain returns such a lane to the shared lane of its queue.
 
 from collections.abc import Container, Mapping, Sequence
 
+from morag_queue.core.enums import Capability, QueueType
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Queues
 
 _NAMED_WORKERS = 3

@@ -1,4 +1,4 @@
---#include counters dead_letter
+--#include counters dead_letter open_record
 -- The bookkeeping of a task's end. Every script that ends a task uses it: settle, complete_external, edit_lane, requeue
 -- and resend.
 --
@@ -23,6 +23,7 @@ end
 local function source_of(record)
     local ok, fields = pcall(cjson.decode, record or '')
     if not ok or type(fields) ~= 'table' then return nil end
+    fields = named(fields)
     local source = fields.source or type(fields.args) == 'table' and fields.args[1]
     return type(source) == 'string' and source or nil
 end
