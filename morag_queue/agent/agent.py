@@ -123,7 +123,7 @@ class Agent:
         """After a reconnect, record the outcomes and requeue the messages that the lost connection left behind."""
         qos, in_flight = self._qos(), self.identity.in_flight
         for claim in list(in_flight.values()):
-            if claim.outcome is not None:
+            if claim.unwritten or claim.outcome is not None:
                 qos.settle(claim)
             elif not claim.running:
                 del in_flight[claim.tag]
@@ -223,12 +223,18 @@ class Agent:
         self._consumer.timer.call_after(0, function)
 
     def _settle_unwritten(self) -> None:
-        """Record the outcomes that the broker refused earlier, for example because it was a replica."""
+        """Record the outcomes and returns that the broker refused earlier, for example because it was a replica."""
         if self._consumer.task_consumer is not None:
             qos = self._qos()
             for claim in [claim for claim in self.identity.in_flight.values() if claim.unwritten]:
-                if not qos.channel.is_writing(claim):
+                if qos.channel.is_writing(claim):
+                    continue
+                try:
                     qos.settle(claim)
+                except redis.ReadOnlyError:
+                    raise  # a new connection may lead to the primary
+                except redis.ResponseError as error:  # the next heartbeat schedules this again
+                    self._log_once("the broker refused the end of a task (%s); trying again", error)
 
     def _drain(self) -> None:
         """Take no more tasks and return those that have not started."""

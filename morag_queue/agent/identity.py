@@ -38,8 +38,8 @@ class Claim:
     """One message in flight.
 
     `claimed_at` is the server's clock in seconds. `running`: the pool executes it, so it must not be requeued while
-    this worker lives. `accepted`: it was acknowledged before it ran. `outcome` is set once it has ended, and
-    `unwritten` until the broker has recorded that.
+    this worker lives. `accepted`: it was acknowledged before it ran. `outcome` is set once it has ended. `returns`: its
+    message goes back to its lane, to run again. `unwritten`: the broker has yet to record the end or the return.
     """
 
     tag: str
@@ -52,6 +52,7 @@ class Claim:
     running: bool = False
     accepted: bool = False
     outcome: TaskOutcome | None = None
+    returns: bool = False
     unwritten: bool = False
 
     def held(self, worker: str, incarnation: str) -> HeldMessage:
