@@ -11,10 +11,9 @@ from redis import Redis
 
 from morag_queue.core.doctor.facts import AgentlessWorker
 
-from .broken import text_of
 from .celery_control import CeleryControl
 from .client_list import client_list
-from .codec import unacked_task_id
+from .codec import text_of, unacked_task_id
 from .keys import Keys
 from .scripts import Call, Script
 from .snapshot import node_names

@@ -15,6 +15,7 @@ from morag_queue.core.snapshot import BrokenValue
 from morag_queue.core.words import count_of
 from morag_queue.errors import BrokerError
 
+from .codec import text_of
 from .keys import Keys
 
 _T = TypeVar("_T")
@@ -113,14 +114,3 @@ class BrokenValues:
 
 def is_wrong_type(error: Exception) -> bool:
     return "WRONGTYPE" in str(error)
-
-
-def text_of(value: bytes | str) -> str:
-    """Decode a name. Bytes that are not UTF-8 become visible escapes, so that the name can be shown."""
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-
-
-def whole_number(value: bytes) -> int | None:
-    """Read a counter; None for anything that a 64-bit counter of Redis cannot be."""
-    digits = value[1:] if value[:1] == b"-" else value
-    return int(value) if digits.isdigit() and len(digits) < 20 else None

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from morag_queue.core.enums import QueueType
 from morag_queue.core.estimate import Correction, learn_many
 from morag_queue.core.histogram import LAST_BUCKET, Window
-from morag_queue.core.model import LARGEST, QueueType
+from morag_queue.core.worker_records import LARGEST
 
-from .broken import BrokenValues, text_of, whole_number
-from .codec import read_corrections, read_work_kind, write_corrections
+from .broken import BrokenValues
+from .codec import read_corrections, read_work_kind, text_of, whole_number, write_corrections
 from .keys import Keys
 from .scripts import Call, Script
 from .translated import fenced

@@ -12,8 +12,8 @@ from redis import Redis
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task, TaskFilter
 
-from .broken import BrokenValues, whole_number
-from .codec import ended_task, escaped, read_record
+from .broken import BrokenValues
+from .codec import ended_task, escaped, read_record, whole_number
 from .keys import Keys
 
 _WINDOW = 1000

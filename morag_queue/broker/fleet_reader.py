@@ -20,14 +20,7 @@ from morag_queue.core.snapshot import EMPTY_LENGTHS, LaneView, Snapshot, WorkerV
 from morag_queue.core.worker_status import node_of, runs_agent
 from morag_queue.settings import Settings
 
-from .codec import (
-    cordon_in_force,
-    read_corrections,
-    read_heartbeat,
-    read_held,
-    read_registration,
-    unreadable_registration,
-)
+from .codec import cordon_in_force, read_corrections, read_heartbeat, read_held, read_worker, unreadable_worker
 from .keys import Keys
 from .scripts import Call, Script
 from .snapshot import FENCED, node_names, paused_queues
@@ -144,7 +137,7 @@ class FleetReader:
         for part in _batches(missing):
             texts: Any = self._client.hmget(self._keys.workers, part)
             infos |= {
-                worker: read_registration(worker, text) or unreadable_registration(worker, acting[worker])[0]
+                worker: read_worker(worker, text) or unreadable_worker(worker, acting[worker])[0]
                 for worker, text in zip(part, texts, strict=True)
                 if text is not None
             }

@@ -2,21 +2,22 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from morag_queue.core.failure import eta
 
-from .broken import BrokenValues
 from .codec.fields import json_object, number
-from .contract import JournalEntry, JournalNote
+from .contract import JournalNote
 from .keys import Keys
+from .scripts import Call, Script
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from morag_queue.core.model import JournalEntry
+
+    from .broken import BrokenValues
 
 LENGTH = 10_000
 """Entries kept, approximately: Redis trims a stream by whole nodes."""
@@ -25,11 +26,28 @@ _WINDOW = 1000
 """Entries per call when the whole journal is searched."""
 
 
-class Journal:
-    """The journal of one fleet."""
+BEGUN = "begun"
+"""State of a change whose command has not ended, or was killed."""
 
-    def __init__(self, client: "Redis", keys: Keys, broken: BrokenValues | None = None) -> None:
-        self._client, self._key, self._broken = client, keys.journal, broken or BrokenValues(keys)
+
+@dataclass(frozen=True)
+class FinishEntryCall(Call):
+    SCRIPT: ClassVar = "finish_entry"
+    KEYS: ClassVar = ("journal",)
+
+    begun: str
+    entry: str
+    length: int
+
+
+class Journal:
+    """The journal of one fleet. Entries that cannot be read are left out, and added to `broken`.
+
+    To write entries, as a worker does, it needs no `broken`.
+    """
+
+    def __init__(self, client: "Redis", keys: Keys, broken: "BrokenValues | None" = None) -> None:
+        self._client, self._keys, self._key, self._broken = client, keys, keys.journal, broken
 
     def write(
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
@@ -39,38 +57,62 @@ class Journal:
         entry_id: Any = self._client.execute_command("XADD", self._key, "MAXLEN", "~", LENGTH, "*", "entry", text)
         return str(entry_id.decode())
 
-    def latest(self, limit: int) -> list[JournalEntry]:
-        """The newest entries, newest first; without those that cannot be read."""
-        found: Any = self._broken.read(self._key, lambda: self._client.xrevrange(self._key, count=limit), ())
-        return list(self._read(found))
+    def begin(self, note: JournalNote) -> str:
+        """Write the intent of a change before its first step, and return the id of the entry.
 
-    def about(self, word: str, limit: int = 100) -> list[JournalEntry]:
+        It stays if the command is killed; `finish` replaces it.
+        """
+        changes = {"state": BEGUN, **note.changes}
+        return self.write(
+            note.who, note.verb, note.subject, reason=note.reason, plan_id=note.plan_id, changes=changes
+        )  # fmt: skip
+
+    def finish(self, begun: str, note: JournalNote) -> str:
+        """Replace the entry of a begun change, in one step, and return the id of the new one."""
+        note = replace(note, changes={**note.changes, "begun": begun})
+        answer: bytes = Script(self._client, self._keys, FinishEntryCall)(FinishEntryCall(begun, encoded(note), LENGTH))
+        return answer.decode()
+
+    def withdraw(self, begun: str) -> None:
+        """Remove the entry of a begun change that changed nothing."""
+        self._client.xdel(self._key, begun)
+
+    def latest(self, limit: int) -> "list[JournalEntry]":
+        """The newest entries, newest first."""
+        return list(self._read(self._page("+", limit)))
+
+    def about(self, word: str, limit: int = 100) -> "list[JournalEntry]":
         """The newest entries that contain the word as a whole JSON string (a task id, for example), newest first."""
         wanted = json.dumps(word).encode()
         entries: list[JournalEntry] = []
         newest: str = "+"
         while len(entries) < limit:
-            found: Any = self._broken.read(
-                self._key, partial(self._client.xrevrange, self._key, newest, count=_WINDOW), ()
-            )
+            found = self._page(newest, _WINDOW)
             entries += self._read((name, fields) for name, fields in found if wanted in fields.get(b"entry", b""))
             if len(found) < _WINDOW:
                 break
             newest = "(" + found[-1][0].decode()
         return entries[:limit]
 
-    def get(self, entry_id: str) -> JournalEntry | None:
+    def get(self, entry_id: str) -> "JournalEntry | None":
         """One entry; None for an unknown id, or one that has been trimmed."""
         found: Any = self._client.xrange(self._key, entry_id, entry_id)
         return next(self._read(found), None)
 
-    def _read(self, found: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> Iterator[JournalEntry]:
+    def _page(self, newest: str, limit: int) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+        def page() -> Any:
+            return self._client.xrevrange(self._key, newest, count=limit)
+
+        found: Any = page() if self._broken is None else self._broken.read(self._key, page, [])
+        return list(found)
+
+    def _read(self, found: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> "Iterator[JournalEntry]":
         for entry_id, fields in found:
             entry = _entry(entry_id.decode(), json_object(fields.get(b"entry")))
-            if entry is None:
-                self._broken.value("journal", entry_id)
-            else:
+            if entry is not None:
                 yield entry
+            elif self._broken is not None:
+                self._broken.value("journal", entry_id)
 
 
 def encoded(note: JournalNote) -> str:
@@ -78,8 +120,12 @@ def encoded(note: JournalNote) -> str:
     return json.dumps({**asdict(note), "changes": dict(note.changes)})
 
 
-def _entry(entry_id: str, fields: dict[str, Any] | None) -> JournalEntry | None:
+def _entry(entry_id: str, fields: dict[str, Any] | None) -> "JournalEntry | None":
     """The entry of an object; None for one of another form."""
+    from pydantic import ValidationError
+
+    from morag_queue.core.model import JournalEntry  # a worker writes entries, and needs no pydantic for that
+
     if fields is None or not isinstance(changes := fields.get("changes", {}), dict):
         return None
     at = number(int(entry_id.partition("-")[0]) / 1000)  # an id may be written by hand

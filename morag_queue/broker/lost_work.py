@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
 
-from .broken import text_of
-from .codec import LedgerRecord, escaped, read_held, read_result, unacked_task_id
+from .codec import LedgerRecord, escaped, read_held, read_result, text_of, unacked_task_id
 from .keys import Keys
 from .ledger import END_KEYS, ExternalCompletion, ExternalCompletions
 from .scripts import Call, Key, Script

@@ -10,9 +10,8 @@ from morag_queue.core.fleet_poll import FleetPoll, LastBeat
 from morag_queue.core.levels import LEVELS
 from morag_queue.core.model import QueueType
 
-from .broken import text_of
 from .client_list import OURS, parsed, request
-from .codec import cordon_in_force, read_heartbeat
+from .codec import cordon_in_force, read_heartbeat, text_of
 from .keys import Keys
 
 

@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 from uuid import uuid4
 
+from morag_queue.core.enums import QueueType
 from morag_queue.core.lanes import queue_of, split
-from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.routing.gpu_safety import is_unsafe_lane, unsafe_queues
 
-from .broken import text_of
-from .codec import read_registration
+from . import codec
 from .keys import Keys
 from .ledger import END_KEYS
 from .scripts import Call, Key, Script
@@ -138,7 +137,7 @@ class ReturnLanes:
         records: Any = self._client.hgetall(self._keys.workers)
         cpu_readers: defaultdict[str, list[str]] = defaultdict(list)
         for worker, text in records.items():
-            info = read_registration(text_of(worker), text)
+            info = codec.read_worker(codec.text_of(worker), text)
             if info is not None and not info.capability.has_gpu:
                 for queue in info.queues:
                     cpu_readers[queue].append(info.worker)

@@ -8,7 +8,7 @@ from morag_queue.core import lanes
 from morag_queue.core.model import Pause, QueueType
 from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .broken import BrokenValues, text_of, whole_number
+from .broken import BrokenValues
 from .codec import (
     FOREIGN,
     Read,
@@ -20,8 +20,10 @@ from .codec import (
     read_held,
     read_lease,
     read_pauses,
-    read_registration,
-    unreadable_registration,
+    read_worker,
+    text_of,
+    unreadable_worker,
+    whole_number,
 )
 from .keys import Keys
 from .scripts import Call
@@ -122,10 +124,10 @@ def _workers(
             broken.value("cordons", worker)
     for worker, text in _pairs(parts["workers"]):
         name, cordon = text_of(worker), cordon_in_force(cordons.get(worker), now)
-        info = read_registration(name, text)
+        info = read_worker(name, text)
         if info is None:
             broken.value("workers", worker)
-            info, unreadable = unreadable_registration(name, text_of(acting.get(worker, b"")))
+            info, unreadable = unreadable_worker(name, text_of(acting.get(worker, b"")))
             cordon = cordon or unreadable
         fenced = acting.get(worker) == FENCED
         yield WorkerView(info, beats.get(worker), cordon, _totals(counts, name), fenced=fenced)

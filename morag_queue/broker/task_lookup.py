@@ -11,7 +11,7 @@ from morag_queue.core.model import HeldMessage
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import Task
 
-from .broken import BrokenValues, text_of, whole_number
+from .broken import BrokenValues
 from .codec import (
     LedgerRecord,
     Story,
@@ -22,8 +22,10 @@ from .codec import (
     read_record,
     read_story,
     read_unacked,
+    text_of,
     unread_task,
     waiting_task,
+    whole_number,
     with_record,
 )
 from .keys import Keys

@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
+from morag_queue.core.worker_records import HeldMessage, WorkerInfo
 
-from .broken import text_of, whole_number
+from . import codec
 from .client_list import ClientList, client_list
 from .codec import (
-    BROKEN_CORDON,
-    cordon_in_force,
-    read_cordon,
-    read_heartbeat,
+    LastBeat,
+    WorkerProcess,
     read_held,
-    read_registration,
+    read_last_beat,
+    read_process,
     read_unacked,
     requires_gpu,
+    text_of,
+    whole_number,
+    write_worker,
 )
 from .keys import Keys
 from .ledger import Ledger
@@ -32,6 +34,8 @@ from .translated import fenced
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from morag_queue.core.model import Cordon, WorkerStatus
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
 """The answer to a heartbeat, see beat.lua."""
@@ -64,8 +68,8 @@ class Predecessor:
     """The incarnation that acts under a worker's name at present."""
 
     incarnation: str
-    info: WorkerInfo | None
-    beat: Heartbeat | None
+    process: WorkerProcess | None
+    beat: LastBeat | None
 
 
 class Registry:
@@ -92,11 +96,11 @@ class Registry:
         incarnation, info, beat = pipe.execute()
         if incarnation is None:
             return None
-        return Predecessor(text_of(incarnation), read_registration(worker, info), read_heartbeat(beat))
+        return Predecessor(text_of(incarnation), read_process(info), read_last_beat(beat))
 
     def register(self, info: WorkerInfo, replaces: str = "") -> str:
         """Register under the name. Return "" on success, else the incarnation (not `replaces`) that holds it."""
-        answer: bytes = self._register(RegisterCall(info.worker, info.incarnation, info.model_dump_json(), replaces))
+        answer: bytes = self._register(RegisterCall(info.worker, info.incarnation, write_worker(info), replaces))
         return text_of(answer)
 
     def beat(self, worker: str, incarnation: str, figures: dict[str, Any], tags: list[str]) -> Pulse:
@@ -136,7 +140,7 @@ class Registry:
 
     def _return_lanes(self, worker: str, held: Sequence[HeldMessage]) -> list[str]:
         cordon: Any = self._client.hget(self._keys.cordons, worker)
-        if cordon_in_force(cordon, self.now()) is None:
+        if cordon is None or codec.cordon_in_force(cordon, self.now()) is None:
             return [message.lane for message in held]
         return_lanes = ReturnLanes(self._client, self._keys, self._queues)
         values: Any = self._client.hmget(self._keys.unacked, [message.tag for message in held])
@@ -171,17 +175,19 @@ class Cordons:
         self._client, self._keys = client, keys
         self._script = Script(client, keys, CordonCall)
 
-    def get(self, worker: str) -> Cordon | None:
+    def get(self, worker: str) -> "Cordon | None":
         """The cordon of a worker; None while it is in service."""
         text = self._client.hget(self._keys.cordons, worker)
-        return None if text is None else read_cordon(text) or BROKEN_CORDON
+        return None if text is None else codec.read_cordon(text) or codec.BROKEN_CORDON
 
     def all(self, now: float) -> list[str]:
         """The workers with a cordon in force at that time (seconds, server's clock), registered or not."""
         found: Any = self._client.hgetall(self._keys.cordons)
-        return [text_of(worker) for worker, text in found.items() if cordon_in_force(text, now) is not None]
+        return [text_of(worker) for worker, text in found.items() if codec.cordon_in_force(text, now) is not None]
 
-    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
+    def put(
+        self, worker: str, cordon: "Cordon | None", over: "Iterable[WorkerStatus | None]", *, term: str = ""
+    ) -> bool:
         """Write a cordon (None lifts it) if the present state is one of `over`, where None means in service.
 
         Raises LeaseLost on a stale term.

@@ -34,7 +34,7 @@ class Place:
 
 
 def places(keys: Keys, arguments: dict[str, Any]) -> Iterator[Place]:
-    """Yield every key; `arguments` are those of the methods of `Keys`, by name of the parameter."""
+    """Yield every key; `arguments` are those of the methods of `Keys`, by name of the parameter; others are "1"."""
     yield Place("mailboxes", f"{keys.prefix}{MAILBOXES}", "set")
     for name, member in inspect.getmembers(Keys):
         if name.startswith("_") or name in Keys.__slots__:
@@ -45,7 +45,7 @@ def places(keys: Keys, arguments: dict[str, Any]) -> Iterator[Place]:
         if isinstance(member, property):
             yield Place(name, getattr(keys, name), kind)
             continue
-        given = [arguments[one] for one in inspect.signature(function).parameters if one != "self"]
+        given = [arguments.get(one, "1") for one in inspect.signature(function).parameters if one != "self"]
         yield Place(name, getattr(keys, name)(*given), kind)
 
 

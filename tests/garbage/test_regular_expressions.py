@@ -30,6 +30,10 @@ BOUNDED = {"view/text.py": "_PART"}
 """Expressions that are given short texts only: `parse_duration` looks at 40 characters."""
 
 
+KNOWN = ("re.escape(", "function['name']", "rule.pattern")
+"""Expressions that are no literals: of names, of our own functions, and of settings."""
+
+
 def patterns():
     """Yield the place, the text, the flags and the methods of every literal expression that is given to `re`.
 
@@ -38,11 +42,13 @@ def patterns():
     for path in sorted(PACKAGE.rglob("*.py")):
         source, name = path.read_text("utf-8"), str(path.relative_to(PACKAGE))
         for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.keyword) and node.arg == "pattern" and isinstance(node.value, ast.Constant):
+                yield f"{name}:{node.value.lineno}", node.value.value, 0, True  # of a setting
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
             if not is_call or not isinstance(node.func.value, ast.Name) or node.func.value.id != "re" or not node.args:
                 continue
             if not isinstance(node.args[0], ast.Constant):
-                is_known = node.func.attr == "escape" or "function['name']" in ast.unparse(node)
+                is_known = any(known in ast.unparse(node) for known in KNOWN)
                 assert is_known, f"{name}:{node.lineno} is no literal: test it here"
                 continue
             methods, flags = {node.func.attr}, 0

@@ -4,19 +4,12 @@ The formats are shared with other versions and with plain Celery, so that the re
 form reads as None (or as `FOREIGN`, where None is a Celery message without our header).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .corrections import WorkKind, read_corrections, read_work_kind, write_corrections
 from .dead_letters import DeadLetter, Story, read_dead_letter, read_story, write_story
-from .fields import escaped
-from .fleet_records import (
-    BROKEN_CORDON,
-    cordon_in_force,
-    read_cordon,
-    read_heartbeat,
-    read_lease,
-    read_pauses,
-    read_registration,
-    unreadable_registration,
-)
+from .fields import escaped, text_of, whole_number
 from .messages import (
     FOREIGN,
     HEADER,
@@ -40,41 +33,60 @@ from .messages import (
 )
 from .open_records import open_record, with_decision
 from .records import (
+    LastBeat,
     LedgerRecord,
     TaskResult,
+    WorkerProcess,
     completed_record,
     ended_record,
     minimal_record,
     read_held,
+    read_last_beat,
+    read_process,
     read_record,
     read_result,
     withdrawn_record,
     write_held,
+    write_worker,
 )
-from .tasks import (
-    dead_task,
-    ended_task,
-    held_task,
-    lost_task,
-    submitted_entry,
-    unread_task,
-    waiting_entry,
-    waiting_task,
-    with_record,
-    with_run_times,
-)
+
+if TYPE_CHECKING:
+    from .states import (
+        BROKEN_CORDON,
+        cordon_in_force,
+        read_cordon,
+        read_heartbeat,
+        read_lease,
+        read_pauses,
+        read_worker,
+        unreadable_worker,
+    )
+    from .tasks import (
+        dead_task,
+        ended_task,
+        held_task,
+        lost_task,
+        submitted_entry,
+        unread_task,
+        waiting_entry,
+        waiting_task,
+        with_record,
+        with_run_times,
+    )
 
 __all__ = [
     "BROKEN_CORDON",
     "FOREIGN",
     "HEADER",
     "DeadLetter",
+    "LastBeat",
     "LedgerRecord",
     "Read",
     "Story",
     "TaskResult",
     "UnackedMessage",
     "WorkKind",
+    "WorkerProcess",
     "completed_record",
     "cordon_in_force",
     "dead_task",
@@ -95,15 +107,17 @@ __all__ = [
     "read_dead_letter",
     "read_heartbeat",
     "read_held",
+    "read_last_beat",
     "read_lease",
     "read_message",
     "read_pauses",
+    "read_process",
     "read_record",
-    "read_registration",
     "read_result",
     "read_story",
     "read_unacked",
     "read_work_kind",
+    "read_worker",
     "renew_message",
     "requires_gpu",
     "rewrite_message",
@@ -112,11 +126,13 @@ __all__ = [
     "task_id_of",
     "task_of",
     "text_filter",
+    "text_of",
     "unacked_task_id",
     "unread_task",
-    "unreadable_registration",
+    "unreadable_worker",
     "waiting_entry",
     "waiting_task",
+    "whole_number",
     "with_decision",
     "with_record",
     "with_run_times",
@@ -124,4 +140,17 @@ __all__ = [
     "write_corrections",
     "write_held",
     "write_story",
+    "write_worker",
 ]
+
+_STATES = (
+    *("BROKEN_CORDON", "cordon_in_force", "read_cordon", "read_heartbeat", "read_lease", "read_pauses", "read_worker"),
+    "unreadable_worker",
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Import lazily: these need pydantic, and a worker that starts needs none of them.
+    if name in __all__:
+        return getattr(import_module(".states" if name in _STATES else ".tasks", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

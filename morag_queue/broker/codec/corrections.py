@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
+from morag_queue.core.enums import ContentType, Requires
 from morag_queue.core.estimate import Correction
-from morag_queue.core.model import ContentType, Requires
 
 from .fields import json_object, number
 

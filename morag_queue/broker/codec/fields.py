@@ -6,12 +6,24 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar
 
+from morag_queue.core.enums import QueuePriority
 from morag_queue.core.levels import priority_of_level
-from morag_queue.core.model import LARGEST, QueuePriority
+from morag_queue.core.worker_records import LARGEST
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 _E = TypeVar("_E", bound=Enum)
+
+
+def text_of(value: bytes | str) -> str:
+    """Decode a name. Bytes that are not UTF-8 become visible escapes, so that the name can be shown."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def whole_number(value: bytes) -> int | None:
+    """Read a counter; None for what is no number, or not one of 64 bits."""
+    digits = value[1:] if value[:1] == b"-" else value
+    return int(value) if digits.isdigit() and len(digits) < 20 else None
 
 
 def json_object(text: bytes | str | None) -> dict[str, Any] | None:

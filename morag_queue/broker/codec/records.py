@@ -1,25 +1,22 @@
-"""What the other keys hold as text: ledger records, held messages and results of Celery.
+"""What the other keys hold as text: ledger records, held messages, cordons and results of Celery.
 
 The readers never raise: unknown fields are ignored, and a broken text reads as None or as a record without fields.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from morag_queue.broker.compact_record import expand
+from morag_queue.core.enums import ContentType, QueuePriority, Requires, TaskState
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import (
-    ContentType,
-    HeldMessage,
-    QueuePriority,
-    Requires,
-    TaskState,
-)
-from morag_queue.core.task import Task
+from morag_queue.core.worker_records import HeldMessage, WorkerInfo
 
-from .fields import json_object, member, moment, number, priority, word
-from .open_records import expand
+from .fields import count, json_object, member, moment, number, priority, word
+
+if TYPE_CHECKING:
+    from morag_queue.core.task import Task
 
 _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type")
 """Fields that an ended record repeats from the open one, for readers that know only the outer record."""
@@ -161,7 +158,7 @@ def _carried(record: LedgerRecord | None, *more: str) -> dict[str, Any]:
 
 
 def withdrawn_record(
-    record: LedgerRecord | None, message: str, task: Task, state: TaskState, reason: str, at: float
+    record: LedgerRecord | None, message: str, task: "Task", state: TaskState, reason: str, at: float
 ) -> str:
     """End a waiting task. Without a record of its own it keeps its message, so that it can be queued again."""
     return json.dumps({
@@ -205,7 +202,7 @@ def ended_record(
     })  # fmt: skip
 
 
-def minimal_record(task: Task, lane: str, level: int) -> str:
+def minimal_record(task: "Task", lane: str, level: int) -> str:
     """Open a record for a task that had none: one sent by plain Celery, cancelled, and queued again."""
     fields = {"state": "queued", "task": task.task, "lane": lane, "level": level, "priority": task.priority.name}
     return json.dumps(fields | ({"queue": queue} if (queue := queue_of(lane)) else {}))
@@ -214,9 +211,9 @@ def minimal_record(task: Task, lane: str, level: int) -> str:
 def read_held(tag: bytes | str, text: bytes | str) -> HeldMessage | None:
     """Read the owner of an unacknowledged message: `[worker, incarnation, task id, lane, level, milliseconds]`."""
     try:
-        worker, incarnation, task_id, lane, level, ms = json.loads(text)
-        names = (worker, incarnation, task_id, lane)
-        if number(ms) is None or level not in range(10) or any(word(name) != name for name in names):
+        *words, level, ms = json.loads(text)
+        worker, incarnation, task_id, lane = words
+        if any(word(text) != text for text in words) or level not in range(10) or number(ms) is None:
             return None
         return HeldMessage(
             tag=tag.decode() if isinstance(tag, bytes) else tag, worker=worker, incarnation=incarnation,
@@ -230,6 +227,44 @@ def write_held(held: HeldMessage) -> str:
     return json.dumps(
         [held.worker, held.incarnation, held.task_id, held.lane, held.level, round(held.claimed_at * 1000)]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """The process of a registered worker. `started_at`: seconds since the epoch."""
+
+    host: str
+    pid: int
+    client_name: str
+    started_at: float
+
+
+def read_process(text: bytes | str | None) -> WorkerProcess | None:
+    """Read the process from a registration; None only where there is none: a broken one is no proof of a death."""
+    if not text:
+        return None
+    found = json_object(text) or {}
+    return WorkerProcess(
+        word(found.get("host")), count(found.get("pid")), word(found.get("client_name")),
+        number(found.get("started_at")) or 0.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LastBeat:
+    """The time of a worker's last heartbeat (seconds, server's clock), and whether it then shut down cleanly."""
+
+    at: float
+    stopped: bool
+
+
+def read_last_beat(text: bytes | str | None) -> LastBeat | None:
+    found = json_object(text)
+    return None if found is None else LastBeat(number(found.get("at")) or 0.0, found.get("stopped") is True)
+
+
+def write_worker(info: WorkerInfo) -> str:
+    return json.dumps(asdict(info), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,20 @@
-"""Registrations, heartbeats, cordons, pauses and leases as text. A broken one reads as None."""
+"""Registrations, heartbeats, cordons, pauses and leases as models; a broken one reads as None.
+
+Apart from the other records, because these need pydantic.
+"""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from morag_queue.core.model import (
-    Capability,
-    Cordon,
-    Heartbeat,
-    Lease,
-    Pause,
-    QueueType,
-    Stored,
-    WorkerInfo,
-    WorkerStatus,
-)
+from morag_queue.core.enums import Capability, QueueType, WorkerStatus
+from morag_queue.core.model import Cordon, Heartbeat, Lease, Pause, Stored
+from morag_queue.core.worker_records import LARGEST, WorkerInfo
 
 _R = TypeVar("_R", bound=Stored)
+
+_WORKER = TypeAdapter(WorkerInfo)
 
 _LARGEST_RECORD = 1_000_000
 """Bytes. A registration takes about 2,000, the others 300: a larger one is not parsed."""
@@ -40,13 +37,22 @@ def _read(kind: type[_R], text: bytes | str | None) -> _R | None:
         return None
 
 
-def read_registration(worker: str, text: bytes | str | None) -> WorkerInfo | None:
-    """Read a worker's registration; None for one under another name, too."""
-    found = _read(WorkerInfo, text)
-    return found if found is not None and found.worker == worker else None
+def read_worker(worker: str, text: bytes | str) -> WorkerInfo | None:
+    """Read a worker's registration; None for one under another name, too. Fields of other versions are ignored."""
+    try:
+        found = _WORKER.validate_json(text) if len(text) <= _LARGEST_RECORD else None
+    except ValidationError:
+        return None
+    if found is None or found.worker != worker:
+        return None
+    numbers = (
+        *(found.slots, found.cores, found.gpus, found.memory_gb, found.disk_gb, found.gpu_memory_gb),
+        *(found.beat_seconds, found.started_at),
+    )
+    return found if all(0 <= one < LARGEST for one in numbers) else None
 
 
-def unreadable_registration(worker: str, incarnation: str) -> tuple[WorkerInfo, Cordon]:
+def unreadable_worker(worker: str, incarnation: str) -> tuple[WorkerInfo, Cordon]:
     """Return a registration and a cordon in the place of a registration that cannot be read.
 
     The worker keeps its messages and its lanes, and gets no work. `incarnation` is the one that acts under its name.
