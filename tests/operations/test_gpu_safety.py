@@ -35,7 +35,7 @@ from morag_queue.operations.sweep import Sweep
 from morag_queue.operations.task_editor import TaskEditor
 from morag_queue.operations.task_edits import cancel, move, prioritise, retry
 from morag_queue.service.manager import PriorityQueueManager
-from tests.operations.test_killed_commands import NoControl
+from tests.faults.test_killed_commands import NoControl
 from tests.support.simulated_fleet import SOURCE, SimulatedFleet
 
 WORKERS = {"gpu-1": "gpu", "hybrid-1": "hybrid", "cpu-1": "cpu", "odd-1": "cpu"}

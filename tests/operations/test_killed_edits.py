@@ -12,7 +12,7 @@ from morag_queue.operations.dead_letters import drop
 from morag_queue.operations.journal import in_full
 from morag_queue.operations.task_editor import TaskEditor
 from morag_queue.operations.task_edits import cancel, move, prioritise, retry
-from tests.operations.test_killed_commands import KilledError, Scissors
+from tests.faults.test_killed_commands import KilledError, Scissors
 from tests.operations.test_undo import contents, undo
 from tests.support.simulated_fleet import SimulatedFleet
 
