@@ -15,7 +15,6 @@ from celery import Celery
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from tests.operations.test_killed_commands import NoControl
 
 from morag_queue.core.edits.rules import MoveTarget
 from morag_queue.core.lanes import lane
@@ -36,6 +35,7 @@ from morag_queue.operations.sweep import Sweep
 from morag_queue.operations.task_editor import TaskEditor
 from morag_queue.operations.task_edits import cancel, move, prioritise, retry
 from morag_queue.service.manager import PriorityQueueManager
+from tests.faults.test_killed_commands import NoControl
 from tests.support.simulated_fleet import SOURCE, SimulatedFleet
 
 WORKERS = {"gpu-1": "gpu", "hybrid-1": "hybrid", "cpu-1": "cpu", "odd-1": "cpu"}

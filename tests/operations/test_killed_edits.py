@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 
 import pytest
-from tests.operations.test_killed_commands import KilledError, Scissors
 
 from morag_queue.broker.journal import BEGUN
 from morag_queue.broker.redis import RedisBroker
@@ -13,6 +12,7 @@ from morag_queue.operations.dead_letters import drop
 from morag_queue.operations.journal import in_full
 from morag_queue.operations.task_editor import TaskEditor
 from morag_queue.operations.task_edits import cancel, move, prioritise, retry
+from tests.faults.test_killed_commands import KilledError, Scissors
 from tests.operations.test_undo import contents, undo
 from tests.support.simulated_fleet import SimulatedFleet
 
