@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from morag_queue.core.failure import eta
 
 from .contract import JournalNote
 from .keys import Keys
+from .scripts import Call, Script
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -22,11 +23,25 @@ _WINDOW = 1000
 """Entries per call when the whole journal is searched."""
 
 
+BEGUN = "begun"
+"""State of a change whose command has not ended, or was killed."""
+
+
+@dataclass(frozen=True)
+class FinishEntryCall(Call):
+    SCRIPT: ClassVar = "finish_entry"
+    KEYS: ClassVar = ("journal",)
+
+    begun: str
+    entry: str
+    length: int
+
+
 class Journal:
     """The journal of one fleet."""
 
     def __init__(self, client: "Redis", keys: Keys) -> None:
-        self._client, self._key = client, keys.journal
+        self._client, self._keys, self._key = client, keys, keys.journal
 
     def write(
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
@@ -35,6 +50,26 @@ class Journal:
         text = encoded(JournalNote(who, verb, subject, reason, plan_id, changes))
         entry_id: Any = self._client.execute_command("XADD", self._key, "MAXLEN", "~", LENGTH, "*", "entry", text)
         return str(entry_id.decode())
+
+    def begin(self, note: JournalNote) -> str:
+        """Write the intent of a change before its first step, and return the id of the entry.
+
+        It stays if the command is killed; `finish` replaces it.
+        """
+        changes = {"state": BEGUN, **note.changes}
+        return self.write(
+            note.who, note.verb, note.subject, reason=note.reason, plan_id=note.plan_id, changes=changes
+        )  # fmt: skip
+
+    def finish(self, begun: str, note: JournalNote) -> str:
+        """Replace the entry of a begun change, in one step, and return the id of the new one."""
+        note = replace(note, changes={**note.changes, "begun": begun})
+        answer: bytes = Script(self._client, self._keys, FinishEntryCall)(FinishEntryCall(begun, encoded(note), LENGTH))
+        return answer.decode()
+
+    def withdraw(self, begun: str) -> None:
+        """Remove the entry of a begun change that changed nothing."""
+        self._client.xdel(self._key, begun)
 
     def latest(self, limit: int) -> "list[JournalEntry]":
         """The newest entries, newest first."""

@@ -133,12 +133,14 @@ class PriorityQueueManager:
         queue: QueueType | None = None,
         worker: str | None = None,
         force: bool = False,
+        allow_cpu: bool = False,
     ) -> str:
         """Route and queue one task; return its Celery id, for `AsyncResult`.
 
         `task_args` default to the arguments of MoRAG's task for the source; `task` names another task. `priority`,
-        `queue` and `worker` override the routing. Raises Refused if one of them is not possible, or if a task of this
-        id has not ended.
+        `queue` and `worker` override the routing. `force` allows a worker that cannot take the task now, and only
+        `allow_cpu` a place without the GPU that the task requires. Raises Refused if one of them is not possible, or
+        if a task of this id has not ended.
         """
         if isinstance(classification_result, TaskClassification):
             classification, options = classification_result.classification, classification_result.options
@@ -150,7 +152,7 @@ class PriorityQueueManager:
             source=classification.source, options=options, queue=queue, worker=worker, task_id=task_id or str(uuid4()),
             task=task, args=None if task_args is None else tuple(task_args), kwargs=dict(task_kwargs or {}),
         )  # fmt: skip
-        return await asyncio.to_thread(self._submit, classification, row, force)
+        return await asyncio.to_thread(self._submit, classification, row, force, allow_cpu)
 
     async def task_completed(self, task_id: str, success: bool = True) -> bool:
         """Record that a task has ended, if its worker is agentless. The agent records this itself.
@@ -191,10 +193,13 @@ class PriorityQueueManager:
     def worker_assignments(self) -> dict[str, list[str]]:
         return worker_assignments(self._broker)
 
-    def _submit(self, classification: Classification, row: Row, force: bool) -> str:
+    def _submit(self, classification: Classification, row: Row, force: bool, allow_cpu: bool) -> str:
         with self._routers.lock:
             router = self._routers.router()
-            prepared = prepare(row, classification, router, self.settings, enqueued_at=self._routers.now(), force=force)
+            prepared = prepare(
+                row, classification, router, self.settings, enqueued_at=self._routers.now(), force=force,
+                allow_cpu=allow_cpu,
+            )  # fmt: skip
             if isinstance(prepared, Refusal):
                 raise Refused(prepared.message)
             message = outgoing(prepared, self._message_builder)
