@@ -52,6 +52,43 @@ ARGUMENTS = {name.replace("_", " "): words for words, names in _TRIED_WITH.items
 K stands for a key, C for the channel of remote control. A test compares the list with the code.
 """
 
+READS = frozenset({"CLIENT LIST"}).union(
+    [
+        "DBSIZE",
+        "EXISTS",
+        "GET",
+        "HEXISTS",
+        "HGET",
+        "HGETALL",
+        "HKEYS",
+        "HLEN",
+        "HMGET",
+        "HSCAN",
+        "INFO",
+        "LINDEX",
+        "LLEN",
+        "LPOS",
+        "LRANGE",
+        "MGET",
+        "SCAN",
+        "SCARD",
+        "SMEMBERS",
+        "TIME",
+        "TTL",
+        "TYPE",
+        "XRANGE",
+        "XREVRANGE",
+        "ZCARD",
+        "ZRANGEBYSCORE",
+        "ZREVRANGEBYSCORE",
+        "ZSCORE",
+    ]
+)
+"""Those of them that show the fleet or the server, and change nothing."""
+
+_WRITES = {"DEL", "HSET", "LPUSH", "SET", "ZADD"}
+"""No command of ours that changes anything runs without one of these."""
+
 
 def permissions(client: Redis, keys: Keys) -> Permissions:
     """The commands and keys that are refused."""
@@ -69,7 +106,8 @@ def permissions(client: Redis, keys: Keys) -> Permissions:
         answers = _tried(connection, [[probe, key] for key in touched]) if probe else None
     missing = [key for key, why in zip(touched, answers or (), strict=False) if why and not _is_command(why)]
     shown = [f"{own}*" if key.startswith(own) else f"{key}*" for key in missing]
-    return Permissions(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*")
+    only_reads = READS.isdisjoint(commands) and _WRITES.issubset(commands)
+    return Permissions(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*", only_reads)
 
 
 @contextmanager

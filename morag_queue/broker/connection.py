@@ -92,10 +92,15 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
     return None
 
 
+_RIGHTS = (
+    "the login of the URL lacks this right: `morag-queue acl operator` prints those of a login that may run every "
+    "command, `morag-queue acl viewer|producer|worker|watch` those of the others"
+)
 _REMEDIES = {
     "OOM": "it is out of memory: raise maxmemory, or let the queues shrink first",
     "READONLY": "it is a replica: use the URL of the primary",
-    "NOPERM": "the user of the URL lacks a permission: see ACL SETUSER",
+    "NOPERM": _RIGHTS,
+    "no permissions": _RIGHTS,  # redis-py removes the code, a script replaces it
     "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`; "
     "`morag-queue doctor` shows the key",
     "BROKEN": "another program has written it: set it by hand to a number above every earlier one",

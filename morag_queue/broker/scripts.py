@@ -42,7 +42,7 @@ class Call:
 
     def words(self, keys: Keys) -> tuple[list[Word], list[Word]]:
         """The keys and the arguments, in the order of the script."""
-        found: tuple[list[Word], list[Word]] = ([_named_key(keys, name) for name in self.KEYS], [])
+        found: tuple[list[Word], list[Word]] = ([named_key(keys, name) for name in self.KEYS], [])
         _add(self, found)
         return found
 
@@ -103,7 +103,7 @@ def _parts(path: str) -> dict[str, str]:
     return {**included, path: rest}
 
 
-def _named_key(keys: Keys, name: str) -> str:
+def named_key(keys: Keys, name: str) -> str:
     """Also of families such as `minutes`: the prefix, which the script completes."""
     if name in ("minutes", "hours"):
         return str(getattr(keys, name.removesuffix("s"))(0)).removesuffix("0")

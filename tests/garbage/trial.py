@@ -27,6 +27,7 @@ from .values import MARK
 WITHOUT_FLEET = {
     "demo",
     "worker",
+    "acl",
     "dashboard",
     "exit-codes",
     "completion",
