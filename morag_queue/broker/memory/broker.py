@@ -124,7 +124,7 @@ class MemoryBroker:
         info, cordon = self._workers[worker], self.cordons.get(worker)
         if self.evidence.is_fenced(worker) or (cordon is not None and cordon.state is not WorkerStatus.CORDONED):
             return None
-        own = [lanes.lane(queue, worker) for queue in info.queues]
+        own = [lane for queue in info.queues if (lane := lanes.lane(queue, worker)) in self._lists.worker_lanes]
         names = own if cordon is not None else own + list(info.queues)
         for level in info.priority_steps:
             for name in names:
@@ -168,6 +168,8 @@ class MemoryBroker:
 
     def _take(self, lane: str, level: int) -> Message | None:
         waiting = self._lists.of(lane, level)
+        if waiting and waiting[-1].content is not None:
+            return waiting.pop()
         found = next((one for one in reversed(waiting) if one.content is not None), None)
         if found is not None:
             waiting.remove(found)
