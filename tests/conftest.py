@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server
+from tests.support.agent_fleet import AgentFleet
 from tests.support.fleet import Fleet
 from tests.support.simulated_fleet import SimulatedFleet
 
@@ -97,6 +98,17 @@ def make_fleet(request: pytest.FixtureRequest) -> Iterator[Callable[..., Fleet]]
             for fleet in fleets:
                 for log in sorted(fleet.dir.glob("*.log")):
                     print(f"--- {log.name}\n{fleet.sandbox.last_lines(log.stem, 40)}")
+
+
+@pytest.fixture
+def make_agent_fleet(make_fleet: Callable[..., Any]) -> Callable[..., AgentFleet]:
+    """Like `make_fleet`, for `AgentFleet`."""
+
+    def make(**options: Any) -> AgentFleet:
+        fleet: AgentFleet = make_fleet(kind=AgentFleet, **options)
+        return fleet
+
+    return make
 
 
 @pytest.fixture

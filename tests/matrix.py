@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/agent", "tests/broker", "tests/e2e", "tests/cli/test_submit.py", "tests/operations")
+TESTS = ("tests/agent", "tests/broker", "tests/e2e", "tests/faults", "tests/cli/test_submit.py", "tests/operations")
 QUICK = ("tests/agent", "tests/broker/test_claim.py", "tests/e2e/test_brokers.py", "tests/e2e/test_defaults.py")
 INSTALL_SECONDS = 180
 ROW_SECONDS = 420

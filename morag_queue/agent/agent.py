@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from threading import Event, Thread
 from typing import Any
@@ -15,7 +16,8 @@ from kombu.exceptions import OperationalError
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.workers import Registry
 from morag_queue.core import lanes
-from morag_queue.core.model import Capability, WorkerInfo
+from morag_queue.core.enums import Capability
+from morag_queue.core.worker_records import WorkerInfo
 from morag_queue.settings import Settings
 
 from . import drain, hardware
@@ -104,11 +106,12 @@ class Agent:
     def attach(self, consumer: Any) -> None:
         """Called each time Celery's consumer has (re)connected, before it consumes."""
         self._consumer = consumer
+        self.identity.slots = lambda: consumer.pool.num_processes
         self.identity.discard_unstarted = getattr(consumer.pool, "flush", None) or (lambda: None)
         previous = self.identity.incarnation
         if not self.identity.registered:
             self.identity.incarnation = new_incarnation()
-            self._described = self._info.model_copy(update={"incarnation": self.identity.incarnation})
+            self._described = replace(self._info, incarnation=self.identity.incarnation)
             self.register()
         if self._thread is None:
             self._thread = Thread(target=self._beat_forever, name="morag-queue-heartbeat", daemon=True)
@@ -120,7 +123,7 @@ class Agent:
         """After a reconnect, record the outcomes and requeue the messages that the lost connection left behind."""
         qos, in_flight = self._qos(), self.identity.in_flight
         for claim in list(in_flight.values()):
-            if claim.outcome is not None:
+            if claim.unwritten or claim.outcome is not None:
                 qos.settle(claim)
             elif not claim.running:
                 del in_flight[claim.tag]
@@ -142,7 +145,8 @@ class Agent:
                 self._registry.take_back(self.identity.worker, self.identity.incarnation)
             except (*_CONNECTION_ERRORS, redis.ResponseError) as error:
                 logger.warning("cannot record the shutdown of %s: %s", self.identity.worker, error)
-        self.identity.discard_unstarted = lambda: None  # the identity outlives the pool
+        # The identity outlives the pool.
+        self.identity.slots, self.identity.discard_unstarted = lambda: 0, lambda: None
         self._connection.close()
 
     def _qos(self) -> ClaimQoS:
@@ -219,11 +223,18 @@ class Agent:
         self._consumer.timer.call_after(0, function)
 
     def _settle_unwritten(self) -> None:
-        """Record the outcomes that the broker refused earlier, for example because it was a replica."""
+        """Record the outcomes and returns that the broker refused earlier, for example because it was a replica."""
         if self._consumer.task_consumer is not None:
             qos = self._qos()
             for claim in [claim for claim in self.identity.in_flight.values() if claim.unwritten]:
-                qos.settle(claim)
+                if qos.channel.is_writing(claim):
+                    continue
+                try:
+                    qos.settle(claim)
+                except redis.ReadOnlyError:
+                    raise  # a new connection may lead to the primary
+                except redis.ResponseError as error:  # the next heartbeat schedules this again
+                    self._log_once("the broker refused the end of a task (%s); trying again", error)
 
     def _drain(self) -> None:
         """Take no more tasks and return those that have not started."""

@@ -14,6 +14,7 @@ It overrides private methods of kombu, which `compat.claim_obstacle` verifies.
 import logging
 from queue import Empty
 from random import uniform
+from threading import get_ident
 from time import monotonic
 from typing import Any
 
@@ -84,6 +85,7 @@ class ClaimChannelMixin(HoldingMixin):
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         self._of_replies.discard(consumer_tag)
+        self.write_ends()  # a worker that stops sends no further request
         return super()._basic_cancel(consumer_tag)  # type: ignore[misc]
 
     # -- claiming
@@ -100,7 +102,8 @@ class ClaimChannelMixin(HoldingMixin):
         self._prepare(queues, connection)
         self._in_poll, self._waits, self._brpop_sent_at = connection, False, monotonic()
         # Without a health check: the reader of its PING would swallow an invalidation.
-        connection.send_packed_command([self._request()], check_health=False)
+        connection.send_packed_command([b"".join([*self._packed_ends(), self._request()])], check_health=False)
+        self._loop_thread = get_ident() if get_event_loop() is not None else None
 
     def _prepare(self, queues: tuple[str, ...], connection: Any) -> None:
         me = self.morag_queue
@@ -172,6 +175,11 @@ class ClaimChannelMixin(HoldingMixin):
             loop.call_later(seconds, tick)
 
     @property
+    def is_asking(self) -> bool:
+        """Whether the answer to a request of ours is due."""
+        return bool(self._in_poll) and not self._waits and not self._popping
+
+    @property
     def expects_no_reply(self) -> bool:
         """Whether no answer is due, so that only an invalidation can arrive."""
         return not self._popping and not self._in_poll
@@ -181,6 +189,7 @@ class ClaimChannelMixin(HoldingMixin):
 
     def _read_reply(self, connection: Any) -> tuple[str, bytes, float, int] | None:
         """Read the answer; return the message that was taken. Otherwise the channel waits, or is idle."""
+        self._read_ends(lambda: self._next_reply(connection))
         try:
             reply = self._reply(connection)
         except NoScriptError:
@@ -205,6 +214,7 @@ class ClaimChannelMixin(HoldingMixin):
         self._idle()
         self._waiting.took()
         message, ms, level = more
+        self._requests.took(int(level))
         return bytes_to_str(lane), message, int(ms) / 1000, int(level)
 
     def _reply(self, connection: Any) -> Any:

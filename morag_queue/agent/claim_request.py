@@ -5,12 +5,13 @@ A busy worker claims for every task, with dozens of words of Redis protocol that
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import ClassVar
 
 from morag_queue.broker import scripts
 from morag_queue.broker.keys import Keys
 from morag_queue.core import lanes
-from morag_queue.core.model import QueueType
+from morag_queue.core.enums import QueueType
 
 _PLACES = {queue.value: place for place, queue in enumerate(QueueType)}
 
@@ -26,7 +27,10 @@ class ClaimLane:
 
 @dataclass(frozen=True)
 class ClaimCall(scripts.Call):
-    """Lanes and `levels`, which are separated by blanks, are in the order in which they are read."""
+    """Lanes and `levels`, which are separated by blanks, are in the order in which they are read.
+
+    `before` are the levels before that of the worker's last message: most likely nothing waits there.
+    """
 
     SCRIPT: ClassVar = "claim"
     KEYS: ClassVar = ("unacked", "unacked_index", "held", "cordons", "paused", "incarnations", "bells")
@@ -35,6 +39,7 @@ class ClaimCall(scripts.Call):
     tracker: scripts.Key
     tag: str
     waits: bool
+    before: str
     worker: str
     incarnation: str
     prefix: str
@@ -61,12 +66,12 @@ class WaitCall(scripts.Call):
 
 def claim_call(
     worker: str, incarnation: str, lanes: Sequence[ClaimLane], levels: Sequence[int], keys: Keys, tag: str = "",
-    *, waits: bool = False,
+    *, waits: bool = False, before: str = "",
 ) -> ClaimCall:  # fmt: skip
     """A claim of lanes and levels, both in the order in which they are read."""
     group = group_of(lanes)
     return ClaimCall(
-        keys.waiting(group), keys.tracker(group), tag, waits, worker, incarnation, keys.prefix, keys.sep,
+        keys.waiting(group), keys.tracker(group), tag, waits, before, worker, incarnation, keys.prefix, keys.sep,
         " ".join(map(str, levels)), lanes,
     )  # fmt: skip
 
@@ -90,6 +95,13 @@ def group_of(lanes: Iterable[ClaimLane]) -> str:
     return ",".join(sorted(lane.name for lane in lanes if not lane.is_own))
 
 
+def packed(call: scripts.Call, keys: Keys) -> bytes:
+    """A call of a script that the server is expected to have."""
+    names, args = call.words(keys)
+    words = [str(len(names)), *names, *args]
+    return b"*%d\r\n%s%s" % (2 + len(words), _called(call.SCRIPT, True), _encoded(words))
+
+
 class Requests:
     """The requests of one incarnation of a worker; `queues` are Celery's, `levels` in the order in which they are read.
 
@@ -99,16 +111,21 @@ class Requests:
     def __init__(self, worker: str, incarnation: str, queues: Iterable[str], levels: Sequence[int], keys: Keys) -> None:
         self._lanes = [claim_lane(name, worker) for name in sorted(queues, key=lambda name: _place(name, worker))]
         self._worker, self._levels, self._keys = worker, levels, keys
-        keys_of, (_, _, *words) = claim_call(worker, incarnation, self._lanes, levels, keys).words(keys)
+        keys_of, (_, _, _, *words) = claim_call(worker, incarnation, self._lanes, levels, keys).words(keys)
         before = [str(len(keys_of)), *keys_of]
-        self._count = 2 + len(before) + 2 + len(words)
+        self._count = 2 + len(before) + 3 + len(words)
+        self._before_last = ""
         self._before, self._after = _encoded(before), _encoded(words)
         self._wait = {shared: self._wait_words(shared) for shared in (True, False)}
 
     def claim(self, tag: str, *, waits: bool, is_loaded: bool) -> bytes:
         """Claim a message under that tag; `waits`: the worker has been waiting since its last claim."""
-        changing = _encoded([tag, "1" if waits else "0"])
+        changing = _encoded([tag, "1" if waits else "0", self._before_last])
         return b"*%d\r\n%s%s%s%s" % (self._count, _called("claim", is_loaded), self._before, changing, self._after)
+
+    def took(self, level: int) -> None:
+        """The last message was of that level: most likely the next one is, too."""
+        self._before_last = " ".join(str(one) for one in takewhile(lambda one: one != level, self._levels))
 
     def wait(self, own_left: int, shared_left: int, *, shared: bool, is_loaded: bool) -> bytes:
         """Wait for work; without `shared`, on the worker's own lanes alone. There are two answers."""

@@ -40,7 +40,7 @@ _REQUIRED: dict[Any, tuple[str, ...]] = {
         "active_queues", "close", "conn_or_acquire", "pool", "priority_steps",
     ),
     kombu_redis.QoS: ("append", "ack", "reject", "restore_unacked", "restore_by_tag", "_remove_from_indices"),
-    kombu_redis.MultiChannelPoller: ("on_readable", "_register_BRPOP"),
+    kombu_redis.MultiChannelPoller: ("on_poll_start", "on_readable", "_register_BRPOP"),
     kombu_redis.Transport: ("register_with_event_loop",),
     redis.Connection: ("can_read", "read_response", "send_packed_command"),
     Request: (

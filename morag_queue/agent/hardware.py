@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from morag_queue.core.model import Capability
+from morag_queue.core.enums import Capability
 from morag_queue.errors import SettingsError
 
 _GB = 1024**3

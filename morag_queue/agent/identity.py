@@ -11,8 +11,8 @@ from urllib.parse import quote
 import redis
 
 from morag_queue.core.failure import RecoveryPolicy
-from morag_queue.core.model import HeldMessage
 from morag_queue.core.policy import Queues
+from morag_queue.core.worker_records import HeldMessage
 
 
 def new_incarnation() -> str:
@@ -38,8 +38,8 @@ class Claim:
     """One message in flight.
 
     `claimed_at` is the server's clock in seconds. `running`: the pool executes it, so it must not be requeued while
-    this worker lives. `accepted`: it was acknowledged before it ran. `outcome` is set once it has ended, and
-    `unwritten` until the broker has recorded that.
+    this worker lives. `accepted`: it was acknowledged before it ran. `outcome` is set once it has ended. `returns`: its
+    message goes back to its lane, to run again. `unwritten`: the broker has yet to record the end or the return.
     """
 
     tag: str
@@ -52,6 +52,7 @@ class Claim:
     running: bool = False
     accepted: bool = False
     outcome: TaskOutcome | None = None
+    returns: bool = False
     unwritten: bool = False
 
     def held(self, worker: str, incarnation: str) -> HeldMessage:
@@ -72,8 +73,8 @@ class Identity:
 
     `incarnation` changes when a fenced worker registers again. Nothing is claimed unless `registered`, because the
     owner of a message must be known. `in_flight` maps delivery tags to claims; it outlives connections, because a task
-    keeps running while its worker reconnects. `discard_unstarted` makes the pool drop the tasks that it has accepted
-    and not started; Celery does the same when it reconnects.
+    keeps running while its worker reconnects. `slots` returns how many tasks the pool runs at once. `discard_unstarted`
+    makes the pool drop the tasks that it has accepted and not started; Celery does the same when it reconnects.
     """
 
     worker: str
@@ -89,6 +90,7 @@ class Identity:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     in_flight: dict[str, Claim] = field(default_factory=dict)
+    slots: Callable[[], int] = lambda: 0
     discard_unstarted: Callable[[], object] = lambda: None
     no_claim_reason: str = ""
     run: str = field(default_factory=lambda: secrets.token_hex(4))

@@ -6,7 +6,8 @@ from typing import Any
 from celery import Celery
 
 from morag_queue.broker.workers import Predecessor, Registry
-from morag_queue.core.model import Capability, WorkerInfo
+from morag_queue.core.enums import Capability
+from morag_queue.core.worker_records import WorkerInfo
 from morag_queue.settings import Settings
 
 from . import compat, hardware
@@ -87,33 +88,33 @@ def is_dead(registry: Registry, predecessor: Predecessor, identity: Identity) ->
     The proof is a clean shutdown, or no connection of its name together with no process (on this host) or no heartbeat
     (on another host).
     """
-    info = predecessor.info
-    if info is None or predecessor.incarnation == "fenced":
+    process = predecessor.process
+    if process is None or predecessor.incarnation == "fenced":
         return True
     if predecessor.beat is not None and predecessor.beat.stopped:
         return True
-    if info.client_name == identity.client_name:
+    if process.client_name == identity.client_name:
         return True  # an earlier registration of this process
-    is_here = info.host == identity.host
-    if is_here and hardware.is_same_process(info.pid, info.started_at):
+    is_here = process.host == identity.host
+    if is_here and hardware.is_same_process(process.pid, process.started_at):
         return False
-    last_beat = predecessor.beat.at if predecessor.beat else info.started_at
+    last_beat = predecessor.beat.at if predecessor.beat else process.started_at
     deadline = time.monotonic() + PROOF_SECONDS
     while time.monotonic() < deadline:
-        if not registry.is_connected(info.client_name) and (is_here or registry.now() - last_beat > PROOF_SECONDS):
+        if not registry.is_connected(process.client_name) and (is_here or registry.now() - last_beat > PROOF_SECONDS):
             return True
         time.sleep(0.2)
-        latest = registry.acting(info.worker)
+        latest = registry.acting(identity.worker)
         if latest is None or latest.incarnation != predecessor.incarnation:
             return latest is None
         if latest.beat is not None and latest.beat.at > last_beat:
             return False
-    return not registry.is_connected(info.client_name)
+    return not registry.is_connected(process.client_name)
 
 
 def name_taken(worker: str, other: Predecessor) -> str:
     """The message of a worker that exits because a live worker has its name."""
-    where = f"on {other.info.host} (process {other.info.pid})" if other.info else other.incarnation
+    where = f"on {other.process.host} (process {other.process.pid})" if other.process else other.incarnation
     return (
         f"a live worker named {worker} runs {where}: start this one under another name (-n), "
         f"or stop the other one first"

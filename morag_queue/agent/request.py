@@ -4,10 +4,13 @@ Celery calls these methods in the main process of the worker, never in a child o
 """
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from time import monotonic
 from typing import Any
 
-from celery.exceptions import Ignore, InvalidTaskError, Retry
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.worker.request import Request as CeleryRequest
 
 from .identity import FencedError, TaskOutcome
@@ -71,10 +74,32 @@ class RequestMixin:
         if is_delayed and (qos := self._qos()) is not None and qos.channel.is_fenced():
             raise FencedError("fenced")
         # `drain` cancels it if a thread pool has not started it.
-        self.pool_result = self._celery_execute(pool, **kwargs)
-        if hasattr(self.pool_result, "f"):  # a thread pool will start it even if the connection is lost
-            self._set_running(True)
+        try:
+            self.pool_result = self._celery_execute(pool, **kwargs)
+        except Exception:
+            if self.time_start is None:  # type: ignore[attr-defined]
+                raise  # for example, it was revoked
+            self._on_pool_error()  # a solo pool has run it
+            return None
+        if hasattr(self.pool_result, "f"):
+            self._set_running(True)  # a thread pool will start it even if the connection is lost
+            self.pool_result.f.add_done_callback(self._on_thread_end)
         return self.pool_result
+
+    def _on_thread_end(self, future: Any) -> None:
+        try:
+            future.result()
+        except CancelledError:
+            pass
+        except Exception:  # noqa: BLE001
+            self._on_pool_error()
+
+    def _on_pool_error(self) -> None:
+        """End a task whose result could not be stored: a pool without processes raises this error to nobody.
+
+        Without an end the task would count as running as long as its worker lives, and run again when it dies.
+        """
+        self.on_failure(ExceptionInfo())
 
     def on_accepted(self, pid: int, time_accepted: float) -> Any:
         self._started = monotonic()
@@ -90,7 +115,9 @@ class RequestMixin:
             logger.exception("cannot cancel a task after the connection was lost")
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
-        # Celery stops its process because the connection was lost; the task will run again.
+        # Celery stops its process because the connection was lost; the task will run again. Noted first: Celery fails
+        # before it has noted that where the result backend refuses, and then takes the end of the process for a revoke.
+        self._already_cancelled = True
         self._set_running(False)
         return super()._announce_cancelled(*args, **kwargs)  # type: ignore[misc]
 
@@ -100,7 +127,7 @@ class RequestMixin:
         failed, _, runtime = failed__retval__runtime
         if not failed:
             self._set_outcome("completed", run_seconds=runtime)
-        return self._finish(self._celery_on_success(failed__retval__runtime, **kwargs))
+        return self._finish(lambda: self._celery_on_success(failed__retval__runtime, **kwargs))
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = exc_info.exception
@@ -109,9 +136,12 @@ class RequestMixin:
             self._set_outcome("retry")
         elif isinstance(error, Ignore):
             self._set_outcome("completed", run_seconds=self._run_seconds())
+        elif isinstance(error, Reject) and error.requeue and not self.acknowledged:  # type: ignore[attr-defined]
+            pass  # it has not ended
         elif not self._already_cancelled:  # a cancelled task is requeued, see ClaimQoS.reject
             self._set_outcome("failed", run_seconds=self._run_seconds(), error=described(error))
-        return self._finish(super().on_failure(exc_info, send_failed_event, return_ok))  # type: ignore[misc]
+        report = super().on_failure  # type: ignore[misc]
+        return self._finish(lambda: report(exc_info, send_failed_event, return_ok))
 
     def _success_was_stored(self) -> Any:
         stored = super()._success_was_stored()  # type: ignore[misc]
@@ -133,7 +163,8 @@ class RequestMixin:
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: str, expired: bool) -> Any:
         self._set_outcome("cancelled", error=reason)
-        return self._finish(super()._announce_revoked(reason, terminated, signum, expired))  # type: ignore[misc]
+        report = super()._announce_revoked  # type: ignore[misc]
+        return self._finish(lambda: report(reason, terminated, signum, expired))
 
     def _run_seconds(self) -> float:
         return monotonic() - self._started
@@ -148,8 +179,19 @@ class RequestMixin:
         if (qos := self._qos()) is not None:
             qos.ends(self._tag(), TaskOutcome(state, run_seconds, self._started - self._received, error))
 
-    def _finish(self, result: Any) -> Any:
-        if (qos := self._qos()) is not None:
+    def _finish(self, report: Callable[[], Any]) -> Any:
+        """Let Celery report the end. Where it cannot (the result backend refuses), the end is written all the same."""
+        result, qos = None, self._qos()
+        try:
+            result = report()
+        except MemoryError:
+            raise
+        except Exception as error:
+            if qos is None:
+                raise
+            logger.error("Celery cannot report the end of %s: %s", self.id, described(error))  # type: ignore[attr-defined]
+            qos.end_later(self._tag())
+        if qos is not None:
             qos.finish(self._tag())
         return result
 
@@ -161,6 +203,22 @@ class RequestMixin:
     def _tag(self) -> str:
         tag: str = self._message.delivery_tag
         return tag
+
+
+class KeepingRetry:
+    """Task.retry that keeps the message where the retry cannot be published; Celery would end the task, unrun.
+
+    The message goes back to its lane as it is, and the task runs again.
+    """
+
+    def __init__(self, retry: Callable[..., Any]) -> None:
+        self._retry = retry
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._retry(*args, **kwargs)
+        except Reject as error:  # raised only where publishing fails
+            raise Reject(error.reason, requeue=True) from error
 
 
 class Request(RequestMixin, CeleryRequest):

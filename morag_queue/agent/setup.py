@@ -8,13 +8,13 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from morag_queue.core import lanes
-from morag_queue.core.model import QueueType
+from morag_queue.core.enums import QueueType
 
 from . import compat, spellings
 from .agent import Agent
 from .identity import Identity
 from .registration import NO_CLAIM_SETTING
-from .request import request_class_for
+from .request import KeepingRetry, request_class_for
 
 logger = logging.getLogger("morag_queue.agent")
 
@@ -71,6 +71,8 @@ def configure(app: Celery, identity: Identity) -> Callable[[], None]:
     app.amqp.Connection = ClaimConnection
     for task in app.tasks.values():
         task.Request = request_class_for(task.Request)
+        if not isinstance(task.retry, KeepingRetry):  # by an earlier worker of this process
+            task.retry = KeepingRetry(task.retry)
     return restore
 
 

@@ -22,6 +22,7 @@ from morag_queue.settings import load
 from . import compat, hardware, installed, setup
 from .agent import Agent
 from .identity import Identity
+from .reconnect import ReconnectPause
 
 _AGENT = "morag_queue_agent"
 """The attribute of a worker (Celery's WorkController) that holds its agent."""
@@ -126,6 +127,11 @@ class ConsumerStep(bootsteps.StartStopStep):  # type: ignore[misc]
     """Calls `Agent.attach` each time the consumer has (re)connected."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        if self.include_if(consumer):
+            consumer._restart_state = ReconnectPause()
 
     def include_if(self, consumer: Any) -> bool:
         return hasattr(consumer.controller, _AGENT)

@@ -22,6 +22,12 @@ class SentinelClaimChannel(ClaimChannelMixin, kombu_redis.SentinelChannel):
 
 
 class _Poller(kombu_redis.MultiChannelPoller):
+    def on_poll_start(self) -> None:
+        super().on_poll_start()
+        for channel in self._channels:
+            if not channel.is_asking:  # else the next request follows soon
+                channel.write_ends()
+
     def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802 - kombu's name
         channel.ask_again()
         super()._register_BRPOP(channel)

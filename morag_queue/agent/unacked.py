@@ -9,6 +9,7 @@ their claims stay in `Identity.in_flight`, and their ends are written through wh
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import time
 from typing import Any
 
@@ -16,13 +17,14 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from morag_queue.broker.codec import ended_record, header_of, level_of, task_id_of, task_of
 from morag_queue.broker.ledger import TaskEnd
 from morag_queue.broker.requeue import RequeueRequest, ReturnLanes
 from morag_queue.core import lanes
+from morag_queue.core.enums import Requires
 from morag_queue.core.failure import Blame, FailureKind, blame, kind_of
-from morag_queue.core.model import Requires
 
 from .identity import Claim, Identity, TaskOutcome
 
@@ -62,8 +64,10 @@ def claim_of(message: dict[str, Any], lane: str, level: int, claimed_at: float) 
     )
 
 
-def ending(claim: Claim, outcome: TaskOutcome, worker: str) -> TaskEnd:
-    """The end of a task, as the ledger records and counts it."""
+def ending(claim: Claim, worker: str, outcome: TaskOutcome | None = None) -> TaskEnd:
+    """The end of a task by the outcome, or its own one, as the ledger records and counts it."""
+    outcome = outcome or claim.outcome
+    assert outcome is not None, claim.tag
     enqueued_at = claim.entry.get("enqueued_at")
     ran = outcome.run_seconds is not None
     started_at = claim.claimed_at + outcome.held_seconds
@@ -140,6 +144,13 @@ class ClaimQoS(kombu_redis.QoS):
             except self.channel.connection_errors as error:
                 logger.warning("the end of %s could not be written yet: %s", claim.task_id, error)
 
+    def end_later(self, tag: str) -> None:
+        """Have a heartbeat write the end of a task that Celery could not report; its prefetch slot is free."""
+        claim = self._claims.get(tag)
+        if claim is not None and claim.outcome is not None and not claim.unwritten:
+            claim.unwritten = True
+            virtual.QoS.ack(self, tag)
+
     # -- called by Celery and kombu
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -170,22 +181,24 @@ class ClaimQoS(kombu_redis.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         claim = self._claims.get(delivery_tag)
-        if claim is not None and requeue and _is_lost(claim):
-            self._claims.pop(delivery_tag)
-            self.channel.give_back([claim], max_deaths=self._identity.max_retries)
-            virtual.QoS.ack(self, delivery_tag)
-            return
-        if claim is None or requeue:
-            if claim is not None:
-                claim.running, claim.outcome = False, None
+        if claim is None:
             super().reject(delivery_tag, requeue=requeue)
             return
-        claim.outcome = claim.outcome or _REJECTED
+        if requeue:
+            claim.returns, claim.running = True, False
+        else:
+            claim.outcome = claim.outcome or _REJECTED
         self._end(claim)
 
     def _end(self, claim: Claim) -> None:
+        claim.unwritten = True
         try:
-            self.settle(claim)
+            if claim.returns or not self.channel.end_later(claim):
+                self.settle(claim)
+        except ReadOnlyError:
+            raise  # a new connection may lead to the primary
+        except ResponseError as error:  # out of memory, or a key of another type: it would end the worker
+            logger.error("the broker refuses the end of %s: %s; trying again", claim.task_id, error)
         finally:  # also where the end is written later: the prefetch slot is free
             virtual.QoS.ack(self, claim.tag)
 
@@ -199,10 +212,21 @@ class ClaimQoS(kombu_redis.QoS):
         return len(claims)
 
     def settle(self, claim: Claim) -> None:
-        """Write how the task ended. On an error the claim is kept, to be written at a heartbeat or a reconnect."""
-        assert claim.outcome is not None, claim.tag
+        """Write how the task ended, or return its message. On an error the claim is kept: see `Agent`, which retries.
+
+        A message of a lost process goes to the front of its lane, one that its task has rejected to the end.
+        """
         claim.unwritten = True
-        self.channel.settle(claim, claim.outcome)
+        if not claim.returns:
+            self.channel.settle(claim)
+        elif _is_lost(claim):
+            self.channel.give_back([claim], max_deaths=self._identity.max_retries)
+        else:
+            super().restore_by_tag(claim.tag, leftmost=True)
+        self.written(claim)
+
+    def written(self, claim: Claim) -> None:
+        """The broker has recorded how the task ended, or has its message back."""
         self._claims.pop(claim.tag, None)
 
     def restore_unacked(self, client: Any = None) -> None:
@@ -212,11 +236,19 @@ class ClaimQoS(kombu_redis.QoS):
         """
         for tag in reversed(list(self._delivered)):
             claim = self._claims.get(tag)
-            if claim is None or not (claim.running or claim.outcome):
+            if claim is None or not (claim.running or claim.unwritten or claim.outcome):
                 self.restore_by_tag(tag, client)
         self._delivered.clear()
 
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """kombu's sweep, which runs at every connection too: a full server would refuse each of them."""
+        with suppress(OutOfMemoryError):
+            super().restore_visible(*args, **kwargs)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        super().restore_by_tag(tag, client, leftmost)
+        self._claims.pop(tag, None)
+
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
         """As kombu's, and drop the record of the holder. The pipeline adds the key prefix."""
-        self._claims.pop(delivery_tag, None)
         return super()._remove_from_indices(delivery_tag, pipe).hdel(f"{self._identity.namespace}:held", delivery_tag)

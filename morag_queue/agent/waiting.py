@@ -50,7 +50,8 @@ class Waiting:
     """The state of one channel. `bell` is the key that wakes this worker alone.
 
     `is_registered`: the broker counts this worker among those that wait. `is_armed`: a change of what it waits for will
-    wake it. `seen` is the last answer to a claim that took nothing.
+    wake it. `was_idle`: when it last asked to wait, there was no work. `seen` is the last answer to a claim that took
+    nothing.
     """
 
     bell: bytes
@@ -58,11 +59,12 @@ class Waiting:
     is_registered: bool = False
     is_armed: bool = False
     is_tracker: bool = False
+    was_idle: bool = False
     seen: NothingToClaim = NothingToClaim("untracked")
 
     def took(self) -> None:
         """A claim took a message. A worker that was idle until now will hardly find a second one."""
-        self.next = Request.WAIT if self.is_registered else Request.CLAIM
+        self.next = Request.WAIT if self.is_registered and self.was_idle else Request.CLAIM
         self.is_registered = self.is_armed = False
 
     def found_nothing(self, seen: NothingToClaim) -> bool:
@@ -76,7 +78,8 @@ class Waiting:
         """The broker answered to a `wait`. Return whether the worker now waits."""
         self.next = Request.CLAIM
         self.is_registered = not self.seen.is_closed
-        self.is_tracker, self.is_armed = answer == "tracking", answer != "claim"
+        self.is_tracker = answer == "tracking"
+        self.is_armed = self.was_idle = answer != "claim"
         return self.is_armed
 
     def woken(self, keys: Collection[bytes] | None) -> None:

@@ -54,6 +54,7 @@ class MessageBuilder:
         self._templates: dict[str, Template] = {}
         # Delivery tags must be unique, not random: a UUID for each would cost a tenth of a bulk submit.
         self._run, self._count = str(uuid4()), count()
+        self._first_attempt = int(self._run[:8], 16)
 
     def message(self, entry: TaskQueueEntry) -> tuple[str, str]:
         """Return the message as kombu would put it into its list, and the ledger record, both as JSON.
@@ -85,7 +86,7 @@ class MessageBuilder:
                 "tag": f'"{self._run}.{number}"',
             }
         )
-        return text, open_record(entry, args, kwargs, f"{self._run[:8]}.{number}")
+        return text, open_record(entry, args, kwargs, self._first_attempt + number)
 
     def _make_template(self, task: str) -> Template:
         if self._app is None:

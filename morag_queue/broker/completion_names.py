@@ -10,6 +10,7 @@ from itertools import chain, islice, repeat
 from time import time
 from typing import Any
 
+from .compact_record import expand
 from .keys import Keys
 from .light_client import LightClient, Reply
 
@@ -191,12 +192,6 @@ def _word(record: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _source(record: Mapping[str, Any]) -> str:
-    """The source of a ledger record, which leaves it out where it is the first argument."""
-    first = next(iter(_list(record.get("args"))), None)
-    return _word(record, "source") or (first if isinstance(first, str) else "")
-
-
 def _starting(beginning: str, names: Iterable[str]) -> Iterator[str]:
     return (name for name in names if name and name.startswith(beginning))
 
@@ -215,9 +210,12 @@ def _out_of_service(cordon: Mapping[str, Any]) -> str:
     return state if state in _OUT_OF_SERVICE and not has_expired else ""
 
 
-def _described(record: Mapping[str, Any], state: str, holder: str) -> str:
+def _described(record: dict[str, Any], state: str, holder: str) -> str:
     entry = record.get("entry")
-    source = _source(record) or (_source(entry) if isinstance(entry, dict) else "")
+    for fields in (record, entry):
+        if isinstance(fields, dict):
+            expand(fields)
+    source = _word(record, "source") or (_word(entry, "source") if isinstance(entry, dict) else "")
     if holder:
         return f"held by {holder} {source}".rstrip()
     lane = "" if state in _ENDED else _word(record, "lane")

@@ -10,17 +10,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pydantic import Field
-
-from morag_queue.core.model import Stored
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from morag_queue.core.balancing.state import BalancerState
     from morag_queue.core.histogram import Window
-    from morag_queue.core.model import Cordon, Lease, QueueType, WorkerStatus
+    from morag_queue.core.model import Cordon, JournalEntry, Lease, QueueType, WorkerStatus
     from morag_queue.core.plan import MoveTask
     from morag_queue.core.policy import Queues
     from morag_queue.core.recovery.liveness import Connections
@@ -60,19 +56,6 @@ class MoveOutcome(StrEnum):
     GONE = "gone"
     FOREIGN = "foreign"
     GPU = "gpu"
-
-
-class JournalEntry(Stored):
-    """One change. Entries are ordered by `entry_id`; `at` is the server's clock, seconds since the epoch."""
-
-    entry_id: str
-    at: float
-    who: str
-    verb: str
-    subject: str
-    reason: str = ""
-    plan_id: str = ""
-    changes: dict[str, Any] = Field(default_factory=dict, description="what was done, in counts and ids")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from morag_queue.core.snapshot import EMPTY_LENGTHS, LaneView, Snapshot, WorkerV
 from morag_queue.core.worker_status import node_of, runs_agent
 from morag_queue.settings import Settings
 
-from .codec import cordon_in_force, read_corrections, read_held
+from .codec import cordon_in_force, read_corrections, read_held, read_worker
 from .keys import Keys
 from .scripts import Call, Script
 from .snapshot import FENCED, node_names
@@ -136,11 +136,7 @@ class FleetReader:
         missing = [worker for worker in acting if worker not in infos]
         for part in _batches(missing):
             texts: Any = self._client.hmget(self._keys.workers, part)
-            infos |= {
-                worker: WorkerInfo.model_validate_json(text)
-                for worker, text in zip(part, texts, strict=True)
-                if text is not None
-            }
+            infos |= {worker: read_worker(text) for worker, text in zip(part, texts, strict=True) if text is not None}
             pause()
         return infos
 

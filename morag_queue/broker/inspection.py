@@ -69,6 +69,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
         return FleetFacts(
             snapshot=snapshot,
             policy=settings.policy,
+            queues=settings.queues,
             sep=settings.broker.sep,
             version=version,
             server=None if info is None else _server(info, read("CONFIG", lambda: client.config_get("save"), None)),

@@ -128,6 +128,11 @@ class Keys:
         """stream: every change, capped"""
         return self._own("journal")
 
+    def undo(self, change_id: str) -> str:
+        """list: what one change did, one part for each call of a script: what the script found of each task (JSON), a
+        newline, and the tasks before and after it (zlib of JSON); it expires, see undo.py"""
+        return self._own(f"undo:{change_id}")
+
     @property
     def dead(self) -> str:
         """hash: task id -> dead letter (JSON): `message` (as it was in its lane) or `entry` (the ledger's, as text),

@@ -1,8 +1,9 @@
 """Moves and edits of messages in lanes, inside Redis: no payload travels through the client."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar
 
 from redis import Redis
@@ -16,6 +17,7 @@ from .lane_search import LaneSearch
 from .ledger import END_KEYS
 from .scripts import Call, Key, Script
 from .translated import fenced
+from .undo import UndoItem, packed
 
 MOVE_CHUNK = 250
 """Messages per call: about 1 ms of the server's time, so that a claim never waits long."""
@@ -161,7 +163,11 @@ class LaneEdit:
     """One message as it was read (`raw`, at `depth` of its list, 1 is the next), and its new place and text.
 
     A `text` of None ends the task with `outcome`. `record` is the new ledger record (JSON), "" leaves it as it is; of a
-    task that ends it is the ended record, to which the server adds "ended_at".
+    task that ends it is the ended record, to which the server adds "ended_at". With the outcome "" the task goes back
+    into the state of `record` as it had ended, and its `letter` into `dead`, with the time `letter_at`.
+
+    `place` is the depth that it is to have in the new list, as its enqueue time allows; None puts it behind the others.
+    `undo` is what an undo of the edit needs.
     """
 
     task_id: str
@@ -176,6 +182,10 @@ class LaneEdit:
     queue: str = ""
     to_worker_lane: bool = False
     outcome: str = "cancelled"
+    place: int | None = None
+    letter: str = ""
+    letter_at: float = 0.0
+    undo: UndoItem | None = None
 
 
 @dataclass(frozen=True)
@@ -188,10 +198,13 @@ class EditedMessage:
     depth: int
     raw: bytes | str
     text: str | None
+    place: int | None
     record: str
     queue: str
     worker_lane: str
     outcome: str
+    letter: str
+    letter_at: float
 
 
 @dataclass(frozen=True)
@@ -200,7 +213,9 @@ class EditLaneCall(Call):
     KEYS: ClassVar = ("lanes", *END_KEYS)
 
     source: Key
+    undo: Key
     retention: int
+    items: bytes
     edits: Sequence[EditedMessage]
 
 
@@ -211,29 +226,49 @@ class LaneEdits:
         self._keys, self._retention = keys, max(1, int(retention_seconds))
         self._script = Script(client, keys, EditLaneCall)
 
-    def apply(self, edits: Sequence[LaneEdit]) -> list[bool]:
-        """Make the edits. In the order given, False for each message that was no longer where it had been read."""
-        by_list: dict[str, list[int]] = defaultdict(list)
-        for n, edit in enumerate(edits):
-            by_list[self._keys.list(edit.lane, edit.level)].append(n)
+    def apply(self, edits: Sequence[LaneEdit], change_id: str = "") -> list[bool]:
+        """Make the edits. In the order given, False for each message that was no longer where it had been read.
+
+        With `change_id` they are recorded for the undo of that change.
+        """
         done = [False] * len(edits)
-        for key, numbers in by_list.items():
-            # The next to run first, so that they keep their order in the target; the others move up meanwhile.
-            numbers.sort(key=lambda n: edits[n].depth)
-            removed = 0
-            for start in range(0, len(numbers), EDIT_CHUNK):
+        for key, numbers in self._runs(edits):
+            removed = start = 0
+            while start < len(numbers):
                 part = numbers[start : start + EDIT_CHUNK]
-                call = EditLaneCall(key, self._retention, [self._edited(edits[n], key, removed) for n in part])
-                answers: list[int] = self._script(call)
-                removed += sum(answers)
-                for n, answer in zip(part, answers, strict=True):
+                edited = [self._edited(edits[n], key, removed) for n in part]
+                items = packed([edits[n].undo for n in part]) if change_id else b""
+                answers: list[int] = self._script(
+                    EditLaneCall(key, self._keys.undo(change_id), self._retention, items, edited)
+                )
+                start += len(answers)
+                for n, answer in zip(part, answers, strict=False):
                     done[n] = bool(answer)
+                    removed += bool(answer) and edits[n].place is None
         return done
+
+    def _runs(self, edits: Sequence[LaneEdit]) -> Iterator[tuple[str, list[int]]]:
+        """Yield the numbers of edits of one list that are sent together, with the key of the list.
+
+        The next to run come first, so that they keep their order in the target; the others move up meanwhile. Edits
+        with a place keep the order of the caller, in which each place counts those before it.
+        """
+        by_list: dict[str, list[int]] = defaultdict(list)
+        lists = [self._keys.list(edit.lane, edit.level) for edit in edits]
+        if any(edit.place is not None for edit in edits):
+            for key, run in groupby(range(len(edits)), key=lists.__getitem__):
+                yield key, list(run)
+            return
+        for n, key in enumerate(lists):
+            by_list[key].append(n)
+        for key, numbers in by_list.items():
+            yield key, sorted(numbers, key=lambda n: edits[n].depth)
 
     def _edited(self, edit: LaneEdit, key: str, removed: int) -> EditedMessage:
         return EditedMessage(
             target=key if edit.text is None else self._keys.list(edit.to_lane, edit.to_level),
             task=self._keys.task(edit.task_id), task_id=edit.task_id, depth=max(edit.depth - removed, 1), raw=edit.raw,
-            text=edit.text, record=edit.record, queue=edit.queue,
-            worker_lane=edit.to_lane if edit.to_worker_lane else "", outcome=edit.outcome,
+            text=edit.text, place=edit.place, record=edit.record, queue=edit.queue,
+            worker_lane=edit.to_lane if edit.to_worker_lane else "", outcome=edit.outcome, letter=edit.letter,
+            letter_at=edit.letter_at,
         )  # fmt: skip

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from morag_queue.core.enums import Capability, QueueType, TaskState
 from morag_queue.core.estimate import estimate, log_error
 from morag_queue.core.failure import Blame, RecoveryPolicy
 from morag_queue.core.histogram import bucket
-from morag_queue.core.model import Capability, HeldMessage, QueueType, TaskState
+from morag_queue.core.worker_records import HeldMessage
 
 from .codec import LedgerRecord, read_record, write_held
 from .contract import JournalNote, OutgoingMessage
@@ -156,10 +157,14 @@ class Ledger:
 
     def settle(self, end: TaskEnd) -> bool:
         """End one task. False when the message was taken from this worker meanwhile: then nothing is counted."""
+        return bool(self._settle(self.settle_call(end)))
+
+    def settle_call(self, end: TaskEnd) -> SettleCall:
+        """The call by which `settle` ends one task."""
         wait_ms, wait_bucket = _milliseconds_and_bucket(end.wait_seconds)
         run_ms, run_bucket = _milliseconds_and_bucket(end.run_seconds)
         work, on_cpu, on_gpu = _log_errors(end)
-        call = SettleCall(
+        return SettleCall(
             task=self._keys.task(end.task_id), tag=end.tag, outcome=end.outcome, task_id=end.task_id, worker=end.worker,
             queue=end.queue, record=end.record.encoded(), error=end.record.error,
             retention=self._retention, wait_ms=wait_ms, wait_bucket=wait_bucket, run_ms=run_ms, run_bucket=run_bucket,
@@ -167,7 +172,6 @@ class Ledger:
             breaker_seconds=self._recovery.breaker_seconds, journal_length=JOURNAL_LENGTH, work=work,
             log_error_on_cpu=on_cpu, log_error_on_gpu=on_gpu, queues=" ".join(QueueType),
         )  # fmt: skip
-        return bool(self._settle(call))
 
     def hold(self, held: HeldMessage) -> None:
         """Record the holder of a message that was not taken by the claim script."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .lost_work import LostWork
     from .requeue import Requeues
     from .results import Results
+    from .undo import UndoRecords
     from .workers import ClientConnections, Cordons, Registry
 
 
@@ -161,6 +162,12 @@ class RedisBroker:
         from .journal import Journal
 
         return Journal(self.client, self.keys)
+
+    @cached_property
+    def undo(self) -> "UndoRecords":
+        from .undo import UndoRecords
+
+        return UndoRecords(self.client, self.keys, self.settings.ledger.retention_seconds)
 
     @cached_property
     def _observe(self) -> Any:

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 from uuid import uuid4
 
+from morag_queue.core.enums import QueueType
 from morag_queue.core.lanes import queue_of, split
-from morag_queue.core.model import QueueType, WorkerInfo
 from morag_queue.core.policy import Queues
 from morag_queue.core.routing.gpu_safety import is_unsafe_lane, unsafe_queues
 
+from . import codec
 from .keys import Keys
 from .ledger import END_KEYS
 from .scripts import Call, Key, Script
@@ -135,7 +136,7 @@ class ReturnLanes:
     def _unsafe(self) -> Container[QueueType]:
         records: Any = self._client.hgetall(self._keys.workers)
         cpu_readers: defaultdict[str, list[str]] = defaultdict(list)
-        for info in map(WorkerInfo.model_validate_json, records.values()):
+        for info in map(codec.read_worker, records.values()):
             if not info.capability.has_gpu:
                 for queue in info.queues:
                     cpu_readers[queue].append(info.worker)

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from morag_queue.core.enums import TaskState
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import HeldMessage, TaskState
+from morag_queue.core.worker_records import HeldMessage
 
 from .codec import LedgerRecord, TaskResult, completed_record, read_result
 from .keys import Keys

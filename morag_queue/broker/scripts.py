@@ -5,9 +5,10 @@ names in the same order; a test compares the two. Fragments that scripts share a
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _INCLUDE = "--#include "
+
+_WORD = re.compile(r"\w+")
 
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\((?:[^\n]*\bend|.*?^end)\n", re.DOTALL | re.MULTILINE)
 
@@ -51,7 +54,12 @@ class Script(Generic[C]):
     """A script on one fleet. It is loaded again after SCRIPT FLUSH or a restart of the server."""
 
     def __init__(self, client: "Redis", keys: Keys, call: type[C]) -> None:
-        self._keys, self._script = keys, client.register_script(source(call.SCRIPT))
+        self._client, self._keys, self._name = client, keys, call.SCRIPT
+
+    @cached_property
+    def _script(self) -> Any:
+        # On first use: a worker that starts would read ten files that it does not need yet.
+        return self._client.register_script(source(self._name))
 
     def __call__(self, call: C, pipe: Any = None) -> Any:
         """The answer; of a call that is added to a pipeline, the pipeline."""
@@ -68,10 +76,12 @@ def source(name: str) -> str:
 
 def _used(fragments: str, text: str) -> str:
     """The fragments without the functions that are not called: the server would create each of them at every call."""
+    words = Counter(_WORD.findall(fragments + text))
     for function in reversed(list(_FUNCTION.finditer(fragments))):  # one that calls another comes after it
-        rest = fragments[: function.start()] + fragments[function.end() :]
-        if not re.search(rf"\b{function['name']}\b", rest + text):
-            fragments = rest
+        own = Counter(_WORD.findall(function[0]))
+        if words[function["name"]] == own[function["name"]]:
+            fragments = fragments[: function.start()] + fragments[function.end() :]
+            words.subtract(own)
     return fragments
 
 

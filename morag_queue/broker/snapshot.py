@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Heartbeat, Lease, QueueType, WorkerInfo
+from morag_queue.core.model import Heartbeat, Lease, QueueType
 from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_corrections, read_held, read_pauses
+from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_corrections, read_held, read_pauses, read_worker
 from .scripts import Call
 
 FENCED = b"fenced"
@@ -47,7 +47,7 @@ def decode_snapshot(
     cordon_of = {worker: cordon_in_force(text, int(seconds)) for worker, text in _pairs(cordons)}
     views = tuple(
         WorkerView(
-            WorkerInfo.model_validate_json(text), beat_of.get(worker), cordon_of.get(worker),
+            read_worker(text), beat_of.get(worker), cordon_of.get(worker),
             _totals(counts, worker.decode()), fenced=acting.get(worker) == FENCED,
         )
         for worker, text in _pairs(workers)

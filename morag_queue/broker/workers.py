@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 from morag_queue.core.policy import Queues
+from morag_queue.core.worker_records import HeldMessage, WorkerInfo
 
+from . import codec
 from .client_list import ClientList, client_list
-from .codec import cordon_in_force, read_held, read_unacked, requires_gpu
+from .codec import (
+    LastBeat,
+    WorkerProcess,
+    read_held,
+    read_last_beat,
+    read_process,
+    read_unacked,
+    requires_gpu,
+    write_worker,
+)
 from .keys import Keys
 from .ledger import Ledger
 from .requeue import RequeueRequest, Requeues, ReturnLanes
@@ -22,6 +32,8 @@ from .translated import fenced
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from morag_queue.core.model import Cordon, WorkerStatus
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
 """The answer to a heartbeat, see beat.lua."""
@@ -54,8 +66,8 @@ class Predecessor:
     """The incarnation that acts under a worker's name at present."""
 
     incarnation: str
-    info: WorkerInfo | None
-    beat: Heartbeat | None
+    process: WorkerProcess | None
+    beat: LastBeat | None
 
 
 class Registry:
@@ -83,13 +95,13 @@ class Registry:
             return None
         return Predecessor(
             incarnation.decode(),
-            WorkerInfo.model_validate_json(info) if info else None,
-            Heartbeat.model_validate_json(beat) if beat else None,
+            read_process(info),
+            read_last_beat(beat),
         )
 
     def register(self, info: WorkerInfo, replaces: str = "") -> str:
         """Register under the name. Return "" on success, else the incarnation (not `replaces`) that holds it."""
-        answer: bytes = self._register(RegisterCall(info.worker, info.incarnation, info.model_dump_json(), replaces))
+        answer: bytes = self._register(RegisterCall(info.worker, info.incarnation, write_worker(info), replaces))
         return answer.decode()
 
     def beat(self, worker: str, incarnation: str, figures: dict[str, Any], tags: list[str]) -> Pulse:
@@ -129,7 +141,7 @@ class Registry:
 
     def _return_lanes(self, worker: str, held: Sequence[HeldMessage]) -> list[str]:
         cordon: Any = self._client.hget(self._keys.cordons, worker)
-        if cordon_in_force(cordon, self.now()) is None:
+        if cordon is None or codec.cordon_in_force(cordon, self.now()) is None:
             return [message.lane for message in held]
         return_lanes = ReturnLanes(self._client, self._keys, self._queues)
         values: Any = self._client.hmget(self._keys.unacked, [message.tag for message in held])
@@ -164,17 +176,19 @@ class Cordons:
         self._client, self._keys = client, keys
         self._script = Script(client, keys, CordonCall)
 
-    def get(self, worker: str) -> Cordon | None:
+    def get(self, worker: str) -> "Cordon | None":
         """The cordon of a worker; None while it is in service."""
         text = self._client.hget(self._keys.cordons, worker)
-        return Cordon.model_validate_json(text) if text else None
+        return codec.read_cordon(text) if text else None
 
     def all(self, now: float) -> list[str]:
         """The workers with a cordon in force at that time (seconds, server's clock), registered or not."""
         found: Any = self._client.hgetall(self._keys.cordons)
-        return [worker.decode() for worker, text in found.items() if cordon_in_force(text, now) is not None]
+        return [worker.decode() for worker, text in found.items() if codec.cordon_in_force(text, now) is not None]
 
-    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
+    def put(
+        self, worker: str, cordon: "Cordon | None", over: "Iterable[WorkerStatus | None]", *, term: str = ""
+    ) -> bool:
         """Write a cordon (None lifts it) if the present state is one of `over`, where None means in service.
 
         Raises LeaseLost on a stale term.

@@ -7,8 +7,6 @@ from morag_queue.errors import Refused
 
 from .context import CliContext
 
-_PREVIEWED_TASKS = 10
-
 
 def confirm_force(ctx: CliContext, consequence: str) -> None:
     """Ask on a terminal before --force; scripts have already decided. Raises Refused if the user declines."""
@@ -18,18 +16,19 @@ def confirm_force(ctx: CliContext, consequence: str) -> None:
         raise Refused("nothing was changed; to skip the question, add --yes")
 
 
-def confirm_tasks(ctx: CliContext, change: str, rows: Sequence[str]) -> bool:
-    """Preview the tasks that a filter selected, one row per task, and ask: a filter may match more than expected.
+def confirm_tasks(ctx: CliContext, change: str, rows: Sequence[str], number: int, lasting: str = "") -> bool:
+    """Preview the tasks that a filter selected, one row for each of the first, and ask: it may match unexpected ones.
 
-    Without a terminal only --yes confirms. Return whether a question was asked. Raises Refused.
+    `number` counts all of them; `lasting` says what cannot be undone. Without a terminal only --yes confirms. Return
+    whether a question was asked. Raises Refused.
     """
-    if not rows or ctx.options.dry_run or ctx.options.yes:
+    if not number or ctx.options.dry_run or ctx.options.yes:
         return False
-    for row in rows[:_PREVIEWED_TASKS]:
+    for row in rows:
         ctx.warn(f"  {row}")
-    if len(rows) > _PREVIEWED_TASKS:
-        ctx.warn(f"  … and {len(rows) - _PREVIEWED_TASKS} more")
-    count = count_of(len(rows), "task")
-    if not ctx.confirm(f"{change}: {count}. Continue?"):
+    if number > len(rows):
+        ctx.warn(f"  … and {number - len(rows)} more")
+    count = count_of(number, "task")
+    if not ctx.confirm(f"{change}: {count}. {f'{lasting}. ' if lasting else ''}Continue?"):
         raise Refused(f"{change}: {count} not confirmed, so nothing was changed; add --yes, or preview with --dry-run")
     return True

@@ -98,9 +98,9 @@ def drop(
     age: DeadAge = None,
     name: NameFilter = None,
 ) -> ExitStatus:
-    """Delete failed and quarantined tasks permanently.
+    """Drop failed and quarantined tasks.
 
-    Their messages are deleted too. This cannot be undone.
+    `journal undo` puts them back until the ledger's retention time ends; then their messages are deleted.
     """
     from morag_queue.operations.dead_letters import drop as drop_dead_letters
 
@@ -108,7 +108,8 @@ def drop(
     result = drop_dead_letters(ctx.broker, ctx.settings, selected, **ctx.change)
     dropped = "would be dropped" if ctx.options.dry_run else "dropped"
     unchanged = f", {len(result.unchanged)} already dropped" if result.unchanged else ""
-    ctx.emit(result, lambda: f"{result.dropped} {dropped}{unchanged}")
+    undo = f"; undo: morag-queue journal undo {result.journal}" if result.journal else ""
+    ctx.emit(result, lambda: f"{result.dropped} {dropped}{unchanged}{undo}")
     for _, reason in result.failed:
         ctx.warn(f"refused: {reason}")
     if not result.failed:
@@ -127,6 +128,7 @@ def _filter(state: TaskState | None, age: str | None, name: str | None) -> "Task
 def _select(ctx: CliContext, ids: list[str], all_tasks: bool, selected: "TaskFilter", change: str) -> list[str]:
     """Return `ids`, or those of all tasks that match the filter, once confirmed."""
     from morag_queue.operations.dead_letters import select
+    from morag_queue.operations.task_editor import PREVIEWED
     from morag_queue.view.text import safe
 
     if bool(ids) + (all_tasks or not selected.is_empty) != 1:
@@ -134,7 +136,8 @@ def _select(ctx: CliContext, ids: list[str], all_tasks: bool, selected: "TaskFil
     if ids:
         return ids
     matching = select(ctx.broker, selected)
-    confirm_tasks(ctx, change, [f"{safe(task.task_id, 60)}  {task.state}  {safe(task.error, 80)}" for task in matching])
+    rows = [f"{safe(task.task_id, 60)}  {task.state}  {safe(task.error, 80)}" for task in matching[:PREVIEWED]]
+    confirm_tasks(ctx, change, rows, len(matching))
     return [task.task_id for task in matching]
 
 

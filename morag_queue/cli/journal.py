@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morag_queue.core.words import count_of
 from morag_queue.errors import ExitStatus, NotFound
 
 from .context import CliContext
@@ -14,7 +15,9 @@ from .parameters import EntryArgument
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from morag_queue.broker.contract import JournalEntry
+    from morag_queue.core.model import JournalEntry
+
+_SHOWN_FAILURES = 20
 
 
 @verb()
@@ -38,8 +41,20 @@ def ls(
 
 @verb()
 def show(ctx: CliContext, entry_id: EntryArgument) -> None:
-    """Show one change in full, task by task."""
-    entry = _entry(ctx, entry_id)
+    """Show one change in full, task by task.
+
+    The state `begun` means that its command still runs, or was killed: the tasks are those changed so far.
+    """
+    from morag_queue.operations.journal import in_full, is_begun
+
+    entry = in_full(ctx.broker, _entry(ctx, entry_id))
+    if is_begun(entry):
+        done = count_of(entry.changes["count"], "task")
+        were = "was" if entry.changes["count"] == 1 else "were"
+        ctx.note(
+            f"This change has not ended, or its command was killed: {done} {were} changed so far; "
+            f"undo: morag-queue journal undo {entry.entry_id}"
+        )
 
     def human() -> "RenderableType":
         from morag_queue.view.journal import entry_view
@@ -51,19 +66,25 @@ def show(ctx: CliContext, entry_id: EntryArgument) -> None:
 
 @verb(changes=True)
 def undo(ctx: CliContext, entry_id: EntryArgument) -> ExitStatus:
-    """Undo one change as far as possible, and report the rest.
+    """Undo one change, and report what could not be undone.
 
-    Lifts pauses and cordons, moves waiting tasks back, resends cancelled tasks, and cancels the tasks of a submit that
-    still wait.
+    Those are tasks that have started, ended or been changed again since. Lifts pauses and cordons. Puts tasks that
+    were cancelled, moved or reprioritised back to their place, tasks that were queued again back to the end that they
+    had, and dropped ones back into dead. Cancels the tasks of a submit that still wait. An undo can be undone, too. The
+    tasks of a change are recorded for the ledger's retention time.
     """
     from morag_queue.operations.journal import Undo
 
     result = Undo(ctx.broker, ctx.settings, **ctx.change)(_entry(ctx, entry_id))
     undone = "would be undone" if result.dry_run else "undone"
     unchanged = f", {result.unchanged} already undone" if result.unchanged else ""
-    ctx.emit(result, lambda: f"{result.verb}: {result.undone} {undone}{unchanged}")
-    for failure in result.not_undone:
-        ctx.warn(f"not undone: {failure.subject}: {failure.reason}")
+    again = f"; undo: morag-queue journal undo {result.journal}" if result.journal else ""
+    ctx.emit(result, lambda: f"{result.verb}: {result.undone} {undone}{unchanged}{again}")
+    if not result.is_repeated:
+        for failure in result.not_undone[:_SHOWN_FAILURES]:
+            ctx.warn(f"not undone: {failure.subject}: {failure.reason}")
+        if len(result.not_undone) > _SHOWN_FAILURES:
+            ctx.warn(f"… and {len(result.not_undone) - _SHOWN_FAILURES} more; --json lists them all")
     return result.exit_status
 
 

@@ -33,6 +33,10 @@ Queue = Annotated[
     QueueType | None, typer.Option("--queue", case_sensitive=False, help="Target queue; default: route the task.")
 ]
 Worker = Annotated[str | None, typer.Option("--worker", metavar="W", help="Pin to this worker.")]
+AllowCpu = Annotated[
+    bool,
+    typer.Option("--allow-cpu", help="Allow a named worker or queue without the GPU that a task requires."),
+]
 
 
 def row_fields(**flags: Any) -> dict[str, Any]:

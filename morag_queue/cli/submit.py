@@ -14,6 +14,7 @@ from morag_queue.operations.submit_rows import Row, RowFailure, parse_lines, row
 from .context import CliContext
 from .options import verb
 from .sources import (
+    AllowCpu,
     Options,
     Priority,
     Queue,
@@ -58,12 +59,14 @@ def submit(
     force: Annotated[
         bool, typer.Option("--force", help="Allow pinning to a worker that cannot take the task now.")
     ] = False,
+    allow_cpu: AllowCpu = False,
 ) -> ExitStatus:
     """Classify, route and queue files and URLs.
 
     The answer names the submission: `tasks`, `task cancel`, `task move` and `task prio` take --submission ID.
     With --from, flags are the defaults for lines that do not set the field. A task id that is still open is
     refused, so a bulk submit that sets its ids can be repeated safely until its tasks have ended.
+    A task that requires a GPU never enters a lane that a worker without one reads, unless --allow-cpu is given.
     """
     from morag_queue.operations.submit import Submitter
     from morag_queue.operations.submit_report import note_submit
@@ -81,7 +84,7 @@ def submit(
                 raise UsageError(f"--id names one task, but {len(rows)} sources were given; pass one source")
         else:
             rows = parse_lines(lines, row_of(from_file, fields))
-        submitter = Submitter(ctx.quick_broker, ctx.settings, force=force)
+        submitter = Submitter(ctx.quick_broker, ctx.settings, force=force, allow_cpu=allow_cpu)
         if ctx.options.dry_run:
             report = _preview(submitter.prepare(rows))
         else:

@@ -25,6 +25,7 @@ from .parameters import (
     priority_named,
     task_filter,
 )
+from .sources import AllowCpu
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,6 +122,7 @@ def move(
     force: Annotated[
         bool, typer.Option("--force", help="Allow a worker that is cordoned, drained or offline.")
     ] = False,
+    allow_cpu: AllowCpu = False,
     queue: QueueFilter = None,
     lane: LaneFilter = None,
     worker: WorkerFilter = None,
@@ -131,7 +133,8 @@ def move(
 ) -> ExitStatus:
     """Move waiting tasks to the end of another lane, by id or by filter.
 
-    Tasks that need a GPU never enter a lane that a worker without a GPU reads.
+    A task that requires a GPU never enters a lane that a worker without one reads, unless --allow-cpu is given.
+    --force does not allow that.
     """
     from morag_queue.operations import task_edits
 
@@ -139,7 +142,7 @@ def move(
     target = _target(editor.snapshot, to_queue, to_worker, to_lane)
     selected = task_filter(editor.snapshot, queue, lane, worker, None, priority, age, name, submission)
     tasks = _select(ctx, editor, ids or [], selected, f"move to {target.shown}")
-    return report_edits(ctx, task_edits.move(editor, tasks, target, force=force))
+    return report_edits(ctx, task_edits.move(editor, tasks, target, force=force, allow_cpu=allow_cpu))
 
 
 @verb(changes=True)
@@ -234,14 +237,15 @@ def _select(ctx: CliContext, editor: "TaskEditor", ids: list[str], selected: "Ta
         return ids
     if selected.is_empty:
         raise UsageError("no tasks given: pass ids, or a filter such as --queue, --worker or --submission")
-    hits = list(editor.select(selected))
+    chosen = editor.choose(selected)
     rows = [
         f"{safe(hit.task.task_id, 60)}  {hit.task.priority.name}  {hit.task.lane}  {safe(hit.task.source, 60)}"
-        for hit in hits
+        for hit in chosen.first
     ]
-    if confirm_tasks(ctx, change, rows):
+    lasting = f"{count_of(chosen.held, 'order')} to workers cannot be undone" if chosen.held else ""
+    if confirm_tasks(ctx, change, rows, len(chosen), lasting):
         editor.refresh()  # the fleet may have changed while the prompt was open
-    return hits
+    return chosen.tasks
 
 
 SUBCOMMANDS = {"show": show, "why": why, "cancel": cancel, "move": move, "prio": prio, "retry": retry}

@@ -4,6 +4,7 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,9 +118,8 @@ def _broker(ctx: CliContext, interval: str | None) -> "RedisBroker":
     settings = ctx.settings
     if interval is not None:
         seconds = _seconds(interval, "--interval")
-        balancing = settings.policy.balancing.model_copy(update={"interval_seconds": seconds})
-        policy = settings.policy.model_copy(update={"balancing": balancing})
-        settings = settings.model_copy(update={"policy": policy})
+        balancing = replace(settings.policy.balancing, interval_seconds=seconds)
+        settings = replace(settings, policy=replace(settings.policy, balancing=balancing))
     client = connect(settings.redis_url, settings.broker, name="mq.watch")
     return RedisBroker(settings, client)
 

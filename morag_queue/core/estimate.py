@@ -4,9 +4,10 @@
 formula and its constants are those under which the scheduling policy was simulated.
 """
 
+from dataclasses import dataclass
 from math import exp, inf, log
 
-from .model import Capability, Frozen, Requires
+from .enums import Capability, Requires
 
 # (on a GPU, on a CPU): GPU-preferred work takes a fifth of its minutes on a GPU and twice its minutes on a CPU.
 # GPU-only work cannot run on a CPU.
@@ -23,7 +24,8 @@ _RUNS_LEARNED_MAX = 500  # after 500 equal steps at the lowest rate 0.98 ** 500 
 _FACTOR_MIN, _FACTOR_MAX = 0.1, 10.0
 
 
-class Correction(Frozen):
+@dataclass(frozen=True)
+class Correction:
     """The learned correction of one content type and class on one kind of worker: `n` runs, log factor `m`."""
 
     n: int = 0

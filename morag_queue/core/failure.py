@@ -13,12 +13,11 @@ Only the tasks of dead workers are requeued. A task that raised an exception is 
 author wants it to run once only, a requeue would run it twice.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pydantic import Field
-
-from .model import Frozen
+from .setting import Table, setting
 
 
 class FailureKind(StrEnum):
@@ -45,20 +44,21 @@ class RetryDecision(StrEnum):
     QUARANTINE = "quarantine"
 
 
-class RecoveryPolicy(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class RecoveryPolicy(Table):
     """When work counts as lost, how it is retried, and when a worker's circuit breaker opens."""
 
-    orphan_after_seconds: float = Field(
+    orphan_after_seconds: float = setting(
         15.0, gt=0, description="age from which an unacked message that no worker reports has no owner"
     )
-    lost_after_seconds: float = Field(
+    lost_after_seconds: float = setting(
         5.0, gt=0, description="age from which an open task without a message on the broker is searched for"
     )
-    retry_delay_seconds: float = Field(
+    retry_delay_seconds: float = setting(
         10.0, ge=0, description="delay of a task whose worker died twice; doubles with each further death"
     )
-    breaker_failures: int = Field(5, ge=1, description="failures in a row that open a worker's circuit breaker")
-    breaker_seconds: float = Field(300.0, gt=0, description="how long the circuit breaker stays open")
+    breaker_failures: int = setting(5, ge=1, description="failures in a row that open a worker's circuit breaker")
+    breaker_seconds: float = setting(300.0, gt=0, description="how long the circuit breaker stays open")
 
 
 _KIND_BY_EXCEPTION = {

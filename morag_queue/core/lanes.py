@@ -3,7 +3,7 @@
 A queue name has no dot, but a worker id may contain dots and glob characters: a lane name is split at its first dot.
 """
 
-from .model import QueueType
+from .enums import QueueType
 
 _SEPARATOR = "."
 

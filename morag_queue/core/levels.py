@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import floor, log2
 
-from .model import QueuePriority
+from .enums import QueuePriority
 from .policy import Order
 
 LEVELS = tuple(range(10))

@@ -1,107 +1,53 @@
-"""Models and enumerations shared by all modules; their values also appear in JSON output and on the broker.
+"""Models shared by all modules, and their enumerations; the values also appear in JSON output and on the broker.
 
 `estimated_duration` and the `…_time` fields are minutes; other durations carry their unit in the name. Times (`at`,
 `…_at`, `since`, `until`) are seconds since the epoch on the Redis server's clock; views print them as ISO 8601.
 """
 
 from datetime import UTC, datetime
-from enum import IntEnum, StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .enums import (
+    Capability,
+    ContentType,
+    DecisionAction,
+    QueuePriority,
+    QueueType,
+    Requires,
+    ResourceRequirement,
+    TaskComplexity,
+    TaskState,
+    WorkerStatus,
+)
+from .worker_records import HeldMessage, WorkerInfo
 
-class QueuePriority(IntEnum):
-    """Priority of a task in words; the value is its weight. On the broker it becomes a kombu level, see `levels`."""
-
-    URGENT = 10
-    HIGH = 8
-    NORMAL = 5
-    LOW = 3
-    BATCH = 1
-
-
-class QueueType(StrEnum):
-    """The four queues. Each has a shared lane of the same name and one lane per worker."""
-
-    GPU_PRIORITY = "gpu_priority"
-    GPU_FALLBACK = "gpu_fallback"
-    CPU_STANDARD = "cpu_standard"
-    CPU_BATCH = "cpu_batch"
-
-
-class Capability(StrEnum):
-    """Hardware of a worker; a `hybrid` worker has a GPU and takes CPU work as well."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-    HYBRID = "hybrid"
-
-    @property
-    def has_gpu(self) -> bool:
-        return self is not Capability.CPU
-
-
-class Requires(StrEnum):
-    """Hardware that a task needs to run at all (`gpu`) or to run fast (`gpu_preferred`)."""
-
-    GPU = "gpu"
-    GPU_PREFERRED = "gpu_preferred"
-    CPU = "cpu"
-
-
-class ContentType(StrEnum):
-    AUDIO = "audio"
-    VIDEO = "video"
-    IMAGE = "image"
-    DOCUMENT = "document"
-    WEB = "web"
-    YOUTUBE = "youtube"
-
-
-class TaskComplexity(StrEnum):
-    """Class of the estimated minutes: low < 1, medium < 10, high < 60, very_high."""
-
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    VERY_HIGH = "very_high"
-
-
-class ResourceRequirement(StrEnum):
-    CPU_LIGHT = "cpu_light"
-    CPU_INTENSIVE = "cpu_intensive"
-    GPU_PREFERRED = "gpu_preferred"
-    GPU_REQUIRED = "gpu_required"
-    MEMORY_INTENSIVE = "memory_intensive"
-    DISK_INTENSIVE = "disk_intensive"
-
-
-class DecisionAction(StrEnum):
-    ASSIGN = "assign"
-    REDISTRIBUTE = "redistribute"
-    HOLD = "hold"
-    FALLBACK = "fallback"
-
-
-class WorkerStatus(StrEnum):
-    ONLINE = "online"
-    BUSY = "busy"
-    CORDONED = "cordoned"
-    DRAINING = "draining"
-    DRAINED = "drained"
-    SUSPECT = "suspect"
-    OFFLINE = "offline"
-
-
-class TaskState(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    QUARANTINED = "quarantined"
+__all__ = [
+    "Capability",
+    "Classification",
+    "ContentType",
+    "Cordon",
+    "DecisionAction",
+    "Facts",
+    "Frozen",
+    "Heartbeat",
+    "HeldMessage",
+    "JournalEntry",
+    "Lease",
+    "LoadBalancingDecision",
+    "Pause",
+    "QueuePriority",
+    "QueueType",
+    "Requires",
+    "ResourceRequirement",
+    "Stored",
+    "TaskComplexity",
+    "TaskQueueEntry",
+    "TaskState",
+    "WorkerInfo",
+    "WorkerStatus",
+]
 
 
 class Frozen(BaseModel):
@@ -207,36 +153,6 @@ class TaskQueueEntry(Frozen):
         return (ResourceRequirement.CPU_LIGHT if is_light else ResourceRequirement.CPU_INTENSIVE,)
 
 
-class WorkerInfo(Stored):
-    """Registration of a worker, written when it starts."""
-
-    worker: str
-    incarnation: str = Field(description="one run of one process, `<host>.<pid>.<random>`")
-    host: str
-    pid: int
-    capability: Capability
-    queues: tuple[str, ...] = Field(description="queues that it serves; they determine its lanes")
-    slots: int = Field(description="pool size: tasks that run at once")
-    pool: str = "prefork"
-    cores: int = 0
-    memory_gb: float = 0.0
-    disk_gb: float = 0.0
-    gpus: int = 0
-    gpu_memory_gb: float = 0.0
-    location: str = ""
-    tags: tuple[str, ...] = ()
-    content_types: tuple[ContentType, ...] = Field((), description="empty means all")
-    priority_steps: tuple[int, ...] = tuple(range(10))
-    client_name: str = Field("", description="name of its broker connections in CLIENT LIST")
-    node: str = Field("", description="Celery node name `worker@host`, its address on the control channel")
-    beat_seconds: float = Field(2.0, description="heartbeat interval")
-    claims: bool = Field(True, description="whether it takes messages with the atomic claim script")
-    no_claim_reason: str = Field("", description="why it does not")
-    version: str = ""
-    settings: dict[str, Any] = Field({}, description="Celery settings that affect reliability, for `doctor`")
-    started_at: float = 0.0
-
-
 class Heartbeat(Stored):
     """Heartbeat of a worker, every `beat_seconds`. Percentages are 0–100."""
 
@@ -248,18 +164,6 @@ class Heartbeat(Stored):
     active: int = 0
     reserved: int = Field(0, description="prefetched: claimed and not started")
     stopped: bool = Field(False, description="last heartbeat of a clean shutdown")
-
-
-class HeldMessage(Frozen):
-    """One message in kombu's `unacked`, with the owner that the claim script recorded; `tag` is its delivery tag."""
-
-    tag: str
-    worker: str
-    incarnation: str
-    task_id: str
-    lane: str
-    level: int
-    claimed_at: float
 
 
 class Cordon(Stored):
@@ -295,3 +199,16 @@ class Lease(Stored):
     verb: str
     since: float
     until: float
+
+
+class JournalEntry(Stored):
+    """One change. Entries are ordered by `entry_id`; `at` is the server's clock, seconds since the epoch."""
+
+    entry_id: str
+    at: float
+    who: str
+    verb: str
+    subject: str
+    reason: str = ""
+    plan_id: str = ""
+    changes: dict[str, Any] = Field(default_factory=dict, description="what was done, in counts and ids")

@@ -141,6 +141,7 @@ class Applied(Frozen):
     cancelled: int = 0
     revoked: int = Field(0, description="running tasks that Celery was asked to terminate; nothing confirms it")
     queued: int = Field(0, description="ended or quarantined tasks that were queued again")
+    returned: int = Field(0, description="waiting tasks that were returned to the end that they had before, by an undo")
     unchanged: int = Field(0, description="tasks that already were as requested")
     foreign: int = Field(0, description="messages that are not Celery's; they stay in their lane")
     rejected: tuple[Rejected, ...] = ()
@@ -155,7 +156,7 @@ class Applied(Frozen):
         return any(getattr(self, name) for name in _CHANGES)
 
 
-_CHANGES = ("moved", "taken_back", "resent", "quarantined", "changed", "cancelled", "revoked", "queued")
+_CHANGES = ("moved", "taken_back", "resent", "quarantined", "changed", "cancelled", "revoked", "queued", "returned")
 _SUMMED = (*_CHANGES, "already", "finished", "unchanged", "foreign", "rejected")
 
 

@@ -1,11 +1,11 @@
 """The policy as values: queue table, content estimates, balancing. Every number is a setting."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import Field
-
+from .enums import Capability, ContentType, QueuePriority, QueueType, Requires
 from .failure import RecoveryPolicy
-from .model import Capability, ContentType, Frozen, QueuePriority, QueueType, Requires
+from .setting import Table, setting
 
 
 class Binding(StrEnum):
@@ -22,24 +22,26 @@ class Order(StrEnum):
     WEIGHTED = "weighted"
 
 
-class QueuePolicy(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class QueuePolicy(Table):
     """A queue: its workers, limits and fallback.
 
     No decision depends on `weight` or on `timeout_minutes`.
     """
 
-    served_by: tuple[Capability, ...] = Field(description="capabilities of workers that read the queue by default")
-    max_tasks_per_worker: int = Field(ge=1, description="tasks assigned to one worker with early binding, at most")
-    weight: float = Field(gt=0, description="importance relative to other queues")
-    timeout_minutes: float = Field(gt=0, description="run time from which a task counts as stuck")
-    fallback: QueueType = Field(description="queue that takes tasks while no worker serves this one; itself: none")
+    served_by: tuple[Capability, ...] = setting(description="capabilities of workers that read the queue by default")
+    max_tasks_per_worker: int = setting(ge=1, description="tasks assigned to one worker with early binding, at most")
+    weight: float = setting(gt=0, description="importance relative to other queues")
+    timeout_minutes: float = setting(gt=0, description="run time from which a task counts as stuck")
+    fallback: QueueType = setting(description="queue that takes tasks while no worker serves this one; itself: none")
 
 
 _GPU = (Capability.GPU, Capability.HYBRID)
 _CPU = (Capability.CPU, Capability.HYBRID)
 
 
-class Queues(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class Queues(Table):
     """The queues, most powerful first."""
 
     gpu_priority: QueuePolicy = QueuePolicy(
@@ -64,31 +66,35 @@ class Queues(Frozen):
         return tuple(queue for queue in QueueType if capability in self.of(queue).served_by)
 
 
-class ContentPolicy(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class ContentPolicy(Table):
     """Starting estimates of one content type: minutes at factor 1, memory, what it needs, and what makes it longer.
 
     A field named `…_factor` multiplies the minutes if its option or condition holds; 1 means no effect.
     """
 
-    requires: Requires = Field(description="what a task needs")
-    memory_gb: float = Field(gt=0, description="memory, before additions by size")
-    minutes_per_minute: float = Field(0.0, ge=0, description="audio and video: minutes per minute of playing time")
-    minutes_per_page: float = Field(0.0, ge=0, description="documents: minutes per page")
-    minutes: float = Field(0.0, ge=0, description="fixed part, whatever the length")
-    light: bool = Field(False, description="CPU work that mostly waits, for a web page for instance")
-    diarization_factor: float = Field(1.0, gt=0, description="option diarization")
-    segmentation_factor: float = Field(1.0, gt=0, description="option topic segmentation")
-    thumbnails_factor: float = Field(1.0, gt=0, description="option thumbnails")
-    docling_factor: float = Field(1.0, gt=0, description="option docling")
-    high_resolution_factor: float = Field(1.0, gt=0, description="video: shorter side above `high_resolution_lines`")
-    large_image_factor: float = Field(1.0, gt=0, description="image above `large_image_megapixels`")
-    huge_image_factor: float = Field(1.0, gt=0, description="image above `huge_image_megapixels`, replaces the former")
-    megabytes_per_minute: float = Field(1.0, gt=0, description="derives an unknown playing time from the size")
-    megabytes_per_page: float = Field(0.1, gt=0, description="derives an unknown page count from the size")
-    assumed_length: float = Field(10.0, gt=0, description="minutes or pages if neither length nor size is known")
+    requires: Requires = setting(description="what a task needs")
+    memory_gb: float = setting(gt=0, description="memory, before additions by size")
+    minutes_per_minute: float = setting(0.0, ge=0, description="audio and video: minutes per minute of playing time")
+    minutes_per_page: float = setting(0.0, ge=0, description="documents: minutes per page")
+    minutes: float = setting(0.0, ge=0, description="fixed part, whatever the length")
+    light: bool = setting(False, description="CPU work that mostly waits, for a web page for instance")
+    diarization_factor: float = setting(1.0, gt=0, description="option diarization")
+    segmentation_factor: float = setting(1.0, gt=0, description="option topic segmentation")
+    thumbnails_factor: float = setting(1.0, gt=0, description="option thumbnails")
+    docling_factor: float = setting(1.0, gt=0, description="option docling")
+    high_resolution_factor: float = setting(1.0, gt=0, description="video: shorter side above `high_resolution_lines`")
+    large_image_factor: float = setting(1.0, gt=0, description="image above `large_image_megapixels`")
+    huge_image_factor: float = setting(
+        1.0, gt=0, description="image above `huge_image_megapixels`, replaces the former"
+    )
+    megabytes_per_minute: float = setting(1.0, gt=0, description="derives an unknown playing time from the size")
+    megabytes_per_page: float = setting(0.1, gt=0, description="derives an unknown page count from the size")
+    assumed_length: float = setting(10.0, gt=0, description="minutes or pages if neither length nor size is known")
 
 
-class ContentPolicies(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class ContentPolicies(Table):
     """Starting estimates by content type; measured run times correct them, see `estimate.learn`.
 
     Megabytes and gigabytes are decimal. `megabytes_per_minute` is that of common encodings: 128 kbit/s for audio,
@@ -120,39 +126,41 @@ class ContentPolicies(Frozen):
     web: ContentPolicy = ContentPolicy(requires=Requires.CPU, memory_gb=0.2, minutes=1.0, light=True)
     youtube: ContentPolicy = ContentPolicy(requires=Requires.GPU_PREFERRED, memory_gb=1.0, minutes=5.0)
 
-    high_resolution_lines: int = Field(1080, gt=0, description="video: shorter side above which it is slower")
-    large_image_megapixels: float = Field(3.0, gt=0, description="size above which an image is large")
-    huge_image_megapixels: float = Field(12.0, gt=0, description="size above which an image is huge")
-    characters_per_page: int = Field(3000, gt=0, description="text: characters that count as a page")
-    complexity_minutes: tuple[float, float, float] = Field(
+    high_resolution_lines: int = setting(1080, gt=0, description="video: shorter side above which it is slower")
+    large_image_megapixels: float = setting(3.0, gt=0, description="size above which an image is large")
+    huge_image_megapixels: float = setting(12.0, gt=0, description="size above which an image is huge")
+    characters_per_page: int = setting(3000, gt=0, description="text: characters that count as a page")
+    complexity_minutes: tuple[float, float, float] = setting(
         (1.0, 10.0, 60.0), description="lower bounds of medium, high and very_high"
     )
-    memory_step_mb: float = Field(100.0, gt=0, description="file size that adds `memory_gb` once more")
-    memory_steps_max: float = Field(5.0, ge=0, description="limit for these additions")
-    disk_factor: float = Field(3.0, ge=0, description="disk space for working copies, as a multiple of the file size")
-    memory_intensive_gb: float = Field(4.0, gt=0, description="memory from which a task is memory_intensive")
-    disk_intensive_gb: float = Field(10.0, gt=0, description="disk space from which a task is disk_intensive")
+    memory_step_mb: float = setting(100.0, gt=0, description="file size that adds `memory_gb` once more")
+    memory_steps_max: float = setting(5.0, ge=0, description="limit for these additions")
+    disk_factor: float = setting(3.0, ge=0, description="disk space for working copies, as a multiple of the file size")
+    memory_intensive_gb: float = setting(4.0, gt=0, description="memory from which a task is memory_intensive")
+    disk_intensive_gb: float = setting(10.0, gt=0, description="disk space from which a task is disk_intensive")
 
     def of(self, content_type: ContentType) -> ContentPolicy:
         row: ContentPolicy = getattr(self, content_type.value)
         return row
 
 
-class MaxWaits(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class MaxWaits(Table):
     """Minutes of waiting from which a task counts as starving, by priority. Lower priorities wait longer by design."""
 
-    urgent: float = Field(15.0, gt=0, description="URGENT tasks")
-    high: float = Field(30.0, gt=0, description="HIGH tasks")
-    normal: float = Field(60.0, gt=0, description="NORMAL tasks")
-    low: float = Field(120.0, gt=0, description="LOW tasks")
-    batch: float = Field(240.0, gt=0, description="BATCH tasks")
+    urgent: float = setting(15.0, gt=0, description="URGENT tasks")
+    high: float = setting(30.0, gt=0, description="HIGH tasks")
+    normal: float = setting(60.0, gt=0, description="NORMAL tasks")
+    low: float = setting(120.0, gt=0, description="LOW tasks")
+    batch: float = setting(240.0, gt=0, description="BATCH tasks")
 
     def of(self, priority: QueuePriority) -> float:
         minutes: float = getattr(self, priority.name.lower())
         return minutes
 
 
-class BalancingPolicy(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class BalancingPolicy(Table):
     """How `watch` moves waiting tasks.
 
     A tick is `interval_seconds`; a pool is all GPU slots or all CPU slots of the fleet. The defaults are the constants
@@ -161,27 +169,28 @@ class BalancingPolicy(Frozen):
     different thresholds (`spill_margin`, `return_below`) so that no task moves back and forth.
     """
 
-    interval_seconds: float = Field(30.0, gt=0, description="length of a tick, the unit of all limits per tick")
-    settle_seconds: float = Field(5.0, ge=0, description="pause after moves, so that workers claim first")
-    moves_min: int = Field(10, ge=0, description="limit for optional moves per tick in a small fleet")
-    moves_per_worker: float = Field(0.25, ge=0, description="limit for optional moves per tick and worker")
-    moves_per_task: int = Field(2, ge=1, description="optional moves of one task in its lifetime")
-    rest_seconds: float = Field(60.0, ge=0, description="cool-down of a task after a move")
-    refused_seconds: float = Field(300.0, ge=0, description="cool-down of a task whose move was rejected")
+    interval_seconds: float = setting(30.0, gt=0, description="length of a tick, the unit of all limits per tick")
+    settle_seconds: float = setting(5.0, ge=0, description="pause after moves, so that workers claim first")
+    moves_min: int = setting(10, ge=0, description="limit for optional moves per tick in a small fleet")
+    moves_per_worker: float = setting(0.25, ge=0, description="limit for optional moves per tick and worker")
+    moves_per_task: int = setting(2, ge=1, description="optional moves of one task in its lifetime")
+    rest_seconds: float = setting(60.0, ge=0, description="cool-down of a task after a move")
+    refused_seconds: float = setting(300.0, ge=0, description="cool-down of a task whose move was rejected")
     max_wait_minutes: MaxWaits = MaxWaits()
-    starving_share: float = Field(0.05, ge=0, le=1, description="share of a pool's slot-seconds for starving tasks")
-    starving_span_seconds: float = Field(1800.0, ge=0, description="time over which unused share accumulates")
-    ending_share: float = Field(0.2, ge=0, le=1, description="a batch is ending below this share of new work")
-    ending_ticks: int = Field(20, ge=1, description="ticks over which new work is averaged")
-    long_seconds: float = Field(120.0, ge=0, description="shorter tasks are never promoted at the end of a batch")
-    slots_per_long_task: int = Field(16, ge=1, description="slots of a pool per long task promoted per tick")
-    spill_idle_share: float = Field(0.1, ge=0, le=1, description="share of CPU slots kept free of spilled work")
-    spill_margin: float = Field(0.25, ge=0, description="gain a spill needs, as a share of its time on a CPU")
-    return_below: float = Field(0.5, ge=0, le=1, description="a spill is undone if a GPU ends it in this share of it")
-    return_ticks: int = Field(2, ge=0, description="ticks a spilled task waits before it can return")
+    starving_share: float = setting(0.05, ge=0, le=1, description="share of a pool's slot-seconds for starving tasks")
+    starving_span_seconds: float = setting(1800.0, ge=0, description="time over which unused share accumulates")
+    ending_share: float = setting(0.2, ge=0, le=1, description="a batch is ending below this share of new work")
+    ending_ticks: int = setting(20, ge=1, description="ticks over which new work is averaged")
+    long_seconds: float = setting(120.0, ge=0, description="shorter tasks are never promoted at the end of a batch")
+    slots_per_long_task: int = setting(16, ge=1, description="slots of a pool per long task promoted per tick")
+    spill_idle_share: float = setting(0.1, ge=0, le=1, description="share of CPU slots kept free of spilled work")
+    spill_margin: float = setting(0.25, ge=0, description="gain a spill needs, as a share of its time on a CPU")
+    return_below: float = setting(0.5, ge=0, le=1, description="a spill is undone if a GPU ends it in this share of it")
+    return_ticks: int = setting(2, ge=0, description="ticks a spilled task waits before it can return")
 
 
-class Policy(Frozen):
+@dataclass(frozen=True, kw_only=True)
+class Policy(Table):
     """How work is ordered, bound, balanced and recovered.
 
     Strict order is the default, although weighted order has the lower mean flow time, so that no NORMAL task overtakes
@@ -190,12 +199,14 @@ class Policy(Frozen):
     A worker sends a heartbeat every 2 s: it is suspect after 5 missed ones and offline after 30.
     """
 
-    binding: Binding = Field(Binding.LATE, description="when a task is bound to a worker, at its claim or at submit")
-    order: Order = Field(Order.STRICT, description="order of waiting tasks, by priority or by weight over run time")
-    hybrid_penalty: float = Field(0.2, ge=0, description="extra load of a hybrid in scores: specialists come first")
-    max_retries: int = Field(3, ge=0, description="requeues from dead workers before a task is quarantined")
-    suspect_after_seconds: float = Field(10.0, gt=0, description="heartbeat age from which a worker is suspect")
-    offline_after_seconds: float = Field(60.0, gt=0, description="heartbeat age from which a worker is offline")
-    forgotten_after_seconds: float = Field(3600.0, gt=0, description="age of a pause or cordon at which `doctor` warns")
+    binding: Binding = setting(Binding.LATE, description="when a task is bound to a worker, at its claim or at submit")
+    order: Order = setting(Order.STRICT, description="order of waiting tasks, by priority or by weight over run time")
+    hybrid_penalty: float = setting(0.2, ge=0, description="extra load of a hybrid in scores: specialists come first")
+    max_retries: int = setting(3, ge=0, description="requeues from dead workers before a task is quarantined")
+    suspect_after_seconds: float = setting(10.0, gt=0, description="heartbeat age from which a worker is suspect")
+    offline_after_seconds: float = setting(60.0, gt=0, description="heartbeat age from which a worker is offline")
+    forgotten_after_seconds: float = setting(
+        3600.0, gt=0, description="age of a pause or cordon at which `doctor` warns"
+    )
     recovery: RecoveryPolicy = RecoveryPolicy()
     balancing: BalancingPolicy = BalancingPolicy()

@@ -4,29 +4,25 @@ Its size, and so the cost of a decision, depends on the fleet alone. Dataclasses
 1,000 workers has 5,000 lanes, built anew on every turn from values that the broker layer has already checked.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from .enums import ContentType, QueuePriority, QueueType, Requires
 from .estimate import Correction
-from .model import (
-    ContentType,
-    Cordon,
-    Heartbeat,
-    HeldMessage,
-    Lease,
-    Pause,
-    QueuePriority,
-    QueueType,
-    Requires,
-    WorkerInfo,
-)
+from .worker_records import HeldMessage, WorkerInfo
+
+if TYPE_CHECKING:
+    from .model import Cordon, Heartbeat, Lease, Pause
 
 EMPTY_LENGTHS = (0,) * 10
 NO_TIMES: tuple[float | None, ...] = (None,) * 10
-NO_ENTRIES: tuple[tuple["LaneEntry", ...], ...] = ((),) * 10
+NO_ENTRIES: tuple[tuple[LaneEntry, ...], ...] = ((),) * 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +179,8 @@ class Snapshot:
 
     def pause_of(self, queue: QueueType) -> Pause | None:
         """Return the record of a paused queue, an empty one where no details are known; None for an open queue."""
+        from .model import Pause
+
         return self.pauses.get(queue, Pause()) if queue in self.paused else None
 
     def held_count(self, view: WorkerView) -> int:

@@ -22,9 +22,9 @@ from pathlib import Path
 from redis import Redis
 
 from morag_queue.broker.client_list import client_list
-from morag_queue.broker.codec import read_held
+from morag_queue.broker.codec import read_held, read_worker
 from morag_queue.broker.keys import Keys
-from morag_queue.core.model import HeldMessage, WorkerInfo
+from morag_queue.core.model import HeldMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,7 @@ def stuck_tags(client: Redis, keys: Keys) -> list[str]:
     """
     holders = {str(tag): read_held(tag, record) for tag, record in client.hgetall(keys.held).items()}
     acting = client.hgetall(keys.incarnations)
-    client_names = {
-        worker: WorkerInfo.model_validate_json(record).client_name
-        for worker, record in client.hgetall(keys.workers).items()
-    }
+    client_names = {worker: read_worker(record).client_name for worker, record in client.hgetall(keys.workers).items()}
     connected = client_list(client).names
 
     def is_alive(holder: HeldMessage | None) -> bool:

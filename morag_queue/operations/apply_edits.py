@@ -2,12 +2,20 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, assert_never
+from dataclasses import replace
+from typing import NamedTuple, TypeVar, assert_never
 from uuid import uuid4
 
 from morag_queue.broker.celery_message import MessageBuilder
-from morag_queue.broker.codec import minimal_record, renew_message, rewrite_message, withdrawn_record
-from morag_queue.broker.contract import OutgoingMessage
+from morag_queue.broker.codec import (
+    minimal_record,
+    read_record,
+    renew_message,
+    rewrite_message,
+    withdrawn_record,
+    write_story,
+)
+from morag_queue.broker.dead_letters import Restart
 from morag_queue.broker.lanes import LaneEdit, LaneEdits
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_hit import TaskHit
@@ -17,14 +25,19 @@ from morag_queue.core.edits.steps import (
     EditStep,
     NoChange,
     RefusedEdit,
+    RestoreTask,
     ResubmitTask,
+    ReturnTask,
     ReviveTask,
     RevokeTask,
     RewriteTask,
+    outcome_of,
 )
 from morag_queue.core.lanes import split
 from morag_queue.core.model import QueueType, TaskQueueEntry, TaskState
 from morag_queue.core.plan import Applied, Rejected
+
+from .undo_items import undo_item
 
 
 class AppliedEdits(NamedTuple):
@@ -34,80 +47,71 @@ class AppliedEdits(NamedTuple):
     done: list[bool]
 
 
-def apply_edits(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit], *, dry_run: bool = False) -> AppliedEdits:
+def apply_edits(
+    broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit], *, change_id: str = "", dry_run: bool = False
+) -> AppliedEdits:
     """Apply a plan. `hits` are its tasks as they were read, in the order of its steps.
 
-    In a dry run nothing is sent, and the counts are those of the plan.
+    What is done is recorded for the undo of the change `change_id`. In a dry run nothing is sent, and the counts are
+    those of the plan.
     """
     with broker.translated():
-        done = [True] * len(hits) if dry_run else _apply_steps(broker, plan, hits)
+        done = [True] * len(hits) if dry_run else _apply_steps(broker, plan, hits, change_id)
     counts = Counter(outcome_of(step) for step, was_applied in zip(plan.steps, done, strict=True) if was_applied)
     rejected = tuple(
         Rejected(task_id=step.task_id, reason=step.detail) for step in plan.steps if isinstance(step, RefusedEdit)
     )
     applied = Applied(
         plan_id=plan.plan_id, cancelled=counts["cancelled"], moved=counts["moved"], changed=counts["changed"],
-        revoked=counts["revoked"], queued=counts["queued"], unchanged=counts["unchanged"], rejected=rejected,
+        revoked=counts["revoked"], queued=counts["queued"], returned=counts["returned"],
+        unchanged=counts["unchanged"], rejected=rejected,
     )  # fmt: skip
     return AppliedEdits(applied, done)
 
 
-def outcome_of(step: EditStep) -> str:
-    """Return the outcome of an applied step: the name of a count of `Applied`, or "refused"."""
-    match step:
-        case CancelTask():
-            return "cancelled"
-        case RewriteTask():
-            return step.outcome
-        case RevokeTask():
-            return "revoked"
-        case ReviveTask() | ResubmitTask():
-            return "queued"
-        case NoChange():
-            return "unchanged"
-        case RefusedEdit():
-            return "refused"
-        case _:
-            assert_never(step)
-
-
-def _apply_steps(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit]) -> list[bool]:
+def _apply_steps(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit], change_id: str) -> list[bool]:
     """Return for each step whether it was applied.
 
     Lanes are edited first: if a lane's key has another type, that fails before any worker is asked to drop a task.
     """
     edits: dict[int, LaneEdit] = {}
-    others: list[tuple[int, _SingleStep]] = []
-    for n, step in enumerate(plan.steps):
-        if isinstance(step, CancelTask):
-            edits[n] = withdrawal(hits[n], TaskState.CANCELLED, step.reason, plan.taken_at)
-        elif isinstance(step, RewriteTask):
-            edits[n] = _rewritten(step, hits[n])
-        else:
-            others.append((n, step))
-    lane_edits = LaneEdits(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
-    done = dict(zip(edits, lane_edits.apply(list(edits.values())), strict=True))
+    restarts: dict[int, Restart] = {}
     builder = MessageBuilder()
-    done |= {n: _apply_single(broker, step, hits[n], builder) for n, step in others}
-    return [done[n] for n in range(len(hits))]
+    for n, (step, hit) in enumerate(zip(plan.steps, hits, strict=True)):
+        match step:
+            case CancelTask():
+                edits[n] = withdrawal(hit, TaskState.CANCELLED, step.reason, plan.taken_at)
+            case RewriteTask():
+                edits[n] = _rewritten(step, hit)
+            case ReturnTask():
+                edits[n] = _returned(step, hit)
+            case ReviveTask():
+                restarts[n] = _revived(step, hit)
+            case ResubmitTask():
+                restarts[n] = _resubmitted(step, hit, builder)
+            case RestoreTask():
+                restarts[n] = _restored(step, hit)
+            case RevokeTask() | NoChange() | RefusedEdit():
+                pass
+            case unknown:
+                assert_never(unknown)
+    done = [True] * len(hits)
+    lane_edits = LaneEdits(broker.client, broker.keys, broker.settings.ledger.retention_seconds)
+    recorded_edits = [_with_undo(plan.steps[n], hits[n], edit) for n, edit in edits.items()]
+    for n, is_done in zip(edits, lane_edits.apply(recorded_edits, change_id), strict=True):
+        done[n] = is_done
+    recorded_restarts = [_with_undo(plan.steps[n], hits[n], restart) for n, restart in restarts.items()]
+    for n, is_done in zip(restarts, broker.dead.restart(recorded_restarts, change_id), strict=True):
+        done[n] = is_done
+    _revoke(broker, plan, hits, change_id)
+    return done
 
 
-_SingleStep = RevokeTask | ReviveTask | ResubmitTask | NoChange | RefusedEdit
+E = TypeVar("E", LaneEdit, Restart)
 
 
-def _apply_single(broker: RedisBroker, step: _SingleStep, hit: TaskHit, builder: MessageBuilder) -> bool:
-    match step:
-        case RevokeTask():
-            _revoke(broker, step, hit)
-            return True
-        case ReviveTask():
-            return _revive(broker, step, hit)
-        case ResubmitTask():
-            return all(broker.submit([_outgoing(step, hit, builder)]))
-        case NoChange() | RefusedEdit():
-            return True
-        case _:
-            assert_never(step)
+def _with_undo(step: EditStep, hit: TaskHit, edit: E) -> E:
+    return replace(edit, undo=undo_item(step, hit))
 
 
 def withdrawal(hit: TaskHit, state: TaskState, reason: str, at: float) -> LaneEdit:
@@ -128,38 +132,73 @@ def _rewritten(step: RewriteTask, hit: TaskHit) -> LaneEdit:
         task_id=task.task_id, lane=task.lane, level=task.level or 0, depth=task.depth or 1, raw=raw,
         text=rewrite_message(raw, lane=lane, level=level, fields=step.fields),
         record="" if hit.record is None else hit.record.moved(lane, level, step.fields),
-        to_lane=lane, to_level=level, to_worker_lane=_is_worker_lane(lane),
+        to_lane=lane, to_level=level, to_worker_lane=_is_worker_lane(lane), place=step.place,
     )  # fmt: skip
 
 
-def _revoke(broker: RedisBroker, step: RevokeTask, hit: TaskHit) -> None:
-    # Recorded first: a requeue of the message then ends the task instead of giving it to another worker.
-    if hit.tag is not None:
-        broker.requeues.revoke(hit.tag)
-    broker.control.revoke(step.node, step.task_id, terminate=step.terminate)
+def _returned(step: ReturnTask, hit: TaskHit) -> LaneEdit:
+    task, raw, ended = step.task, hit.raw, step.ended
+    assert raw is not None, "a waiting task has a message"
+    return LaneEdit(
+        task_id=task.task_id, lane=task.lane, level=task.level or 0, depth=task.depth or 1, raw=raw, text=None,
+        record=ended.record, outcome="", letter=ended.letter, letter_at=ended.letter_at,
+    )  # fmt: skip
 
 
-def _revive(broker: RedisBroker, step: ReviveTask, hit: TaskHit) -> bool:
+def _revived(step: ReviveTask, hit: TaskHit) -> Restart:
     dead, lane, level = hit.dead, step.lane, step.level
     assert dead is not None, "the plan is made from a dead letter"
     text = _renewed(dead.message, lane, level, keep_retries=not step.reset)
     record = dead.new_record(lane, level) if hit.record is None else hit.record.reopened(lane, level)
     keeps_story = step.task.state is TaskState.QUARANTINED and not step.reset
-    return broker.dead.revive(
-        dead, text, record, lane, level, is_worker_lane=_is_worker_lane(lane), story=dead.story if keeps_story else ()
-    )
+    story = dead.story if keeps_story else ()
+    return _restart(step, hit, text, record, story=write_story(story), deaths=len(story))
 
 
-def _outgoing(step: ResubmitTask, hit: TaskHit, builder: MessageBuilder) -> OutgoingMessage:
+def _resubmitted(step: ResubmitTask, hit: TaskHit, builder: MessageBuilder) -> Restart:
     record, task, lane, level = hit.restart_record, step.task, step.lane, step.level
     assert record is not None, "the plan is made from a record"
-    queue = split(lane)[0]
     if record.message is not None:
-        text, new_record = _renewed(record.message, lane, level), minimal_record(task, lane, level)
-    else:
-        args, kwargs = record.arguments or ([], {})
-        text, new_record = builder.message(_entry(step, args, kwargs))
-    return OutgoingMessage(task.task_id, text, new_record, queue, lane, level, _is_worker_lane(lane))
+        return _restart(step, hit, _renewed(record.message, lane, level), minimal_record(task, lane, level))
+    args, kwargs = record.arguments or ([], {})
+    return _restart(step, hit, *builder.message(_entry(step, args, kwargs)))
+
+
+def _restored(step: RestoreTask, hit: TaskHit) -> Restart:
+    taken, lane, level = step.taken, step.lane, step.level
+    text, record = taken.text, taken.record
+    if (lane, level) != (taken.before["lane"], taken.before["level"]):
+        text = rewrite_message(text, lane=lane, level=level) or text
+        known = read_record(record)
+        record = "" if known is None else known.moved(lane, level, {})
+    restart = _restart(step, hit, text, record, story=taken.story, deaths=taken.deaths)
+    return replace(restart, place=taken.place)
+
+
+def _restart(
+    step: ReviveTask | ResubmitTask | RestoreTask,
+    hit: TaskHit,
+    text: str,
+    record: str,
+    *,
+    story: str = "",
+    deaths: int = 0,
+) -> Restart:
+    return Restart(
+        task_id=step.task_id, lane=step.lane, level=step.level, message=text, record=record, story=story, deaths=deaths,
+        letter=hit.dead.text if hit.dead is not None else "", seen=hit.record.text if hit.record is not None else "",
+    )  # fmt: skip
+
+
+def _revoke(broker: RedisBroker, plan: EditPlan, hits: Sequence[TaskHit], change_id: str) -> None:
+    orders = [(step, hit) for step, hit in zip(plan.steps, hits, strict=True) if isinstance(step, RevokeTask)]
+    for step, hit in orders:
+        # Recorded first: a requeue of the message then ends the task instead of giving it to another worker.
+        if hit.tag is not None:
+            broker.requeues.revoke(hit.tag)
+        broker.control.revoke(step.node, step.task_id, terminate=step.terminate)
+    if orders and change_id:
+        broker.undo.append(change_id, [undo_item(*order) for order in orders])
 
 
 def _renewed(message: str | None, lane: str, level: int, *, keep_retries: bool = False) -> str:

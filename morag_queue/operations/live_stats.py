@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import basename
 
-from morag_queue.broker.contract import JournalEntry
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Finding
 from morag_queue.core.doctor.service import check_service
 from morag_queue.core.histogram import Window, merge
-from morag_queue.core.model import HeldMessage, QueueType
+from morag_queue.core.model import HeldMessage, JournalEntry, QueueType
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.stats import RATE_SECONDS, FleetStats, fleet_stats
 from morag_queue.settings import Settings

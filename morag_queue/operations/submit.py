@@ -54,9 +54,16 @@ class Submitter:
     """Prepares and queues rows on one snapshot of the fleet."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, *, force: bool = False, builder: "MessageBuilder | None" = None
+        self,
+        broker: Broker,
+        settings: Settings,
+        *,
+        force: bool = False,
+        allow_cpu: bool = False,
+        builder: "MessageBuilder | None" = None,
     ) -> None:
-        self._broker, self._settings, self._force = broker, settings, force
+        """`force` and `allow_cpu` as for `Router.route`."""
+        self._broker, self._settings, self._force, self._allow_cpu = broker, settings, force, allow_cpu
         self._snapshot = snapshot = broker.observe()[0]
         self._queues: set[QueueType] = set()
         self._submission: str | None = None
@@ -95,7 +102,7 @@ class Submitter:
         With `who` the last batch writes the entry of the journal, if none of it is refused; else see `note_submit`.
         """
         self._submission = uuid4().hex[:_SUBMISSION_DIGITS]
-        report = SubmitReport(self._submission)
+        report = SubmitReport(self._submission, allow_cpu=self._allow_cpu)
         prepared = self.prepare(rows)
         ready: list[PreparedTask] = []
         try:
@@ -138,8 +145,8 @@ class Submitter:
             return RowFailure.of(line, row.source, error)
         prepared = prepare(
             named, self._classified(row, facts), self._router, self._settings,
-            enqueued_at=self._clock_offset + monotonic(), force=self._force, explain=explain, line=line,
-            submission=self._submission,
+            enqueued_at=self._clock_offset + monotonic(), force=self._force, allow_cpu=self._allow_cpu,
+            explain=explain, line=line, submission=self._submission,
         )  # fmt: skip
         if isinstance(prepared, Refusal):
             return RowFailure.of(line, row.source, _refused(prepared))

@@ -34,9 +34,11 @@ class SubmitReport:
 
     `broken` is the error that stopped the submit; `uncertain` are ids that were sent but not confirmed. `submission_id`
     is in each task that was queued; None in a dry run. `is_journaled`: the entry of the journal is written.
+    `allow_cpu`: the rule for work that requires a GPU was lifted.
     """
 
     submission_id: str | None = None
+    allow_cpu: bool = False
     submitted: int = 0
     tasks: list[SubmittedTask] = field(default_factory=list)
     failed: list[RowFailure] = field(default_factory=list)
@@ -73,6 +75,7 @@ class SubmitReport:
             "submitted": count,
             "failed": len(self.failed),
             "task_ids": [task_id for task_id, _ in tasks[:_JOURNALED_TASKS]],
+            **({"allow_cpu": True} if self.allow_cpu else {}),
         }
         subject = tasks[0][1] if len(tasks) == 1 else count_of(count, "task")
         return JournalNote(who, "submit", subject, reason, changes=changes)

@@ -140,6 +140,7 @@ def prepare(
     *,
     enqueued_at: float,
     force: bool = False,
+    allow_cpu: bool = False,
     explain: bool = False,
     line: int = 0,
     submission: str | None = None,
@@ -148,7 +149,7 @@ def prepare(
 
     `submission` is the id that its task shares with the others of one `submit`.
     """
-    routed = router.route(found, pin=row.worker, queue=row.queue, force=force, explain=explain)
+    routed = router.route(found, pin=row.worker, queue=row.queue, force=force, allow_cpu=allow_cpu, explain=explain)
     if isinstance(routed, Refusal):
         return routed
     task, args = _call(row, found, settings.tasks)

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from morag_queue.broker.codec import read_arguments, read_message
-from morag_queue.broker.contract import JournalEntry
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.broker.task_hit import TaskHit
 from morag_queue.broker.task_lookup import TaskLookup
 from morag_queue.core.explain.eta import RunTime
 from morag_queue.core.explain.explain import Explanation, ReasonCode, explain
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import Frozen, QueuePriority, QueueType, TaskState
+from morag_queue.core.model import Frozen, JournalEntry, QueuePriority, QueueType, TaskState
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.core.task import Task
 from morag_queue.core.words import count_of, is_are

@@ -1,15 +1,14 @@
-"""Edit tasks for an operator: look up → plan → apply → journal.
+"""Edit tasks for an operator: look up → plan → journal the intent → apply → journal the result.
 
 `core.edits` plans, `apply_edits` applies. A task that is taken or moved between its lookup and its edit is looked up
 and planned again, a few times.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any
-from uuid import uuid4
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -21,44 +20,72 @@ from morag_queue.core.edits.steps import (
     EditPlan,
     EditStep,
     NoChange,
+    RecordedTask,
     RefusedEdit,
+    RestoreTask,
     ResubmitTask,
+    ReturnTask,
     ReviveTask,
     RevokeTask,
     RewriteTask,
+    outcome_of,
 )
 from morag_queue.core.model import Frozen, TaskState
 from morag_queue.core.plan import Applied, Rejected
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import TaskFilter
+from morag_queue.core.words import count_of
 from morag_queue.errors import ExitStatus
 from morag_queue.settings import Settings
 
-from .apply_edits import AppliedEdits, apply_edits, outcome_of
+from .apply_edits import AppliedEdits, apply_edits
+from .change import Change
 from .task import NameProblem, TaskExplainer
 from .tasks import SelectedTask, Tasks
+from .undo_items import states, taken_task
 
 JOURNALED_TASKS = 1000
-"""Tasks of one edit that the journal names, and that can be undone; the others are only counted."""
+"""Tasks of one change that its journal entry names. The undo has all of them, see `broker.undo`."""
+
+PREVIEWED = 10
+"""Tasks of a selection that are shown before it is changed."""
 
 _ATTEMPTS = 3
 """Lookups of a task that keeps changing between lookup and edit."""
 
-_PART = 10_000
-"""Tasks that are edited at once: their messages are in memory meanwhile."""
+PART = 10_000
+"""Tasks that are edited at once: their messages are in memory meanwhile, 50 MB."""
 
 _BATCH = 500
 """Tasks whose ledger records are read in one call."""
 
 
+T = TypeVar("T")
+
+
 class TaskChange(Frozen):
-    """The result for one task. `outcome`: cancelled, revoked, moved, changed, queued, unchanged or refused."""
+    """The result for one task.
+
+    `outcome`: cancelled, revoked, moved, changed, queued, returned (to how it had ended), unchanged or refused.
+    """
 
     task_id: str
     outcome: str
     detail: str
     before: dict[str, Any] = Field(default_factory=dict)
     after: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Selection:
+    """The tasks that a filter has selected. Of more than `PART` only the ids are kept, and they are read again."""
+
+    tasks: list[TaskHit] | list[str]
+    first: list[TaskHit]
+    held: int
+
+    def __len__(self) -> int:
+        return len(self.tasks)
 
 
 @dataclass(slots=True)
@@ -93,7 +120,7 @@ class EditReport:
 
     def add(self, plan: EditPlan, result: AppliedEdits) -> None:
         """Add the steps that were applied, or refused by the plan."""
-        self.tasks += (_change(step) for step, done in zip(plan.steps, result.done, strict=True) if done)
+        self.tasks += (_described(step) for step, done in zip(plan.steps, result.done, strict=True) if done)
         self.applied += result.applied
         if result.applied.rejected:
             self._statuses.add(ExitStatus.REFUSED)
@@ -109,7 +136,7 @@ class EditReport:
         return {
             "verb": self.verb,
             "dry_run": self.dry_run,
-            "changed": done.cancelled + done.revoked + done.moved + done.changed + done.queued,
+            "changed": done.cancelled + done.revoked + done.moved + done.changed + done.queued + done.returned,
             "unchanged": done.unchanged,
             "refused": len(done.rejected),
             "tasks": self.tasks,
@@ -125,6 +152,7 @@ class TaskEditor:
     ) -> None:
         self._broker, self._settings, self._verb = broker, settings, verb
         self._who, self.reason, self._dry_run = who, reason, dry_run
+        self._notes: dict[str, Any] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -133,6 +161,10 @@ class TaskEditor:
     @cached_property
     def _explainer(self) -> TaskExplainer:
         return TaskExplainer(self._broker, self._settings)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to the entry of the journal."""
+        self._notes |= facts
 
     def refresh(self) -> None:
         """Observe the fleet again: it may have changed during a prompt, or while tasks were edited."""
@@ -155,16 +187,40 @@ class TaskEditor:
         tasks = Tasks(self._broker, self._settings, self.snapshot)
         return sum(1 for _ in tasks.all(TaskFilter(submission=submission, state=TaskState.RUNNING)))
 
-    def run(self, tasks: Iterable[str] | Iterable[TaskHit], rule: Rule) -> EditReport:
+    def choose(self, wanted: TaskFilter) -> Selection:
+        """Select the tasks that a filter matches, as `select` does."""
+        hits, ids, held = list[TaskHit](), list[str](), 0
+        for hit in self.select(wanted):
+            ids.append(hit.task.task_id)
+            held += hit.task.claimed_at is not None and not hit.task.has_ended
+            if len(hits) < PART:
+                hits.append(hit)
+        return Selection(hits if len(ids) <= PART else ids, hits[:PREVIEWED], held)
+
+    def lookup(self, recorded: Sequence[tuple[str, RecordedTask]]) -> Iterator[TaskHit | str]:
+        """Find the tasks of a recorded change. Those that only the record knows have ended; others are left as ids."""
+        with self._broker.translated():
+            known = self._explainer.lookup.tasks([task_id for task_id, _ in recorded])
+        for task_id, one in recorded:
+            yield known.get(task_id) or taken_task(task_id, one) or task_id
+
+    def run(self, tasks: Iterable[str | TaskHit], rule: Rule) -> EditReport:
         """Edit tasks, given by id, by id prefix or as found by `select`. A task that is not found is refused alone.
 
-        If the broker fails midway the error is raised. The edits made until then stay, without a journal entry.
+        If the broker fails midway the error is raised. The edits made until then stay; the journal has the intent, by
+        which they can be undone.
         """
-        report = EditReport(self._verb, self._dry_run, Applied(plan_id=str(uuid4())))
-        hits = self._resolve(report, tasks)
-        while part := list(islice(hits, _PART)):
-            self._edit(report, part, rule)
-        self._write_journal(report)
+        return self.run_parts((part, rule) for part in in_parts(tasks, PART))
+
+    def run_parts(self, parts: Iterable[tuple[Sequence[str | TaskHit], Rule]]) -> EditReport:
+        """Edit tasks in parts, each by a rule of its own. A part is read when the one before it is done."""
+        self._change = Change(self._broker, self._verb, who=self._who, reason=self.reason)
+        report = EditReport(self._verb, self._dry_run, Applied(plan_id=self._change.change_id))
+        for n, (part, rule) in enumerate(parts):
+            if n:
+                self.refresh()
+            self._edit(report, list(self._resolve(report, part)), rule)
+        self._finish(report)
         return report
 
     def _edit(self, report: EditReport, hits: list[TaskHit], rule: Rule) -> None:
@@ -176,15 +232,13 @@ class TaskEditor:
         for hit in hits:
             report.refuse(hit.task.task_id, "it changed again before each attempt: try again")
 
-    def _resolve(self, report: EditReport, tasks: Iterable[str] | Iterable[TaskHit]) -> Iterator[TaskHit]:
-        names = list[str]()
-        for task in tasks:
-            if isinstance(task, TaskHit):
-                yield task
-            else:
-                names.append(task)
+    def _resolve(self, report: EditReport, tasks: Iterable[str | TaskHit]) -> Iterator[TaskHit]:
+        given = list(tasks)
+        names = dict.fromkeys(task for task in given if isinstance(task, str))
+        named = dict(zip(names, self._explainer.find_all(names), strict=True))
         seen = set[str]()
-        for found in self._explainer.find_all(names):
+        for task in given:
+            found = named[task] if isinstance(task, str) else task
             if isinstance(found, NameProblem):
                 report.refuse(found.name, str(found.error), found.error.exit_status)
             elif found.task.task_id not in seen:
@@ -202,44 +256,53 @@ class TaskEditor:
         """Edit the tasks. Return those that have changed since they were read: nothing of them was edited."""
         context = EditContext(self.snapshot, self._settings.policy, self._settings.queues)
         plan = plan_edits(context, (hit.editable for hit in hits), rule, plan_id=report.applied.plan_id)
-        result = apply_edits(self._broker, plan, hits, dry_run=self._dry_run)
+        if not self._dry_run and any(not isinstance(step, NoChange | RefusedEdit) for step in plan.steps):
+            self._change.begin(_subject([step.task_id for step in plan.steps]), self._notes)
+        change_id = self._change.change_id
+        result = apply_edits(self._broker, plan, hits, change_id=change_id, dry_run=self._dry_run)
         report.add(plan, result)
         return [hit for hit, done in zip(hits, result.done, strict=True) if not done]
 
-    def _write_journal(self, report: EditReport) -> None:
+    def _finish(self, report: EditReport) -> None:
         changed = report.changed
+        if not changed:
+            self._change.withdraw()
         if self._dry_run or not changed:
             return
-        subject = changed[0].task_id if len(changed) == 1 else f"{len(changed)} tasks"
         tasks = {
             task.task_id: {"outcome": task.outcome, "before": task.before, "after": task.after}
             for task in changed[:JOURNALED_TASKS]
         }
-        changes = {"count": len(changed), "unnamed": max(len(changed) - JOURNALED_TASKS, 0), "tasks": tasks}
-        with self._broker.translated():
-            report.entry_id = self._broker.journal.write(
-                self._who, self._verb, subject, reason=self.reason, changes=changes
-            )
+        unnamed = max(len(changed) - JOURNALED_TASKS, 0)
+        changes = {"count": len(changed), "unnamed": unnamed, "tasks": tasks, **self._notes}
+        report.entry_id = self._change.finish(_subject([task.task_id for task in changed]), changes)
 
 
-def _change(step: EditStep) -> TaskChange:
-    """Describe one step. `before` and `after` are what an undo compares and restores."""
-    before: dict[str, Any] = {}
-    after: dict[str, Any] = {}
+def in_parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of up to `size`."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def _subject(task_ids: Sequence[str]) -> str:
+    return task_ids[0] if len(task_ids) == 1 else count_of(len(task_ids), "task")
+
+
+def _described(step: EditStep) -> TaskChange:
     match step:
         case CancelTask(task=task):
-            detail, before = f"out of {task.lane}", {"lane": task.lane, "level": task.level}
-        case RewriteTask(task=task):
+            detail = f"out of {task.lane}"
+        case RewriteTask() | RevokeTask() | NoChange() | RefusedEdit():
             detail = step.detail
-            before = {"lane": task.lane, "level": task.level, "priority": task.priority.name, "worker": task.pinned_to}
-            fields = {name: value for name, value in step.fields.items() if name in before}
-            after = {**before, "lane": step.lane, "level": step.level, **fields}
-        case RevokeTask():
-            detail, before = step.detail, {"worker": step.worker}
-        case ReviveTask(task=task):
-            detail, before, after = f"out of dead, to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
-        case ResubmitTask(task=task):
-            detail, before, after = f"to {step.lane}", {"state": task.state.value}, {"lane": step.lane}
-        case NoChange() | RefusedEdit():
-            detail = step.detail
-    return TaskChange(task_id=step.task_id, outcome=outcome_of(step), detail=detail, before=before, after=after)
+        case ReviveTask():
+            detail = f"out of dead, to {step.lane}"
+        case ResubmitTask():
+            detail = f"to {step.lane}"
+        case RestoreTask():
+            detail = f"back to its place in {step.lane}"
+        case ReturnTask(task=task):
+            detail = f"out of {task.lane}, {states(step)[1]['state']} as before"
+    before, after = states(step)
+    outcome = outcome_of(step)
+    return TaskChange(task_id=step.task_id, outcome=outcome, detail=detail, before=dict(before), after=dict(after))

@@ -20,7 +20,7 @@ from .apply_edits import withdrawal
 from .task_editor import EditReport, TaskEditor
 
 Selection = Sequence[str] | Sequence[TaskHit]
-"""Tasks by id or id prefix, or as `TaskEditor.select` found them."""
+"""Tasks by id or id prefix, or as `TaskEditor.choose` found them."""
 
 
 def cancel(editor: TaskEditor, tasks: Selection, *, terminate: bool) -> EditReport:
@@ -31,9 +31,16 @@ def cancel(editor: TaskEditor, tasks: Selection, *, terminate: bool) -> EditRepo
     return editor.run(tasks, partial(rules.cancel, reason=editor.reason, terminate=terminate))
 
 
-def move(editor: TaskEditor, tasks: Selection, target: MoveTarget, *, force: bool) -> EditReport:
-    """Move waiting tasks to another queue, worker or lane. `force` allows a worker that cannot take them now."""
-    return editor.run(tasks, partial(rules.move, target=target, force=force))
+def move(
+    editor: TaskEditor, tasks: Selection, target: MoveTarget, *, force: bool, allow_cpu: bool = False
+) -> EditReport:
+    """Move waiting tasks to another queue, worker or lane.
+
+    `force` allows a worker that cannot take them now; only `allow_cpu` allows one without the GPU that they require.
+    """
+    if allow_cpu:
+        editor.note(allow_cpu=True)
+    return editor.run(tasks, partial(rules.move, target=target, force=force, allow_cpu=allow_cpu))
 
 
 def prioritise(editor: TaskEditor, tasks: Selection, priority: QueuePriority) -> EditReport:

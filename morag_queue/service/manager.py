@@ -16,6 +16,7 @@ import getpass
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event, Thread
@@ -36,7 +37,7 @@ from morag_queue.operations.stats import stats
 from morag_queue.operations.submit import outgoing
 from morag_queue.operations.submit_rows import Row, prepare
 from morag_queue.operations.task_edits import complete
-from morag_queue.settings import BrokerSettings, Settings, load
+from morag_queue.settings import Settings, load
 from morag_queue.settings.urls import SCHEMES
 from morag_queue.watch.events import EventSink
 from morag_queue.watch.loop import Watch
@@ -132,12 +133,14 @@ class PriorityQueueManager:
         queue: QueueType | None = None,
         worker: str | None = None,
         force: bool = False,
+        allow_cpu: bool = False,
     ) -> str:
         """Route and queue one task; return its Celery id, for `AsyncResult`.
 
         `task_args` default to the arguments of MoRAG's task for the source; `task` names another task. `priority`,
-        `queue` and `worker` override the routing. Raises Refused if one of them is not possible, or if a task of this
-        id has not ended.
+        `queue` and `worker` override the routing. `force` allows a worker that cannot take the task now, and only
+        `allow_cpu` a place without the GPU that the task requires. Raises Refused if one of them is not possible, or
+        if a task of this id has not ended.
         """
         if isinstance(classification_result, TaskClassification):
             classification, options = classification_result.classification, classification_result.options
@@ -149,7 +152,7 @@ class PriorityQueueManager:
             source=classification.source, options=options, queue=queue, worker=worker, task_id=task_id or str(uuid4()),
             task=task, args=None if task_args is None else tuple(task_args), kwargs=dict(task_kwargs or {}),
         )  # fmt: skip
-        return await asyncio.to_thread(self._submit, classification, row, force)
+        return await asyncio.to_thread(self._submit, classification, row, force, allow_cpu)
 
     async def task_completed(self, task_id: str, success: bool = True) -> bool:
         """Record that a task has ended, if its worker is agentless. The agent records this itself.
@@ -190,10 +193,13 @@ class PriorityQueueManager:
     def worker_assignments(self) -> dict[str, list[str]]:
         return worker_assignments(self._broker)
 
-    def _submit(self, classification: Classification, row: Row, force: bool) -> str:
+    def _submit(self, classification: Classification, row: Row, force: bool, allow_cpu: bool) -> str:
         with self._routers.lock:
             router = self._routers.router()
-            prepared = prepare(row, classification, router, self.settings, enqueued_at=self._routers.now(), force=force)
+            prepared = prepare(
+                row, classification, router, self.settings, enqueued_at=self._routers.now(), force=force,
+                allow_cpu=allow_cpu,
+            )  # fmt: skip
             if isinstance(prepared, Refusal):
                 raise Refused(prepared.message)
             message = outgoing(prepared, self._message_builder)
@@ -213,7 +219,6 @@ def settings_of(app: "Celery") -> Settings:
     settings = load({}, os.environ, Path.cwd()).settings
     url, options = str(app.conf.broker_url or ""), app.conf.broker_transport_options or {}
     url = url.replace("redis+socket://", "unix://", 1).replace("?virtual_host=", "?db=", 1)
-    layout = {name: options[name] for name in BrokerSettings.model_fields if name in options}
-    broker = BrokerSettings.model_validate({**settings.broker.model_dump(), **layout})
+    broker = replace(settings.broker, **{name: options[name] for name in vars(settings.broker) if name in options})
     is_redis = url.partition("://")[0] in SCHEMES
-    return settings.model_copy(update={"redis_url": url if is_redis else settings.redis_url, "broker": broker})
+    return replace(settings, redis_url=url if is_redis else settings.redis_url, broker=broker)

@@ -1,8 +1,8 @@
 """The settings, and the origin of each value.
 
-A thin layer over tomllib and pydantic models instead of pydantic-settings, whose import costs a command 30–35 ms of CPU
-time (a tenth of the budget of `stats`), and which reports neither the origin of a value nor the nearest name of an
-unknown key.
+A thin layer over tomllib and dataclasses (`core.setting`) instead of pydantic-settings, whose import costs a command
+30–35 ms of CPU time (a tenth of the budget of `stats`), and which reports neither the origin of a value nor the nearest
+name of an unknown key.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Import lazily: shell completion reads `locations` only, and has no time for pydantic.
+    # Import lazily: shell completion reads `locations` only.
     if name in __all__:
         module = "sources" if name in ("LoadedSettings", "load") else "model"
         return getattr(import_module(f".{module}", __name__), name)

@@ -11,12 +11,11 @@ variable counts as unset. The environment and the working directory are passed a
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
+from morag_queue.core.setting import Table, checked
 from morag_queue.errors import SettingsError
 
 from .locations import PREFIX, PROFILE_VARIABLE, find_file, variable
@@ -76,11 +75,10 @@ def load(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> LoadedS
     return LoadedSettings(_validate(given, problems), origins, file, profile, tuple(profiles))
 
 
-def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each dotted key of a model with its value, in the order of the model."""
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
+def leaves(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key of a table with its value, in the order of the table."""
+    for name, value in vars(table).items():
+        if isinstance(value, Table):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
@@ -125,16 +123,16 @@ def _profile(name: str, profiles: Mapping[str, Any], file: Path | None) -> Mappi
 
 
 def _values(
-    model: BaseModel, table: Mapping[str, Any], prefix: str, origin: Callable[[str], str], problems: list[str]
+    model: Table, table: Mapping[str, Any], prefix: str, origin: Callable[[str], str], problems: list[str]
 ) -> Iterator[tuple[str, _Value]]:
     """Yield the values of a table, and append what is wrong with its keys to `problems`."""
     for name, value in table.items():
         key = prefix + name
-        if name not in type(model).model_fields:
+        if name not in vars(model):
             problems.append(f'unknown setting "{key}" in {origin(key)}{_hint(key, _quote)}')
             continue
         default = getattr(model, name)
-        if not isinstance(default, BaseModel):
+        if not isinstance(default, Table):
             yield key, _Value(value, origin(key))
         elif isinstance(value, dict):
             yield from _values(default, value, f"{key}.", origin, problems)
@@ -155,7 +153,7 @@ def _from_environment(env: Mapping[str, str], problems: list[str]) -> Iterator[t
 
 
 def _parse(text: str, default: Any, name: str) -> Any:
-    """Parse a list (`a,b` or JSON) or a table (JSON); leave any other text to pydantic."""
+    """Parse a list (`a,b` or JSON) or a table (JSON); leave any other text to the check."""
     if not isinstance(default, (tuple, dict)):
         return text
     if isinstance(default, tuple) and not text.lstrip().startswith("["):
@@ -168,39 +166,29 @@ def _parse(text: str, default: Any, name: str) -> Any:
 
 def _validate(given: Mapping[str, _Value], problems: list[str]) -> Settings:
     """Return the settings. Raises SettingsError with `problems` and what is wrong with the values."""
-    if not given and not problems:
-        return Settings()
-    tree: dict[str, Any] = {}
-    for key, value in given.items():
-        *tables, leaf = key.split(".")
-        branch = tree
-        for table in tables:
-            branch = branch.setdefault(table, {})
-        branch[leaf] = value.value
-    try:
-        settings = Settings.model_validate(_merge(Settings(), tree))
-    except ValidationError as error:
-        raise SettingsError(*problems, *_messages(error, given)) from None
+    settings = _with_values(Settings(), given, "", problems)
     if problems:
         raise SettingsError(*problems)
     return settings
 
 
-def _merge(default: BaseModel, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `default`, overridden key by key by those of `tree`."""
-    fields = {name: getattr(default, name) for name in type(default).model_fields}
-    for name, value in tree.items():
-        fields[name] = _merge(fields[name], value) if isinstance(fields[name], BaseModel) else value
-    return fields
+T = TypeVar("T", bound=Table)
 
 
-def _messages(error: ValidationError, given: Mapping[str, _Value]) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        path = [str(part) for part in problem["loc"]]
-        key = next(".".join(path[:n]) for n in range(len(path), 0, -1) if ".".join(path[:n]) in given)
-        allowed = problem["msg"].removeprefix("Value error, ")
-        allowed = re.sub(r"^(Input|String|Tuple|Dictionary) should", "it should", allowed)
-        yield f"{key} = {_quote(mask_secrets(key, given[key].value))} (from {given[key].origin}): {allowed}"
+def _with_values(table: T, given: Mapping[str, _Value], prefix: str, problems: list[str]) -> T:
+    """Return a table with the given values, and append what is wrong with them to `problems`."""
+    changes: dict[str, Any] = {}
+    for field in fields(table):
+        key, default = prefix + field.name, getattr(table, field.name)
+        if isinstance(default, Table):
+            changes[field.name] = _with_values(default, given, f"{key}.", problems)
+        elif key in given:
+            try:
+                changes[field.name] = checked(field, given[key].value)
+            except ValueError as error:
+                value, origin = mask_secrets(key, given[key].value), given[key].origin
+                problems.append(f"{key} = {_quote(value)} (from {origin}): {error}")
+    return replace(table, **changes)
 
 
 def _quote(value: Any) -> str:

@@ -1,15 +1,16 @@
 """The settings file that `config init` writes: every key with its default and its meaning.
 
 Keys are commented out, so that the file changes nothing and a later version may change a default. The meanings are the
-descriptions of the model's fields, those of tables the first lines of the models' docstrings.
+descriptions of the fields, those of tables the first lines of the docstrings.
 """
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel
+from morag_queue.core.setting import Table, description
 
 from .model import Settings
 
@@ -35,22 +36,21 @@ def template() -> str:
     return "".join([_HEAD, *_table(Settings(), ""), _TAIL])
 
 
-def _table(model: BaseModel, name: str) -> Iterator[str]:
-    fields = type(model).model_fields
-    values = {field: getattr(model, field) for field in fields}
-    tables = {field: value for field, value in values.items() if isinstance(value, BaseModel)}
-    keys = [field for field in fields if field not in tables]
-    comment = f"\n# {meaning(type(model))}\n" if name else "\n"
-    yield comment + (f"[{name}]\n" if name and keys else "")
-    for key in keys:  # before the tables: in TOML a key belongs to the table above it
-        yield f"#{key} = {_toml(values[key])}  # {fields[key].description}{_choices(values[key])}\n"
-    for field, table in tables.items():
-        yield from _table(table, f"{name}.{field}".lstrip("."))
+def _table(table: Table, name: str) -> Iterator[str]:
+    values = vars(table)
+    tables = {key: value for key, value in values.items() if isinstance(value, Table)}
+    meanings = {field.name: description(field) for field in fields(table) if field.name not in tables}
+    comment = f"\n# {meaning(type(table))}\n" if name else "\n"
+    yield comment + (f"[{name}]\n" if name and meanings else "")
+    for key, text in meanings.items():  # before the tables: in TOML a key belongs to the table above it
+        yield f"#{key} = {_toml(values[key])}  # {text}{_choices(values[key])}\n"
+    for key, inner in tables.items():
+        yield from _table(inner, f"{name}.{key}".lstrip("."))
 
 
-def meaning(model: type[BaseModel]) -> str:
-    """Return the first line of a model's docstring."""
-    return (model.__doc__ or "").strip().partition("\n")[0]
+def meaning(table: type[Table]) -> str:
+    """Return the first line of a table's docstring."""
+    return (table.__doc__ or "").strip().partition("\n")[0]
 
 
 def _toml(value: Any) -> str:

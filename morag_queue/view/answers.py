@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from morag_queue.broker.contract import JournalEntry
-from morag_queue.core.model import Classification, Frozen, LoadBalancingDecision
+from morag_queue.core.model import Classification, Frozen, JournalEntry, LoadBalancingDecision
 from morag_queue.core.routing.feasibility import Score
 from morag_queue.operations.submit_report import SubmittedTask
 from morag_queue.operations.task_editor import TaskChange
@@ -163,7 +162,7 @@ ANSWERS = {
     "classify": f"{_THIS_MODULE}:ClassifyResult",
     "rebalance": "morag_queue.operations.rebalance:RebalanceResult",
     "journal ls": f"{_THIS_MODULE}:JournalPage",
-    "journal show": "morag_queue.broker.contract:JournalEntry",
+    "journal show": "morag_queue.core.model:JournalEntry",
     "journal undo": "morag_queue.operations.journal:UndoResult",
     "cordon": "morag_queue.operations.cordon:CordonResult",
     "uncordon": "morag_queue.operations.cordon:CordonResult",

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from morag_queue.broker.contract import JournalEntry
+from morag_queue.core.model import JournalEntry
 from morag_queue.core.words import count_of
 
 from .table import Column, FittedTable, cell

@@ -7,9 +7,8 @@ from dataclasses import replace
 from rich.cells import cell_len
 from rich.segment import Segment
 
-from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Severity
-from morag_queue.core.model import WorkerStatus
+from morag_queue.core.model import JournalEntry, WorkerStatus
 from morag_queue.core.stats import WorkerStats
 from morag_queue.core.worker_status import SERVING
 from morag_queue.operations.live_stats import HISTORY, LiveFrame, RunningTask

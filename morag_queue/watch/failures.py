@@ -16,7 +16,7 @@ class Failures:
         self._emit, self._clock = emit, clock
         self.count = 0
         self._lost_at: float | None = None
-        self._last_error = ""
+        self._reported: set[str] = set()
         self._failed_turn = 0
 
     def broker_lost(self, error: Exception) -> float:
@@ -27,13 +27,13 @@ class Failures:
         return self._backoff()
 
     def turn_failed(self, error: Exception, turns: int) -> float:
-        """Report an error unless it repeats the previous one. Return the seconds until the next attempt.
+        """Report an error that was not reported since the last success. Return the seconds until the next attempt.
 
         `turns` is the number of turns that the loop has completed.
         """
         message, self._failed_turn = str(error) or type(error).__name__, turns
-        if message != self._last_error:
-            self._last_error = message
+        if message not in self._reported:
+            self._reported.add(message)
             frame = extract_tb(error.__traceback__)[-1]
             where = f"{frame.name} in {frame.filename}:{frame.lineno}"
             self._emit(Event.TURN_FAILED, error=f"{type(error).__name__}: {message}", where=where)
@@ -50,7 +50,7 @@ class Failures:
             return
         elif self.count:
             self._emit(Event.TURN_WORKS_AGAIN, failed_turns=self.count)
-        self._lost_at, self.count, self._last_error = None, 0, ""
+        self._lost_at, self.count, self._reported = None, 0, set()
 
     def _backoff(self) -> float:
         self.count += 1

@@ -29,8 +29,8 @@ def test_own_lanes_come_first_then_queues_in_their_order_then_other_lanes() -> N
     sent = [word.decode() for word in words(request.claim("t", waits=False, is_loaded=True))]
 
     ordered = ["cpu_standard.w", "cpu_batch.w", "gpu_priority", "cpu_standard.other", "cpu_batch", "celery", "mine"]
-    assert sent[12:19] == ["t", "0", "w", "run-1", "p:", "::", "0 5"]
-    lanes = sent[19:]
+    assert sent[12:20] == ["t", "0", "", "w", "run-1", "p:", "::", "0 5"]
+    lanes = sent[20:]
     assert lanes[0::3] == ordered
     assert lanes[2::3] == ["1", "1", "0", "0", "0", "0", "0"]
 

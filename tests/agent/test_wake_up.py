@@ -144,7 +144,8 @@ class Fleet(RuleBasedStateMachine):
         while self.must_look_again and self.look_again_and_run(finishes):
             pass
         assert not self.claimable()
-        self.must_look_again = bool(self.stopped)
+        # A worker that is stopped or dead still stands among those that wait, and may be the next to be woken.
+        self.must_look_again = bool(self.stopped) or len(self.workers) < len(NAMES)
 
     def run_all(self, finishes: bool = True) -> bool:
         """Run until all free workers sleep, and nothing wakes them. Return whether any message was taken."""

@@ -1,6 +1,5 @@
 """What depends on the fleet and not on the backlog: 1,000,000 queued tasks against 200,000, and the slowest call."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,6 +7,7 @@ from random import Random
 from time import perf_counter
 from uuid import UUID
 
+from morag_queue.broker.codec import read_record
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.poll import FleetPoller
 from morag_queue.core.balancing.state import BalancerState
@@ -60,7 +60,9 @@ def fill(sim_fleet: SimulatedFleet, size: int) -> list[str]:
     message, entry = sim_fleet.client.lpop(place[0]), sim_fleet.client.getdel(place[1])
     assert isinstance(message, bytes)
     assert isinstance(entry, bytes)
-    last, some = json.loads(entry)["enqueued_at"], []
+    known, some = read_record(entry), []
+    last = known.enqueued_at if known is not None else None
+    assert last is not None
     for first in range(0, size, _CHUNK):
         ids = [str(UUID(int=random.getrandbits(128), version=4)) for _ in range(first, min(first + _CHUNK, size))]
         batch = []

@@ -9,7 +9,7 @@ from random import Random
 from threading import Event, Thread
 from typing import Any
 
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 from tests.support.fleet import FILE_TASK
 from tests.support.watch_process import WatchProcess, start_watch
 from tests.support.worker_churn import WorkerChurn

@@ -1,4 +1,7 @@
-"""The server's memory for one queued task, against its message alone."""
+"""The server's memory for one queued task, against its message alone.
+
+The message is the one that we queue, with our header: a plain `send_task` queues one that is shorter by that header.
+"""
 
 from collections.abc import Iterator
 

@@ -83,10 +83,12 @@ class ScriptRunner:
         """Oldest first."""
         return list(reversed(self.client.lrange(self.keys.list(lane, level), 0, -1)))
 
-    def claim(self, worker: str = "w1", incarnation: str = "run-1", lanes: Any = LANES) -> Taken | None:
+    def claim(
+        self, worker: str = "w1", incarnation: str = "run-1", lanes: Any = LANES, before: str = ""
+    ) -> Taken | None:
         self._tags += 1
         tag = f"new-tag-{self._tags}"
-        call = claim_call(worker, incarnation, lanes, range(10), self.keys, tag)
+        call = claim_call(worker, incarnation, lanes, range(10), self.keys, tag, before=before)
         answer = Script(self.client, self.keys, ClaimCall)(call)
         return Taken(answer[0].decode(), answer[1], tag) if answer[0] else None
 

@@ -46,7 +46,7 @@ DATA = {
 def calls() -> Iterator[tuple[str, str, ast.Call]]:
     """(object, method, call) of all method calls of the package; of `a.b.c()` the object is `b`."""
     for path in PACKAGE.rglob("*.py"):
-        if {"memory", "local"} & set(path.parts):  # no server, or an embedded one without an ACL
+        if {"memory", "local"} & set(path.relative_to(PACKAGE).parts):  # no server, or an embedded one without an ACL
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

@@ -257,3 +257,16 @@ def test_a_read_only_replica_refuses_a_claim_whole(runner: ScriptRunner, read_on
         runner.claim()
 
     assert runner.everything() == before
+
+
+@pytest.mark.parametrize("level", range(10))
+@pytest.mark.parametrize("before", ["", "0", "0 1 2 3", "0 1 2 3 4 5 6 7 8"])
+def test_a_message_is_found_at_each_level_whatever_the_level_of_the_last_one(
+    before: str, level: int, runner: ScriptRunner
+) -> None:
+    last = runner.send(level=9)
+    first = runner.send(level=level)
+
+    taken = [runner.claim(before=before), runner.claim(before=before)]
+
+    assert [one and one.task_id for one in taken] == ([first, last] if level < 9 else [last, first])

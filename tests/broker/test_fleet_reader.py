@@ -105,7 +105,7 @@ def test_a_registration_is_read_once_and_again_when_it_changes(sim_fleet: Simula
     fleet.read()
     assert registrations_read() == before
 
-    new_run = info.model_copy(update={"incarnation": "w.2", "slots": 4})
+    new_run = replace(info, incarnation="w.2", slots=4)
     sim_fleet.broker.registry.register(new_run, replaces="w.1")
     sim_fleet.join("another", slots=2)
     assert {worker: load.slots for worker, load in fleet.read()[1].items()} == {"w": 4, "another": 2}
@@ -118,7 +118,7 @@ def test_a_program_that_registers_a_worker_anew_is_noticed_later(
     info = sim_fleet.join("w", slots=1)
     fleet = reader(sim_fleet)
     fleet.read()
-    sim_fleet.broker.registry.register(info.model_copy(update={"slots": 4}))
+    sim_fleet.broker.registry.register(replace(info, slots=4))
     monkeypatch.setattr("morag_queue.broker.fleet_reader.monotonic", lambda: float("inf"))
     assert fleet.read()[1]["w"].slots == 4
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from morag_queue.broker.dead_letters import Restart
 from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.ledger_ids import LedgerIds
 from tests.broker.conftest import ScriptRunner
@@ -88,6 +89,6 @@ def test_a_task_that_is_queued_again_is_listed_again(sim_fleet: SimulatedFleet) 
     sim_fleet.end("a-1", "failed", "broken")
     sim_fleet.client.delete(sim_fleet.keys.ids("a-"), sim_fleet.keys.task("a-1"))  # as after the retention time
     [letter] = sim_fleet.broker.dead.all()
-    record, dead = '{"state": "queued"}', sim_fleet.broker.dead
-    assert dead.revive(letter, letter.message or "", record, "cpu_standard", 4, is_worker_lane=False, story=[])
+    record, message = '{"state": "queued"}', letter.message or ""
+    assert sim_fleet.broker.dead.restart([Restart("a-1", "cpu_standard", 4, message, record, letter.text)]) == [True]
     assert LedgerIds(sim_fleet.client, sim_fleet.keys).starting("a", 10) == {"a-1"}

@@ -1,11 +1,13 @@
 """register.lua and beat.lua: one live process per name, and the effects of a heartbeat."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from morag_queue.agent.claim_request import ClaimLane
+from morag_queue.broker.codec import WorkerProcess
 from morag_queue.broker.workers import Registry
 from morag_queue.core.model import Capability, Heartbeat, WorkerInfo
 from tests.broker.conftest import MakeFull, ScriptRunner
@@ -32,7 +34,7 @@ def test_a_registered_worker_acts_under_its_name(registry: Registry) -> None:
 
     acting = registry.acting("w1")
     assert acting is not None
-    assert (acting.incarnation, acting.info, acting.beat) == ("run-1", info(), None)
+    assert (acting.incarnation, acting.process, acting.beat) == ("run-1", WorkerProcess("h", 7, "", 0.0), None)
 
 
 def test_a_second_live_process_is_refused(registry: Registry, runner: ScriptRunner) -> None:
@@ -185,7 +187,7 @@ def test_gpu_work_of_a_worker_out_of_service_stays_out_of_the_lane_of_a_cpu_queu
 def test_gpu_work_returns_to_a_shared_gpu_lane_unless_a_worker_without_a_gpu_reads_it(
     reader: Capability, lane: str, registry: Registry, runner: ScriptRunner
 ) -> None:
-    registry.register(info("run-9", "w9").model_copy(update={"capability": reader, "queues": ("gpu_priority",)}))
+    registry.register(replace(info("run-9", "w9"), capability=reader, queues=("gpu_priority",)))
     claimed(runner, "gpu_priority.w1", **GPU_WORK)
 
     take_back_under_cordon(registry, runner)

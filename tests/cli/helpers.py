@@ -2,6 +2,8 @@
 
 import json
 
+from tests.support.records import backdated
+
 RECOVERY_COUNTS = ("requeued_tasks", "moved_tasks", "recovered_tasks", "quarantined_tasks")
 
 
@@ -40,8 +42,7 @@ def backdate_tasks(sim_fleet, *task_ids, lane="cpu_standard", seconds=30.0):
     """Make the enqueue times of the tasks in the ledger, and of all messages in the lane, older."""
     for task_id in task_ids:
         key = sim_fleet.keys.task(task_id)
-        record = json.loads(sim_fleet.client.get(key))
-        sim_fleet.client.set(key, json.dumps(record | {"enqueued_at": record["enqueued_at"] - seconds}))
+        sim_fleet.client.set(key, backdated(sim_fleet.client.get(key), seconds))
     for level in range(10):
         name = sim_fleet.keys.list(lane, level)
         for index, raw in enumerate(sim_fleet.client.lrange(name, 0, -1)):

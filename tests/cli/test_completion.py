@@ -20,6 +20,7 @@ from morag_queue.cli.context import Environment
 from morag_queue.local.sandbox import Sandbox
 from morag_queue.local.server import Server, _binary, _free_port
 from morag_queue.local.waiting import until
+from morag_queue.settings import BrokerSettings
 from tests.support import completion_table
 from tests.support.simulated_fleet import SimulatedFleet
 from tests.support.terminal import Terminal
@@ -158,7 +159,9 @@ def test_a_foreign_type_of_key_offers_nothing(ask, client):
 
 
 def test_the_fleet_is_chosen_as_by_the_command_itself(ask, valkey, tmp_path):
-    other = SimulatedFleet(f"{valkey.rpartition('/')[0]}/7", namespace="other", broker={"global_keyprefix": "k-"})
+    other = SimulatedFleet(
+        f"{valkey.rpartition('/')[0]}/7", namespace="other", broker=BrokerSettings(global_keyprefix="k-")
+    )
     other.join("theirs")
     file = tmp_path / "theirs.toml"
     file.write_text(f'redis_url = "{other.url}"\nnamespace = "other"\n[broker]\nglobal_keyprefix = "k-"\n')

@@ -137,7 +137,8 @@ def test_dead_drop_deletes_tasks_and_repeating_it_changes_nothing(sim_fleet, fle
     fail("f-1")
     quarantine(sim_fleet, "q-1")
     assert fleet("dead", "drop", "--all", "--dry-run").out == "2 would be dropped\n"
-    assert fleet("dead", "drop", "f-1", "q-1").out == "2 dropped\n"
+    out = fleet("dead", "drop", "f-1", "q-1").out
+    assert out == f"2 dropped; undo: morag-queue journal undo {sim_fleet.broker.journal.latest(1)[0].entry_id}\n"
     assert fleet("dead", "ls", "--json").json["total"] == 0
     assert sim_fleet.client.ttl(sim_fleet.keys.task("q-1")) > 0
     assert fleet("dead", "drop", "f-1", "q-1").out == "0 dropped, 2 already dropped\n"

@@ -1,6 +1,7 @@
 """`drain`, with registered workers that have no process."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -178,7 +179,7 @@ def test_two_concurrent_drains_of_a_worker_both_succeed(sim_fleet, fleet, monkey
 def test_a_drained_worker_stays_drained_after_a_restart(sim_fleet, fleet):
     joined = sim_fleet.join("cpu-1")
     fleet("drain", "cpu-1")
-    sim_fleet.broker.registry.register(joined.model_copy(update={"incarnation": "cpu-1.2"}), "cpu-1.1")
+    sim_fleet.broker.registry.register(replace(joined, incarnation="cpu-1.2"), "cpu-1.1")
     sim_fleet.submit("t", worker=None)
     assert sim_fleet.claim("cpu-1") is None
     (worker,) = fleet("stats", "--json").json["workers"]

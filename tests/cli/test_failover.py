@@ -1,6 +1,7 @@
 """`failover` of named workers, with and without connections in their name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import redis
@@ -161,9 +162,7 @@ def test_a_worker_that_restarts_during_its_failover_keeps_its_tasks(sim_fleet, j
     fence = ClientConnections.fence
 
     def restart_and_fence(evidence, worker, incarnation, *, term=""):
-        restarted = (
-            sim_fleet.broker.observe()[0].worker_by_id["cpu-1"].info.model_copy(update={"incarnation": "cpu-1.2"})
-        )
+        restarted = replace(sim_fleet.broker.observe()[0].worker_by_id["cpu-1"].info, incarnation="cpu-1.2")
         assert sim_fleet.broker.registry.register(restarted, "cpu-1.1") == ""
         return fence(evidence, worker, incarnation, term=term)
 

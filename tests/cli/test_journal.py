@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+from morag_queue.broker.contract import JournalNote
+from morag_queue.broker.journal import BEGUN, encoded
 from morag_queue.core.plan import MoveTask
 
 
@@ -13,8 +15,9 @@ def test_undoing_a_cancel_resends_the_tasks(sim_fleet, fleet):
     sim_fleet.submit("a", "b")
     fleet("task", "cancel", "a", "b")
     entry = last_entry_id(sim_fleet)
-    assert fleet("journal", "undo", entry).out == "task cancel: 2 undone\n"
-    assert sorted(sim_fleet.ids("cpu_standard", 4)) == ["a", "b"]
+    out = fleet("journal", "undo", entry).out
+    assert out == f"task cancel: 2 undone; undo: morag-queue journal undo {last_entry_id(sim_fleet)}\n"
+    assert sim_fleet.ids("cpu_standard", 4) == ["a", "b"]
     assert fleet("journal", "undo", entry, "--json").json["unchanged"] == 2
     assert fleet("journal", "undo", entry).out == "task cancel: 0 undone, 2 already undone\n"
     assert sim_fleet.broker.journal.latest(1)[0].reason == f"undo of {entry}"
@@ -62,20 +65,22 @@ def test_undoing_a_pause_or_a_cordon_lifts_it(sim_fleet, fleet):
     assert sim_fleet.broker.observe()[0].workers[0].cordon is None
 
 
-def test_undo_refuses_a_change_that_cannot_be_undone(sim_fleet, fleet, fail):
-    fail("f-1")
-    fleet("dead", "drop", "f-1")
-    assert "cannot be undone" in fleet("journal", "undo", last_entry_id(sim_fleet), status=5).err
+def test_undo_refuses_a_change_that_cannot_be_undone(sim_fleet, fleet):
+    shut_down = sim_fleet.broker.journal.write("ann", "shutdown", "cpu-1", changes={"node": "cpu-1@host"})
+    assert "shutdown of cpu-1 cannot be undone" in fleet("journal", "undo", shut_down, status=5).err
     swept = sim_fleet.broker.journal.write("watch", "watch", "the fleet", changes={"moved": 1, "tasks": ["a"]})
     assert "the journal does not record the state before it" in fleet("journal", "undo", swept, status=5).err
     assert "no journal entry '17'" in fleet("journal", "undo", "17-99", status=8).err.replace("17-99", "17")
 
 
-def test_undoing_a_requeue_cancels_a_waiting_task(sim_fleet, fleet, fail):
+def test_undoing_a_requeue_returns_a_waiting_task_to_dead(sim_fleet, fleet, fail):
     fail("f-1")
+    before = fleet("dead", "show", "f-1", "--json").json
     fleet("dead", "requeue", "f-1")
     fleet("journal", "undo", last_entry_id(sim_fleet))
-    assert fleet("task", "why", "f-1", "--json").json["reason_code"] == "CANCELLED"
+    after = fleet("dead", "show", "f-1", "--json").json
+    assert {**after, "decisions": 0, "now_at": 0} == {**before, "decisions": 0, "now_at": 0}
+    assert sim_fleet.ids("cpu_standard", 4) == []
 
 
 def test_a_dry_run_of_undo_changes_nothing(sim_fleet, fleet):
@@ -146,3 +151,69 @@ def test_an_entry_can_be_undone_as_it_is_listed_at_80_columns(sim_fleet, fleet):
     assert heading.split() == ["ENTRY", "WHEN", "VERB", "SUBJECT", "CHANGES", "REASON"]
     assert row.startswith(f"{entry}  ")
     assert "make room" in row
+
+
+def test_an_unfinished_change_is_listed_shown_task_by_task_and_undone(sim_fleet, fleet):
+    """Its command was killed before it wrote the result."""
+    sim_fleet.submit("a", "b")
+    fleet("task", "cancel", "a", "b")
+    finished = sim_fleet.broker.journal.latest(1)[0]
+    sim_fleet.client.delete(sim_fleet.keys.journal)
+    note = JournalNote("ann", "task cancel", "2 tasks", plan_id=finished.plan_id)
+    entry = sim_fleet.broker.journal.begin(note)
+    assert fleet("journal", "ls").out.splitlines()[1].split()[2:7] == ["task", "cancel", "2", "tasks", "begun"]
+    shown = fleet("journal", "show", entry)
+    assert shown.err == (
+        "This change has not ended, or its command was killed: 2 tasks were changed so far; "
+        f"undo: morag-queue journal undo {entry}\n"
+    )
+    assert shown.out.count("cancelled") == 4
+    assert fleet("journal", "show", entry, "--json").json["changes"]["count"] == 2
+    assert fleet("journal", "undo", entry).out.startswith("task cancel: 2 undone; ")
+    assert sim_fleet.ids("cpu_standard", 4) == ["a", "b"]
+
+
+def test_an_entry_is_found_by_the_id_that_it_had_when_its_change_began(sim_fleet, fleet):
+    sim_fleet.submit("a")
+    fleet("task", "cancel", "a")
+    entry = sim_fleet.broker.journal.latest(1)[0]
+    assert entry.changes["begun"] != entry.entry_id
+    assert fleet("journal", "show", entry.changes["begun"], "--json").json["entry_id"] == entry.entry_id
+
+
+def test_a_change_that_began_and_changed_nothing_has_nothing_to_undo(sim_fleet, fleet):
+    entry = sim_fleet.broker.journal.begin(JournalNote("ann", "task cancel", "2 tasks"))
+    assert fleet("journal", "undo", entry).out == "task cancel: 0 undone\n"
+
+
+def test_a_begun_change_whose_record_has_expired_cannot_be_undone(sim_fleet, fleet):
+    note = JournalNote("ann", "task cancel", "2 tasks", changes={"state": BEGUN})
+    sim_fleet.client.xadd(sim_fleet.keys.journal, {"entry": encoded(note)}, id="1000-0")
+    refused = fleet("journal", "undo", "1000-0", status=5).err
+    assert refused == "error: task cancel of 2 tasks cannot be undone any more: its record has expired\n"
+
+
+def test_a_second_undo_says_nothing_of_what_the_first_could_not_undo(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a", "b")
+    fleet("task", "prio", "a", "b", "URGENT")
+    entry = last_entry_id(sim_fleet)
+    assert sim_fleet.claim("cpu-1") == "a"
+    first = fleet("journal", "undo", entry, status=3)
+    assert first.err == "not undone: a: it no longer waits\n"
+    again = fleet("journal", "undo", entry)
+    assert (again.out, again.err) == ("task prio: 0 undone, 1 already undone\n", "")
+    assert fleet("journal", "undo", entry, "--json").json["undone_before"]
+
+
+def test_an_undo_of_many_tasks_names_the_first_that_it_cannot_undo(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    ids = [f"t-{n:02}" for n in range(25)]
+    sim_fleet.submit(*ids)
+    fleet("task", "prio", *ids, "URGENT")
+    entry = last_entry_id(sim_fleet)
+    for _ in ids[:22]:
+        sim_fleet.claim("cpu-1")
+    err = fleet("journal", "undo", entry, status=3).err.splitlines()
+    assert len(err) == 21
+    assert err[-1] == "… and 2 more; --json lists them all"

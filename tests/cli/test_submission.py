@@ -133,10 +133,12 @@ def test_undo_of_a_submit_cancels_what_still_waits_and_counts_the_rest(sim_fleet
     assert (dry.out, dry.err) == ("submit: 3 would be undone\n", stays)
     assert pending_tasks(fleet) == 4
     undone = fleet("journal", "undo", entry, status=3)
-    assert (undone.out, undone.err) == ("submit: 3 undone\n", stays)
+    again = sim_fleet.broker.journal.latest(1)[0].entry_id
+    out = f"submit: 3 undone; undo: morag-queue journal undo {again}\n"
+    assert (undone.out, undone.err) == (out, stays)
     assert listed(fleet) == ["t-2", "other"]
-    again = fleet("journal", "undo", entry, status=3)
-    assert (again.out, again.err) == ("submit: 0 undone, 3 already undone\n", stays)
+    repeated = fleet("journal", "undo", entry)
+    assert (repeated.out, repeated.err) == ("submit: 0 undone, 3 already undone\n", "")
     (task, *_) = fleet("tasks", "--state", "cancelled", "--json").json["tasks"]
     assert task["error"] == f"undo of {entry}"
 
@@ -164,9 +166,9 @@ def test_a_submit_that_breaks_says_how_to_take_it_back(sim_fleet, fleet, here, s
 
 
 def test_undo_of_a_large_submit_works_in_parts(sim_fleet, fleet, submit, monkeypatch):
-    monkeypatch.setattr("morag_queue.operations.task_editor._PART", 7)
+    monkeypatch.setattr("morag_queue.operations.task_editor.PART", 7)
     submit(40, "--priority", "HIGH", name="high")
     sim_fleet.submit("other", priority="HIGH")
-    assert fleet("journal", "undo", entry_of_submit(sim_fleet)).out == "submit: 40 undone\n"
+    assert fleet("journal", "undo", entry_of_submit(sim_fleet)).out.startswith("submit: 40 undone; undo: ")
     assert listed(fleet) == ["other"]
     assert sim_fleet.broker.journal.latest(1)[0].changes["count"] == 40

@@ -250,3 +250,17 @@ def test_a_failed_submit_is_not_journaled(fleet, here, client):
 
 def test_an_empty_source_is_reported(fleet, here):
     assert fleet("submit", "", status=1).err == "failed: empty source: pass a path or a URL\n"
+
+
+def test_submit_of_a_gpu_task_to_a_cpu_worker_needs_a_flag_of_its_own_that_the_journal_shows(sim_fleet, fleet, here):
+    sim_fleet.join("cpu-1")
+    line = json.dumps({"source": "https://example.org/film", "requires": "gpu", "content_type": "web"})
+    (here / "rows").write_text(line + "\n")
+    where = ("submit", "--from", "rows", "--worker", "cpu-1")
+    assert "the task needs one: choose a worker with a GPU, or add --allow-cpu\n" in fleet(*where, status=5).err
+    assert "or add --allow-cpu\n" in fleet(*where, "--force", status=5).err
+    (task,) = fleet(*where, "--allow-cpu", "--json").json["tasks"]
+    assert (task["lane"], task["decision"]["reason"]) == (
+        "cpu_standard.cpu-1", "pinned to cpu-1; it requires a GPU, but --allow-cpu allows a worker without one",
+    )  # fmt: skip
+    assert sim_fleet.broker.journal.latest(1)[0].changes["allow_cpu"] is True

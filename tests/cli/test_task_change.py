@@ -239,8 +239,35 @@ def test_move_refuses_a_gpu_task_in_a_lane_that_cpu_workers_read(sim_fleet, flee
     sim_fleet.join("cpu-1")
     sim_fleet.submit("a", requires="gpu", priority="NORMAL")
     for where in (("--to-queue", "cpu_standard"), ("--to-lane", "cpu_batch"), ("--to-worker", "cpu-1")):
-        assert "GPU" in fleet("task", "move", "a", *where, status=5).err
+        for force in ((), ("--force",)):
+            refused = fleet("task", "move", "a", *where, *force, status=5).err
+            assert "GPU" in refused
+            assert "or add --allow-cpu\n" in refused
     assert sim_fleet.ids("gpu_priority", 4) == ["a"]
+
+
+def test_move_of_a_gpu_task_to_a_cpu_worker_is_allowed_by_a_flag_of_its_own_that_the_journal_shows(sim_fleet, fleet):
+    sim_fleet.join("cpu-1")
+    sim_fleet.submit("a", requires="gpu", priority="NORMAL")
+    fleet("task", "move", "a", "--to-worker", "cpu-1", "--allow-cpu")
+    assert sim_fleet.claim("cpu-1") == "a"
+    entry = sim_fleet.broker.journal.latest(1)[0]
+    assert entry.changes["allow_cpu"] is True
+    assert "allow_cpu" in fleet("journal", "show", entry.entry_id).out
+
+
+def test_retry_of_a_gpu_task_leaves_the_lane_of_a_cpu_worker(sim_fleet, fleet):
+    """It failed where --allow-cpu had put it: that holds for one run."""
+    sim_fleet.join("gpu-1", "gpu")
+    sim_fleet.join("cpu-1")
+    for retry in ("task", "retry"), ("dead", "requeue"):
+        sim_fleet.submit("a", requires="gpu", priority="NORMAL")
+        fleet("task", "move", "a", "--to-worker", "cpu-1", "--allow-cpu")
+        assert sim_fleet.claim("cpu-1") == "a"
+        sim_fleet.end("a", "failed", "no GPU")
+        fleet(*retry, "a")
+        assert sim_fleet.claim("gpu-1") == "a"
+        sim_fleet.end("a")
 
 
 def test_move_to_a_drained_worker_needs_force(sim_fleet, fleet):

@@ -27,7 +27,12 @@ def worker(
     """Return a registered worker; `beat_age` is the age of its heartbeat in seconds, None without one."""
     hardware = Capability(capability)
     at = NOW - (beat_age or 0.0)
-    defaults = {"queues": Queues().served_by(hardware), "slots": SLOTS[hardware], "host": "host", "pid": 1}
+    defaults: dict[str, Any] = {
+        "queues": Queues().served_by(hardware),
+        "slots": SLOTS[hardware],
+        "host": "host",
+        "pid": 1,
+    }
     return WorkerView(
         info=WorkerInfo(worker=name, incarnation=f"{name}.now", capability=hardware, **(defaults | info)),
         beat=None if beat_age is None else Heartbeat(at=at, stopped=stopped, active=active, reserved=reserved),

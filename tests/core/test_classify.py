@@ -1,5 +1,6 @@
 """Classification: starting estimates, multipliers, and the confidence lost by unknown facts."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,8 +198,8 @@ def test_the_reasons_name_every_multiplier_of_the_minutes() -> None:
 
 
 def test_every_number_is_a_setting() -> None:
-    audio = CONTENT.audio.model_copy(update={"diarization_factor": 7.0, "minutes_per_minute": 1.0})
-    content = CONTENT.model_copy(update={"audio": audio, "complexity_minutes": (8.0, 9.0, 10.0)})
+    audio = replace(CONTENT.audio, diarization_factor=7.0, minutes_per_minute=1.0)
+    content = replace(CONTENT, audio=audio, complexity_minutes=(8.0, 9.0, 10.0))
     facts = Facts(source="/a", content_type=ContentType.AUDIO, duration_s=60)
     result = classify(facts, {"diarize": True}, content)
     assert result.estimated_minutes == 7

@@ -1,5 +1,7 @@
 """What a drain moves, and its blockers, as snapshots before and after."""
 
+from dataclasses import replace
+
 from morag_queue.core.model import QueueType
 from morag_queue.core.plan import MoveLane
 from morag_queue.core.policy import Policy, Queues
@@ -59,9 +61,7 @@ def test_draining_a_worker_with_empty_lanes_plans_nothing():
 
 def test_force_requeues_the_message_claimed_first_last_so_that_it_runs_first():
     messages = held("cpu-1", count=2)
-    later = tuple(
-        message.model_copy(update={"claimed_at": message.claimed_at + n}) for n, message in enumerate(messages)
-    )
+    later = tuple(replace(message, claimed_at=message.claimed_at + n) for n, message in enumerate(messages))
     plan = forced_requeue(fleet(worker("cpu-1"), held=later), "cpu-1")
     assert [step.task_id for step in plan.steps] == ["cpu-1-1", "cpu-1-0"]
     at_once = forced_requeue(fleet(worker("cpu-1"), held=messages), "cpu-1")

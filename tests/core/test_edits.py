@@ -24,7 +24,7 @@ from tests.core.fleets import NOW, fleet, held, worker
 
 CANCEL = partial(rules.cancel, reason="typo", terminate=False)
 TERMINATE = partial(rules.cancel, reason="typo", terminate=True)
-MOVE = partial(rules.move, target=MoveTarget(QueueType.CPU_BATCH), force=False)
+MOVE = partial(rules.move, target=MoveTarget(QueueType.CPU_BATCH), force=False, allow_cpu=False)
 PRIORITISE = partial(rules.prioritise, priority=QueuePriority.URGENT)
 RETRY = partial(rules.retry, reset=False)
 
@@ -102,7 +102,7 @@ def test_a_task_of_an_offline_worker_is_refused_until_a_failover():
 def test_a_move_to_a_queue_lifts_the_pin_and_a_move_to_a_worker_sets_it():
     pinned = task(lane="cpu_standard.cpu-1", pinned_to="cpu-1")
     assert plan(MOVE, pinned).fields == {"queue": "cpu_batch", "worker": None}
-    to_worker = plan(partial(rules.move, target=MoveTarget(worker="cpu-1"), force=False), WAITING)
+    to_worker = plan(partial(rules.move, target=MoveTarget(worker="cpu-1"), force=False, allow_cpu=False), WAITING)
     assert (to_worker.lane, to_worker.fields["worker"]) == ("cpu_standard.cpu-1", "cpu-1")
 
 

@@ -1,6 +1,7 @@
 """No planner ever moves work that requires a GPU into a queue that a worker without one may read."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,7 +56,7 @@ def test_the_lane_of_a_single_worker_is_closed_like_its_queue():
 @pytest.fixture
 def forced() -> Snapshot:
     """A GPU worker that holds a task from its lane of a CPU queue, and a CPU worker that reads this queue."""
-    message = held("gpu-1")[0].model_copy(update={"task_id": "film", "lane": "cpu_standard.gpu-1"})
+    message = replace(held("gpu-1")[0], task_id="film", lane="cpu_standard.gpu-1")
     return fleet(worker("gpu-1", "gpu"), worker("cpu-1"), held=(message,))
 
 

@@ -42,7 +42,7 @@ REFUSED = [
     (VIDEO, None, "unknown_worker",
      "worker w is not registered: start it or choose another worker, or add --force"),
     (VIDEO, worker("w"), "no_gpu",
-     "worker w has no GPU, and the task needs one: choose a worker with a GPU, or add --force"),
+     "worker w has no GPU, and the task needs one: choose a worker with a GPU, or add --allow-cpu"),
     (VIDEO, worker("w", "gpu", cordon="cordoned", cordon_reason="new disk"), "cordoned",
      "worker w is cordoned (cordoned by ann: new disk): uncordon it, or add --force"),
     (VIDEO, worker("w", "gpu", cordon="drained"), "drained",
@@ -57,7 +57,7 @@ REFUSED = [
      "worker w has less memory than the task is expected to need: choose another worker, or add --force"),
     (VIDEO, worker("w", "hybrid", queues=("cpu_standard",)), "no_safe_lane",
      "worker w has no lane that keeps the task from workers without a GPU (cpu_standard is served by cpu workers): "
-     "add --force"),
+     "add --allow-cpu"),
 ]  # fmt: skip
 
 
@@ -65,19 +65,39 @@ REFUSED = [
 def test_a_pin_to_a_worker_that_cannot_take_the_task_is_refused_with_the_remedy(task, view, code, message):
     refusal = pinned(task, view)
     assert (refusal.code, refusal.subject, refusal.message) == (code, "w", message)
-    assert refusal.overridable
+    assert refusal.override == message.rpartition("add ")[2]
 
 
 @pytest.mark.parametrize(("task", "view", "code", "message"), REFUSED, ids=[case[2] for case in REFUSED])
-def test_a_forced_pin_goes_to_that_worker_despite_the_obstacle(task, view, code, message):
-    routed = pinned(task, view, force=True)
+def test_the_flag_of_the_refusal_and_no_other_pins_the_task_despite_the_obstacle(task, view, code, message):
+    by_cpu = message.endswith("--allow-cpu")
+    assert pinned(task, view, force=by_cpu, allow_cpu=not by_cpu).code == code
+    routed = pinned(task, view, force=not by_cpu, allow_cpu=by_cpu)
     assert routed.lane.endswith(".w")
     assert routed.decision.worker_id == "w"
 
 
+def test_a_worker_that_is_out_of_service_and_has_no_gpu_needs_both_flags():
+    drained = worker("w", cordon="drained")
+    assert pinned(VIDEO, drained, force=True).override == "--allow-cpu"
+    assert pinned(VIDEO, drained, allow_cpu=True).override == "--force"
+    assert pinned(VIDEO, drained, force=True, allow_cpu=True).lane == "cpu_standard.w"
+
+
+def test_allow_cpu_counts_only_for_a_place_that_is_named():
+    readers = fleet(worker("w", queues=tuple(queue.value for queue in QueueType)))
+    assert route(VIDEO, readers, Policy(), Queues(), allow_cpu=True).code == "no_safe_lane"
+    named = route(VIDEO, readers, Policy(), Queues(), queue=QueueType.CPU_BATCH, allow_cpu=True)
+    assert named.lane == "cpu_batch"
+
+
+def test_a_forced_pin_to_an_unknown_worker_keeps_out_of_the_queues_of_cpu_workers():
+    assert pinned(VIDEO, None, queue=QueueType.CPU_STANDARD, force=True).code == "no_safe_lane"
+
+
 def test_the_reason_of_a_forced_pin_names_the_obstacle():
-    assert pinned(VIDEO, worker("w"), force=True).decision.reason == (
-        "pinned to w by force, although it has no GPU, and the task needs one"
+    assert pinned(VIDEO, worker("w"), allow_cpu=True).decision.reason == (
+        "pinned to w; it requires a GPU, but --allow-cpu allows a worker without one"
     )
     assert pinned(VIDEO, None, force=True).decision.reason == "pinned to w by force, although it is not registered"
 
@@ -95,7 +115,7 @@ def test_the_reason_of_a_forced_pin_names_the_obstacle():
 def test_a_pin_to_a_lane_that_the_worker_does_not_read_is_refused_even_with_force(view, options, message):
     for force in (False, True):
         refusal = pinned(DOCUMENT, view, force=force, **options)
-        assert (refusal.code, refusal.message, refusal.overridable) == ("not_served", message, False)
+        assert (refusal.code, refusal.message, refusal.override) == ("not_served", message, None)
 
 
 def test_a_pin_with_a_named_queue_goes_to_the_lane_of_that_queue():

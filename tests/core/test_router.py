@@ -186,7 +186,7 @@ def test_load_assigned_by_one_queue_counts_in_the_others():
     [
         (Queues(), (worker("rogue", queues=("gpu_priority",)),), ("fallback", "gpu_fallback", "g")),
         (
-            Queues(gpu_priority=Queues().gpu_priority.model_copy(update={"served_by": tuple(Capability)})),
+            Queues(gpu_priority=replace(Queues().gpu_priority, served_by=tuple(Capability))),
             (),
             ("fallback", "gpu_fallback", "g"),
         ),
@@ -201,7 +201,7 @@ def test_gpu_only_work_avoids_a_queue_that_a_worker_without_a_gpu_reads(queues, 
 def test_gpu_only_work_is_refused_if_a_worker_without_a_gpu_reads_every_queue():
     rogue = worker("rogue", queues=tuple(QueueType))
     refusal = routed_to(VIDEO, fleet(worker("g", "gpu"), rogue), force=True)
-    assert (refusal.code, refusal.overridable) == (RefusalCode.NO_SAFE_LANE, False)
+    assert (refusal.code, refusal.override) == (RefusalCode.NO_SAFE_LANE, None)
     assert (
         "the task needs a GPU, and no queue is safe for it (gpu_priority is read by rogue, without a GPU"
         in refusal.message
@@ -217,9 +217,10 @@ def test_a_task_stays_in_the_queue_that_the_user_names():
 def test_a_named_queue_of_cpu_workers_is_refused_for_gpu_only_work_even_with_force():
     for force in (False, True):
         refusal = routed_to(VIDEO, usual_fleet(), queue=QueueType.CPU_STANDARD, force=force)
-        assert (refusal.code, refusal.overridable) == (RefusalCode.CPU_WOULD_RUN_IT, False)
+        assert (refusal.code, refusal.override) == (RefusalCode.CPU_WOULD_RUN_IT, "--allow-cpu")
         assert refusal.message == (
-            "the task needs a GPU, and cpu_standard is served by cpu workers: choose a queue that only GPU workers read"
+            "the task needs a GPU, and cpu_standard is served by cpu workers: "
+            "choose a queue that only GPU workers read, or add --allow-cpu"
         )
 
 

@@ -96,7 +96,7 @@ def test_gpu_only_work_never_enters_a_lane_that_a_worker_without_a_gpu_reads(
 ):
     gpu_only = TaskProfile(Requires.GPU, task.priority, task.content_type, task.estimated_minutes, task.memory_gb)
     answer = route(gpu_only, snapshot, policy, queues, force=force, **request)
-    if isinstance(answer, Refusal) or (force and request["pin"]):
+    if isinstance(answer, Refusal):
         return
     assert all(info.capability.has_gpu for info in readers(snapshot, answer.lane))
     assert Capability.CPU not in queues.of(answer.queue).served_by

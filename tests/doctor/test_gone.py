@@ -7,6 +7,7 @@ import pytest
 
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.doctor import Code, FleetFacts, Severity, diagnose
+from morag_queue.core.policy import Policy
 from morag_queue.local.waiting import until
 from morag_queue.operations.doctor import doctor
 from morag_queue.settings import Settings
@@ -94,7 +95,7 @@ def test_real_workers_that_are_killed_stopped_or_suspended_are_told_apart(make_f
     fleet = make_fleet(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "0.2"})
     for name in ("killed", "stopped", "suspended"):
         fleet.start_worker(name, wait=False)
-    settings = Settings.model_validate({"redis_url": fleet.url, "policy": {"suspect_after_seconds": 1.0}})
+    settings = Settings(redis_url=fleet.url, policy=Policy(suspect_after_seconds=1.0))
     broker = RedisBroker(settings)
 
     def found(code):

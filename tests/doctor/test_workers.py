@@ -13,6 +13,7 @@ from morag_queue.local.waiting import until
 from morag_queue.operations.rebalance import run_once
 from morag_queue.settings import Settings
 from tests.core.fleets import fleet, worker
+from tests.support.simulated_fleet import SimulatedFleet
 
 PREFETCHES = "prefetches tasks (worker_prefetch_multiplier is not 1): no other worker can take or reorder them"
 
@@ -201,3 +202,22 @@ def test_the_default_visibility_timeout_is_too_short_for_a_worker_that_counts_as
             "although it counts as offline only after 2 h"
         )
         assert finding.remedy == "app.conf.broker_transport_options['visibility_timeout'] = 14400"
+
+
+def test_a_worker_without_a_gpu_in_a_queue_of_gpu_work_is_a_warning_until_such_work_waits(examine, register, valkey):
+    sim_fleet = SimulatedFleet(valkey)
+    register("gpu-1", capability=Capability.GPU, queues=("gpu_priority", "gpu_fallback"))
+    sim_fleet.submit("film", requires="gpu")
+    register("cpu-1", queues=("gpu_priority", "cpu_standard"))
+    found = examine()[Code.GPU_QUEUE_READ_BY_CPU]
+    assert (found.severity, found.subject) == (Severity.ERROR, "gpu_priority")
+    assert found.message == (
+        "gpu_priority is read by cpu-1, without a GPU: it may take the tasks waiting there that require one, "
+        "so such tasks go to another queue, or are refused"
+    )
+    assert found.remedy == "start the worker without gpu_priority in -Q, or with MORAG_WORKER_TYPE=gpu if it has a GPU"
+    assert sim_fleet.claim("gpu-1") == "film"
+    found = examine()[Code.GPU_QUEUE_READ_BY_CPU]
+    assert (found.severity, found.message.split(": ")[1]) == (
+        Severity.WARNING, "it would take tasks that require one, so such tasks go to another queue, or are refused",
+    )  # fmt: skip

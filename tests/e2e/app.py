@@ -51,6 +51,16 @@ def retry(self, times):
     record_event("end", self.request)
 
 
+@app.task(bind=True, name="t.retry_after")
+def retry_after(self, path):
+    """Wait for the file, and retry once."""
+    record_event("start", self.request)
+    wait_for_file(path)
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    record_event("end", self.request)
+
+
 @app.task(bind=True, name="t.fail")
 def fail(self):
     record_event("end", self.request)

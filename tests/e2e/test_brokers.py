@@ -7,7 +7,7 @@ from pathlib import Path
 
 from morag_queue.local.server import _binary, _free_port
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 
 WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]

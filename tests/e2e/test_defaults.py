@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 from tests.support.fleet import Fleet
 
 WORKER = "worker-cpu-1"

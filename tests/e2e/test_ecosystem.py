@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 
 PROJECT = Path(__file__).parent / "django_project"
 

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 
 Make = Callable[..., AgentFleet]
 WORKERS = [f"worker-cpu-{number}" for number in range(1, 6)]

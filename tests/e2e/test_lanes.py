@@ -10,7 +10,7 @@ import pytest
 from morag_queue.broker.keys import KOMBU_SEP, Keys
 from morag_queue.errors import MoragQueueError
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 
 WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]

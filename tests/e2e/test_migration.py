@@ -11,8 +11,8 @@ from celery import Celery
 from morag_queue import route_task
 from morag_queue.local.waiting import until
 from morag_queue.service import producer
-from tests.e2e.conftest import AgentFleet
 from tests.e2e.test_mixed_fleet import findings, start_plain
+from tests.support.agent_fleet import AgentFleet
 from tests.support.watch_process import start_watch
 
 WEB_TASK = "morag.worker.process_web_page_task"

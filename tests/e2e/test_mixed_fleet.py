@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 
 Make = Callable[..., AgentFleet]
 PRIORITIES = ("BATCH", "LOW", "NORMAL", "HIGH", "URGENT")  # the last to start is sent first

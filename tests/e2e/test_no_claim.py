@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 
 WORKER = "worker-cpu-1"
 MISSING = "the installed Celery, kombu or redis-py has no redis._parsers._RESP3Parser"

@@ -8,7 +8,7 @@ import pytest
 from celery import Celery, chain, chord
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 
 WORKER = "worker-cpu-1"
 OWN_LANE = f"cpu_standard.{WORKER}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 from tests.support.fleet import FILE_TASK, Fleet
 from tests.support.watch_process import start_watch, start_watch_with_lease
 from tests.support.worker_churn import WorkerChurn

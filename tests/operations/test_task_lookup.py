@@ -11,6 +11,7 @@ from morag_queue.broker import lane_search
 from morag_queue.core.model import TaskState
 from morag_queue.errors import NotFound, UsageError
 from morag_queue.operations.task import TaskExplainer, task_details
+from morag_queue.settings import BrokerSettings
 from tests.support.simulated_fleet import SOURCE, SimulatedFleet
 
 
@@ -136,7 +137,7 @@ def test_show_gives_the_result_of_celerys_backend(sim_fleet):
 
 
 def test_show_reads_the_result_under_the_global_keyprefix_where_failover_reads_it(valkey):
-    sim_fleet = SimulatedFleet(valkey, broker={"global_keyprefix": "fleet:"})
+    sim_fleet = SimulatedFleet(valkey, broker=BrokerSettings(global_keyprefix="fleet:"))
     sim_fleet.join("cpu-1")
     sim_fleet.submit("a")
     done = datetime.fromtimestamp(sim_fleet.broker.now() + 60, UTC).isoformat()

@@ -10,9 +10,9 @@ from typing import Any
 from celery import Celery
 
 from morag_queue.broker.keys import Keys
-from morag_queue.local.account import Account, account, stuck_tags
 from morag_queue.local.cluster import Cluster
 from morag_queue.local.waiting import until
+from tests.faults.account import FaultAccount, account_of
 
 from .commands import Command
 
@@ -109,11 +109,13 @@ class Fleet(Cluster):
             lambda: f"did not end: {len(wanted - self.counts().keys())} of {len(wanted)} tasks; {self.where()}",
         )
 
-    def account(self, attempted: Iterable[str], acknowledged: Iterable[str] | None = None) -> Account:
+    def account(self, attempted: Iterable[str], acknowledged: Iterable[str] | None = None) -> FaultAccount:
         """Return the account and print it, for pytest to show when a test fails."""
         sent = list(attempted)
-        ended = [one["task"] for one in self.events("end")]
-        result = account(sent, sent if acknowledged is None else acknowledged, ended, stuck_tags(self.redis, self.keys))
+        result = account_of(
+            self.redis, self.keys, attempted=sent, acknowledged=sent if acknowledged is None else acknowledged,
+            ended=self.counts("end").elements(),
+        )  # fmt: skip
         print(f"account: {result}")
         return result
 

@@ -1,7 +1,7 @@
 """The tables in the README that are written by programs.
 
 `python -m tests.support.readme` writes the table of commands from the help texts, `python -m tests.bench --readme` the
-speed table.
+speed table, `python -m tests.faults --readme` the fault table.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from morag_queue.cli.run import LazyVerb, build_group
 README = Path(__file__).parents[2] / "README.md"
 _COMMANDS = "<!-- Written by `python -m tests.support.readme`. -->\n", "<!-- End of the table of commands. -->\n"
 _SPEED = "<!-- Written by `python -m tests.bench --readme`. -->\n", "<!-- End of the speed table. -->\n"
+_FAULTS = "<!-- Written by `python -m tests.faults --readme`. -->\n", "<!-- End of the fault table. -->\n"
 
 
 def commands_table() -> str:
@@ -41,6 +42,11 @@ def with_table(text: str) -> str:
 def with_speed_table(text: str, table: str) -> str:
     """Return the README with that speed table. Raises ValueError if it has no place for it."""
     return _replaced(text, _SPEED, table)
+
+
+def with_fault_table(text: str, table: str) -> str:
+    """Return the README with that fault table. Raises ValueError if it has no place for it."""
+    return _replaced(text, _FAULTS, table)
 
 
 def _replaced(text: str, marks: tuple[str, str], table: str) -> str:

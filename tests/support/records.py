@@ -1,5 +1,6 @@
-"""Registry records like those that the agents of real workers write."""
+"""Registry records like those that the agents of real workers write, and older ledger records."""
 
+import json
 from importlib.metadata import version
 from typing import Any
 
@@ -30,3 +31,13 @@ def register(client: redis.Redis, worker: str = "worker-1", *, settings: Any = (
     assert registry.register(info) == ""
     if beat is not None:
         registry.beat(worker, info.incarnation, {**HEARTBEAT, **dict(beat)}, [])
+
+
+def backdated(record: bytes | None, seconds: float) -> str:
+    """The text of a ledger record, open or ended, with an earlier enqueue time."""
+    fields = json.loads(record or b"")
+    if "open" in fields:
+        fields["open"][0] -= seconds
+    else:
+        fields["enqueued_at"] -= seconds
+    return json.dumps(fields)

@@ -39,7 +39,12 @@ class SimulatedFleet:
         """Register a worker and send one heartbeat."""
         kind = Capability(capability)
         served = Queues().served_by(kind)
-        known = {"queues": tuple(queue.value for queue in served), "slots": slots, "host": "host", "pid": 1}
+        known: dict[str, Any] = {
+            "queues": tuple(queue.value for queue in served),
+            "slots": slots,
+            "host": "host",
+            "pid": 1,
+        }
         joined = WorkerInfo(worker=name, incarnation=f"{name}.1", capability=kind, **(known | info))
         assert self.broker.registry.register(joined) == ""
         self.beat(name)

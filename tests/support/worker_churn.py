@@ -6,8 +6,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from morag_queue.local.account import Account
 from morag_queue.local.waiting import until
+from tests.faults.account import FaultAccount
 
 from .fleet import Fleet
 
@@ -27,7 +27,7 @@ class WorkerChurn:
         self.may_run_twice: set[str] = set()
         self.deaths: dict[str, int] = {"killed": 0, "left": 0}
 
-    def run(self, seconds: float) -> Account:
+    def run(self, seconds: float) -> FaultAccount:
         """Submit tasks and start and kill workers for `seconds`; then let two workers finish the rest."""
         for name in self._names[: len(self._names) // 2]:
             self.fleet.start_worker(name, wait=False)
@@ -45,7 +45,7 @@ class WorkerChurn:
         until(lambda: not self.account().stuck, 60, lambda: f"stuck: {self.account().stuck}")
         return self.account()
 
-    def account(self) -> Account:
+    def account(self) -> FaultAccount:
         return self.fleet.account(self.sent)
 
     def _start_or_end_a_worker(self) -> None:

@@ -2,9 +2,8 @@
 
 from math import sin
 
-from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.doctor import Code, Finding, Severity
-from morag_queue.core.model import Capability, Lease, QueuePriority, QueueType, WorkerStatus
+from morag_queue.core.model import Capability, JournalEntry, Lease, QueuePriority, QueueType, WorkerStatus
 from morag_queue.core.stats import FleetStats, QueueStats, WorkerStats
 from morag_queue.operations.live_stats import HISTORY, LiveFrame, RunningTask
 

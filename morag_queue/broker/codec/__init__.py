@@ -4,6 +4,9 @@ The formats are shared with other versions and with plain Celery, so that the re
 form reads as None (or as `FOREIGN`, where None is a Celery message without our header).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .corrections import WorkKind, read_corrections, read_work_kind, write_corrections
 from .dead_letters import DeadLetter, Story, read_dead_letter, read_story, write_story
 from .fields import escaped
@@ -30,42 +33,50 @@ from .messages import (
 )
 from .open_records import open_record, with_decision
 from .records import (
+    LastBeat,
     LedgerRecord,
     TaskResult,
+    WorkerProcess,
     completed_record,
-    cordon_in_force,
     ended_record,
     minimal_record,
     read_held,
-    read_pauses,
+    read_last_beat,
+    read_process,
     read_record,
     read_result,
     withdrawn_record,
     write_held,
+    write_worker,
 )
-from .tasks import (
-    dead_task,
-    ended_task,
-    held_task,
-    lost_task,
-    submitted_entry,
-    unread_task,
-    waiting_entry,
-    waiting_task,
-    with_record,
-    with_run_times,
-)
+
+if TYPE_CHECKING:
+    from .states import cordon_in_force, read_cordon, read_pauses, read_worker
+    from .tasks import (
+        dead_task,
+        ended_task,
+        held_task,
+        lost_task,
+        submitted_entry,
+        unread_task,
+        waiting_entry,
+        waiting_task,
+        with_record,
+        with_run_times,
+    )
 
 __all__ = [
     "FOREIGN",
     "HEADER",
     "DeadLetter",
+    "LastBeat",
     "LedgerRecord",
     "Read",
     "Story",
     "TaskResult",
     "UnackedMessage",
     "WorkKind",
+    "WorkerProcess",
     "completed_record",
     "cordon_in_force",
     "dead_task",
@@ -81,16 +92,20 @@ __all__ = [
     "minimal_record",
     "open_record",
     "read_arguments",
+    "read_cordon",
     "read_corrections",
     "read_dead_letter",
     "read_held",
+    "read_last_beat",
     "read_message",
     "read_pauses",
+    "read_process",
     "read_record",
     "read_result",
     "read_story",
     "read_unacked",
     "read_work_kind",
+    "read_worker",
     "renew_message",
     "requires_gpu",
     "rewrite_message",
@@ -110,4 +125,14 @@ __all__ = [
     "write_corrections",
     "write_held",
     "write_story",
+    "write_worker",
 ]
+
+_STATES = ("cordon_in_force", "read_cordon", "read_pauses", "read_worker")
+
+
+def __getattr__(name: str) -> Any:
+    # Import lazily: these need pydantic, and a worker that starts needs none of them.
+    if name in __all__:
+        return getattr(import_module(".states" if name in _STATES else ".tasks", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
+from morag_queue.core.enums import ContentType, Requires
 from morag_queue.core.estimate import Correction
-from morag_queue.core.model import ContentType, Requires
 
 WorkKind = tuple[ContentType, Requires, bool]
 """A kind of work and of worker: the content, what it requires, and whether the worker has a GPU."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from morag_queue.core.model import TaskState
+from morag_queue.core.enums import TaskState
 
 from .fields import json_object, number, word
 from .messages import header_of, read_arguments, read_message, task_of

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar
 
+from morag_queue.core.enums import QueuePriority
 from morag_queue.core.levels import priority_of_level
-from morag_queue.core.model import QueuePriority
 
 _E = TypeVar("_E", bound=Enum)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, Protocol
 
-from morag_queue.core.model import ContentType, QueuePriority, QueueType, Requires
+from morag_queue.core.enums import ContentType, QueuePriority, QueueType, Requires
 from morag_queue.core.snapshot import LaneEntry
 
 from .fields import escaped, json_object, member, number, priority, word

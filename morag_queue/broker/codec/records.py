@@ -5,26 +5,18 @@ The readers never raise: unknown fields are ignored, and a broken text reads as 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
+from morag_queue.broker.compact_record import expand
+from morag_queue.core.enums import ContentType, QueuePriority, Requires, TaskState
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import (
-    ContentType,
-    Cordon,
-    HeldMessage,
-    Pause,
-    QueuePriority,
-    QueueType,
-    Requires,
-    TaskState,
-)
-from morag_queue.core.task import Task
+from morag_queue.core.worker_records import HeldMessage, WorkerInfo
 
-from .fields import json_object, member, moment, number, priority, word
-from .open_records import expand
+from .fields import count, json_object, member, moment, number, priority, word
+
+if TYPE_CHECKING:
+    from morag_queue.core.task import Task
 
 _CARRIED = ("priority", "enqueued_at", "queue", "requires", "estimated_minutes", "content_type")
 """Fields that an ended record repeats from the open one, for readers that know only the outer record."""
@@ -166,7 +158,7 @@ def _carried(record: LedgerRecord | None, *more: str) -> dict[str, Any]:
 
 
 def withdrawn_record(
-    record: LedgerRecord | None, message: str, task: Task, state: TaskState, reason: str, at: float
+    record: LedgerRecord | None, message: str, task: "Task", state: TaskState, reason: str, at: float
 ) -> str:
     """End a waiting task. Without a record of its own it keeps its message, so that it can be queued again."""
     return json.dumps({
@@ -210,7 +202,7 @@ def ended_record(
     })  # fmt: skip
 
 
-def minimal_record(task: Task, lane: str, level: int) -> str:
+def minimal_record(task: "Task", lane: str, level: int) -> str:
     """Open a record for a task that had none: one sent by plain Celery, cancelled, and queued again."""
     fields = {"state": "queued", "task": task.task, "lane": lane, "level": level, "priority": task.priority.name}
     return json.dumps(fields | ({"queue": queue} if (queue := queue_of(lane)) else {}))
@@ -219,7 +211,10 @@ def minimal_record(task: Task, lane: str, level: int) -> str:
 def read_held(tag: bytes | str, text: bytes | str) -> HeldMessage | None:
     """Read the owner of an unacknowledged message: `[worker, incarnation, task id, lane, level, milliseconds]`."""
     try:
-        worker, incarnation, task_id, lane, level, ms = json.loads(text)
+        *words, level, ms = json.loads(text)
+        worker, incarnation, task_id, lane = words
+        if not all(isinstance(word, str) for word in words) or not isinstance(level, int):
+            return None
         return HeldMessage(
             tag=tag.decode() if isinstance(tag, bytes) else tag, worker=worker, incarnation=incarnation,
             task_id=task_id, lane=lane, level=level, claimed_at=ms / 1000,
@@ -234,24 +229,42 @@ def write_held(held: HeldMessage) -> str:
     )
 
 
-def cordon_in_force(text: bytes | str | None, now: float) -> Cordon | None:
-    """Read a worker's cordon; None where there is none, where it has expired, and for a broken text."""
-    try:
-        cordon = Cordon.model_validate_json(text) if text else None
-    except ValidationError:
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """The process of a registered worker. `started_at`: seconds since the epoch."""
+
+    host: str
+    pid: int
+    client_name: str
+    started_at: float
+
+
+def read_process(text: bytes | str | None) -> WorkerProcess | None:
+    """Read the process from a registration; None only where there is none: a broken one is no proof of a death."""
+    if not text:
         return None
-    return cordon if cordon is not None and cordon.is_in_force(now) else None
+    found = json_object(text) or {}
+    return WorkerProcess(
+        word(found.get("host")), count(found.get("pid")), word(found.get("client_name")),
+        number(found.get("started_at")) or 0.0,
+    )  # fmt: skip
 
 
-def read_pauses(texts: Mapping[bytes, bytes]) -> dict[QueueType, Pause]:
-    """Read the records of paused queues by queue name; a broken record, or one of an unknown queue, is left out."""
-    found = {}
-    for queue in QueueType:
-        try:
-            found[queue] = Pause.model_validate_json(texts[queue.encode()])
-        except (KeyError, ValidationError):
-            continue
-    return found
+@dataclass(frozen=True, slots=True)
+class LastBeat:
+    """The time of a worker's last heartbeat (seconds, server's clock), and whether it then shut down cleanly."""
+
+    at: float
+    stopped: bool
+
+
+def read_last_beat(text: bytes | str | None) -> LastBeat | None:
+    found = json_object(text)
+    return None if found is None else LastBeat(number(found.get("at")) or 0.0, found.get("stopped") is True)
+
+
+def write_worker(info: WorkerInfo) -> str:
+    return json.dumps(asdict(info), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@
 -- incarnations  hash worker -> the one incarnation that may act under its name
 -- bells, waiting, tracker  see wait.lua
 -- waits         '1' for a worker that has been waiting since its last claim
+-- before        the levels that come before the one of its last message, as in `levels`
 -- prefix, sep   lists are named prefix .. lane [.. sep .. level]: a busy worker needs the names of the first few only
 -- levels        in the order in which they are read, separated by blanks
 -- lanes         in the order in which they are read: name, its queue, '1' for a lane of this worker
@@ -24,10 +25,10 @@ local key = {
     incarnations = KEYS[6], bells = KEYS[7], waiting = KEYS[8], tracker = KEYS[9],
 }
 local arg = {
-    tag = ARGV[1], waits = ARGV[2], worker = ARGV[3], incarnation = ARGV[4], prefix = ARGV[5], sep = ARGV[6],
-    levels = ARGV[7],
+    tag = ARGV[1], waits = ARGV[2], before = ARGV[3], worker = ARGV[4], incarnation = ARGV[5], prefix = ARGV[6],
+    sep = ARGV[7], levels = ARGV[8],
 }
-local first_lane = 8  -- ARGV lanes {'name', 'queue', 'is_own'}
+local first_lane = 9  -- ARGV lanes {'name', 'queue', 'is_own'}
 
 local DEEPEST = 1000  -- messages of a list that are tried; those that are not Celery's stay where they are
 
@@ -94,10 +95,10 @@ local function list_of(lane, level)
     return arg.prefix .. lane .. (level == '0' and '' or arg.sep .. level)
 end
 
--- All lists of one level, or of all levels, that `is_wanted` by their queue and whether they are this worker's.
-local function lists(level, is_wanted)
+-- All lists of these levels, or of all levels, that `is_wanted` by their queue and whether they are this worker's.
+local function lists(levels, is_wanted)
     local found = {}
-    for one in (level or arg.levels):gmatch('%d+') do
+    for one in (levels or arg.levels):gmatch('%d+') do
         for i = first_lane, #ARGV, 3 do
             if not is_wanted or is_wanted(ARGV[i + 1], ARGV[i + 2]) then found[#found + 1] = list_of(ARGV[i], one) end
         end
@@ -145,14 +146,19 @@ if acting and acting ~= arg.incarnation then
     return redis.error_reply('FENCED ' .. arg.worker .. ' is ' .. acting)
 end
 local now = clock()
-local cordon = cordon_state(key.cordons, arg.worker)
-if cordon ~= '' and cordon ~= 'cordoned' then return nothing(cordon, now) end
-for _, queue in ipairs(redis.call('SMEMBERS', key.paused)) do paused[queue] = true end
+local cordon = ''
+if redis.call('EXISTS', key.cordons, key.paused) > 0 then
+    cordon = cordon_state(key.cordons, arg.worker)
+    if cordon ~= '' and cordon ~= 'cordoned' then return nothing(cordon, now) end
+    for _, queue in ipairs(redis.call('SMEMBERS', key.paused)) do paused[queue] = true end
+end
 
--- A worker that waits mostly finds nothing: one command tells. A busy one finds work at the first levels.
+-- A worker that waits mostly finds nothing, a busy one nothing before the level of its last message: one command tells.
 if arg.waits == '1' and not any_exists(lists()) then return nothing(cordon, now, true) end
+local levels = arg.levels
+if arg.before ~= '' and not any_exists(lists(arg.before)) then levels = levels:sub(#arg.before + 2) end
 
-for level in arg.levels:gmatch('%d+') do
+for level in levels:gmatch('%d+') do
     if any_exists(lists(level)) then
         for i = first_lane, #ARGV, 3 do
             local name, queue, is_own = ARGV[i], ARGV[i + 1], ARGV[i + 2]

@@ -1,4 +1,4 @@
---#include clock end_task ended_record
+--#include clock end_task ended_record open_record
 -- End a task that ran on a worker without the agent: close its ledger entry and count it.
 --
 -- seen     the open record as the caller read it
@@ -16,12 +16,12 @@ local arg = {
 }
 
 if redis.call('GET', key.task) ~= arg.seen then return 0 end
-local now = clock()
+local now, place = clock(), with_place(arg.seen)
 local task = {
     id = arg.task_id, key = key.task, at = now, error = '',
     outcome = arg.outcome, worker = arg.worker, queue = arg.queue,
     wait_ms = arg.wait_ms, wait_bucket = arg.wait_bucket, run_ms = arg.run_ms, run_bucket = arg.run_bucket,
-    entry = arg.seen, lane = field(arg.seen, 'lane'), level = tonumber((field(arg.seen, 'level'))),
+    entry = arg.seen, lane = field(place, 'lane'), level = tonumber((field(place, 'level'))),
 }
 check_end(key, task, now)
 task.record = ended_record(arg.seen, task, now)

@@ -1,4 +1,4 @@
---#include args json
+--#include args json open_record
 -- Find the open tasks among ledger entries. Reads only.
 --
 -- before  seconds: only tasks enqueued before
@@ -9,15 +9,19 @@
 local key = {tasks = rest(KEYS, 1)}
 local arg = {before = ARGV[1]}
 
+local function place_of(record)
+    local named, at, queue, level = first_items(record)
+    if named then return at, queue, level end
+    if field(record, 'state') ~= 'queued' then return nil end
+    return field(record, 'enqueued_at'), field(record, 'queue'), (field(record, 'level'))
+end
+
 local answer, before = {}, tonumber(arg.before)
 for i, task in ipairs(key.tasks) do
     local record = redis.call('GET', task)
-    if record and field(record, 'state') == 'queued' then
-        local at, queue = field(record, 'enqueued_at'), field(record, 'queue')
-        local level = tonumber((field(record, 'level')))
-        if tonumber(at) and queue and level and tonumber(at) < before then
-            answer[#answer + 1] = {i, at, queue, level}
-        end
+    local at, queue, level = place_of(record or '')
+    if tonumber(at) and queue and tonumber(level) and tonumber(at) < before then
+        answer[#answer + 1] = {i, at, queue, tonumber(level)}
     end
 end
 return answer

@@ -1,4 +1,4 @@
---#include lease message
+--#include lease message open_record
 -- Move one chosen message to another lane, another level, or both; to the end of the waiting messages.
 --
 -- Its text gets the new address and, where the level changes, the new priority: kombu's restore uses these. The
@@ -59,7 +59,7 @@ if redis.call('LREM', key.source, from, raw) == 0 then
     return 'gone'
 end
 if record and redis.call('TTL', key.task) == -1 then
-    record = with_value(with_value(record, 'lane', quoted(arg.lane)), 'level', arg.to_level)
+    record = with_value(with_value(with_place(record), 'lane', quoted(arg.lane)), 'level', arg.to_level)
     redis.call('SET', key.task, record)
 end
 return 'moved'

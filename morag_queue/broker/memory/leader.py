@@ -4,9 +4,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from morag_queue.broker.contract import JournalEntry
 from morag_queue.core.balancing.state import BalancerState
-from morag_queue.core.model import Lease
+from morag_queue.core.model import JournalEntry, Lease
 from morag_queue.errors import LeaseLost
 
 _ENTRIES = 10_000

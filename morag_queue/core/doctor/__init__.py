@@ -13,6 +13,7 @@ from .workers import (
     check_agents,
     check_duplicates,
     check_foreign_agents,
+    check_gpu_queues,
     check_unowned,
     check_unserved_queues,
 )
@@ -28,6 +29,7 @@ _CHECKS = (
     check_agentless,
     check_agents,
     check_unserved_queues,
+    check_gpu_queues,
     check_foreign_agents,
     check_settings,
     check_visibility,

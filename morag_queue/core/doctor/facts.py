@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from morag_queue.core.policy import Policy
+from morag_queue.core.policy import Policy, Queues
 from morag_queue.core.snapshot import Snapshot
 
 CLIENT_LIST = "CLIENT LIST"
@@ -124,6 +124,7 @@ class FleetFacts:
 
     snapshot: Snapshot
     policy: Policy = field(default_factory=Policy)
+    queues: Queues = field(default_factory=Queues)
     sep: str = ""
     version: str = ""
     server: Server | None = None

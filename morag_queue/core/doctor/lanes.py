@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.levels import DEFAULT_STEPS
 from morag_queue.core.model import QueueType
-from morag_queue.core.policy import Queues
 from morag_queue.core.routing.lane_readers import readers_in
 from morag_queue.core.snapshot import LaneView
 from morag_queue.core.words import count_of, is_are, some
@@ -97,7 +96,7 @@ def _transport(conf: object) -> dict[str, object]:
 
 def check_steps(facts: FleetFacts) -> Iterator[Finding]:
     """Find messages at levels that readers of their lane do not poll, and workers that poll too few levels."""
-    readers = readers_in(facts.snapshot, Queues())
+    readers = readers_in(facts.snapshot, facts.queues)
     for view in facts.snapshot.lanes:
         polled = _polled(facts, view)
         if not polled:

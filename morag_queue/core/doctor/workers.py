@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import QueueType, WorkerStatus
-from morag_queue.core.snapshot import WorkerView
+from morag_queue.core.model import Capability, QueueType, Requires, WorkerStatus
+from morag_queue.core.routing.lane_readers import readers_in
+from morag_queue.core.snapshot import LaneEntry, WorkerView
 from morag_queue.core.words import count_of, is_are, some
 from morag_queue.core.worker_status import status_in
 
@@ -62,6 +63,27 @@ def check_unserved_queues(facts: FleetFacts) -> Iterator[Finding]:
             Code.QUEUE_WITHOUT_WORKER, some(unserved), f"{cause}: tasks sent to {some(unserved)} will wait",
             "start one: morag-queue worker, or a worker of your app with the agent",
         )  # fmt: skip
+
+
+def check_gpu_queues(facts: FleetFacts) -> Iterator[Finding]:
+    """Find queues of GPU workers that a worker without a GPU reads: what waits there, it may take."""
+    waiting = {view.queue for view in facts.snapshot.lanes for row in view.heads for head in row if _needs_gpu(head)}
+    for queue, reason in readers_in(facts.snapshot, facts.queues).unsafe.items():
+        if Capability.CPU in facts.queues.of(queue).served_by:
+            continue
+        tasks_wait = queue in waiting
+        effect = (
+            "may take the tasks waiting there that require one" if tasks_wait else "would take tasks that require one"
+        )
+        yield (error if tasks_wait else warning)(
+            Code.GPU_QUEUE_READ_BY_CPU, queue.value,
+            f"{reason}: it {effect}, so such tasks go to another queue, or are refused",
+            f"start the worker without {queue} in -Q, or with MORAG_WORKER_TYPE=gpu if it has a GPU",
+        )  # fmt: skip
+
+
+def _needs_gpu(head: LaneEntry) -> bool:
+    return head.requires is Requires.GPU
 
 
 def check_foreign_agents(facts: FleetFacts) -> Iterator[Finding]:

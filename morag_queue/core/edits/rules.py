@@ -47,11 +47,17 @@ class EditContext:
     queues: Queues
 
     def place(
-        self, task: Task, *, worker: str | None = None, queue: QueueType | None = None, force: bool = False
+        self,
+        task: Task,
+        *,
+        worker: str | None = None,
+        queue: QueueType | None = None,
+        force: bool = False,
+        allow_cpu: bool = False,
     ) -> Placement | Refusal:
         """Route the task as if it were submitted now."""
         profile = TaskProfile(task.requires, task.priority, task.content_type, task.estimated_duration or 0.0)
-        return self._router.route(profile, pin=worker, queue=queue, force=force)
+        return self._router.route(profile, pin=worker, queue=queue, force=force, allow_cpu=allow_cpu)
 
     def level(self, task: Task, priority: QueuePriority) -> int:
         """Return the level of another priority that the readers of the task's lane poll."""
@@ -60,6 +66,11 @@ class EditContext:
             wait_s=max(self.snapshot.taken_at - (task.enqueued_at or self.snapshot.taken_at), 0.0),
             steps=self.steps(task.lane),
         )  # fmt: skip
+
+    @property
+    def unsafe(self) -> Mapping[QueueType, str]:
+        """The queues closed to work that requires a GPU, each with the reason."""
+        return self._readers.unsafe
 
     def steps(self, lane: str) -> tuple[int, ...]:
         """Return the levels that the readers of a lane poll."""
@@ -145,15 +156,16 @@ class MoveTarget:
         return lane_name(self.queue, self.worker) if self.queue else str(self.worker)
 
 
-def move(context: EditContext, editable: EditableTask, *, target: MoveTarget, force: bool) -> EditStep:
+def move(context: EditContext, editable: EditableTask, *, target: MoveTarget, force: bool, allow_cpu: bool) -> EditStep:
     """Move a waiting task by the rules of routing: GPU work stays out of lanes that a worker without a GPU reads.
 
-    `force` allows a worker that cannot take the task now, as a forced pin at submit does.
+    `force` allows a worker that cannot take the task now, as a forced pin at submit does; only `allow_cpu` lifts the
+    rule for GPU work.
     """
     task = editable.task
     if (refused := _not_waiting(task, "only waiting tasks can be moved")) is not None:
         return refused
-    place = context.place(task, worker=target.worker, queue=target.queue, force=force)
+    place = context.place(task, worker=target.worker, queue=target.queue, force=force, allow_cpu=allow_cpu)
     if isinstance(place, Refusal):
         return RefusedEdit(task.task_id, place.message)
     # A queue alone means its shared lane, also where the policy binds tasks to workers early.
@@ -198,25 +210,25 @@ def retry(context: EditContext, editable: EditableTask, *, reset: bool) -> EditS
         where = f"{task.worker} has it" if task.claimed_at is not None else f"it waits in {task.lane}"
         return NoChange(task.task_id, f"is open already: {where}")
     place = _restart_place(context, task)
+    if isinstance(place, Refusal):
+        return RefusedEdit(task.task_id, place.message)
     if editable.restart is RestartSource.DEAD_LETTER:
-        lane, level = place or (task.lane, readable(task.level or 0, context.steps(task.lane)))
-        return ReviveTask(task, lane, level, reset)
-    if place is None:
-        detail = f"no lane of {task.queue} is safe for it: see morag-queue task why {task.task_id}"
-        return RefusedEdit(task.task_id, detail)
+        return ReviveTask(task, *place, reset)
     if editable.restart is RestartSource.NOTHING:
         return RefusedEdit(task.task_id, "its arguments are no longer stored: submit it again")
     return ResubmitTask(task, *place, context.snapshot.taken_at)
 
 
-def _restart_place(context: EditContext, task: Task) -> tuple[str, int] | None:
-    """Return lane and level by today's routing: its worker may be gone since, or its queue paused."""
+def _restart_place(context: EditContext, task: Task) -> tuple[str, int] | Refusal:
+    """Return lane and level by today's routing: its worker may be gone since, or its queue read by CPU workers."""
     pinned = task.pinned_to if task.pinned_to in context.snapshot.worker_by_id else None
     place = context.place(task, worker=pinned, queue=task.queue)
     if isinstance(place, Refusal) and pinned is not None:
         place = context.place(task, queue=task.queue)
     if isinstance(place, Refusal):
-        return None
+        place = context.place(task)
+    if isinstance(place, Refusal):
+        return place
     # Without an estimate the level cannot be derived from it: keep the one that the producer chose.
     if task.estimated_duration is not None or task.level is None:
         return place.lane, place.level

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, assert_never
 
 from morag_queue.core.task import Task
 
@@ -28,6 +28,29 @@ class EditableTask:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedTask:
+    """What a change recorded of one task for its undo; texts are "" where there was none.
+
+    `outcome` is that of the change. `text` and `record` are its message and its ledger record before the change,
+    `letter` its dead letter, in `dead` since `letter_at`. `place` is the depth at which its message was, `deaths` and
+    `story` its attempts. Entries of earlier versions have only the outcome and the fields `before` and `after`.
+    `at` is when the whole change was done, None where that is not known.
+    """
+
+    outcome: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    text: str = ""
+    record: str = ""
+    letter: str = ""
+    letter_at: float = 0.0
+    place: int | None = None
+    deaths: int = 0
+    story: str = ""
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _TaskStep:
     task: Task
 
@@ -45,13 +68,17 @@ class CancelTask(_TaskStep):
 
 @dataclass(frozen=True, slots=True)
 class RewriteTask(_TaskStep):
-    """Move a waiting message behind those of another lane or level. `fields` change in its header and its record."""
+    """Move a waiting message to another lane or level. `fields` change in its header and its record.
+
+    It goes behind those that wait there, or to its `place`: the depth that it had, as its enqueue time allows.
+    """
 
     lane: str
     level: int
     fields: Mapping[str, str | None]
     outcome: Literal["moved", "changed"]
     detail: str
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +110,22 @@ class ResubmitTask(_TaskStep):
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreTask(_TaskStep):
+    """Put a message that a change took out of its lane back to its place, with the ledger record that it had."""
+
+    lane: str
+    level: int
+    taken: "RecordedTask"
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnTask(_TaskStep):
+    """Take a waiting message that a change had queued again out of its lane, and return its task to that end."""
+
+    ended: "RecordedTask"
+
+
+@dataclass(frozen=True, slots=True)
 class NoChange:
     """The task already is as requested."""
 
@@ -98,7 +141,38 @@ class RefusedEdit:
     detail: str
 
 
-EditStep = CancelTask | RewriteTask | RevokeTask | ReviveTask | ResubmitTask | NoChange | RefusedEdit
+EditStep = (
+    CancelTask
+    | RewriteTask
+    | RevokeTask
+    | ReviveTask
+    | ResubmitTask
+    | RestoreTask
+    | ReturnTask
+    | NoChange
+    | RefusedEdit
+)
+
+
+def outcome_of(step: EditStep) -> str:
+    """Return the outcome of an applied step: the name of a count of `Applied`, or "refused"."""
+    match step:
+        case CancelTask():
+            return "cancelled"
+        case RewriteTask():
+            return step.outcome
+        case RevokeTask():
+            return "revoked"
+        case ReviveTask() | ResubmitTask() | RestoreTask():
+            return "queued"
+        case ReturnTask():
+            return "returned"
+        case NoChange():
+            return "unchanged"
+        case RefusedEdit():
+            return "refused"
+        case _:
+            assert_never(step)
 
 
 @dataclass(frozen=True, slots=True)

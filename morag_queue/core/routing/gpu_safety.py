@@ -1,13 +1,15 @@
 """The GPU safety rule: work that requires a GPU never enters a queue that a worker without one may read.
 
-Routing, pins, balancing, drain, failover, sweep and plan files all use this rule. It covers the lanes of single workers
-too, because a drain returns such a lane to the shared lane of its queue.
+Every command and every part of the loop uses this rule: submit, pins, moves, retries, undo, balancing, drain, failover,
+sweep and plan files. `--allow-cpu`, with a worker or a queue that a person names, is the only override; `--force` is
+none. The rule covers the lanes of single workers too, because a drain returns such a lane to the shared lane of its
+queue.
 """
 
 from collections.abc import Container, Mapping, Sequence
 
+from morag_queue.core.enums import Capability, QueueType
 from morag_queue.core.lanes import queue_of
-from morag_queue.core.model import Capability, QueueType
 from morag_queue.core.policy import Queues
 
 _NAMED_WORKERS = 3

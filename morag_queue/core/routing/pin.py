@@ -8,9 +8,9 @@ from morag_queue.core.model import QueueType, Requires
 from .feasibility import Feasibility, WorkerLoad, in_service, suits
 from .lane_readers import LaneReaders
 from .score_table import WorkClass
-from .types import Refusal, RefusalCode
+from .types import Override, Refusal, RefusalCode
 
-# The obstacle, and the remedy besides --force.
+# The obstacle, and the remedy besides the flag that overrides it.
 _OBSTACLES: dict[RefusalCode, tuple[str, str]] = {
     RefusalCode.UNKNOWN_WORKER: ("is not registered", "start it or choose another worker"),
     RefusalCode.NO_GPU: ("has no GPU, and the task needs one", "choose a worker with a GPU"),
@@ -24,7 +24,7 @@ _OBSTACLES: dict[RefusalCode, tuple[str, str]] = {
 
 
 def check_pin(worker: str, load: WorkerLoad | None, work: WorkClass) -> Refusal | None:
-    """Return why the worker cannot take the task now, or None. `--force` overrides the refusal.
+    """Return why the worker cannot take the task now, or None. Its `override` places the task nevertheless.
 
     A full or suspect worker is no reason to refuse: the task waits in the worker's own lane.
     """
@@ -34,8 +34,9 @@ def check_pin(worker: str, load: WorkerLoad | None, work: WorkClass) -> Refusal 
     obstacle, remedy = _OBSTACLES[code]
     is_status = load is not None and code.value == in_service(load).value
     details = f" ({load.reason})" if load is not None and is_status and load.reason else ""
-    message = f"worker {worker} {obstacle}{details}: {remedy}, or add --force"
-    return Refusal(code=code, subject=worker, message=message, overridable=True)
+    override = Override.ALLOW_CPU if code is RefusalCode.NO_GPU else Override.FORCE
+    message = f"worker {worker} {obstacle}{details}: {remedy}, or add {override}"
+    return Refusal(code=code, subject=worker, message=message, override=override)
 
 
 def forced_because(refusal: Refusal) -> str:
@@ -59,29 +60,28 @@ def pinned_queue(
     readers: LaneReaders,
     *,
     is_named: bool,
-    force: bool,
 ) -> QueueType | Refusal:
     """Return the queue whose lane of this worker gets the task: the first of `wanted` that the worker reads.
 
     A queue named by the user (`is_named`) is used or refused. Otherwise any queue that the worker reads will do, since
     the lane only serves as an address. GPU-only work keeps to queues that no worker without a GPU reads, because a
-    drain moves the lane to the queue's shared lane; only `force` lifts this. A lane that the worker does not read is
-    refused even with `force`.
+    drain moves the lane to the queue's shared lane. A lane that the worker does not read is refused even with `force`;
+    of an unknown worker (`load` is None) none is known.
     """
-    if load is None:
-        return wanted[0]
     candidates = wanted if is_named else dict.fromkeys((*wanted, *QueueType))
-    readable = [queue for queue in candidates if queue in load.queues]
-    if not readable:
+    readable = [queue for queue in candidates if load is None or queue in load.queues]
+    if load is not None and not readable:
         requested = lane(wanted[0], worker) if is_named else "any of the four queues"
         reads = ", ".join(sorted(load.queues)) or "none of them"
         message = f"worker {worker} does not read {requested} (it reads {reads}): choose a queue or a worker that fits"
-        return Refusal(code=RefusalCode.NOT_SERVED, subject=worker, message=message, overridable=False)
-    safe = [queue for queue in readable if force or work.requires is not Requires.GPU or queue not in readers.unsafe]
+        return Refusal(code=RefusalCode.NOT_SERVED, subject=worker, message=message)
+    safe = [queue for queue in readable if work.requires is not Requires.GPU or queue not in readers.unsafe]
     return safe[0] if safe else _no_safe_lane(worker, readable, readers.unsafe)
 
 
 def _no_safe_lane(worker: str, queues: Iterable[QueueType], unsafe: Mapping[QueueType, str]) -> Refusal:
     reasons = "; ".join(unsafe[queue] for queue in queues)
-    message = f"worker {worker} has no lane that keeps the task from workers without a GPU ({reasons}): add --force"
-    return Refusal(code=RefusalCode.NO_SAFE_LANE, subject=worker, message=message, overridable=True)
+    message = f"worker {worker} has no lane that keeps the task from workers without a GPU ({reasons}): add --allow-cpu"
+    return Refusal(
+        code=RefusalCode.NO_SAFE_LANE, subject=worker, message=message, override=Override.ALLOW_CPU
+    )  # fmt: skip

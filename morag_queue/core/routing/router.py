@@ -8,7 +8,7 @@
     lane        late binding: the shared lane;  early binding: the lane of the best worker;  pin: the pinned worker's
 
 Above all other rules: GPU-only work never enters a lane that a worker without a GPU reads, or may read according to
-the queue table. Only a forced pin overrides this, since it names the worker.
+the queue table. Only `allow_cpu` overrides this, for a worker or a queue that a person has named.
 """
 
 from bisect import bisect_left
@@ -27,7 +27,7 @@ from .feasibility import WorkerLoad, worker_loads
 from .lane_readers import fallbacks, lane_readers, steps_of
 from .pin import check_pin, forced_because, pinned_queue
 from .score_table import Corrections, ScoreTable, WorkClass
-from .types import Placement, Refusal, RefusalCode, Routable
+from .types import Override, Placement, Refusal, RefusalCode, Routable, TaskProfile
 
 _CERTAINTY_WITHOUT_WORKER = 0.5  # of a place for which no worker can be named yet
 
@@ -49,10 +49,12 @@ def route(
     pin: str | None = None,
     queue: QueueType | None = None,
     force: bool = False,
+    allow_cpu: bool = False,
     corrections: Corrections | None = None,
 ) -> Placement | Refusal:
     """Route one task, with its score table. For a batch use a `Router`, which shares the tables between tasks."""
-    return Router(snapshot, policy, queues, corrections).route(task, pin=pin, queue=queue, force=force, explain=True)
+    router = Router(snapshot, policy, queues, corrections)
+    return router.route(task, pin=pin, queue=queue, force=force, allow_cpu=allow_cpu, explain=True)
 
 
 class Router:
@@ -88,15 +90,31 @@ class Router:
         pin: str | None = None,
         queue: QueueType | None = None,
         force: bool = False,
+        allow_cpu: bool = False,
         explain: bool = False,
     ) -> Placement | Refusal:
         """Route one task. Never raises.
 
-        `pin` names a worker, `queue` a queue; `force` overrides a refused pin. With `explain` the placement carries the
-        score table of the chosen queue, which costs O(workers).
+        `pin` names a worker, `queue` a queue; `force` overrides a refused pin, but not the GPU safety rule, which
+        `allow_cpu` lifts for the named place. With `explain` the placement carries the score table of the chosen
+        queue, which costs O(workers).
         """
         wanted = queue or choose_queue(task.requires, task.priority)
         chain: Sequence[QueueType] = self._chains[wanted] if queue is None else (wanted,)
+        if allow_cpu and task.requires is Requires.GPU and (pin is not None or queue is not None):
+            return _with_note(self._route_to(_preferring_gpu(task), pin, queue, wanted, chain, force, explain))
+        return self._route_to(task, pin, queue, wanted, chain, force, explain)
+
+    def _route_to(
+        self,
+        task: Routable,
+        pin: str | None,
+        queue: QueueType | None,
+        wanted: QueueType,
+        chain: Sequence[QueueType],
+        force: bool,
+        explain: bool,
+    ) -> Placement | Refusal:
         if pin is not None:
             return self._place_pinned(task, pin, chain, queue is not None, force, explain)
         safe = self._safe(task, chain)
@@ -181,9 +199,9 @@ class Router:
     ) -> Placement | Refusal:
         load, work = self._loads.get(worker), self._work_class(task)
         refusal = check_pin(worker, load, work)
-        if refusal is not None and not force:
+        if refusal is not None and not (force and refusal.override is Override.FORCE):
             return refusal
-        queue = pinned_queue(worker, load, work, chain, self._readers, is_named=is_named, force=force)
+        queue = pinned_queue(worker, load, work, chain, self._readers, is_named=is_named)
         if isinstance(queue, Refusal):
             return queue
         table = self._table(queue, work)
@@ -198,11 +216,14 @@ class Router:
     def _refuse_unsafe(self, wanted: QueueType, is_named: bool) -> Refusal:
         unsafe = self._readers.unsafe
         if is_named:
-            message = f"the task needs a GPU, and {unsafe[wanted]}: choose a queue that only GPU workers read"
-            return Refusal(code=RefusalCode.CPU_WOULD_RUN_IT, subject=wanted.value, message=message, overridable=False)
+            remedy = f"choose a queue that only GPU workers read, or add {Override.ALLOW_CPU}"
+            message = f"the task needs a GPU, and {unsafe[wanted]}: {remedy}"
+            return Refusal(
+                code=RefusalCode.CPU_WOULD_RUN_IT, subject=wanted.value, message=message, override=Override.ALLOW_CPU
+            )  # fmt: skip
         reasons = "; ".join(unsafe[queue] for queue in self._chains[wanted])
         message = f"the task needs a GPU, and no queue is safe for it ({reasons}): take these workers off {wanted}"
-        return Refusal(code=RefusalCode.NO_SAFE_LANE, subject=wanted.value, message=message, overridable=False)
+        return Refusal(code=RefusalCode.NO_SAFE_LANE, subject=wanted.value, message=message)
 
     def _why_not(self, wanted: QueueType, work: WorkClass) -> str:
         if work.requires is Requires.GPU and wanted in self._readers.unsafe:
@@ -230,6 +251,21 @@ class Router:
 
     def _level(self, task: Routable, table: ScoreTable, steps: Sequence[int]) -> int:
         return level_of(task.priority, task.estimated_minutes * table.best_factor, self._policy.order, steps=steps)
+
+
+def _preferring_gpu(task: Routable) -> TaskProfile:
+    return TaskProfile(
+        Requires.GPU_PREFERRED, task.priority, task.content_type, task.estimated_minutes, task.memory_gb,
+        task.confidence,
+    )  # fmt: skip
+
+
+def _with_note(placed: Placement | Refusal) -> Placement | Refusal:
+    """Say in the reason that a person has allowed a place without a GPU."""
+    if isinstance(placed, Refusal):
+        return placed
+    reason = f"{placed.decision.reason}; it requires a GPU, but {Override.ALLOW_CPU} allows a worker without one"
+    return placed._replace(decision=placed.decision.model_copy(update={"reason": reason}))
 
 
 @lru_cache(maxsize=1024)  # in a batch, thousands of tasks of one class get the same decision

@@ -68,10 +68,17 @@ class RefusalCode(StrEnum):
     CPU_WOULD_RUN_IT = "cpu_would_run_it"
 
 
+class Override(StrEnum):
+    """The flag that overrides a refusal. Only `--allow-cpu` overrides the GPU safety rule, see `gpu_safety`."""
+
+    FORCE = "--force"
+    ALLOW_CPU = "--allow-cpu"
+
+
 class Refusal(Frozen):
-    """Why a task is not placed as requested, and what to do. `overridable`: `--force` places it nevertheless."""
+    """Why a task is not placed as requested, and what to do. `override` is the flag that places it nevertheless."""
 
     code: RefusalCode
     subject: str
     message: str
-    overridable: bool
+    override: Override | None = None

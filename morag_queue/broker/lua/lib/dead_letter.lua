@@ -6,11 +6,11 @@ local function times(number)
     return number == 1 and '1 time' or number .. ' times'
 end
 
--- Adds one, in the place of an older one of that id. At capacity the oldest is dropped; its ledger entry stays for the
+-- Adds one (JSON), in the place of an older one of that id. At capacity the oldest is dropped; its ledger entry stays for the
 -- retention time (seconds). `task_key` is the ledger key of `id`.
-local function add_dead_letter(key, task_key, retention, id, letter)
-    redis.call('HSET', key.dead, id, cjson.encode(letter))
-    redis.call('ZADD', key.graves, letter.at, id)
+local function add_dead_letter(key, task_key, retention, id, at, letter)
+    redis.call('HSET', key.dead, id, letter)
+    redis.call('ZADD', key.graves, at, id)
     if redis.call('ZCARD', key.graves) <= CAPACITY then return end
     local oldest = redis.call('ZPOPMIN', key.graves)[1]
     redis.call('HDEL', key.dead, oldest)

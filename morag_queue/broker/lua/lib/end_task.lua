@@ -1,4 +1,4 @@
---#include counters dead_letter
+--#include counters dead_letter open_record
 -- The bookkeeping of a task's end. Every script that ends a task uses it: settle, complete_external, edit_lane, requeue
 -- and resend.
 --
@@ -23,6 +23,7 @@ end
 local function source_of(record)
     local ok, fields = pcall(cjson.decode, record or '')
     if not ok or type(fields) ~= 'table' then return nil end
+    fields = named(fields)
     local source = fields.source or type(fields.args) == 'table' and fields.args[1]
     return type(source) == 'string' and source or nil
 end
@@ -51,11 +52,11 @@ local function end_task(key, task, retention)
     end
     if has_dead_letter(task.outcome) and task.id ~= '' then
         local at = math.floor(task.at)
-        add_dead_letter(key, task.key, retention, task.id, {
+        add_dead_letter(key, task.key, retention, task.id, at, cjson.encode({
             message = task.message or nil, entry = not task.message and task.entry or nil,
             lane = task.lane, level = task.level, state = task.outcome, at = at, reason = task.error,
             story = task.story or {{at, task.worker, task.error}}, source = source_of(task.entry or task.record),
-        })
+        }))
     elseif task.is_dead then
         redis.call('HDEL', key.dead, task.id)
         redis.call('ZREM', key.graves, task.id)

@@ -1,9 +1,9 @@
---#include json
+--#include json open_record
 -- The record of an ended task (JSON): the plain fields of its open entry, how it ended, and the entry itself.
 local function ended_record(entry, task, now)
     local ok, fields = pcall(cjson.decode, entry)
     local ended = {}
-    for name, value in pairs(ok and type(fields) == 'table' and fields or {}) do
+    for name, value in pairs(ok and type(fields) == 'table' and named(fields) or {}) do
         if type(value) == 'string' or type(value) == 'number' then ended[name] = value end
     end
     ended.state, ended.worker, ended.error = nil, task.worker, task.error

@@ -1,7 +1,6 @@
 """`failover` on real workers: killed, stopped and woken, and agentless ones."""
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 import pytest
 
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 from tests.support.commands import Command
 from tests.support.fleet import Fleet
+from tests.support.records import backdated
 
 Make = Callable[..., Fleet]
 
@@ -85,24 +85,6 @@ def test_failover_refuses_a_stopped_worker_and_a_forced_one_runs_nothing_when_it
     assert fleet.account([running, *reserved, *sent]).stuck == ()
 
 
-@pytest.mark.slow
-def test_a_task_that_kills_its_process_repeatedly_is_quarantined_with_its_history(make_fleet: Make):
-    fleet = make_fleet()
-    fleet.start_worker("worker-1")
-    poison = fleet.send("cpu_standard", tag="poison", sleep=60)
-    for death in range(1, 5):
-        until(lambda death=death: fleet.counts("start")[poison] == death, 30, lambda: f"not started: {fleet.where()}")
-        pid = fleet.events("start")[-1]["pid"]
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: fleet.redis.hexists(fleet.keys.dead, poison), 30, lambda: f"not quarantined: {fleet.where()}")
-    dead_letter = json.loads(fleet.redis.hget(fleet.keys.dead, poison))
-    assert len(dead_letter["story"]) == 4
-    assert "WorkerLostError" in dead_letter["story"][0][2]
-    assert fleet.redis.hlen(fleet.keys.unacked) == 0
-    after = fleet.send("cpu_standard")
-    fleet.until_ran([after])
-
-
 def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
     with AgentFleet(agent=False) as fleet:
         fleet.start_worker("agentless-1", app="tests.support.app", wait=False, options=("-Q", "cpu_standard"))
@@ -118,8 +100,8 @@ def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
         old = fleet.redis.get(fleet.keys.task(lost))
         assert old is not None
         for one in (*ran, lost):
-            record = json.loads(fleet.redis.get(fleet.keys.task(one)) or "")
-            fleet.redis.set(fleet.keys.task(one), json.dumps(record | {"enqueued_at": record["enqueued_at"] - 30}))
+            key = fleet.keys.task(one)
+            fleet.redis.set(key, backdated(fleet.redis.get(key), 30))
 
         assert counts(fleet.run_json("failover", "--dead")) == (0, 0, 1, 0)
 
@@ -131,7 +113,7 @@ def test_failover_resends_only_the_tasks_that_an_agentless_worker_lost():
 
 @pytest.mark.parametrize("command", ["drain", "failover"])
 def test_a_killed_command_leaves_each_message_in_one_place_and_a_second_run_finishes(sim_fleet, command, tmp_path):
-    """Kill the process; tests/operations/test_killed_commands.py interrupts the same commands at every step."""
+    """Kill the process; test_killed_commands.py interrupts the same commands at every step."""
     env = {"PATH": "/usr/bin:/bin", "REDIS_URL": sim_fleet.url, "HOME": "/nowhere"}
     sent = [f"t-{n:05d}" for n in range(12_000)]
     args = {"drain": ("drain", "cpu-1", "--force"), "failover": ("failover", "cpu-1")}[command]

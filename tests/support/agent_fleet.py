@@ -1,11 +1,9 @@
 """A fleet whose workers run `tests.e2e.app`, and tasks with ledger entries."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-import pytest
 import redis
 
 from morag_queue.broker.celery_message import MessageBuilder
@@ -15,7 +13,8 @@ from morag_queue.broker.workers import Registry
 from morag_queue.core import lanes
 from morag_queue.core.model import TaskQueueEntry
 from morag_queue.local.waiting import until
-from tests.support.fleet import Fleet
+
+from .fleet import Fleet
 
 APP = "tests.e2e.app"
 
@@ -100,14 +99,3 @@ class AgentFleet(Fleet):
     def close(self) -> None:
         self.redis_bytes.close()
         super().close()
-
-
-@pytest.fixture
-def make_agent_fleet(make_fleet: Callable[..., Any]) -> Callable[..., AgentFleet]:
-    """Like `make_fleet`, for `AgentFleet`."""
-
-    def make(**options: Any) -> AgentFleet:
-        fleet: AgentFleet = make_fleet(kind=AgentFleet, **options)
-        return fleet
-
-    return make

@@ -3,40 +3,16 @@
 import json
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from morag_queue.errors import MoragQueueError
 from morag_queue.local.waiting import until
-from tests.e2e.conftest import AgentFleet
-from tests.support.fleet import Fleet
-from tests.support.kills import KillLoop
+from tests.faults.assertions import assert_nothing_lost
+from tests.support.agent_fleet import AgentFleet
 
 WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]
-
-
-def assert_nothing_lost(fleet: AgentFleet, sent: list[str], may_run_twice: set[str] | None = None) -> None:
-    fleet.until_ran(sent)
-    fleet.until_nothing_is_unacked()
-    account = fleet.account(sent)
-    assert not account.lost, account.lost
-    assert not account.stuck, account.stuck
-    assert account.duplicated <= (may_run_twice or set()), account.duplicated
-
-
-@pytest.mark.slow
-def test_workers_killed_in_a_tight_loop_lose_no_task(make_fleet: Callable[..., Fleet]) -> None:
-    """`tests.bench.bench_kills` runs longer and compares stock Celery."""
-    fleet = make_fleet()
-    loop = KillLoop(fleet, workers=6, seed=1)
-
-    loop.run(kills=18)
-
-    account = loop.account()
-    assert (account.lost, account.unexpected, loop.vanished().total()) == (frozenset(), frozenset(), 0)
-    until(lambda: not loop.account().stuck, 10, lambda: f"stuck: {loop.account().stuck}")
 
 
 @pytest.mark.parametrize("fault", ["blip", "restart"])
@@ -250,88 +226,3 @@ def test_a_cold_shutdown_requeues_running_tasks(make_agent_fleet: Make) -> None:
     fleet.start_worker("worker-cpu-2")
     fleet.release_file().touch()
     assert_nothing_lost(fleet, sent)
-
-
-HOSTILE_MESSAGES: dict[str, Any] = {
-    "text": "hello",
-    "a control character": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "\x01", "task": "t.add"}, '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "an invalid number": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h1", "task": "t.add", "retries": +1}, '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "invalid base64": '{"body": "a", "headers": {"id": "h2", "task": "t.add"}, '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "a list for headers": '{"body": "W1tdLCB7fSwge31d", "headers": [1], '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "no content type": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h3", "task": "t.add"}, '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "an invalid priority": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h4", "task": "t.add"}, '
-    '"properties": {"delivery_tag": "x", "priority": "high", "delivery_info": 7}}',
-    "a list for the task name": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h6", "task": []}, '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "arguments of another shape": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h7", "task": "t.add"}, '
-    '"properties": {"delivery_tag": "x"}}',
-    "invalid time limits": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h8", "task": "t.add", "timelimit": 7}, '
-    '"content-type": "application/json", "content-encoding": "utf-8", '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "invalid stamps": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h9", "task": "t.add", "stamped_headers": [[]], '
-    '"stamps": 7}, "content-type": "application/json", "content-encoding": "utf-8", '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "an id that is a list": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": [], "task": "t.add"}, '
-    '"content-type": "application/json", "content-encoding": "utf-8", '
-    '"properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-    "unknown compression": '{"body": "W1tdLCB7fSwge31d", "headers": {"id": "h5", "task": "t.add", '
-    '"compression": "none"}, "properties": {"delivery_tag": "x", "body_encoding": "base64"}}',
-}
-
-
-def test_malformed_messages_do_not_stop_a_worker(make_agent_fleet: Make) -> None:
-    fleet = make_agent_fleet()
-    lane = fleet.keys.list("cpu_standard", 4)
-    sent = []
-    for raw in HOSTILE_MESSAGES.values():
-        fleet.redis.lpush(lane, raw)
-        sent.append(fleet.submit("t.add", 1, 1))
-    fleet.redis.lpush(lane, b"\xff\xfe")
-
-    process = fleet.start_worker(WORKER)
-
-    fleet.until_ran(sent)
-    assert process.poll() is None, fleet.log(WORKER)
-    assert not fleet.account(sent).duplicated
-
-
-def out_of_memory(fleet: AgentFleet) -> Callable[[], Any]:
-    fleet.redis.config_set("maxmemory-policy", "noeviction")
-    fleet.redis.config_set("maxmemory", "1mb")
-    return lambda: fleet.redis.config_set("maxmemory", "0")
-
-
-def read_only(fleet: AgentFleet) -> Callable[[], Any]:
-    fleet.redis.replicaof("127.0.0.1", "1")
-    return lambda: fleet.redis.replicaof("no", "one")
-
-
-@pytest.mark.parametrize("waiting", [0, 20])
-@pytest.mark.parametrize("fault", [out_of_memory, read_only])
-def test_a_server_that_refuses_writes_costs_no_task_and_no_worker(
-    fault: Any, waiting: int, make_agent_fleet: Make
-) -> None:
-    fleet = make_agent_fleet(persist=True)
-    process = fleet.start_worker(WORKER)
-    sent = [
-        fleet.submit("t.hold", str(fleet.release_file()), level=0),
-        *(fleet.submit("t.add", 1, 1) for _ in range(waiting)),
-    ]
-    fleet.until_started(sent[0])
-
-    repair = fault(fleet)
-    fleet.release_file().touch()
-    if fault is out_of_memory:
-        fleet.until_ran(sent)
-    else:
-        until(lambda: "Couldn't ack" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
-    repair()
-
-    assert_nothing_lost(fleet, sent, may_run_twice={sent[0]})
-    assert process.poll() is None, fleet.log(WORKER)
-    assert not fleet.redis.hlen(fleet.keys.cordons), "a refused write must not cordon the worker"

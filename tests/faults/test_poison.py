@@ -1,6 +1,6 @@
 """Tasks that kill their process: they are quarantined, and the workers that ran them stay in service."""
 
-from tests.e2e.conftest import AgentFleet
+from tests.support.agent_fleet import AgentFleet
 from tests.support.watch_process import start_watch
 
 
