@@ -46,9 +46,9 @@ class Balanced:
         self, engine: Engine, workload: Sequence[SimTask], fleet: Sequence[SimWorker], settings: Settings
     ) -> None:
         self._engine, self._workload = engine, workload
-        policy = settings.policy.model_copy(update={"max_retries": _DEATHS_ALLOWED})
-        ledger = settings.ledger.model_copy(update={"retention_seconds": _RETENTION_SECONDS})
-        self._settings = settings.model_copy(update={"policy": policy, "ledger": ledger})
+        policy = replace(settings.policy, max_retries=_DEATHS_ALLOWED)
+        ledger = replace(settings.ledger, retention_seconds=_RETENTION_SECONDS)
+        self._settings = replace(settings, policy=policy, ledger=ledger)
         self._broker = MemoryBroker(settings=self._settings, now=lambda: _EPOCH + engine.now)
         self._builder = MessageBuilder()
         self._corrections: dict[tuple[ContentType, Requires, bool], Correction] = {}
@@ -92,9 +92,7 @@ class Balanced:
 
     def end(self, worker: SimWorker, task: SimTask, handle: HeldMessage, seconds: float, now: float) -> None:
         self._running[worker.worker] -= 1
-        self._broker.settle(
-            handle.tag, wait_seconds=handle.claimed_at - _EPOCH - task.arrival_s, run_seconds=seconds
-        )
+        self._broker.settle(handle.tag, wait_seconds=handle.claimed_at - _EPOCH - task.arrival_s, run_seconds=seconds)
         kind = task.content_type, task.requires, worker.capability.has_gpu
         predicted = task.estimated_minutes * FACTORS[task.requires, worker.capability]
         self._corrections[kind] = learn(self._corrections.get(kind, Correction()), seconds / 60.0, predicted)

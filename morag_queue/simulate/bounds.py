@@ -138,9 +138,7 @@ def _value(prices: Prices, work: Mapping[Requires, float], present: Sequence[Cap
 
 
 def _least(requires: Requires, prices: Prices) -> float:
-    return min(
-        (FACTORS[requires, one] * price for one, price in prices.items() if takes(one, requires)), default=0.0
-    )
+    return min((FACTORS[requires, one] * price for one, price in prices.items() if takes(one, requires)), default=0.0)
 
 
 def _vertices(slots: Mapping[Capability, int], present: Sequence[Capability]) -> Iterable[dict[Capability, float]]:
@@ -154,8 +152,10 @@ def _vertices(slots: Mapping[Capability, int], present: Sequence[Capability]) ->
         ]
     total = {one: float(slots[one]) for one in present}
     for chosen in combinations(planes, len(present) - 1):
-        found = _solved([[*(row.get(one, 0.0) for one in present), 0.0] for row in chosen]
-                        + [[*(total[one] for one in present), 1.0]])
+        found = _solved(
+            [[*(row.get(one, 0.0) for one in present), 0.0] for row in chosen]
+            + [[*(total[one] for one in present), 1.0]]
+        )
         if found is not None:
             yield dict(zip(present, found, strict=True))
 

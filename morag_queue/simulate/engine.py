@@ -107,7 +107,9 @@ class Engine:
         """Call this at a time that is not in the past."""
         heappush(self._events, (time, next(self._sequence), call, args))
 
-    def run(self, scheduler: Scheduler, on_progress: Callable[[float, int], None] = lambda _now, _open: None) -> Outcome:
+    def run(
+        self, scheduler: Scheduler, on_progress: Callable[[float, int], None] = lambda _now, _open: None
+    ) -> Outcome:
         """Run until each task has ended, or nothing can happen any more.
 
         `on_progress` is called at each tick with the time and the number of open tasks.
@@ -139,11 +141,10 @@ class Engine:
                 return
 
     def offer_all(self) -> None:
-        """Let all idle workers take work."""
+        """Let idle workers take shared work: those of one capability read the same lanes."""
         for idle in self._idle.values():
-            for n in list(idle):
-                while n in idle and self._take(n):
-                    pass
+            while idle and self._take(next(iter(idle))):
+                pass
 
     def _schedule_arrival(self, number: int) -> None:
         if number < len(self._workload):
@@ -209,6 +210,8 @@ class Engine:
         worker = self._fleet[n]
         self._idle[worker.capability][n] = None
         self._scheduler.rise(worker, self.now)
+        while len(self._runs[n]) < worker.slots and self._take(n):
+            pass
         self._act()
 
     def _tick(self) -> None:

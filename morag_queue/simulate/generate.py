@@ -49,7 +49,7 @@ MAX_MINUTES = 240.0
 BURST_RATE, BURST_SHARE, BURST_TASKS = 4.0, 0.1, 60
 
 
-def workload(
+def generate(
     fleet: Sequence[SimWorker],
     *,
     tasks: int,

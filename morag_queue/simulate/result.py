@@ -46,6 +46,17 @@ class PolicyResult(Frozen):
     restarted: int = Field(description="tasks started again because of an outage of their worker")
 
 
+class SimulationResult(Frozen):
+    """The answer of `simulate`."""
+
+    tasks: int
+    workers: int
+    slots: int
+    order: str
+    seed: int | None = Field(description="of a generated workload")
+    policies: tuple[PolicyResult, ...]
+
+
 def result(
     policy: str,
     workload: Sequence[SimTask],

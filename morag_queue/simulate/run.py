@@ -1,6 +1,7 @@
 """Run policies on one workload."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 from morag_queue.core.policy import Binding, Order
@@ -61,8 +62,10 @@ def run(
     on_progress: Progress = lambda _policy, _now, _open: None,
 ) -> Outcome:
     """Run one policy. The workload is in the order of arrival, and numbered from 0."""
-    changes = {"order": order or settings.policy.order, "binding": binding or settings.policy.binding}
-    chosen = settings.model_copy(update={"policy": settings.policy.model_copy(update=changes)})
+    policy_of = settings.policy
+    chosen = replace(
+        settings, policy=replace(policy_of, order=order or policy_of.order, binding=binding or policy_of.binding)
+    )
     engine = Engine(workload, fleet, outages)
     scheduler: Scheduler
     match policy:

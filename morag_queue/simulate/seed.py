@@ -123,7 +123,9 @@ class Seed:
         lane.push(number, _LEVELS[self._workload[number].priority], first=True)
         if lane in self._own[worker.worker].values():
             self._count(worker.worker, 1)
-        self._engine.offer_all()
+            self._engine.offer((worker.worker,))
+        else:
+            self._engine.offer_all()
 
     def _rank(self, queue: QueueType, worker: str) -> tuple[float, int, str]:
         load = self._assigned[worker] / self._queues.of(queue).max_tasks_per_worker

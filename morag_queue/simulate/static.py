@@ -30,9 +30,7 @@ _READS = {
     Capability.CPU: (QueueType.CPU_STANDARD, QueueType.GPU_FALLBACK),
 }
 
-_READERS = {
-    queue: tuple(capability for capability in Capability if queue in _READS[capability]) for queue in QueueType
-}
+_READERS = {queue: tuple(capability for capability in Capability if queue in _READS[capability]) for queue in QueueType}
 
 
 class Static:
