@@ -144,11 +144,11 @@ class ClaimQoS(kombu_redis.QoS):
             except self.channel.connection_errors as error:
                 logger.warning("the end of %s could not be written yet: %s", claim.task_id, error)
 
-    def end_later(self, tag: str) -> None:
+    def end_later(self, tag: str, returns: bool) -> None:
         """Have a heartbeat write the end of a task that Celery could not report; its prefetch slot is free."""
         claim = self._claims.get(tag)
         if claim is not None and claim.outcome is not None and not claim.unwritten:
-            claim.unwritten = True
+            claim.unwritten, claim.returns = True, returns
             virtual.QoS.ack(self, tag)
 
     # -- called by Celery and kombu
