@@ -15,7 +15,7 @@ from morag_queue.core.levels import parse_priority
 from morag_queue.core.model import Capability, ContentType, Requires
 from morag_queue.errors import UsageError
 
-from .model import Outage, SimTask, SimWorker, takes
+from .model import Outage, SimTask, SimWorker, obstacle
 
 WORKLOAD_COLUMNS = ("arrival_s", "content_type", "requires", "priority", "true_minutes", "estimated_minutes")
 OUTAGE_COLUMNS = ("worker", "down_s", "up_s")
@@ -89,13 +89,10 @@ def read_outages(path: Path, fleet: Sequence[SimWorker]) -> list[Outage]:
 
 def check_runnable(workload: Iterable[SimTask], fleet: Sequence[SimWorker], name: str) -> None:
     """Raise UsageError for work that no worker of the fleet can run."""
-    capabilities = {worker.capability for worker in fleet}
+    closed = {requires: why for requires in Requires if (why := obstacle(requires, fleet))}
     for task in workload:
-        if not any(takes(one, task.requires) for one in capabilities):
-            needs = "GPU" if task.requires is not Requires.CPU else "CPU or hybrid"
-            raise UsageError(
-                f"{name}: task {task.number + 1} requires {task.requires}, and the fleet has no {needs} worker: add one"
-            )
+        if task.requires in closed:
+            raise UsageError(f"{name}: task {task.number + 1} {closed[task.requires]}")
 
 
 class _At:

@@ -7,9 +7,10 @@ from random import Random
 from typing import NamedTuple
 
 from morag_queue.core.model import Capability, ContentType, QueuePriority, Requires
+from morag_queue.errors import UsageError
 
 from .bounds import fluid_seconds
-from .model import Outage, SimTask, SimWorker
+from .model import Outage, SimTask, SimWorker, obstacle
 
 
 class Arrivals(StrEnum):
@@ -63,7 +64,11 @@ def generate(
 
     The throughput is that of the fluid bound for the mean of the mix. Estimates are the true minutes times exp(x), x
     normal with standard deviation `noise`. The same arguments make the same workload.
+    Raises UsageError for a fleet that cannot run some of the mix.
     """
+    for kind in mix:
+        if why := obstacle(kind.requires, fleet):
+            raise UsageError(f"the generated workload has {kind.content_type} that {why}")
     random = Random(seed)
     seconds = 60.0 * fluid_seconds(fleet, _mean_minutes(mix))
     times = _times(random, load / seconds, tasks, arrivals)

@@ -1,5 +1,6 @@
 """The input of a simulation: tasks, workers and outages. Times are seconds since the start of the simulation."""
 
+from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
@@ -51,6 +52,14 @@ RUNS_CPU_WORK = (Capability.CPU, Capability.HYBRID)
 def shortest_seconds(task: SimTask, capabilities: frozenset[Capability]) -> float:
     """The run time on the fastest of the capabilities that take the task; infinite where none does."""
     return min((task.seconds_on(one) for one in capabilities if takes(one, task.requires)), default=inf)
+
+
+def obstacle(requires: Requires, fleet: Iterable[SimWorker]) -> str:
+    """Return why the fleet cannot run such work, or ""."""
+    if any(takes(worker.capability, requires) for worker in fleet):
+        return ""
+    needed = "CPU or hybrid" if requires is Requires.CPU else "GPU"
+    return f"requires {requires}, and the fleet has no {needed} worker: add one"
 
 
 def takes(capability: Capability, requires: Requires) -> bool:
