@@ -13,7 +13,7 @@ from morag_queue.core.doctor.facts import AgentlessWorker
 
 from .celery_control import CeleryControl
 from .client_list import client_list
-from .codec import unacked_task_id
+from .codec import text_of, unacked_task_id
 from .keys import Keys
 from .scripts import Call, Script
 from .snapshot import node_names
@@ -111,4 +111,4 @@ class AgentlessWorkers:
         owned: Any = set(self._client.hkeys(self._keys.held))
         for tag, record in self._client.hscan_iter(self._keys.unacked, count=_BATCH):
             if tag not in owned and (task_id := unacked_task_id(record)) is not None:
-                yield tag.decode(), task_id
+                yield text_of(tag), task_id

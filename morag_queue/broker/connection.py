@@ -98,6 +98,7 @@ _REMEDIES = {
     "NOPERM": "the user of the URL lacks a permission: see ACL SETUSER",
     "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`; "
     "`morag-queue doctor` shows the key",
+    "BROKEN": "another program has written it: set it by hand to a number above every earlier one",
     "MISCONF": "it cannot save to disk: free some disk space",
     "LOADING": "it is still loading its data: try again in a moment",
 }

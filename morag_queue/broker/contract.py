@@ -232,8 +232,11 @@ class Broker(Protocol):
         """The server's clock, seconds since the epoch."""
         ...
 
-    def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
+    def observe(self, depth: int = 1, *, partial: bool = False) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue.
+
+        `partial`: without a part that cannot be read, where the answer is only shown; else that raises BrokerError.
+        """
         ...
 
     def observe_with_windows(

@@ -43,8 +43,8 @@ class Tasks:
 
     def __init__(self, broker: RedisBroker, settings: Settings, snapshot: Snapshot | None = None) -> None:
         self._broker = broker
-        self.snapshot = broker.observe()[0] if snapshot is None else snapshot
-        self._lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
+        self.snapshot = broker.observe(partial=True)[0] if snapshot is None else snapshot
+        self._lookup = TaskLookup(broker.client, broker.keys, self.snapshot, broker.broken)
 
     def page(self, wanted: TaskFilter, *, limit: int, newest: bool = False, slowest: bool = False) -> TaskPage:
         """Return up to `limit` tasks: running tasks, then waiting tasks, next to run (or newest) first.

@@ -36,6 +36,7 @@ class Event(StrEnum):
     FLAPPING = "worker_flapping"
     LANE_STALLED = "lane_stalled"
     FOREIGN = "foreign_messages"
+    BROKEN_VALUE = "broken_value"
     BROKER_LOST = "broker_lost"
     BROKER_BACK = "broker_back"
     TURN_FAILED = "turn_failed"
@@ -109,6 +110,9 @@ EVENTS: Mapping[Event, EventSpec] = {
     ),
     Event.FOREIGN: EventSpec(
         "warning", "the lanes contain messages that Celery did not write; they were left in place", ("count",)
+    ),
+    Event.BROKEN_VALUE: EventSpec(
+        "warning", "a value cannot be read; the loop continues without it", ("key", "field", "reason", "remedy")
     ),
     Event.BROKER_LOST: EventSpec("error", "the broker is unreachable; retrying", ("error",)),
     Event.BROKER_BACK: EventSpec("info", "the broker is reachable again", ("seconds",)),

@@ -10,7 +10,7 @@ One process leads, the others stand by. The state of balancing is stored on the 
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Event as Signal
 from time import monotonic, perf_counter
 from uuid import uuid4
@@ -19,6 +19,7 @@ from morag_queue.broker.counters import CorrectionStore
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.fleet_poll import ChangeKind, FleetChange
+from morag_queue.core.snapshot import BrokenValue
 from morag_queue.core.stats import FleetStats
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 from morag_queue.operations.leader import LEASE_S, Leader, lead
@@ -87,6 +88,7 @@ class Watch:
         self._stop = Signal()
         self._agentless: AgentlessSupport | None = None
         self._foreign_messages = 0
+        self._reported_values = set[BrokenValue]()
         self.turns = 0
         self.failures = Failures(emit, clock)
         self._reset()
@@ -209,6 +211,11 @@ class Watch:
         if fleet.foreign_messages not in (0, self._foreign_messages):
             self._emit(Event.FOREIGN, count=fleet.foreign_messages)
         self._foreign_messages = fleet.foreign_messages
+        for value in self._broker.broken:
+            if value not in self._reported_values:
+                self._emit(Event.BROKEN_VALUE, **asdict(value))
+        self._reported_values = set(self._broker.broken)
+        self._broker.broken.clear()
         self._callbacks.on_stats(fleet)
 
     def _support_agentless(self) -> None:

@@ -51,10 +51,10 @@ class FleetCollector(Collector):
 
     def _read(self) -> Iterator[Metric]:
         broker, settings = self._broker, self._broker.settings
-        snapshot, totals = broker.observe()
+        snapshot, totals = broker.observe(partial=True)
         windows = broker.windows(snapshot.taken_at, RATE_SECONDS)
         with broker.translated():
-            counters = fleet_counters(broker.client, broker.keys)
+            counters = fleet_counters(broker.client, broker.keys, broker.broken)
         stats = fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=RATE_SECONDS, recent=windows)
         yield from _queues(stats, snapshot)
         yield from _workers(stats, snapshot, counters)

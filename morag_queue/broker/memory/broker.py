@@ -62,7 +62,7 @@ class MemoryBroker:
 
     # -- the contract
 
-    def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+    def observe(self, depth: int = 1, *, partial: bool = False) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         views = tuple(
             WorkerView(
                 info, self._beats.get(name), self.cordons.get(name), self._counters.totals[name],
