@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
+from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry, WorkerLostError
 from celery.worker.request import Request as CeleryRequest
 
 from .identity import FencedError, TaskOutcome
@@ -141,7 +141,8 @@ class RequestMixin:
         elif not self._already_cancelled:  # a cancelled task is requeued, see ClaimQoS.reject
             self._set_outcome("failed", run_seconds=self._run_seconds(), error=described(error))
         report = super().on_failure  # type: ignore[misc]
-        return self._finish(lambda: report(exc_info, send_failed_event, return_ok))
+        runs_again = isinstance(error, WorkerLostError) and self.task.reject_on_worker_lost  # type: ignore[attr-defined]
+        return self._finish(lambda: report(exc_info, send_failed_event, return_ok), runs_again)
 
     def _success_was_stored(self) -> Any:
         stored = super()._success_was_stored()  # type: ignore[misc]
@@ -179,8 +180,11 @@ class RequestMixin:
         if (qos := self._qos()) is not None:
             qos.ends(self._tag(), TaskOutcome(state, run_seconds, self._started - self._received, error))
 
-    def _finish(self, report: Callable[[], Any]) -> Any:
-        """Let Celery report the end. Where it cannot (the result backend refuses), the end is written all the same."""
+    def _finish(self, report: Callable[[], Any], runs_again: bool = False) -> Any:
+        """Let Celery report the end. Where it cannot (the result backend refuses), the end is written all the same.
+
+        `runs_again`: its process was lost, and the message goes back instead.
+        """
         result, qos = None, self._qos()
         try:
             result = report()
@@ -190,7 +194,7 @@ class RequestMixin:
             if qos is None:
                 raise
             logger.error("Celery cannot report the end of %s: %s", self.id, described(error))  # type: ignore[attr-defined]
-            qos.end_later(self._tag())
+            qos.end_later(self._tag(), runs_again)
         if qos is not None:
             qos.finish(self._tag())
         return result

@@ -128,8 +128,12 @@ class ClaimQoS(kombu_redis.QoS):
             claim.running = running
 
     def ends(self, tag: str, outcome: TaskOutcome) -> None:
-        """Note how the task ended; the acknowledgement that follows writes it."""
-        if (claim := self._claims.get(tag)) is not None:
+        """Note how the task ended; the acknowledgement that follows writes it.
+
+        The first end counts: a terminated task is cancelled at once, and its process reports a failure later.
+        """
+        claim = self._claims.get(tag)
+        if claim is not None and not claim.unwritten:
             claim.outcome = outcome
 
     def finish(self, tag: str) -> None:
@@ -144,11 +148,11 @@ class ClaimQoS(kombu_redis.QoS):
             except self.channel.connection_errors as error:
                 logger.warning("the end of %s could not be written yet: %s", claim.task_id, error)
 
-    def end_later(self, tag: str) -> None:
+    def end_later(self, tag: str, returns: bool) -> None:
         """Have a heartbeat write the end of a task that Celery could not report; its prefetch slot is free."""
         claim = self._claims.get(tag)
         if claim is not None and claim.outcome is not None and not claim.unwritten:
-            claim.unwritten = True
+            claim.unwritten, claim.returns = True, returns
             virtual.QoS.ack(self, tag)
 
     # -- called by Celery and kombu

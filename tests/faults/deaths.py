@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from morag_queue.local.waiting import until
 
-from .fault import Fault
+from .fault import HEARTBEAT_SECONDS, Fault
 
 FIRST, SECOND = "worker-cpu-1", "worker-cpu-2"
 HELD = 3
@@ -39,8 +39,11 @@ class WorkerDies(HoldingWorker):
 
     def prepare(self) -> None:
         self.watch()
+        began = self.now()
         super().prepare()
         self.start(SECOND)
+        if not self.is_plain:  # a watch that has just started gives each worker the time to connect again
+            until(lambda: self.now() - began > 2 * HEARTBEAT_SECONDS + 2, 20, "the server's clock stands still")
 
     def inject(self) -> None:
         self.killed_at = self.now()

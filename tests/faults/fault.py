@@ -27,6 +27,9 @@ LANE = "cpu_standard"
 LATE_ACK = {"task_acks_late": True, "task_reject_on_worker_lost": True, "worker_prefetch_multiplier": 1}
 """The settings of Celery under which it loses least; the agent sets the same."""
 
+HEARTBEAT_SECONDS = 2.0
+"""The default; other tests beat more often."""
+
 PATIENCE_SECONDS = {True: 4.0, False: 30.0}
 """How long nothing may move until a fleet is at rest, by `is_plain`: plain Celery may never finish."""
 
@@ -227,6 +230,6 @@ def run(
 def _fleet(kind: type[Fault], is_plain: bool) -> Iterator[AgentFleet]:
     transport = {**kind.transport, **(kind.plain_transport if is_plain else {})}
     conf = {**LATE_ACK, **kind.conf, "broker_transport_options": transport}
-    env = {"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "2"}  # the default, unlike in other tests
+    env = {"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS)}
     with AgentFleet(agent=kind.has_agent and not is_plain, conf=conf, env=env, persist=kind.persist) as fleet:
         yield fleet

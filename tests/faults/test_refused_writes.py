@@ -71,6 +71,24 @@ def test_a_retry_that_cannot_be_published_leaves_the_message_and_is_published_la
     fleet.until_states({retrying: "completed"})
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo"])  # of a pool of processes, Celery stops the task instead
+def test_a_retry_while_the_server_is_down_leaves_the_message_and_is_published_later(
+    pool: str, make_agent_fleet: Make
+) -> None:
+    fleet = make_agent_fleet(persist=True)
+    fleet.start_worker(WORKER, options=("-P", pool))
+    retrying = fleet.submit("t.retry_after", str(fleet.release_file()))
+    fleet.until_started(retrying)
+
+    fleet.server.kill()
+    fleet.release_file().touch()
+    until(lambda: "reject requeue=True" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
+    fleet.server.start()
+
+    assert_nothing_lost(fleet, [retrying])
+    assert fleet.counts("start")[retrying] == 3, "once refused, once retried, once more"
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_task_whose_result_cannot_be_stored_is_held_no_longer(pool: str, make_agent_fleet: Make) -> None:
     fleet = make_agent_fleet()

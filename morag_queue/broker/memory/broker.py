@@ -124,11 +124,12 @@ class MemoryBroker:
         info, cordon = self._workers[worker], self.cordons.get(worker)
         if self.evidence.is_fenced(worker) or (cordon is not None and cordon.state is not WorkerStatus.CORDONED):
             return None
-        own = [lanes.lane(queue, worker) for queue in info.queues]
+        own = [lane for queue in info.queues if (lane := lanes.lane(queue, worker)) in self._lists.worker_lanes]
         names = own if cordon is not None else own + list(info.queues)
+        open_lanes = [name for name in names if lanes.queue_of(name) not in self.paused]
         for level in info.priority_steps:
-            for name in names:
-                if lanes.queue_of(name) not in self.paused and (message := self._take(name, level)) is not None:
+            for name in open_lanes:
+                if (message := self._take(name, level)) is not None:
                     return self._hold(info, message, name, level)
         return None
 
@@ -168,6 +169,10 @@ class MemoryBroker:
 
     def _take(self, lane: str, level: int) -> Message | None:
         waiting = self._lists.of(lane, level)
+        if not waiting:
+            return None
+        if waiting[-1].content is not None:
+            return waiting.pop()
         found = next((one for one in reversed(waiting) if one.content is not None), None)
         if found is not None:
             waiting.remove(found)
