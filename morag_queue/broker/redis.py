@@ -46,10 +46,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PauseCall(Call):
     SCRIPT: ClassVar = "pause"
-    KEYS: ClassVar = ("paused", "pauses")
+    KEYS: ClassVar = ("paused", "pauses", "journal")
 
     queue: str
     record: str
+    note: str
+    length: int
 
 
 class RedisBroker:
@@ -293,9 +295,15 @@ class RedisBroker:
             read = counters.read_counters(self.client, self.keys, names, self.broken)
         return [counters.counts_by_queue([(name, one) for one in read[name]], 60.0, self.broken) for name in names]
 
-    def set_paused(self, queue: QueueType, pause: Pause | None) -> bool:
-        """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record."""
-        call = PauseCall(queue, "" if pause is None else pause.model_dump_json())
+    def set_paused(self, queue: QueueType, pause: Pause | None, note: "JournalNote | None" = None) -> bool:
+        """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record.
+
+        `note` goes to the journal in the same step, if the queue was not so already.
+        """
+        from .journal import LENGTH, encoded
+
+        record = "" if pause is None else pause.model_dump_json()
+        call = PauseCall(queue, record, "" if note is None else encoded(note), LENGTH)
         with self.translated():
             return bool(Script(self.client, self.keys, PauseCall)(call))
 

@@ -40,11 +40,11 @@ class MemoryBroker:
         check = self.leases.check
         self.moves = MemoryMoves(self._lists, check, self._moved)
         self.evidence = MemoryEvidence(check)
-        self.cordons = MemoryCordons(now, check)
+        self.journal = MemoryJournal(now, check)
+        self.cordons = MemoryCordons(now, check, self.journal)
         self.requeues = MemoryRequeues(self._lists, self._held, self._ledger, self.evidence, self._beats, check)
         self.lost = MemoryLostTasks(self._lists, self._ledger, self.evidence, self.requeues, check)
         self.state_store = MemoryStateStore(self.leases)
-        self.journal = MemoryJournal(now)
 
     @property
     def fleet(self) -> str:
@@ -98,9 +98,7 @@ class MemoryBroker:
     def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
         answer = [self._submit(message) for message in messages]
         if note is not None and all(answer):
-            self.journal.write(
-                note.who, note.verb, note.subject, reason=note.reason, plan_id=note.plan_id, changes=note.changes
-            )
+            self.journal.append(note)
         return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
