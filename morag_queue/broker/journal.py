@@ -11,6 +11,7 @@ from .codec.fields import json_object, number
 from .contract import JournalNote
 from .keys import Keys
 from .scripts import Call, Script
+from .translated import fenced
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -28,6 +29,16 @@ _WINDOW = 1000
 
 BEGUN = "begun"
 """State of a change whose command has not ended, or was killed."""
+
+
+@dataclass(frozen=True)
+class BeginEntryCall(Call):
+    SCRIPT: ClassVar = "begin_entry"
+    KEYS: ClassVar = ("lease", "journal")
+
+    entry: str
+    length: int
+    term: str
 
 
 @dataclass(frozen=True)
@@ -57,15 +68,15 @@ class Journal:
         entry_id: Any = self._client.execute_command("XADD", self._key, "MAXLEN", "~", LENGTH, "*", "entry", text)
         return str(entry_id.decode())
 
-    def begin(self, note: JournalNote) -> str:
+    def begin(self, note: JournalNote, *, term: str = "") -> str:
         """Write the intent of a change before its first step, and return the id of the entry.
 
-        It stays if the command is killed; `finish` replaces it.
+        It stays if the command is killed; `finish` replaces it. Raises LeaseLost on a stale term.
         """
-        changes = {"state": BEGUN, **note.changes}
-        return self.write(
-            note.who, note.verb, note.subject, reason=note.reason, plan_id=note.plan_id, changes=changes
-        )  # fmt: skip
+        entry = encoded(replace(note, changes={"state": BEGUN, **note.changes}))
+        with fenced():
+            answer: bytes = Script(self._client, self._keys, BeginEntryCall)(BeginEntryCall(entry, LENGTH, term))
+        return answer.decode()
 
     def finish(self, begun: str, note: JournalNote) -> str:
         """Replace the entry of a begun change, in one step, and return the id of the new one."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from morag_queue.core.model import Cordon, WorkerStatus
 
+    from .contract import JournalNote
+
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
 """The answer to a heartbeat, see beat.lua."""
 
@@ -160,11 +162,13 @@ class Registry:
 @dataclass(frozen=True)
 class CordonCall(Call):
     SCRIPT: ClassVar = "cordon"
-    KEYS: ClassVar = ("cordons", "bells", "lease")
+    KEYS: ClassVar = ("cordons", "bells", "lease", "journal")
 
     worker: str
     record: str
     term: str
+    note: str
+    length: int
     over: Sequence[str]
 
 
@@ -186,16 +190,25 @@ class Cordons:
         return [text_of(worker) for worker, text in found.items() if codec.cordon_in_force(text, now) is not None]
 
     def put(
-        self, worker: str, cordon: "Cordon | None", over: "Iterable[WorkerStatus | None]", *, term: str = ""
+        self,
+        worker: str,
+        cordon: "Cordon | None",
+        over: "Iterable[WorkerStatus | None]",
+        *,
+        term: str = "",
+        note: "JournalNote | None" = None,
     ) -> bool:
         """Write a cordon (None lifts it) if the present state is one of `over`, where None means in service.
 
-        Raises LeaseLost on a stale term.
+        `note` goes to the journal in the same step. Raises LeaseLost on a stale term.
         """
+        from .journal import LENGTH, encoded
+
         states = [state.value if state else "" for state in over]
         record = cordon.model_dump_json() if cordon else ""
         with fenced():
-            return bool(self._script(CordonCall(worker, record, term, states)))
+            text = "" if note is None else encoded(note)
+            return bool(self._script(CordonCall(worker, record, term, text, LENGTH, states)))
 
 
 @dataclass(frozen=True)

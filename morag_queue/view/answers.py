@@ -198,6 +198,7 @@ ANSWERS = {
     "dead requeue": f"{_THIS_MODULE}:TaskEditResult",
     "dead drop": "morag_queue.operations.dead_letters:DropResult",
     "doctor": "morag_queue.operations.doctor:Diagnosis",
+    "simulate": "morag_queue.simulate.result:SimulationResult",
     "demo": f"{_THIS_MODULE}:DemoResult",
     "config init": f"{_THIS_MODULE}:ConfigFile",
     "config check": f"{_THIS_MODULE}:ConfigCheck",

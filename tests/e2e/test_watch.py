@@ -181,7 +181,7 @@ def test_leader_election_tolerates_clocks_ten_minutes_off(make_fleet: Make):
 
 @pytest.mark.slow
 def test_workers_that_join_and_die_at_random_lose_no_task(make_agent_fleet: Callable[..., AgentFleet]):
-    """`tests.bench.bench_chaos` runs longer and with more workers."""
+    """`tests.faults.nemesis` runs longer, with more kinds of faults."""
     fleet = make_agent_fleet(env={"MORAG_QUEUE_AGENT__HEARTBEAT_SECONDS": "1"})
     loop = start_watch(fleet)
     loop.wait_for("leading")

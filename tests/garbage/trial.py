@@ -28,6 +28,7 @@ WITHOUT_FLEET = {
     "demo",
     "worker",
     "acl",
+    "simulate",
     "dashboard",
     "exit-codes",
     "completion",
@@ -78,7 +79,8 @@ def every_verb() -> Iterator[tuple[str, list[list[str]]]]:
             loaded, typer.core.TyperGroup
         ) else {name: loaded}  # fmt: skip
         for words, command in commands.items():
-            if words not in WITHOUT_FLEET:
+            takes_url = any("--redis-url" in one.opts for one in command.params)
+            if takes_url and words not in WITHOUT_FLEET:
                 required = [one.metavar for one in command.params if one.param_type_name == "argument" and one.required]
                 yield words, TAKES[words] if words in TAKES else [[BY_METAVAR[str(one)] for one in required]]
 

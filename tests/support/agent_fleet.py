@@ -32,16 +32,21 @@ class AgentFleet(Fleet):
 
     def submit(self, task: str, *args: Any, lane: str = "cpu_standard", level: int = 4) -> str:
         """Queue one task with its ledger entry, as `submit` does; return its id."""
+        task_id = str(uuid4())
+        assert self.offer(task, *args, task_id=task_id, lane=lane, level=level)
+        return task_id
+
+    def offer(self, task: str, *args: Any, task_id: str, lane: str, level: int) -> bool:
+        """Queue one task of that id; return whether it was, because it is not while a task of that id is open."""
         queue = lanes.queue_of(lane)
         assert queue is not None
         entry = TaskQueueEntry(
-            task_id=str(uuid4()), task=task, args=args, queue=queue, lane=lane, level=level,
+            task_id=task_id, task=task, args=args, queue=queue, lane=lane, level=level,
             enqueued_at=self.redis.time()[0],
         )  # fmt: skip
         text, record = self._wire.message(entry)
-        message = OutgoingMessage(entry.task_id, text, record, queue.value, lane, level, "." in lane)
-        assert self.ledger.submit([message]) == [True]
-        return entry.task_id
+        message = OutgoingMessage(task_id, text, record, queue.value, lane, level, "." in lane)
+        return self.ledger.submit([message]) == [True]
 
     @property
     def ledger(self) -> Ledger:

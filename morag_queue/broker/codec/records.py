@@ -52,7 +52,7 @@ class LedgerRecord:
     @property
     def level(self) -> int | None:
         level = self.fields.get("level")
-        return level if isinstance(level, int) else None
+        return level if type(level) is int and 0 <= level <= 9 else None
 
     @property
     def requires(self) -> Requires:
