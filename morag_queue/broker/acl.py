@@ -86,6 +86,9 @@ READS = frozenset({"CLIENT LIST"}).union(
 )
 """Those of them that show the fleet or the server, and change nothing."""
 
+TEXTS = frozenset({"EVAL", "SCRIPT LOAD"})
+"""Those that send the text of a script. Nobody but `watch` needs them, which keeps all scripts loaded."""
+
 _WRITES = {"DEL", "HSET", "LPUSH", "SET", "ZADD"}
 """No command of ours that changes anything runs without one of these."""
 
@@ -94,7 +97,7 @@ def permissions(client: Redis, keys: Keys) -> Permissions:
     """The commands and keys that are refused."""
     own = f"{keys.prefix}{keys.namespace}:"
     touched = [f"{own}workers", keys.unacked, keys.unacked_index, *(keys.list(queue, 0) for queue in QueueType)]
-    names = sorted(ARGUMENTS)
+    names = sorted(ARGUMENTS.keys() - TEXTS)
     with _own_connection(client) as connection:
         user = _user(connection)
         refusals = _tried(connection, [_command(name, touched[0]) for name in names])

@@ -17,14 +17,13 @@ from morag_queue.core.enums import AclRole
 from morag_queue.core.model import QueueType
 from morag_queue.settings import Settings
 
-from .acl import ARGUMENTS, READS
+from .acl import ARGUMENTS, READS, TEXTS
 from .keys import Keys
 from .scripts import named_key, source
 
 _READS = frozenset(name.replace(" ", "|") for name in READS)
 
-_TEXTS = frozenset({"EVAL", "SCRIPT|LOAD"})
-"""The commands that take the text of a script."""
+_TEXTS = frozenset(name.replace(" ", "|") for name in TEXTS)
 
 _CONNECT = "ACL|WHOAMI CLIENT|SETINFO CLIENT|SETNAME DISCARD EVALSHA EXEC HELLO MULTI PING SCRIPT|EXISTS SELECT TIME"
 
@@ -105,10 +104,16 @@ class Rights:
         return ("resetkeys", "resetchannels", "clearselectors", "-@all", *commands, *keys, *channels, f"({given})")
 
 
-def rights(role: AclRole, settings: Settings) -> Rights:
-    """The rights that a role needs on the fleet of these settings."""
+def rights(role: AclRole, settings: Settings, *, no_eval: bool = False) -> Rights:
+    """The rights that a role needs on the fleet of these settings.
+
+    `no_eval`: it may not send the text of a script, and so does not reach the server's interpreter with one of its
+    own. `watch` may: it keeps the scripts of all roles loaded.
+    """
     needs, patterns = _NEEDS[role], _Patterns(settings)
-    commands = {*_CONNECT.split(), *_TEXTS, *needs.commands.split()}
+    commands = {*_CONNECT.split(), *needs.commands.split()}
+    if not no_eval or role is AclRole.WATCH:
+        commands |= _TEXTS
     only_read, writes = patterns.of(needs.reads.split()), patterns.of(needs.writes.split())
     reads = set(only_read)
     for script in needs.scripts.split():

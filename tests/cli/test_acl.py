@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from morag_queue.broker.scripts import load_missing
 from tests.support.simulated_fleet import SimulatedFleet
 
 Login = Callable[..., dict[str, str]]
@@ -16,12 +17,13 @@ Login = Callable[..., dict[str, str]]
 def login(mq: Any, valkey: str, client: redis.Redis) -> Iterator[Login]:
     """Create the login of a role by the printed command; return the environment of its commands."""
     created = []
+    load_missing(client)
 
-    def create(role: str, **env: str) -> dict[str, str]:
-        line = mq("acl", role, "--user", f"a-{role}", env={"REDIS_URL": valkey, **env}).out.strip()
+    def create(role: str, *options: str) -> dict[str, str]:
+        line = mq("acl", role, "--user", f"a-{role}", *options, env={"REDIS_URL": valkey}).out.strip()
         client.execute_command(*line.replace(" on ", " on >secret ", 1).split(" "))
         created.append(f"a-{role}")
-        return {"REDIS_URL": valkey.replace("redis://", f"redis://a-{role}:secret@"), "USER": "ann", **env}
+        return {"REDIS_URL": valkey.replace("redis://", f"redis://a-{role}:secret@"), "USER": "ann"}
 
     yield create
     for user in created:
@@ -57,8 +59,11 @@ READING = (
 )  # fmt: skip
 
 
-def test_a_viewer_runs_what_only_reads(mq: Any, busy: SimulatedFleet, client: redis.Redis, login: Login) -> None:
-    env = login("viewer")
+@pytest.mark.parametrize("options", [(), ("--no-eval",)])
+def test_a_viewer_runs_what_only_reads(
+    options: tuple[str, ...], mq: Any, busy: SimulatedFleet, client: redis.Redis, login: Login
+) -> None:
+    env = login("viewer", *options)
     before = contents(client)
     for line in READING:
         mq(*line.split(), env=env)
@@ -101,7 +106,8 @@ def test_a_viewer_is_told_which_right_it_lacks_and_who_has_it(
     ],
 )
 def test_a_viewer_can_write_no_key(command: tuple[Any, ...], client: redis.Redis, login: Login) -> None:
-    with redis.Redis.from_url(login("viewer")["REDIS_URL"]) as viewer, pytest.raises(redis.ResponseError) as refusal:
+    url = login("viewer")["REDIS_URL"]
+    with redis.Redis.from_url(url) as viewer, pytest.raises(redis.ResponseError) as refusal:
         viewer.execute_command(*command)
     assert "permissions" in str(refusal.value)
     assert client.dbsize() == 0
@@ -117,8 +123,9 @@ OPERATING = (
 )  # fmt: skip
 
 
-def test_an_operator_runs_every_command(mq: Any, busy: SimulatedFleet, login: Login) -> None:
-    env = login("operator")
+@pytest.mark.parametrize("options", [(), ("--no-eval",)])
+def test_an_operator_runs_every_command(options: tuple[str, ...], mq: Any, busy: SimulatedFleet, login: Login) -> None:
+    env = login("operator", *options)
     for line in (*READING[:-1], *OPERATING):
         result = mq(*line.split(), env=env)
         assert "permissions" not in result.err
@@ -158,6 +165,33 @@ def test_watch_makes_turns(mq: Any, busy: SimulatedFleet, login: Login) -> None:
     env = login("watch")
     for _ in range(2):
         assert "permissions" not in mq("watch", "--once", env=env).out
+
+
+NOT_LOADED = (
+    "has no permissions to run the 'script|load' command; the server has lost our scripts, or never had them: start "
+    "`morag-queue watch`, which loads them, or give the login the rights of `morag-queue acl ROLE` without --no-eval"
+)
+
+
+@pytest.mark.parametrize("line", ["stats", "task why waiting", "task cancel waiting"])
+def test_a_missing_script_is_loaded_by_watch_alone(
+    line: str, mq: Any, busy: SimulatedFleet, client: redis.Redis, login: Login
+) -> None:
+    env = login("operator", "--no-eval")
+    client.script_flush()
+    assert NOT_LOADED in mq(*line.split(), env=env, status=1).err
+    assert '"event": "scripts_loaded"' in mq("watch", "--once", env=login("watch")).out
+    mq(*line.split(), env=env)
+    client.script_flush()
+    mq(*line.split(), env=login("operator"))
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "producer", "worker"])
+def test_only_watch_may_send_the_text_of_a_script(role: str, mq: Any) -> None:
+    texts = {"+eval", "+script|load"}
+    assert texts < {*mq("acl", role).out.replace("(", "").split()}
+    assert texts.isdisjoint(mq("acl", role, "--no-eval").out.replace("(", "").split())
+    assert texts < {*mq("acl", "watch", "--no-eval").out.split()}
 
 
 def test_the_rules_name_the_keys_of_the_fleet(mq: Any, tmp_path: Any) -> None:

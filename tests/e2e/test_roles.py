@@ -7,7 +7,9 @@ from celery import Celery, chord
 
 from morag_queue import route_task
 from morag_queue.broker.roles import rights
+from morag_queue.broker.scripts import load_missing
 from morag_queue.core.enums import AclRole
+from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
 from tests.support.agent_fleet import AgentFleet
 from tests.support.fleet import FILE_TASK
@@ -20,8 +22,9 @@ WORKER = "worker-cpu-1"
 def fleet(make_agent_fleet: Callable[..., AgentFleet]) -> AgentFleet:
     """A fleet with a login per role, and no other: the default user is for the test."""
     made = make_agent_fleet()
+    load_missing(made.redis)
     for role in AclRole:
-        rules = " ".join(rights(role, Settings(redis_url=made.url)).rules).split(" ")
+        rules = " ".join(rights(role, Settings(redis_url=made.url), no_eval=True).rules).split(" ")
         made.redis.execute_command("ACL", "SETUSER", role, "on", f">{role}", *rules)
     return made
 
@@ -70,3 +73,21 @@ def assert_a_producer_sends_and_reads_results(url: str) -> None:
         assert chord([add.clone() for _ in range(3)], total).delay().get(timeout=20) == 9
         routed = app.send_task(FILE_TASK, ("/dev/null", "document"))
         assert routed.get(timeout=20) == "/dev/null"
+
+
+def test_a_worker_waits_until_watch_has_loaded_the_scripts(fleet: AgentFleet) -> None:
+    fleet.redis.script_flush()
+    fleet.start_worker(WORKER, env=env(fleet, "worker"), wait=False)
+    until(lambda: "start `morag-queue watch`" in fleet.log(WORKER), 20, lambda: fleet.log(WORKER))
+    watch = start_watch(fleet, env=env(fleet, "watch"))
+    fleet.wait_for(WORKER)
+    sent = [fleet.submit("t.nap", 0)]
+    fleet.until_ran(sent)
+
+    fleet.redis.script_flush()
+    watch.wait_for("scripts_loaded", 2)
+    sent += [fleet.submit("t.nap", 0) for _ in range(5)]
+    fleet.until_ran(sent)
+    fleet.until_nothing_is_unacked()
+    assert not fleet.account(sent).lost
+    assert "Traceback" not in fleet.log(WORKER)
