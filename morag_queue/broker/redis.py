@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import Pause, QueueType
+from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
@@ -20,7 +20,7 @@ from morag_queue.settings import Settings, mask_url
 from . import client_list, counters, snapshot
 from .broken import BrokenValues, is_wrong_type
 from .keys import Keys, fixed_keys
-from .scripts import Call, Script, sha
+from .scripts import Script, sha
 from .steps import QueueSteps
 from .translated import translated
 
@@ -37,21 +37,11 @@ if TYPE_CHECKING:
     from .leader import Leases, StateStore
     from .ledger import Ledger
     from .lost_work import LostWork
+    from .pauses import Pauses
     from .requeue import Requeues
     from .results import Results
     from .undo import UndoRecords
     from .workers import ClientConnections, Cordons, Registry
-
-
-@dataclass(frozen=True)
-class PauseCall(Call):
-    SCRIPT: ClassVar = "pause"
-    KEYS: ClassVar = ("paused", "pauses", "journal")
-
-    queue: str
-    record: str
-    note: str
-    length: int
 
 
 class RedisBroker:
@@ -168,6 +158,12 @@ class RedisBroker:
         from .workers import Cordons
 
         return Cordons(self.client, self.keys)
+
+    @cached_property
+    def pauses(self) -> "Pauses":
+        from .pauses import Pauses
+
+        return Pauses(self.client, self.keys)
 
     @cached_property
     def control(self) -> "CeleryControl":
@@ -294,18 +290,6 @@ class RedisBroker:
         with self.translated():
             read = counters.read_counters(self.client, self.keys, names, self.broken)
         return [counters.counts_by_queue([(name, one) for one in read[name]], 60.0, self.broken) for name in names]
-
-    def set_paused(self, queue: QueueType, pause: Pause | None, note: "JournalNote | None" = None) -> bool:
-        """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record.
-
-        `note` goes to the journal in the same step, if the queue was not so already.
-        """
-        from .journal import LENGTH, encoded
-
-        record = "" if pause is None else pause.model_dump_json()
-        call = PauseCall(queue, record, "" if note is None else encoded(note), LENGTH)
-        with self.translated():
-            return bool(Script(self.client, self.keys, PauseCall)(call))
 
     def submit(self, messages: Sequence["OutgoingMessage"], note: "JournalNote | None" = None) -> list[bool]:
         """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open.

@@ -40,7 +40,7 @@ def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, d
     with broker.translated():
         placed = Pause(who=who, at=snapshot.taken_at, reason=reason) if paused else None
         note = JournalNote(who, "pause" if paused else "resume", queue.value, reason, changes={"paused": paused})
-        changed = (queue in snapshot.paused) is not paused if dry_run else broker.set_paused(queue, placed, note)
+        changed = (queue in snapshot.paused) is not paused if dry_run else broker.pauses.put(queue, placed, note)
     readers = [view for view in snapshot.workers if queue.value in view.info.queues]
     names = some(view.worker for view in readers if not view.info.claims)
     warning = f"workers that do not use the claim script ignore the pause ({names}): cordon or drain them"

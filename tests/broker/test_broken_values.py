@@ -108,8 +108,8 @@ def test_no_lease_is_taken_where_the_last_term_cannot_be_read(sim_fleet):
 
 def test_an_error_of_the_type_of_a_key_names_the_key(sim_fleet):
     sim_fleet.client.set(sim_fleet.keys.pauses, "x")
-    with pytest.raises(BrokerError, match=r"of another type: mq:pauses$"):
-        sim_fleet.broker.set_paused("cpu_batch", None)
+    with pytest.raises(BrokerError, match=r"of another type: mq:pauses$"), sim_fleet.broker.translated():
+        sim_fleet.broker.pauses.put("cpu_batch", None)
     sim_fleet.client.lpush(sim_fleet.keys.held, "x")
     with pytest.raises(BrokerError, match=r"^mq:held: the key has another type than ours; .*nothing was changed"):
         sim_fleet.broker.observe()
