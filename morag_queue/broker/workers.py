@@ -234,7 +234,7 @@ class ClientConnections:
 
     def process_is_gone(self, host: str, pid: int) -> bool:
         """Whether a process of this machine has ended; False where it runs on another one, or is not known."""
-        if host != socket.gethostname() or pid <= 0:
+        if host != socket.gethostname() or not 0 < pid < 2**31:
             return False
         try:
             os.kill(pid, 0)

@@ -168,6 +168,8 @@ def _workers(stats: FleetStats, snapshot: Snapshot, counters: FleetCounters) -> 
     unacked_help = 'Unacknowledged messages by worker; label "" = no known owner.'
     unacked = _gauge("unacked_messages", unacked_help, None, "worker")
     for view in snapshot.workers:
+        if not view.info.pid:  # a registration that cannot be read: its name may be anything, and no label
+            continue
         unacked.add_metric([view.worker], len(snapshot.held_by_worker.get(view.worker, ())))
     unacked.add_metric([""], counters.unowned)
     yield unacked

@@ -1,6 +1,7 @@
 """Values that cannot be read: the agent and the loop go on, nothing is lost, and each value is named."""
 
 import json
+import socket
 
 import pytest
 
@@ -70,6 +71,21 @@ def test_a_worker_with_a_broken_registration_keeps_its_tasks_and_gets_none(held,
     assert (view.worker, view.info.queues, snapshot.held_count(view)) == ("cpu-1", (), 1)
     assert view.cordon.reason == "its registration cannot be read, see morag-queue doctor"
     assert held.broker.registry.acting("cpu-1").incarnation == "cpu-1.1"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"priority_steps": [10]}, {"priority_steps": [10**400]}, {"slots": -1}, {"worker": "v"}]
+)
+def test_a_registration_with_a_wrong_number_or_name_cannot_be_read(held, wrong):
+    known = json.loads(held.client.hget(held.keys.workers, "cpu-1"))
+    held.client.hset(held.keys.workers, "cpu-1", json.dumps(known | wrong))
+    snapshot = held.broker.observe()[0]
+    assert [value.field for value in snapshot.broken] == ["cpu-1"]
+    assert snapshot.workers[0].info.queues == ()
+
+
+def test_a_process_id_beyond_all_is_no_proof_of_a_death(held):
+    assert not held.broker.evidence.process_is_gone(socket.gethostname(), 10**30)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -49,7 +49,8 @@ def read_worker(worker: str, text: bytes | str) -> WorkerInfo | None:
         *(found.slots, found.cores, found.gpus, found.memory_gb, found.disk_gb, found.gpu_memory_gb),
         *(found.beat_seconds, found.started_at),
     )
-    return found if all(0 <= one < LARGEST for one in numbers) else None
+    are_levels = all(0 <= step <= 9 for step in found.priority_steps)
+    return found if are_levels and all(0 <= one < LARGEST for one in numbers) else None
 
 
 def unreadable_worker(worker: str, incarnation: str) -> tuple[WorkerInfo, Cordon]:

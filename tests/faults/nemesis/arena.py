@@ -39,6 +39,9 @@ COMMAND_SECONDS = 60.0
 
 _OPEN = {"queued", "running", "retrying"}
 
+FENCE_SECONDS = 3.0
+"""How long it takes a worker to hear that it was fenced, and to connect again."""
+
 STATUSES = {0, 1, 3, 5, 6, 7, 8, 69, -signal.SIGKILL}
 """Exit codes that commands may have under these faults; 1 must explain itself."""
 
@@ -114,23 +117,15 @@ class Arena:
         return command
 
     def command(self, step: Step) -> None:
-        words = [*step.what.split(), *map(str, step.args)]
-        match step.what:
-            case "task cancel":
+        words = [*step.what.split(), *map(str, step.args), *(() if step.what == "stats" else ("--yes",))]
+        if "--force" not in words:
+            status = self.run(step.who, *words).process.returncode
+            if step.what == "task cancel" and status not in (1, 5, 8):
                 self.history.targets.add(str(step.args[0]))
-            case "drain":
-                if "--force" in step.args:
-                    hit = self.history.hit("forced drain", str(step.args[0]), seconds=None)
-                    self.run(step.who, *words, "--yes")
-                    hit.ended = time.time() + 1
-                    return
-            case "failover-forced":
-                words[0] = "failover"
-                hit = self.history.hit("forced failover", str(step.args[0]), seconds=None)
-                self.run(step.who, *words, "--yes")
-                hit.ended = time.time() + 3  # it takes the worker as long to hear of it and to connect again
-                return
-        self.run(step.who, *words, *(() if step.what in ("stats",) else ("--yes",)))
+            return
+        hit = self.history.hit(f"forced {step.what}", str(step.args[0]), seconds=None)
+        self.run(step.who, *words)
+        hit.ended = time.time() + FENCE_SECONDS
 
     # -- faults
 

@@ -25,10 +25,10 @@ class Load:
     """`run_command` runs a command of ours as the user `load` and returns it once it has ended."""
 
     def __init__(self, fleet: AgentFleet, history: History, run_command: Callable[..., Command]) -> None:
-        self._results: list[Any] = []  # each asks the server when it is deleted, which may be down
         self._fleet, self._history, self._run_command = fleet, history, run_command
         self._app = Celery("nemesis", broker=fleet.url, backend=fleet.url, set_as_current=False)
         self._app.conf.broker_transport_options = {"priority_steps": list(range(10))}
+        self._app.backend.remove_pending_result = lambda result: result  # the end of a result would ask the server
         self._app.conf.task_publish_retry = False  # an error may still mean that the task was sent
 
     def send(self, step: Step) -> None:
@@ -78,7 +78,7 @@ class Load:
         self._history.parents |= parents
         try:
             with denied_join_result(), self._history.sending(*sent):  # do not subscribe to the results
-                self._results.append(canvas.apply_async())
+                canvas.apply_async()
         except _ERRORS as error:
             self._history.note("refused", tasks=sent, error=repr(error))
 

@@ -17,8 +17,7 @@ GRACE_SECONDS = 2.0
 _ON_PURPOSE = re.compile(
     r"ValueError: on purpose|WorkerLostError|ConnectionError|ConnectionResetError|BrokenPipeError|TimeoutError"
     r"|OperationalError|OutOfMemoryError|OOM command|ExecAbortError|BusyLoadingError"
-    r"|celery\.exceptions\.(Retry|ChordError)"
-    r"|ConnectionRefusedError|Terminated"
+    r"|celery\.exceptions\.(Retry|ChordError)|ConnectionRefusedError|Terminated"
 )
 """Last lines of tracebacks that Celery logs for tasks that fail on purpose, and for faults of the server."""
 
@@ -56,7 +55,7 @@ def judge(
     """Account for a fleet at rest. `states`: the states of the ledger, of acknowledged tasks that did not end."""
     executed = Counter(str(event["task"]) for event in events if event["event"] == "end")
     acknowledged, attempted = history.acknowledged, history.attempted
-    cancelled = {task for task in history.targets if states.get(task) == "cancelled"}
+    cancelled = {task for task in history.targets if states.get(task, "cancelled") == "cancelled"}
     ended_early = cancelled | {task for task, letter in dead.items() if _failed_after_its_run(task, letter)}
     while grown := {task for task, parents in history.parents.items() if ended_early & {*parents}} - ended_early:
         ended_early |= grown
@@ -192,6 +191,11 @@ def _last_lines(lines: Sequence[str]) -> Iterator[str]:
     for line in lines:
         if line.lstrip().startswith("Traceback (most recent call last)"):
             is_inside = True
-        elif is_inside and line and not line.startswith((" ", "\t", '"""', "|", "+")):
+        elif (
+            is_inside
+            and line
+            and not line.startswith("billiard.einfo.ExceptionWithTraceback")
+            and not line.startswith((" ", "\t", '"""', "|", "+"))
+        ):
             is_inside = False
             yield line[:300]
