@@ -19,6 +19,7 @@ class Event(StrEnum):
     STANDING_BY = "standing_by"
     LEASE_LOST = "lease_lost"
     LEASE_GIVEN_UP = "lease_given_up"
+    SCRIPTS_LOADED = "scripts_loaded"
     TURN = "turn"
     PLANNED = "turn_planned"
     REFUSED = "move_refused"
@@ -70,6 +71,7 @@ EVENTS: Mapping[Event, EventSpec] = {
     Event.STANDING_BY: EventSpec("info", "another process leads; this one stands by", ("leader", "verb", "term")),
     Event.LEASE_LOST: EventSpec("warning", "the lease expired; no further changes were made", ("term",)),
     Event.LEASE_GIVEN_UP: EventSpec("info", "the lease was released; another process may lead at once", ("term",)),
+    Event.SCRIPTS_LOADED: EventSpec("info", "scripts were loaded that the server did not have", ("count",)),
     Event.TURN: EventSpec(
         "info", "a turn changed something",
         ("trigger", "plan_id", "moved", "taken_back", "resent", "quarantined", "refused", "rules", "seconds"),

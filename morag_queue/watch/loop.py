@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from morag_queue.broker.counters import CorrectionStore
 from morag_queue.broker.redis import RedisBroker
+from morag_queue.broker.scripts import load_missing
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.fleet_poll import ChangeKind, FleetChange
 from morag_queue.core.snapshot import BrokenValue
@@ -116,6 +117,7 @@ class Watch:
     def once(self) -> TurnReport:
         """Make one turn and one part of the sweep now. Raises LeaseHeld if another process leads."""
         if not self._dry_run:
+            self._keep_scripts()
             self._take_lease("watch --once")
         try:
             self._observer.start_from(self._broker.observe()[0])
@@ -151,8 +153,10 @@ class Watch:
     def _round(self) -> float:
         """Keep the lease, poll, and do what is due. Return the seconds until the next round."""
         self._callbacks.on_alive(self._leader is not None)
-        if not self._dry_run and not self._keep_lease():
-            return STANDBY_S
+        if not self._dry_run:
+            self._keep_scripts()
+            if not self._keep_lease():
+                return STANDBY_S
         changes, pause = self._poll()
         now = self._clock()
         triggers = [change for change in changes if change.kind in _TRIGGERS]
@@ -225,6 +229,12 @@ class Watch:
         if agentless and self._agentless is None:
             self._agentless = AgentlessSupport(self._broker, self._emit, lambda: self._leader is not None)
             self._agentless.start()
+
+    def _keep_scripts(self) -> None:
+        """Load the scripts that the server lacks. It loses them by a restart; other logins may not be able to."""
+        with self._broker.translated():
+            if count := load_missing(self._broker.client):
+                self._emit(Event.SCRIPTS_LOADED, count=count)
 
     # -- the lease
 

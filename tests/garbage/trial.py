@@ -27,6 +27,7 @@ from .values import MARK
 WITHOUT_FLEET = {
     "demo",
     "worker",
+    "acl",
     "simulate",
     "dashboard",
     "exit-codes",

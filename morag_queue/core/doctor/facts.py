@@ -35,12 +35,16 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Commands and key patterns that the ACL denies to the login of the URL. `own_keys` is the pattern of our keys."""
+    """Commands and key patterns that the ACL denies to the login of the URL. `own_keys` is the pattern of our keys.
+
+    `only_reads`: it grants all that a viewer needs, and nothing that changes the fleet.
+    """
 
     user: str = "default"
     commands: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     own_keys: str = "mq:*"
+    only_reads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
