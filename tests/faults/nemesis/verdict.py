@@ -17,7 +17,7 @@ GRACE_SECONDS = 2.0
 _ON_PURPOSE = re.compile(
     r"ValueError: on purpose|WorkerLostError|ConnectionError|ConnectionResetError|BrokenPipeError|TimeoutError"
     r"|OperationalError|OutOfMemoryError|OOM command|ExecAbortError|BusyLoadingError"
-    r"|celery\.exceptions\.(Retry|ChordError)|ConnectionRefusedError|Terminated"
+    r"|celery\.exceptions\.(Retry|ChordError|WorkerShutdown)|ConnectionRefusedError|Terminated"
 )
 """Last lines of tracebacks that Celery logs for tasks that fail on purpose, and for faults of the server."""
 
