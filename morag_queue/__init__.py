@@ -10,6 +10,7 @@ The map; a row imports only from rows below it (import-linter checks this)::
     cli/            one file per noun: reads options, calls an operation, passes its result to view
     view/  local/   results → Rich renderables or JSON, pure; the temporary fleet of `demo` and the tests
     service/        the Python API: PriorityQueueManager, WorkerRegistry, IntelligentTaskClassifier, `route_task`
+    simulate/       a fleet that does not exist: the same routing and balancing under a virtual clock
     watch/          the loop: lead, poll, turn, sweep; its events, log and metrics
     agent/          the worker side: install, claim, heartbeat, keep-alive, completion
     operations/     one file per subject: observe → plan → apply

@@ -203,7 +203,7 @@ def test_a_repeated_error_is_reported_once_and_the_loop_continues(sim_fleet, sta
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
     sim_fleet.client.set(sim_fleet.keys.workers, "a key of the wrong type")
-    assert "WRONGTYPE" in running.until(Event.TURN_FAILED)["error"]
+    assert "mq:workers: the key has another type than ours" in running.until(Event.TURN_FAILED)["error"]
     until(lambda: running.watch.failures.count >= 3, 15, "no further turn")
     assert len(running.events.of(Event.TURN_FAILED)) == 1
     sim_fleet.client.delete(sim_fleet.keys.workers)
@@ -213,12 +213,12 @@ def test_a_repeated_error_is_reported_once_and_the_loop_continues(sim_fleet, sta
 def test_successful_polls_do_not_end_the_failures_of_turns(sim_fleet, start):
     running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)))
     running.until(Event.FLEET)
-    sim_fleet.client.set(sim_fleet.keys.totals, "a key of the wrong type")
+    sim_fleet.client.set(sim_fleet.keys.lanes, "a key of the wrong type")
     running.until(Event.TURN_FAILED)
     until(lambda: running.watch.failures.count >= 3, 25, "no further turn")
     assert len(running.events.of(Event.TURN_FAILED)) == 1
     assert not running.events.of(Event.TURN_WORKS_AGAIN)
-    sim_fleet.client.delete(sim_fleet.keys.totals)
+    sim_fleet.client.delete(sim_fleet.keys.lanes)
     running.until(Event.TURN_WORKS_AGAIN, seconds=30)
 
 
@@ -283,3 +283,18 @@ def test_once_makes_one_turn_and_releases_the_lease(sim_fleet):
     sim_fleet.broker.leases.take("another", "bob", "watch", 30)
     with pytest.raises(LeaseHeld, match="bob leads the fleet"):
         Watch(sim_fleet.broker, who="ann", emit=events).once()
+
+
+def test_watch_reports_a_value_that_it_cannot_read_once_and_goes_on(sim_fleet, start):
+    sim_fleet.join("cpu-1")
+    sim_fleet.client.hset(sim_fleet.keys.totals, "completed|cpu-1", "x")
+    sim_fleet.client.set(sim_fleet.keys.lease, "x")
+    running = start(Policy(balancing=BalancingPolicy(interval_seconds=1.0)), monitor_interval=1.0)
+    found = running.until(Event.BROKEN_VALUE)
+    assert found == {
+        "key": "mq:totals", "field": "completed|cpu-1", "reason": "the counter is no number",
+        "remedy": "it counts again from zero after: HDEL mq:totals completed|cpu-1",
+    }  # fmt: skip
+    until(lambda: len(running.events.of(Event.FLEET)) >= 3, 15, "no further turn")
+    assert len(running.events.of(Event.BROKEN_VALUE)) == 1
+    assert not running.events.of(Event.TURN_FAILED)

@@ -32,7 +32,7 @@ __all__ = ["mq"]  # a fixture
 
 WORKERS = 3
 
-MOST_COMMANDS = {"claim": 12, "settle": 24}
+MOST_COMMANDS = {"claim": 11, "settle": 24}
 
 
 @pytest.fixture

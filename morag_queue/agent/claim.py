@@ -76,7 +76,7 @@ class ClaimChannelMixin(HoldingMixin):
         # Consumers of replies to remote control, which acknowledge nothing: they use kombu's BRPOP. A worker has one on
         # the channel of its tasks while it starts and greets the others.
         self._of_replies: set[str] = set()
-        self._loaded: set[Request] = set()  # requests whose scripts the server has
+        self._unloaded: set[Request] = set()  # requests whose scripts the server did not have the last time
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
@@ -140,7 +140,7 @@ class ClaimChannelMixin(HoldingMixin):
     def _request(self) -> bytes:
         waiting = self._waiting
         self._asked = asked = waiting.next
-        is_loaded = asked in self._loaded
+        is_loaded = asked not in self._unloaded
         if asked is Request.CLAIM:
             self._tag = uuid()
             return self._requests.claim(self._tag, waits=waiting.is_registered, is_loaded=is_loaded)
@@ -202,14 +202,15 @@ class ClaimChannelMixin(HoldingMixin):
         try:
             reply = self._reply(connection)
         except NoScriptError:
-            self._loaded.discard(self._asked)
+            self._unloaded.add(self._asked)
             self._idle()
             return None
         except ResponseError as error:
+            self._unloaded.discard(self._asked)  # this login may not send the text: somebody loads it
             self._refused(error)
             self._wait(REFUSED_SECONDS)
             return None
-        self._loaded.add(self._asked)
+        self._unloaded.discard(self._asked)
         self._refusal = ""
         if self._asked is Request.WAIT:
             self._settle_down(self._waiting.answered(bytes_to_str(reply)))

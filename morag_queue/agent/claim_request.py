@@ -105,7 +105,7 @@ def packed(call: scripts.Call, keys: Keys) -> bytes:
 class Requests:
     """The requests of one incarnation of a worker; `queues` are Celery's, `levels` in the order in which they are read.
 
-    A script is sent by its text until the server is known to have it.
+    A script is sent by its digest, and by its text where the server does not have it.
     """
 
     def __init__(self, worker: str, incarnation: str, queues: Iterable[str], levels: Sequence[int], keys: Keys) -> None:

@@ -10,6 +10,7 @@ import redis
 from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
 
+from morag_queue.broker.connection import NotLoaded
 from morag_queue.broker.keys import Keys
 from morag_queue.broker.ledger import Ledger
 from morag_queue.broker.requeue import Requeues, ReturnLanes
@@ -30,13 +31,27 @@ class HoldingMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Created now: tasks that outlive the channel use them after it is closed.
-        self._lasting_client = self._create_client()  # type: ignore[attr-defined]
+        self._lasting_client = self._create_client()
         self._broker_client = client = redis.Redis(connection_pool=self.pool)  # type: ignore[attr-defined]
         me = self.morag_queue
         self._ledger = Ledger(client, self._keys, me.retention_seconds, me.recovery)
         self._requeues = Requeues(client, self._keys, me.retention_seconds)
         self._ends: list[Claim] = []  # to be written with the next request
         self._sent_ends: list[Claim] = []  # written with the pending one
+
+    def _create_client(self, *args: Any, **kwargs: Any) -> Any:
+        client = super()._create_client(*args, **kwargs)  # type: ignore[misc]
+        load = client.script_load
+
+        def script_load(text: str) -> Any:
+            """As redis-py's. Where only `watch` may load scripts, the worker connects again instead of ending."""
+            try:
+                return load(text)
+            except redis.exceptions.NoPermissionError as error:
+                raise NotLoaded.of(error) from error
+
+        client.script_load = script_load
+        return client
 
     @property
     def morag_queue(self) -> Identity:

@@ -128,8 +128,12 @@ class ClaimQoS(kombu_redis.QoS):
             claim.running = running
 
     def ends(self, tag: str, outcome: TaskOutcome) -> None:
-        """Note how the task ended; the acknowledgement that follows writes it."""
-        if (claim := self._claims.get(tag)) is not None:
+        """Note how the task ended; the acknowledgement that follows writes it.
+
+        The first end counts: a terminated task is cancelled at once, and its process reports a failure later.
+        """
+        claim = self._claims.get(tag)
+        if claim is not None and not claim.unwritten:
             claim.outcome = outcome
 
     def finish(self, tag: str) -> None:

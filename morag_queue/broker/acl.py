@@ -52,12 +52,52 @@ ARGUMENTS = {name.replace("_", " "): words for words, names in _TRIED_WITH.items
 K stands for a key, C for the channel of remote control. A test compares the list with the code.
 """
 
+READS = frozenset({"CLIENT LIST"}).union(
+    [
+        "DBSIZE",
+        "EXISTS",
+        "GET",
+        "HEXISTS",
+        "HGET",
+        "HGETALL",
+        "HKEYS",
+        "HLEN",
+        "HMGET",
+        "HSCAN",
+        "INFO",
+        "LINDEX",
+        "LLEN",
+        "LPOS",
+        "LRANGE",
+        "MGET",
+        "SCAN",
+        "SCARD",
+        "SMEMBERS",
+        "TIME",
+        "TTL",
+        "TYPE",
+        "XRANGE",
+        "XREVRANGE",
+        "ZCARD",
+        "ZRANGEBYSCORE",
+        "ZREVRANGEBYSCORE",
+        "ZSCORE",
+    ]
+)
+"""Those of them that show the fleet or the server, and change nothing."""
+
+TEXTS = frozenset({"EVAL", "SCRIPT LOAD"})
+"""Those that send the text of a script. Nobody but `watch` needs them, which keeps all scripts loaded."""
+
+_WRITES = {"DEL", "HSET", "LPUSH", "SET", "ZADD"}
+"""No command of ours that changes anything runs without one of these."""
+
 
 def permissions(client: Redis, keys: Keys) -> Permissions:
     """The commands and keys that are refused."""
     own = f"{keys.prefix}{keys.namespace}:"
     touched = [f"{own}workers", keys.unacked, keys.unacked_index, *(keys.list(queue, 0) for queue in QueueType)]
-    names = sorted(ARGUMENTS)
+    names = sorted(ARGUMENTS.keys() - TEXTS)
     with _own_connection(client) as connection:
         user = _user(connection)
         refusals = _tried(connection, [_command(name, touched[0]) for name in names])
@@ -69,7 +109,8 @@ def permissions(client: Redis, keys: Keys) -> Permissions:
         answers = _tried(connection, [[probe, key] for key in touched]) if probe else None
     missing = [key for key, why in zip(touched, answers or (), strict=False) if why and not _is_command(why)]
     shown = [f"{own}*" if key.startswith(own) else f"{key}*" for key in missing]
-    return Permissions(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*")
+    only_reads = READS.isdisjoint(commands) and _WRITES.issubset(commands)
+    return Permissions(user, tuple(name.lower() for name in commands), tuple(shown), f"{own}*", only_reads)
 
 
 @contextmanager

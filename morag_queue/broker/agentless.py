@@ -13,7 +13,7 @@ from morag_queue.core.doctor.facts import AgentlessWorker
 
 from .celery_control import CeleryControl
 from .client_list import client_list
-from .codec import unacked_task_id
+from .codec import UnackedMessage, read_unacked, text_of, unacked_task_id
 from .keys import Keys
 from .scripts import Call, Script
 from .snapshot import node_names
@@ -97,6 +97,16 @@ class AgentlessWorkers:
         batches = (tags[start : start + _BATCH] for start in range(0, len(tags), _BATCH))
         return sum(int(self._touch(TouchCall(batch))) for batch in batches)
 
+    def unowned_messages(self) -> dict[str, UnackedMessage]:
+        """The messages in `unacked` without an owner record, by task id."""
+        owned: Any = set(self._client.hkeys(self._keys.held))
+        found = {}
+        for tag, record in self._client.hscan_iter(self._keys.unacked, count=_BATCH):
+            message, task_id = read_unacked(record), unacked_task_id(record)
+            if tag not in owned and message is not None and task_id is not None:
+                found[task_id] = message
+        return found
+
     def enable_events(self, nodes: Collection[str]) -> None:
         """Make these nodes send task events."""
         self._control.enable_events(nodes)
@@ -111,4 +121,4 @@ class AgentlessWorkers:
         owned: Any = set(self._client.hkeys(self._keys.held))
         for tag, record in self._client.hscan_iter(self._keys.unacked, count=_BATCH):
             if tag not in owned and (task_id := unacked_task_id(record)) is not None:
-                yield tag.decode(), task_id
+                yield text_of(tag), task_id

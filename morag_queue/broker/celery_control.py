@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from morag_queue.settings import Settings
 
+from .codec.fields import number, word
+
 if TYPE_CHECKING:
     from celery import Celery
 
@@ -35,6 +37,16 @@ class TaskCounts:
     @property
     def total(self) -> int:
         return self.active + self.reserved + self.scheduled
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedTask:
+    """A task that a node holds. `started_at` is seconds since the epoch by the node's clock, None before its start."""
+
+    task_id: str
+    name: str
+    lane: str
+    started_at: float | None
 
 
 class CeleryControl:
@@ -97,12 +109,16 @@ class CeleryControl:
 
     def task_ids(self, nodes: Collection[str]) -> set[str]:
         """The ids of the active, reserved and scheduled tasks of the nodes that answer."""
-        return {
-            str((task.get("request") or task).get("id"))
-            for question in _TASK_LISTS
-            for tasks in self._ask(question, nodes).values()
-            for task in tasks or ()
-        }
+        return {task.task_id for tasks in self.tasks_by_node(nodes).values() for task in tasks}
+
+    def tasks_by_node(self, nodes: Collection[str]) -> dict[str, list[ReportedTask]]:
+        """The active, reserved and scheduled tasks of each node that answers."""
+        found: dict[str, list[ReportedTask]] = {}
+        for question in _TASK_LISTS:
+            for node, tasks in self._ask(question, nodes).items():
+                known = found.setdefault(node, [])
+                known += filter(None, map(_reported, tasks if isinstance(tasks, list) else ()))
+        return found
 
     # -- orders
 
@@ -144,6 +160,16 @@ class CeleryControl:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CeleryWarning)  # about two nodes of one name; `doctor` reports them
             return dict(getattr(inspect, question)() or {})
+
+
+def _reported(task: Any) -> ReportedTask | None:
+    """Read a task of an answer; None for another form."""
+    request = task.get("request", task) if isinstance(task, dict) else None
+    if not isinstance(request, dict) or not (task_id := word(request.get("id"))):
+        return None
+    info = request.get("delivery_info")
+    lane = word(info.get("routing_key")) if isinstance(info, dict) else ""
+    return ReportedTask(task_id, word(request.get("name")), lane, number(request.get("time_start")))
 
 
 def _kombu_url(url: str) -> str:

@@ -56,7 +56,7 @@ class ClientList:
     def named(self) -> Iterator[ClientConnection]:
         """The connections that have a name."""
         for line in self.text.splitlines():
-            name, numbers = _NAME.search(line), _CONNECTION.search(line)
+            name, numbers = _NAME.search(line), _CONNECTION.match(line)
             if name and numbers:
                 yield ClientConnection(int(numbers[1]), name[1].decode(errors="replace"), int(numbers[2]))
 

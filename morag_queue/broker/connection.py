@@ -1,6 +1,6 @@
 """Connect to the broker by redis-py, and translate its errors into ours."""
 
-from typing import Any
+from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -11,6 +11,19 @@ from morag_queue.errors import BrokerError, BrokerUnreachable, LeaseLost, MoragQ
 from morag_queue.settings import BrokerSettings, mask_url
 
 from .translated import is_stale
+
+
+class NotLoaded(redis.ConnectionError):
+    """The server lacks a script that this login may not load. Like a lost connection, it passes: `watch` loads them."""
+
+    @staticmethod
+    def is_reason(error: Exception) -> bool:
+        return isinstance(error, redis.exceptions.NoPermissionError) and "'script|load'" in str(error)
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        return cls(f"{error}{remedy(str(error))}")
+
 
 _ADDRESS = {"host", "port", "path", "db", "username", "password"}
 
@@ -80,6 +93,8 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
             return BrokerUnreachable(
                 f"the broker {masked} refused the login: {error}; check the URL's user and password"
             )
+        case NotLoaded():
+            return BrokerError(f"the broker {masked} refused: {_reason(error)}")
         case redis.ConnectionError() | redis.TimeoutError() | OSError():
             return BrokerUnreachable(
                 f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?"
@@ -92,12 +107,20 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
     return None
 
 
+_RIGHTS = (
+    "the login of the URL lacks this right: `morag-queue acl operator` prints those of a login that may run every "
+    "command, `morag-queue acl viewer|producer|worker|watch` those of the others"
+)
 _REMEDIES = {
     "OOM": "it is out of memory: raise maxmemory, or let the queues shrink first",
     "READONLY": "it is a replica: use the URL of the primary",
-    "NOPERM": "the user of the URL lacks a permission: see ACL SETUSER",
+    "'script|load'": "the server has lost our scripts, or never had them: start `morag-queue watch`, which loads them, "
+    "or give the login the rights of `morag-queue acl ROLE` without --no-eval",
+    "NOPERM": _RIGHTS,
+    "no permissions": _RIGHTS,  # redis-py removes the code, a script replaces it
     "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`; "
     "`morag-queue doctor` shows the key",
+    "BROKEN": "another program has written it: set it by hand to a number above every earlier one",
     "MISCONF": "it cannot save to disk: free some disk space",
     "LOADING": "it is still loading its data: try again in a moment",
 }

@@ -134,10 +134,19 @@ class Cordons(Protocol):
         """The cordon of a worker; None while it is in service."""
         ...
 
-    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
+    def put(
+        self,
+        worker: str,
+        cordon: Cordon | None,
+        over: Iterable[WorkerStatus | None],
+        *,
+        term: str = "",
+        note: JournalNote | None = None,
+    ) -> bool:
         """Write the cordon (None lifts it) if the present state is one of `over`; None there means in service.
 
-        Returns False when the state is another one. Raises LeaseLost on a stale term.
+        `note` is written to the journal in the same step. Returns False when the state is another one. Raises LeaseLost
+        on a stale term.
         """
         ...
 
@@ -165,6 +174,21 @@ class Journal(Protocol):
         self, who: str, verb: str, subject: str, *, reason: str = "", plan_id: str = "", changes: Mapping[str, Any]
     ) -> str:
         """Append an entry and return its id."""
+        ...
+
+    def begin(self, note: JournalNote, *, term: str = "") -> str:
+        """Append the intent of a change before its first step, and return the id of the entry.
+
+        Raises LeaseLost on a stale term.
+        """
+        ...
+
+    def finish(self, begun: str, note: JournalNote) -> str:
+        """Replace the entry of a begun change by its result, and return the id of the new entry."""
+        ...
+
+    def withdraw(self, begun: str) -> None:
+        """Remove the entry of a begun change that changed nothing."""
         ...
 
     def latest(self, limit: int) -> list[JournalEntry]:
@@ -232,8 +256,11 @@ class Broker(Protocol):
         """The server's clock, seconds since the epoch."""
         ...
 
-    def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue."""
+    def observe(self, depth: int = 1, *, partial: bool = False) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        """Read the fleet, with `depth` entries of each end of its shared lists, and the totals of each queue.
+
+        `partial`: without a part that cannot be read, where the answer is only shown; else that raises BrokerError.
+        """
         ...
 
     def observe_with_windows(

@@ -13,7 +13,8 @@ from morag_queue.core.lanes import split
 from morag_queue.core.model import TaskState
 from morag_queue.core.recovery.breaker import QuarantinedTask
 
-from .codec import DeadLetter, read_dead_letter
+from .broken import BrokenValues
+from .codec import DeadLetter, read_dead_letter, text_of
 from .keys import Keys
 from .scripts import Call, Key, Script
 from .undo import UndoItem, packed
@@ -112,23 +113,25 @@ class RestoreDeadCall(Call):
 class DeadLetters:
     """The dead letters of one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float, broken: BrokenValues | None = None) -> None:
         self._client, self._keys, self._retention = client, keys, max(1, int(retention_seconds))
+        self._broken = broken or BrokenValues(keys)
         self._revive = Script(client, keys, ReviveCall)
         self._drop = Script(client, keys, DropDeadCall)
         self._restore = Script(client, keys, RestoreDeadCall)
 
     def all(self) -> Iterator[DeadLetter]:
         """Yield all dead letters, the latest first."""
-        rows = self._client.hscan_iter(self._keys.dead, count=1000)
-        found = [read_dead_letter(task_id.decode(), text) for task_id, text in rows]
+        key = self._keys.dead
+        rows = self._broken.read(key, lambda: list(self._client.hscan_iter(key, count=1000)), ())
+        found = [read_dead_letter(text_of(task_id), text) for task_id, text in rows]
         yield from sorted(found, key=lambda letter: (-letter.at, letter.task_id))
 
     def quarantined_since(self, at: float) -> list[QuarantinedTask]:
         """The tasks that were quarantined at that time (seconds since the epoch) or later."""
         ids: Any = self._client.zrangebyscore(self._keys.graves, at, "+inf")
         texts: Any = self._client.hmget(self._keys.dead, ids) if ids else []
-        letters = [read_dead_letter(one.decode(), text) for one, text in zip(ids, texts, strict=True) if text]
+        letters = [read_dead_letter(text_of(one), text) for one, text in zip(ids, texts, strict=True) if text]
         return [
             QuarantinedTask(letter.task_id, [(when, worker) for when, worker, _ in letter.story if when is not None])
             for letter in letters
@@ -136,7 +139,8 @@ class DeadLetters:
         ]
 
     def get(self, task_id: str) -> DeadLetter | None:
-        text: Any = self._client.hget(self._keys.dead, task_id)
+        key = self._keys.dead
+        text: Any = self._broken.read(key, lambda: self._client.hget(key, task_id), None)
         return read_dead_letter(task_id, text) if text else None
 
     def among(self, task_ids: Iterable[str]) -> set[str]:

@@ -12,7 +12,8 @@ from redis import Redis
 from morag_queue.core.model import TaskState
 from morag_queue.core.task import Task, TaskFilter
 
-from .codec import ended_task, escaped, read_record
+from .broken import BrokenValues
+from .codec import ended_task, escaped, read_record, whole_number
 from .keys import Keys
 
 _WINDOW = 1000
@@ -28,8 +29,8 @@ _FIRST_BATCH, _BATCH = 50, 500
 class EndedTasks:
     """The ended tasks of one fleet."""
 
-    def __init__(self, client: Redis, keys: Keys, retention_seconds: float) -> None:
-        self._client, self._keys, self._retention = client, keys, retention_seconds
+    def __init__(self, client: Redis, keys: Keys, retention_seconds: float, broken: BrokenValues) -> None:
+        self._client, self._keys, self._retention, self._broken = client, keys, retention_seconds, broken
 
     def matching(
         self, outcome: TaskState, wanted: TaskFilter, now: float, *, slowest: bool = False
@@ -74,7 +75,8 @@ class EndedTasks:
             pipe = self._client.pipeline(transaction=False)
             for key in keys:
                 pipe.llen(key)
-            for key, length in zip(keys, pipe.execute(), strict=True):
+            for key, answer in zip(keys, pipe.execute(raise_on_error=False), strict=True):
+                length = self._broken.part(answer, key, 0)
                 for end in range(length, 0, -_WINDOW):
                     chunk: Any = self._client.lrange(key, max(end - _WINDOW, 0), end - 1)
                     yield from map(_entry, reversed(chunk))
@@ -82,7 +84,7 @@ class EndedTasks:
 
 def _entry(text: bytes) -> tuple[str, int]:
     run_ms, _, task_id = text.partition(b" ")
-    return task_id.decode(errors="replace"), int(run_ms) if run_ms.isdigit() else -1
+    return task_id.decode(errors="replace"), -1 if (number := whole_number(run_ms)) is None else number
 
 
 def _task(task_id: str, outcome: TaskState, text: bytes) -> Task | None:

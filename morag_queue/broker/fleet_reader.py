@@ -14,16 +14,16 @@ from typing import Any, ClassVar, TypeVar
 from redis import Redis
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Heartbeat, QueueType, WorkerInfo
+from morag_queue.core.model import WorkerInfo
 from morag_queue.core.routing.feasibility import WorkerLoad, worker_load
 from morag_queue.core.snapshot import EMPTY_LENGTHS, LaneView, Snapshot, WorkerView
 from morag_queue.core.worker_status import node_of, runs_agent
 from morag_queue.settings import Settings
 
-from .codec import cordon_in_force, read_corrections, read_held, read_worker
+from .codec import cordon_in_force, read_corrections, read_heartbeat, read_held, read_worker, unreadable_worker
 from .keys import Keys
 from .scripts import Call, Script
-from .snapshot import FENCED, node_names
+from .snapshot import FENCED, node_names, paused_queues
 from .steps import QueueSteps
 from .translated import translated
 
@@ -93,7 +93,7 @@ class FleetReader:
                     for tag, text in in_parts(_mapping(held).items(), pause)
                     if (message := read_held(tag, text)) is not None
                 ),
-                paused=frozenset(QueueType(name) for name in paused if name in set(QueueType)),
+                paused=paused_queues(paused),
                 corrections=read_corrections(corrections),
                 nodes=node_names(nodes, self._keys.sep),
             )
@@ -121,7 +121,7 @@ class FleetReader:
         self._infos = self._registrations(acting, pause)
         pause()
         for worker, info in in_parts(self._infos.items(), pause):
-            beat = Heartbeat.model_validate_json(beats[worker]) if worker in beats else None
+            beat = read_heartbeat(beats.get(worker))
             cordon = cordon_in_force(cordons.get(worker), now)
             yield WorkerView(info, beat, cordon, fenced=acting[worker] == _FENCED)
 
@@ -136,7 +136,11 @@ class FleetReader:
         missing = [worker for worker in acting if worker not in infos]
         for part in _batches(missing):
             texts: Any = self._client.hmget(self._keys.workers, part)
-            infos |= {worker: read_worker(text) for worker, text in zip(part, texts, strict=True) if text is not None}
+            infos |= {
+                worker: read_worker(worker, text) or unreadable_worker(worker, acting[worker])[0]
+                for worker, text in zip(part, texts, strict=True)
+                if text is not None
+            }
             pause()
         return infos
 

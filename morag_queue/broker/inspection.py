@@ -32,6 +32,9 @@ from .translated import translated
 RUNS_SECONDS = 24 * 3600.0
 """The period searched for the longest measured run."""
 
+_JOURNAL_ENTRIES = 1000
+"""The entries that are checked."""
+
 _T = TypeVar("_T")
 
 
@@ -55,7 +58,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
         info = read("INFO", lambda: client.info("everything"), None)
         offset = read("the server's clock", lambda: _clock_offset(client), 0.0)
         clients = read(CLIENT_LIST, lambda: client_list(client), ClientList())
-        snapshot = read(FLEET, lambda: broker.observe()[0], Snapshot(taken_at=time.time() + offset))
+        snapshot = read(FLEET, lambda: broker.observe(partial=True)[0], Snapshot(taken_at=time.time() + offset))
         space = read("keys", lambda: keyspace(client, keys, snapshot), Keyspace())
         nodes = agent_nodes(snapshot, settings.policy)
         agentless = AgentlessWorkers(client, keys, broker.control)
@@ -65,6 +68,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
         )
         nothing: tuple[MessageSample, ...] = ()
         messages = read("messages", lambda: message_samples(client, keys, snapshot), nothing)
+        read("the journal", lambda: len(broker.journal.latest(_JOURNAL_ENTRIES)), 0)
         unacked = read("unacked messages", lambda: unacked_samples(client, keys), nothing)
         return FleetFacts(
             snapshot=snapshot,
@@ -84,6 +88,7 @@ def inspect(broker: RedisBroker, version: str) -> FleetFacts:
             longest_run_s=read("figures", lambda: _longest_run(broker, snapshot.taken_at), 0.0),
             clock_offset=offset,
             last_led_at=read("the lease", broker.leases.last_led_at, None),
+            broken=tuple(broker.broken),
             unread=unread,
         )
 

@@ -1,10 +1,14 @@
 """Names of every Redis key that we use.
 
 Ours live under `<global_keyprefix><namespace>:`; kombu's (`unacked`, `unacked_index` and the lanes) under its own
-`global_keyprefix` alone. A lane is kombu's list of that name for level 0, and `<lane><sep><level>` for the others.
+`global_keyprefix` alone. The description of a key starts with its Redis type, by which `doctor` and the tests know it.
+A lane is kombu's list of that name for level 0, and `<lane><sep><level>` for the others.
 """
 
 from dataclasses import dataclass
+
+RESULT_KEYS = "celery-task-meta-"
+"""The beginning of the names of Celery's results."""
 
 KOMBU_SEP = "\x06\x16"
 
@@ -21,15 +25,17 @@ class Keys:
         return f"{self.prefix}{self.namespace}:{name}"
 
     def list(self, lane: str, level: int) -> str:
-        """kombu's list of one lane at one level."""
+        """list: the messages of one lane at one level (kombu's), the next to run last"""
         return f"{self.prefix}{lane}{self.sep}{level}" if level else f"{self.prefix}{lane}"
 
     @property
     def unacked(self) -> str:
+        """hash: delivery tag -> `[message, exchange, routing key]` (JSON, kombu's)"""
         return f"{self.prefix}unacked"
 
     @property
     def unacked_index(self) -> str:
+        """zset: delivery tag -> when it was last kept from being redelivered (seconds, kombu's)"""
         return f"{self.prefix}unacked_index"
 
     @property
@@ -176,7 +182,7 @@ class Keys:
 
     def result(self, task_id: str) -> str:
         """string: the result of a task by Celery's Redis backend, where it uses the broker's database"""
-        return f"{self.prefix}celery-task-meta-{task_id}"
+        return f"{self.prefix}{RESULT_KEYS}{task_id}"
 
     def minute(self, at: float) -> str:
         """hash: `<queue>|<figure>` -> count of that minute"""
@@ -185,3 +191,12 @@ class Keys:
     def hour(self, at: float) -> str:
         """hash: as `minute`, of that hour"""
         return self._own(f"hour:{int(at // 3600)}")
+
+
+def fixed_keys(keys: Keys) -> dict[str, str]:
+    """Each key with a fixed name, and its Redis type: the first word of its description."""
+    return {
+        getattr(keys, name): (member.__doc__ or "").partition(":")[0]
+        for name, member in vars(Keys).items()
+        if isinstance(member, property)
+    }

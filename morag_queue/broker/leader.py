@@ -8,7 +8,9 @@ from redis import Redis
 
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import Lease
+from morag_queue.errors import BrokerError
 
+from .codec import read_lease
 from .keys import Keys
 from .scripts import Call, Script
 from .translated import fenced
@@ -42,14 +44,20 @@ class Leases:
         self._script = Script(client, keys, HoldLeaseCall)
 
     def take(self, holder: str, who: str, verb: str, seconds: float) -> Lease:
-        """Take the lease, or renew it where the caller holds it. Return the lease in force, which may be another's."""
+        """Take the lease, or renew it where the caller holds it. Return the lease in force, which may be another's.
+
+        A lease that cannot be read is nobody's. Raises BrokerError if the script can read it and this version cannot.
+        """
         call = HoldLeaseCall("take", holder, ttl_ms=_milliseconds(seconds), who=who, verb=verb)
-        return Lease.model_validate_json(self._script(call))
+        lease = read_lease(self._script(call))
+        if lease is None:
+            raise BrokerError(f"the lease {self._keys.lease} cannot be read; delete it: DEL {self._keys.lease}")
+        return lease
 
     def renew(self, lease: Lease, seconds: float) -> Lease | None:
         """The same lease for `seconds` from now; None when the caller no longer holds it."""
         text = self._script(HoldLeaseCall("renew", lease.holder, lease.term, _milliseconds(seconds)))
-        return None if text is None else Lease.model_validate_json(text)
+        return read_lease(text)
 
     def give_up(self, lease: Lease) -> bool:
         """False when the caller no longer held it."""
@@ -58,7 +66,7 @@ class Leases:
     def current(self) -> Lease | None:
         """The lease in force; None without a leader."""
         text: Any = self._client.get(self._keys.lease)
-        return None if text is None else Lease.model_validate_json(text)
+        return read_lease(text)
 
     def last_led_at(self) -> float | None:
         """When a `watch` last led, in seconds since the epoch; None if none has led within the last day.

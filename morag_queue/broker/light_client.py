@@ -51,7 +51,8 @@ class LightClient:
             self._open(_encrypted(plain, host, options) if last.scheme == "rediss" else plain)
         database = options.get("db") or ("" if last.scheme == "unix" else last.path.strip("/"))
         self._socket.settimeout(read_timeout or timeout)
-        self._log_in(nodes[0].username, nodes[0].password or options.get("password"), database, name)
+        user, password = (unquote(word) if word else None for word in (nodes[0].username, nodes[0].password))
+        self._log_in(user, password or options.get("password"), database, name)
 
     @classmethod
     def of_socket(cls, connected: socket.socket) -> Self:
@@ -79,7 +80,7 @@ class LightClient:
             raise TimeoutError("Timeout reading from socket") from error
 
     def _log_in(self, user: str | None, password: str | None, database: str, name: str) -> None:
-        words = [unquote(word) for word in (user, password) if word]
+        words = [word for word in (user, password) if word]
         commands: list[Sequence[Word]] = [("AUTH", *words)] if password else []
         commands += [("CLIENT", "SETNAME", name)] if name else []
         for answer in self(*commands, ("SELECT", database or "0")):
@@ -126,7 +127,11 @@ def _connect(address: tuple[str, int], timeout: float) -> socket.socket:
 def _connect_unix(path: str, timeout: float) -> socket.socket:
     connected = socket.socket(socket.AF_UNIX)
     connected.settimeout(timeout)
-    connected.connect(path)
+    try:
+        connected.connect(path)
+    except BaseException:
+        connected.close()
+        raise
     return connected
 
 
@@ -140,8 +145,12 @@ def _encrypted(plain: socket.socket, host: str, options: Mapping[str, str]) -> s
     elif options.get("ssl_check_hostname", "true").lower() in ("false", "no", "0"):
         context.check_hostname = False
     if certificate := options.get("ssl_certfile"):
-        context.load_cert_chain(certificate, options.get("ssl_keyfile"))
-    return context.wrap_socket(plain, server_hostname=host)
+        context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+    try:
+        return context.wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
 
 
 def _master_address(

@@ -5,13 +5,14 @@ the record is unchanged.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.recovery.sweep import OpenTask, StaleMessage
 
-from .codec import LedgerRecord, escaped, read_held, read_result, unacked_task_id
+from .codec import LedgerRecord, escaped, read_held, read_result, text_of, unacked_task_id
 from .keys import Keys
 from .ledger import END_KEYS, ExternalCompletion, ExternalCompletions
 from .scripts import Call, Key, Script
@@ -123,8 +124,9 @@ class LostWork:
         for start in range(0, len(names), _KEYS_A_CALL):
             chunk = names[start : start + _KEYS_A_CALL]
             for place, at, queue, level in self._find_open(FindOpenCall(before, chunk)):
-                task_id = chunk[place - 1].decode().removeprefix(prefix)
-                found.append(OpenTask(task_id, float(at), queue.decode(), int(level)))
+                task_id = text_of(chunk[place - 1]).removeprefix(prefix)
+                with suppress(ValueError):  # Lua reads more forms of numbers
+                    found.append(OpenTask(task_id, float(at), text_of(queue), min(max(level, 0), 9)))
         return int(following), found
 
     def present(self, task_ids: Collection[str], lists: Iterable[tuple[str, int, int]]) -> set[str]:
@@ -194,7 +196,7 @@ class LostWork:
 def _untouched(tag: bytes, holder: bytes, lane: bytes, task_id: bytes, level: int) -> StaleMessage:
     held = read_held(tag, holder) if holder else None
     worker, incarnation = (held.worker, held.incarnation) if held is not None else ("", "")
-    return StaleMessage(tag.decode(), worker, incarnation, lane.decode(), task_id.decode(), min(max(level, 0), 9))
+    return StaleMessage(text_of(tag), worker, incarnation, text_of(lane), text_of(task_id), min(max(level, 0), 9))
 
 
 def _literal(text: str) -> str:

@@ -8,10 +8,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from morag_queue.core.fleet_poll import FleetPoll, LastBeat
 from morag_queue.core.levels import LEVELS
-from morag_queue.core.model import Heartbeat, QueueType
+from morag_queue.core.model import QueueType
 
 from .client_list import OURS, parsed, request
-from .codec import cordon_in_force
+from .codec import cordon_in_force, read_heartbeat, text_of
 from .keys import Keys
 
 
@@ -54,10 +54,10 @@ class FleetPoller:
             at=now,
             up_since=now - (info["uptime_in_seconds"] if isinstance(info, dict) else math.inf),
             names=_names(clients),
-            acting={worker.decode(): run.decode() for worker, run in acting.items()},
-            beats={worker.decode(): _last_beat(text) for worker, text in beats.items()},
+            acting={text_of(worker): text_of(run) for worker, run in acting.items()},
+            beats={text_of(worker): beat for worker, text in beats.items() if (beat := _last_beat(text)) is not None},
             cordons={
-                worker.decode(): cordon.state.value
+                text_of(worker): cordon.state.value
                 for worker, text in cordons.items()
                 if (cordon := cordon_in_force(text, now)) is not None
             },
@@ -98,6 +98,6 @@ def _names(answer: Any) -> frozenset[str] | None:
     return frozenset(name for name in parsed(answer).names if name.startswith(OURS))
 
 
-def _last_beat(text: bytes) -> LastBeat:
-    beat = Heartbeat.model_validate_json(text)
-    return LastBeat(beat.at, beat.active + beat.reserved, beat.stopped)
+def _last_beat(text: bytes) -> LastBeat | None:
+    beat = read_heartbeat(text)
+    return None if beat is None else LastBeat(beat.at, beat.active + beat.reserved, beat.stopped)

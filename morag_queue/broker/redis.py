@@ -1,23 +1,26 @@
 """The Redis broker: one fleet on one server. Every Redis command of the command line starts here."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from morag_queue.core.histogram import Window
-from morag_queue.core.model import Pause, QueueType
+from morag_queue.core.model import QueueType
 from morag_queue.core.policy import Queues
 from morag_queue.core.recovery.liveness import Connections
 from morag_queue.core.snapshot import Snapshot, Totals
+from morag_queue.core.words import some
 from morag_queue.core.worker_status import agent_nodes
+from morag_queue.errors import BrokerError
 from morag_queue.settings import Settings, mask_url
 
 from . import client_list, counters, snapshot
-from .keys import Keys
-from .scripts import Call, Script, sha
+from .broken import BrokenValues, is_wrong_type
+from .keys import Keys, fixed_keys
+from .scripts import Script, sha
 from .steps import QueueSteps
 from .translated import translated
 
@@ -34,19 +37,11 @@ if TYPE_CHECKING:
     from .leader import Leases, StateStore
     from .ledger import Ledger
     from .lost_work import LostWork
+    from .pauses import Pauses
     from .requeue import Requeues
     from .results import Results
     from .undo import UndoRecords
     from .workers import ClientConnections, Cordons, Registry
-
-
-@dataclass(frozen=True)
-class PauseCall(Call):
-    SCRIPT: ClassVar = "pause"
-    KEYS: ClassVar = ("paused", "pauses")
-
-    queue: str
-    record: str
 
 
 class RedisBroker:
@@ -59,6 +54,7 @@ class RedisBroker:
         self.settings = settings
         self.client = self._connected() if client is None else client
         self.keys = Keys(settings.namespace, settings.broker.global_keyprefix, settings.broker.sep)
+        self.broken = BrokenValues(self.keys)
 
     def _connected(self) -> "Redis":
         from .connection import connect
@@ -75,9 +71,33 @@ class RedisBroker:
     def queues(self) -> Queues:
         return self.settings.queues
 
-    def translated(self) -> AbstractContextManager[None]:
-        """Context in which client errors are raised as errors of this package."""
-        return translated(self.settings.redis_url)
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Context in which client errors are raised as errors of this package.
+
+        The server does not say which key has another type: it is looked for.
+        """
+        try:
+            with translated(self.settings.redis_url):
+                yield
+        except BrokerError as error:
+            if is_wrong_type(error) and (wrong := self._wrong_keys()):
+                raise BrokerError(f"{error}; of another type: {some(wrong)}") from error
+            raise
+
+    def _wrong_keys(self) -> list[str]:
+        """The keys of fixed names that have another type than ours."""
+        wanted = fixed_keys(self.keys)
+        pipe = self.client.pipeline(transaction=False)
+        for key in wanted:
+            pipe.type(key)
+        with translated(self.settings.redis_url):
+            kinds = pipe.execute(raise_on_error=False)
+        return [
+            key
+            for (key, kind), found in zip(wanted.items(), kinds, strict=True)
+            if isinstance(found, bytes) and found.decode() not in (kind, "none")
+        ]
 
     @cached_property
     def registry(self) -> "Registry":
@@ -93,9 +113,9 @@ class RedisBroker:
 
     @cached_property
     def results(self) -> "Results":
-        from .results import Results
+        from .results import ResultReader, Results
 
-        return Results(self.client, self.keys, self.ledger)
+        return Results(ResultReader.of_settings(self.client, self.keys, self.settings), self.ledger)
 
     @cached_property
     def moves(self) -> "Moves":
@@ -107,13 +127,13 @@ class RedisBroker:
     def dead(self) -> "DeadLetters":
         from .dead_letters import DeadLetters
 
-        return DeadLetters(self.client, self.keys, self.settings.ledger.retention_seconds)
+        return DeadLetters(self.client, self.keys, self.settings.ledger.retention_seconds, self.broken)
 
     @cached_property
     def ended(self) -> "EndedTasks":
         from .ended import EndedTasks
 
-        return EndedTasks(self.client, self.keys, self.settings.ledger.retention_seconds)
+        return EndedTasks(self.client, self.keys, self.settings.ledger.retention_seconds, self.broken)
 
     @cached_property
     def requeues(self) -> "Requeues":
@@ -140,6 +160,12 @@ class RedisBroker:
         return Cordons(self.client, self.keys)
 
     @cached_property
+    def pauses(self) -> "Pauses":
+        from .pauses import Pauses
+
+        return Pauses(self.client, self.keys)
+
+    @cached_property
     def control(self) -> "CeleryControl":
         from .celery_control import CeleryControl
 
@@ -161,7 +187,7 @@ class RedisBroker:
     def journal(self) -> "Journal":
         from .journal import Journal
 
-        return Journal(self.client, self.keys)
+        return Journal(self.client, self.keys, self.broken)
 
     @cached_property
     def undo(self) -> "UndoRecords":
@@ -179,17 +205,18 @@ class RedisBroker:
 
     def now(self) -> float:
         """The server's clock, seconds since the epoch."""
-        with translated(self.settings.redis_url):
+        with self.translated():
             return self.registry.now()
 
-    def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+    def observe(self, depth: int = 1, *, partial: bool = False) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         """Read the fleet and the totals of each queue in one round trip. Costs by the fleet, not by the backlog.
 
-        `depth` is the number of entries read from each end of each shared list.
+        `depth` is the number of entries read from each end of each shared list. Values that cannot be read are left
+        out, see `broken`; a key of another type raises BrokerError, unless `partial`, for verbs that change nothing.
         """
         call = snapshot.ObserveCall(self.keys.prefix, self.keys.sep, depth, tuple(QueueType))
-        with translated(self.settings.redis_url):
-            return self._decoded(self._observe(call), depth)
+        with self.translated():
+            return self._decoded(self._observe(call), depth, partial=partial)
 
     def observe_with_windows(
         self, *lengths: float
@@ -207,25 +234,28 @@ class RedisBroker:
         pipe = self.client.pipeline(transaction=False)
         pipe.evalsha(sha(call.SCRIPT), len(keys), *keys, *args)
         counters.request_counters(pipe, self.keys, guessed)
-        with translated(self.settings.redis_url):
-            try:
-                answer, *found = pipe.execute()
-                read = counters.answered_counters(self.keys, guessed, found) or {}
-            except Exception as error:
+        with self.translated():
+            answer, *found = pipe.execute(raise_on_error=False)
+            if isinstance(answer, Exception):
                 from redis.exceptions import NoScriptError
 
-                if not isinstance(error, NoScriptError):
-                    raise
-                answer, read = self._observe(call), {}
-            seen, totals = self._decoded(answer, 1)
+                if not isinstance(answer, NoScriptError):
+                    raise answer
+                answer = self._observe(call)
+            read = counters.answered_counters(self.keys, guessed, found, self.broken) or {}
+            seen, totals = self._decoded(answer, 1, partial=True)
             at = seen.taken_at
             wanted = {key for length in lengths for key in counters.window_keys(self.keys, at, length)}
             if missing := wanted - read.keys():
-                read = {**read, **counters.read_counters(self.client, self.keys, missing)}
-        return seen, totals, [counters.window(self.keys, at, length, read) for length in lengths]
+                read = {**read, **counters.read_counters(self.client, self.keys, missing, self.broken)}
+        return seen, totals, [counters.window(self.keys, at, length, read, self.broken) for length in lengths]
 
-    def _decoded(self, answer: Any, depth: int) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-        seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys.sep, depth)
+    def _decoded(self, answer: Any, depth: int, *, partial: bool) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+        broken = BrokenValues(self.keys)
+        seen, totals = snapshot.decode_snapshot(answer, self.fleet, self.keys, broken, depth)
+        self.broken.update(broken)
+        if not partial:
+            broken.refuse_wrong_types()
         steps = self._steps.of(seen.nodes, lambda: agent_nodes(seen, self.settings.policy))
         return replace(seen, steps=steps), totals
 
@@ -237,7 +267,7 @@ class RedisBroker:
         client_list.request(pipe)
         pipe.info("server")
         pipe.time()
-        with translated(self.settings.redis_url):
+        with self.translated():
             clients, info, now = pipe.execute(raise_on_error=False)
             if isinstance(clients, NoPermissionError) or isinstance(info, NoPermissionError):
                 return None
@@ -249,22 +279,17 @@ class RedisBroker:
 
     def windows(self, now: float, seconds: float) -> Mapping[QueueType, Window]:
         """The counts of each queue in the last `seconds`, see `counters.window`."""
-        with translated(self.settings.redis_url):
+        with self.translated():
             wanted = counters.window_keys(self.keys, now, seconds)
-            return counters.window(self.keys, now, seconds, counters.read_counters(self.client, self.keys, wanted))
+            read = counters.read_counters(self.client, self.keys, wanted, self.broken)
+        return counters.window(self.keys, now, seconds, read, self.broken)
 
     def minutes(self, numbers: Sequence[int]) -> list[Mapping[QueueType, Window]]:
         """The counts of each queue in single minutes, numbered from the epoch. A day of them is kept."""
         names = [self.keys.minute(number * 60) for number in numbers]
-        with translated(self.settings.redis_url):
-            read = counters.read_counters(self.client, self.keys, names)
-        return [counters.counts_by_queue(read[name], 60.0) for name in names]
-
-    def set_paused(self, queue: QueueType, pause: Pause | None) -> bool:
-        """Pause a queue, or resume it with None. Return False if it was so already; a pause keeps its first record."""
-        call = PauseCall(queue, "" if pause is None else pause.model_dump_json())
-        with translated(self.settings.redis_url):
-            return bool(Script(self.client, self.keys, PauseCall)(call))
+        with self.translated():
+            read = counters.read_counters(self.client, self.keys, names, self.broken)
+        return [counters.counts_by_queue([(name, one) for one in read[name]], 60.0, self.broken) for name in names]
 
     def submit(self, messages: Sequence["OutgoingMessage"], note: "JournalNote | None" = None) -> list[bool]:
         """Queue messages in order, `BATCH` per call. The answer is False for an id that is still open.
@@ -276,11 +301,11 @@ class RedisBroker:
         answer: list[bool] = []
         for start in range(0, len(messages), BATCH):
             is_last = start + BATCH >= len(messages)
-            with translated(self.settings.redis_url):
+            with self.translated():
                 answer += self.ledger.submit(messages[start : start + BATCH], note if is_last and all(answer) else None)
         return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, "LedgerRecord"]:
         """The ledger records of those tasks that have one."""
-        with translated(self.settings.redis_url):
+        with self.translated():
             return self.ledger.records(task_ids)

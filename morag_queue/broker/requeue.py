@@ -136,8 +136,9 @@ class ReturnLanes:
     def _unsafe(self) -> Container[QueueType]:
         records: Any = self._client.hgetall(self._keys.workers)
         cpu_readers: defaultdict[str, list[str]] = defaultdict(list)
-        for info in map(codec.read_worker, records.values()):
-            if not info.capability.has_gpu:
+        for worker, text in records.items():
+            info = codec.read_worker(codec.text_of(worker), text)
+            if info is not None and not info.capability.has_gpu:
                 for queue in info.queues:
                     cpu_readers[queue].append(info.worker)
         return unsafe_queues(cpu_readers, self._queues)

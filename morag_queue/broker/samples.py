@@ -18,7 +18,7 @@ from morag_queue.core.model import QueueType
 from morag_queue.core.snapshot import LaneEntry, Snapshot
 
 from .codec import lane_entry, read_unacked, waiting_task
-from .keys import KOMBU_SEP, Keys
+from .keys import KOMBU_SEP, Keys, fixed_keys
 from .scripts import Call, Script
 
 MAX_KEYS = 20_000
@@ -46,17 +46,6 @@ _TYPES = ("string", "hash", "set", "zset", "list", "stream")
 
 _SEPARATORS = [KOMBU_SEP, *punctuation.replace(".", "")]
 """Separators to look for by name. Behind a dot follows the worker of a lane."""
-
-
-def fixed_keys(keys: Keys) -> dict[str, str]:
-    """Each key of `Keys` with a fixed name, and its Redis type: the first word of its docstring."""
-    return {
-        getattr(keys, name): kind
-        for name, member in vars(Keys).items()
-        if isinstance(member, property)
-        for kind in [(member.__doc__ or "").partition(":")[0]]
-        if kind in _TYPES
-    } | {keys.unacked: "hash", keys.unacked_index: "zset"}
 
 
 def key_families(keys: Keys) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _INCLUDE = "--#include "
 
+_CALLS = "redis.call("
+
 _WORD = re.compile(r"\w+")
 
 _FUNCTION = re.compile(r"^local function (?P<name>\w+)\((?:[^\n]*\bend|.*?^end)\n", re.DOTALL | re.MULTILINE)
@@ -42,7 +44,7 @@ class Call:
 
     def words(self, keys: Keys) -> tuple[list[Word], list[Word]]:
         """The keys and the arguments, in the order of the script."""
-        found: tuple[list[Word], list[Word]] = ([_named_key(keys, name) for name in self.KEYS], [])
+        found: tuple[list[Word], list[Word]] = ([named_key(keys, name) for name in self.KEYS], [])
         _add(self, found)
         return found
 
@@ -64,7 +66,46 @@ class Script(Generic[C]):
     def __call__(self, call: C, pipe: Any = None) -> Any:
         """The answer; of a call that is added to a pipeline, the pipeline."""
         keys, args = call.words(self._keys)
-        return self._script(keys=keys, args=args, client=pipe)
+        try:
+            return self._script(keys=keys, args=args, client=pipe)
+        except Exception as error:
+            from .connection import NotLoaded
+
+            if not NotLoaded.is_reason(error):
+                raise
+            raise NotLoaded.of(error) from error
+
+
+def load_missing(client: "Redis") -> int:
+    """Load the scripts of all roles that the server does not have; return their number."""
+    texts = _texts()
+    missing = [one for one, exists in zip(texts, client.script_exists(*texts), strict=True) if not exists]
+    for one in missing:
+        client.script_load(texts[one])
+    return len(missing)
+
+
+@cache
+def _texts() -> dict[str, str]:
+    """All scripts by their digests. Those of kombu come first: a worker that can register needs them next."""
+    return {_sha(text): text for text in (*_of_libraries(), *map(source, names()))}
+
+
+def _of_libraries() -> list[str]:
+    """The scripts that kombu, Celery's result backend and the locks of redis-py send, in the installed versions."""
+    import celery.backends.redis
+    import kombu.transport.redis
+    import redis.lock
+
+    owners: tuple[object, ...] = (celery.backends.redis, kombu.transport.redis, redis.lock.Lock)
+    return [text for owner in owners for text in vars(owner).values() if isinstance(text, str) and _CALLS in text]
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Of all scripts."""
+    found = files(__package__).joinpath("lua").iterdir()
+    return tuple(sorted(file.name.removesuffix(".lua") for file in found if file.name.endswith(".lua")))
 
 
 @cache
@@ -88,7 +129,11 @@ def _used(fragments: str, text: str) -> str:
 @cache
 def sha(name: str) -> str:
     """The digest that EVALSHA takes."""
-    return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+    return _sha(source(name))
+
+
+def _sha(text: str) -> str:
+    return sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _parts(path: str) -> dict[str, str]:
@@ -103,7 +148,7 @@ def _parts(path: str) -> dict[str, str]:
     return {**included, path: rest}
 
 
-def _named_key(keys: Keys, name: str) -> str:
+def named_key(keys: Keys, name: str) -> str:
     """Also of families such as `minutes`: the prefix, which the script completes."""
     if name in ("minutes", "hours"):
         return str(getattr(keys, name.removesuffix("s"))(0)).removesuffix("0")

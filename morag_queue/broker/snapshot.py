@@ -1,15 +1,34 @@
 """Decode the answer of `observe.lua` into a Snapshot. Nothing here talks to Redis."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from morag_queue.core import lanes
-from morag_queue.core.model import Heartbeat, Lease, QueueType
+from morag_queue.core.model import Pause, QueueType
 from morag_queue.core.snapshot import NO_ENTRIES, LaneEntry, LaneView, Snapshot, Totals, WorkerView
 
-from .codec import FOREIGN, Read, cordon_in_force, lane_entry, read_corrections, read_held, read_pauses, read_worker
+from .broken import BrokenValues
+from .codec import (
+    FOREIGN,
+    Read,
+    cordon_in_force,
+    lane_entry,
+    read_cordon,
+    read_corrections,
+    read_heartbeat,
+    read_held,
+    read_lease,
+    read_pauses,
+    read_worker,
+    text_of,
+    unreadable_worker,
+    whole_number,
+)
+from .keys import Keys
 from .scripts import Call
+
+T = TypeVar("T")
 
 FENCED = b"fenced"
 """In the place of an incarnation: no process may act under that name, see fence.lua."""
@@ -31,40 +50,100 @@ class ObserveCall(Call):
 
 def node_names(mailboxes: Iterable[bytes | str], sep: str) -> frozenset[str]:
     """Return the nodes of kombu's bindings to the exchange of the mailboxes: `<key><sep><pattern><sep><mailbox>`."""
-    texts = (mailbox.decode(errors="replace") if isinstance(mailbox, bytes) else mailbox for mailbox in mailboxes)
+    texts = map(text_of, mailboxes)
     return frozenset(text.rpartition(sep)[2].removesuffix(".celery.pidbox") for text in texts)
 
 
 def decode_snapshot(
-    answer: Sequence[Any], fleet: str, sep: str, depth: int = 1
+    answer: Sequence[Any], fleet: str, keys: Keys, broken: BrokenValues, depth: int = 1
 ) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
-    """The snapshot, and the totals of each queue. `depth` is the one of the call."""
-    seconds, micros, workers, beats, cordons, incarnations, held, paused, *more = answer
-    pauses, totals, lease, learned, mailboxes, *found = more
-    counts = {field.decode(): int(count) for field, count in _pairs(totals)}
-    beat_of = {worker: Heartbeat.model_validate_json(text) for worker, text in _pairs(beats)}
-    acting = dict(_pairs(incarnations))
-    cordon_of = {worker: cordon_in_force(text, int(seconds)) for worker, text in _pairs(cordons)}
-    views = tuple(
-        WorkerView(
-            read_worker(text), beat_of.get(worker), cordon_of.get(worker),
-            _totals(counts, worker.decode()), fenced=acting.get(worker) == FENCED,
-        )
-        for worker, text in _pairs(workers)
-    )  # fmt: skip
+    """The snapshot, and the totals of each queue. `depth` is the one of the call.
+
+    What cannot be read is added to `broken`.
+    """
+    seconds, micros, *answers = answer
+    names = ObserveCall.KEYS
+    parts = {
+        name: broken.part(part, str(getattr(keys, name)))
+        for name, part in zip(names, answers[: len(names)], strict=True)
+    }
+    mailboxes, *lanes_read = answers[len(names) :]
+    counts = _counts(parts["totals"], broken)
+    lease = read_lease(parts["lease"])
+    if parts["lease"] and lease is None:
+        broken.value("lease")
     snapshot = Snapshot(
         taken_at=int(seconds) + int(micros) / 1e6,
-        workers=views,
-        lanes=tuple(view for lane in found if (view := _lane(lane, depth)) is not None),
-        held=tuple(message for tag, record in _pairs(held) if (message := read_held(tag, record)) is not None),
-        paused=frozenset(QueueType(name.decode()) for name in paused if name.decode() in set(QueueType)),
-        pauses=read_pauses(dict(_pairs(pauses))),
-        leader=Lease.model_validate_json(lease) if lease else None,
-        corrections=read_corrections(learned),
+        workers=tuple(_workers(parts, counts, int(seconds), broken)),
+        lanes=tuple(view for lane in lanes_read if (view := _lane(lane, depth)) is not None),
+        held=tuple(_read_each(parts["held"], "held", read_held, broken)),
+        paused=paused_queues(map(text_of, parts["paused"])),
+        pauses=_pauses(parts["pauses"], broken),
+        leader=lease,
+        corrections=read_corrections(parts["corrections"] or b""),
         fleet=fleet,
-        nodes=node_names(mailboxes, sep),
+        nodes=node_names(mailboxes, keys.sep),
+        broken=tuple(broken),
     )
     return snapshot, {queue: _totals(counts, f"|{queue}") for queue in QueueType}
+
+
+def paused_queues(names: Iterable[str]) -> frozenset[QueueType]:
+    return frozenset(QueueType(name) for name in names if name in set(QueueType))
+
+
+def _counts(totals: Sequence[bytes], broken: BrokenValues) -> dict[str, int]:
+    counts = {}
+    for field, text in _pairs(totals):
+        count = whole_number(text)
+        if count is None:
+            broken.value("totals", field)
+        else:
+            counts[text_of(field)] = count
+    return counts
+
+
+def _read_each(
+    flat: Sequence[bytes], name: str, read: Callable[[bytes, bytes], T | None], broken: BrokenValues
+) -> Iterator[T]:
+    for field, text in _pairs(flat):
+        value = read(field, text)
+        if value is None:
+            broken.value(name, field)
+        else:
+            yield value
+
+
+def _workers(
+    parts: Mapping[str, Sequence[bytes]], counts: Mapping[str, int], now: int, broken: BrokenValues
+) -> Iterator[WorkerView]:
+    beats = dict(_read_each(parts["beats"], "beats", _with_field(read_heartbeat), broken))
+    acting, cordons = dict(_pairs(parts["incarnations"])), dict(_pairs(parts["cordons"]))
+    for worker, text in cordons.items():
+        if read_cordon(text) is None:
+            broken.value("cordons", worker)
+    for worker, text in _pairs(parts["workers"]):
+        name, cordon = text_of(worker), cordon_in_force(cordons.get(worker), now)
+        info = read_worker(name, text)
+        if info is None:
+            broken.value("workers", worker)
+            info, unreadable = unreadable_worker(name, text_of(acting.get(worker, b"")))
+            cordon = cordon or unreadable
+        fenced = acting.get(worker) == FENCED
+        yield WorkerView(info, beats.get(worker), cordon, _totals(counts, name), fenced=fenced)
+
+
+def _with_field(read: Callable[[bytes], T | None]) -> Callable[[bytes, bytes], tuple[bytes, T] | None]:
+    return lambda field, text: None if (value := read(text)) is None else (field, value)
+
+
+def _pauses(flat: Sequence[bytes], broken: BrokenValues) -> dict[QueueType, Pause]:
+    texts = dict(_pairs(flat))
+    pauses = read_pauses(texts)
+    for queue in texts:
+        if text_of(queue) not in pauses:
+            broken.value("pauses", queue)
+    return pauses
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -82,7 +161,7 @@ def _totals(counts: Mapping[str, int], name: str) -> Totals:
 
 def _lane(answer: Sequence[Any], depth: int) -> LaneView | None:
     name, lengths, ends = answer
-    lane = name.decode()
+    lane = text_of(name)
     queue = lanes.queue_of(lane)
     if queue is None:
         return None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from redis import Redis
 
@@ -10,6 +11,7 @@ from morag_queue.core.model import HeldMessage
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import Task
 
+from .broken import BrokenValues
 from .codec import (
     LedgerRecord,
     Story,
@@ -20,8 +22,10 @@ from .codec import (
     read_record,
     read_story,
     read_unacked,
+    text_of,
     unread_task,
     waiting_task,
+    whole_number,
     with_record,
 )
 from .keys import Keys
@@ -57,8 +61,8 @@ _UNIQUE_PREFIX = 8
 class TaskLookup:
     """Finds tasks of one fleet. Places are those of the snapshot; records are read when they are needed."""
 
-    def __init__(self, client: Redis, keys: Keys, snapshot: Snapshot) -> None:
-        self._client, self._keys, self._snapshot = client, keys, snapshot
+    def __init__(self, client: Redis, keys: Keys, snapshot: Snapshot, broken: BrokenValues) -> None:
+        self._client, self._keys, self._snapshot, self._broken = client, keys, snapshot, broken
         self._held = {one.task_id: one for one in snapshot.held}
         self.search = LaneSearch(client, keys)
 
@@ -128,8 +132,8 @@ class TaskLookup:
             return [prefix]
         found = LedgerIds(self._client, self._keys).starting(prefix, CANDIDATES)
         found |= {task_id for task_id in self._held if task_id.startswith(prefix)}
-        dead: list[bytes] = self._client.hkeys(self._keys.dead)  # type: ignore[assignment]
-        found |= {task_id for task_id in (key.decode() for key in dead) if task_id.startswith(prefix)}
+        dead: Any = self._broken.read(self._keys.dead, lambda: self._client.hkeys(self._keys.dead), ())
+        found |= {task_id for task_id in map(text_of, dead) if task_id.startswith(prefix)}
         if not self.is_unique(prefix, found) and len(found) < CANDIDATES:
             waiting = self.search.by_beginning(prefix, self.lists(), whole=False, limit=CANDIDATES, near_ends=True)
             tasks = [waiting_task(one.raw, one.lane, one.level) for one in waiting]
@@ -164,7 +168,7 @@ class TaskLookup:
         if not held:
             return []
         tags = [one.tag for one in held]
-        unacked: list[bytes | None] = self._client.hmget(self._keys.unacked, tags)  # type: ignore[assignment]
+        unacked = self._unacked(tags)
         records = self.records(one.task_id for one in held)
         return [
             held_task(one, _text_of(value), records.get(one.task_id)) for one, value in zip(held, unacked, strict=True)
@@ -176,7 +180,9 @@ class TaskLookup:
 
     def story(self, task_id: str) -> Story:
         """Return the attempts of an open task that cost a worker, or after which it was lost."""
-        return read_story(self._client.hget(self._keys.attempts, f"story|{task_id}"))
+        key, field = self._keys.attempts, f"story|{task_id}"
+        text: Any = self._broken.read(key, lambda: self._client.hget(key, field), None)
+        return read_story(text)
 
     # -- what is written down
 
@@ -189,11 +195,21 @@ class TaskLookup:
             part = task_ids[start : start + _BATCH]
             pipe = self._client.pipeline(transaction=False)
             pipe.mget([self._keys.task(task_id) for task_id in part])
-            pipe.hmget(self._keys.dead, list(part))
-            pipe.hmget(self._keys.attempts, list(part))
+            hashes = (self._keys.dead, self._keys.attempts)
+            for key in hashes:
+                pipe.hmget(key, list(part))
+            records, *found_in = pipe.execute(raise_on_error=False)
+            if isinstance(records, Exception):
+                raise records
+            nothing = [None] * len(part)
+            others = [self._broken.part(one, key, nothing) for one, key in zip(found_in, hashes, strict=True)]
             found += (
-                TaskRecords(read_record(record), read_dead_letter(task_id, dead) if dead else None, int(attempts or 0))
-                for task_id, record, dead, attempts in zip(part, *pipe.execute(), strict=True)
+                TaskRecords(
+                    read_record(record),
+                    read_dead_letter(task_id, dead) if dead else None,
+                    whole_number(attempts or b"") or 0,
+                )
+                for task_id, record, dead, attempts in zip(part, records, *others, strict=True)
             )
         return found
 
@@ -235,25 +251,35 @@ class TaskLookup:
         position = self.position(lane, level, depth)
         return TaskHit(unread_task(task_id, record, depth, position, written.attempts), record=record)
 
-    def _in_lane(self, waiting: WaitingMessage, written: TaskRecords) -> TaskHit:
+    def _in_lane(self, waiting: WaitingMessage, written: TaskRecords) -> TaskHit | None:
         position = self.position(waiting.lane, waiting.level, waiting.depth)
         task = waiting_task(waiting.raw, waiting.lane, waiting.level, waiting.depth, position)
-        assert task is not None, "the search script has parsed it"
+        if task is None:  # Lua reads a few texts that Python does not
+            return None
         task = with_record(task, written.record, attempts=written.attempts)
-        return TaskHit(task, waiting.raw.decode(), written.record)
+        return TaskHit(task, text_of(waiting.raw), written.record)
 
     def _of_worker(self, held: HeldMessage, written: TaskRecords) -> TaskHit:
-        raw = _text_of(self._client.hget(self._keys.unacked, held.tag))  # type: ignore[arg-type]
+        raw = _text_of(self._unacked([held.tag])[0])
         task = held_task(held, raw, written.record, attempts=written.attempts)
-        is_revoked = self._client.zscore(self._keys.revoked, held.tag) is not None
-        return TaskHit(task, raw, written.record, held.tag, is_revoked=is_revoked)
+        revoked_at = self._broken.read(
+            self._keys.revoked, lambda: self._client.zscore(self._keys.revoked, held.tag), None
+        )
+        return TaskHit(task, raw, written.record, held.tag, is_revoked=revoked_at is not None)
+
+    def _unacked(self, tags: Sequence[str]) -> list[bytes | None]:
+        key, nothing = self._keys.unacked, [None] * len(tags)
+        found: Any = self._broken.read(key, lambda: self._client.hmget(key, list(tags)), nothing)
+        return list(found)
 
     def _missing(self, task_id: str, before: TaskRecords) -> TaskHit | None:
         """Find a task that is not where the snapshot had it: taken or ended since, or lost."""
         written = self._written(task_id)
         if written.record is not None and (ended := ended_hit(task_id, written)) is not None:
             return ended
-        for tag, text in self._client.hscan_iter(self._keys.held, count=1000):
+        key = self._keys.held
+        rows = self._broken.read(key, lambda: list(self._client.hscan_iter(key, count=1000)), ())
+        for tag, text in rows:
             held = read_held(tag, text)
             if held is not None and held.task_id == task_id:
                 return self._of_worker(held, before)

@@ -21,12 +21,14 @@ from .codec import (
     read_process,
     read_unacked,
     requires_gpu,
+    text_of,
+    whole_number,
     write_worker,
 )
 from .keys import Keys
 from .ledger import Ledger
 from .requeue import RequeueRequest, Requeues, ReturnLanes
-from .results import Results
+from .results import ResultReader, Results
 from .scripts import Call, Script
 from .translated import fenced
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from morag_queue.core.model import Cordon, WorkerStatus
+
+    from .contract import JournalNote
 
 Pulse = Literal["ok", "fenced", "unknown", "draining"]
 """The answer to a heartbeat, see beat.lua."""
@@ -77,7 +81,8 @@ class Registry:
         self._client, self._keys, self._queues = client, keys, queues or Queues()
         self._register = Script(client, keys, RegisterCall)
         self._beat = Script(client, keys, BeatCall)
-        self._results = Results(client, keys, Ledger(client, keys, retention_seconds))
+        reader = ResultReader(client, keys.result(""), "")
+        self._results = Results(reader, Ledger(client, keys, retention_seconds))
         self._requeues = Requeues(client, keys, retention_seconds)
 
     def now(self) -> float:
@@ -93,16 +98,12 @@ class Registry:
         incarnation, info, beat = pipe.execute()
         if incarnation is None:
             return None
-        return Predecessor(
-            incarnation.decode(),
-            read_process(info),
-            read_last_beat(beat),
-        )
+        return Predecessor(text_of(incarnation), read_process(info), read_last_beat(beat))
 
     def register(self, info: WorkerInfo, replaces: str = "") -> str:
         """Register under the name. Return "" on success, else the incarnation (not `replaces`) that holds it."""
         answer: bytes = self._register(RegisterCall(info.worker, info.incarnation, write_worker(info), replaces))
-        return answer.decode()
+        return text_of(answer)
 
     def beat(self, worker: str, incarnation: str, figures: dict[str, Any], tags: list[str]) -> Pulse:
         """Send one heartbeat; it keeps the messages of those tags from being redelivered."""
@@ -161,11 +162,13 @@ class Registry:
 @dataclass(frozen=True)
 class CordonCall(Call):
     SCRIPT: ClassVar = "cordon"
-    KEYS: ClassVar = ("cordons", "bells", "lease")
+    KEYS: ClassVar = ("cordons", "bells", "lease", "journal")
 
     worker: str
     record: str
     term: str
+    note: str
+    length: int
     over: Sequence[str]
 
 
@@ -179,24 +182,33 @@ class Cordons:
     def get(self, worker: str) -> "Cordon | None":
         """The cordon of a worker; None while it is in service."""
         text = self._client.hget(self._keys.cordons, worker)
-        return codec.read_cordon(text) if text else None
+        return None if text is None else codec.read_cordon(text) or codec.BROKEN_CORDON
 
     def all(self, now: float) -> list[str]:
         """The workers with a cordon in force at that time (seconds, server's clock), registered or not."""
         found: Any = self._client.hgetall(self._keys.cordons)
-        return [worker.decode() for worker, text in found.items() if codec.cordon_in_force(text, now) is not None]
+        return [text_of(worker) for worker, text in found.items() if codec.cordon_in_force(text, now) is not None]
 
     def put(
-        self, worker: str, cordon: "Cordon | None", over: "Iterable[WorkerStatus | None]", *, term: str = ""
+        self,
+        worker: str,
+        cordon: "Cordon | None",
+        over: "Iterable[WorkerStatus | None]",
+        *,
+        term: str = "",
+        note: "JournalNote | None" = None,
     ) -> bool:
         """Write a cordon (None lifts it) if the present state is one of `over`, where None means in service.
 
-        Raises LeaseLost on a stale term.
+        `note` goes to the journal in the same step. Raises LeaseLost on a stale term.
         """
+        from .journal import LENGTH, encoded
+
         states = [state.value if state else "" for state in over]
         record = cordon.model_dump_json() if cordon else ""
         with fenced():
-            return bool(self._script(CordonCall(worker, record, term, states)))
+            text = "" if note is None else encoded(note)
+            return bool(self._script(CordonCall(worker, record, term, text, LENGTH, states)))
 
 
 @dataclass(frozen=True)
@@ -222,7 +234,7 @@ class ClientConnections:
 
     def process_is_gone(self, host: str, pid: int) -> bool:
         """Whether a process of this machine has ended; False where it runs on another one, or is not known."""
-        if host != socket.gethostname() or pid <= 0:
+        if host != socket.gethostname() or not 0 < pid < 2**31:
             return False
         try:
             os.kill(pid, 0)
@@ -245,10 +257,11 @@ class ClientConnections:
     def fence(self, worker: str, incarnation: str, *, term: str = "") -> str:
         """Fence the worker until it registers again. Return "" on success, else the incarnation that acts now."""
         answer: bytes = self._fence(FenceCall(worker, incarnation, term))
-        return answer.decode()
+        return text_of(answer)
 
     def attempts(self, task_ids: Iterable[str]) -> dict[str, int]:
         """Number of workers that died over each of these tasks; tasks without a death are left out."""
         ids = list(task_ids)
-        found = self._client.hmget(self._keys.attempts, ids) if ids else []
-        return {task_id: int(count) for task_id, count in zip(ids, found, strict=True) if count}
+        found: Any = self._client.hmget(self._keys.attempts, ids) if ids else []
+        counts = {task_id: whole_number(count) for task_id, count in zip(ids, found, strict=True) if count}
+        return {task_id: count for task_id, count in counts.items() if count}

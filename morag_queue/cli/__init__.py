@@ -27,6 +27,8 @@ VERBS = {
     "watch": ("morag_queue.cli.watch:watch", "Supervise and balance the fleet continuously"),
     "dashboard": ("morag_queue.cli.reference:dashboard", "Print a Grafana dashboard for the metrics of watch"),
     "doctor": ("morag_queue.cli.doctor:doctor", "Diagnose the fleet and suggest remedies"),
+    "acl": ("morag_queue.cli.acl:acl", "Print the rights of a login for each role"),
+    "simulate": ("morag_queue.cli.simulate:simulate", "Compare policies on a fleet that does not exist"),
     "worker": ("morag_queue.cli.worker:worker", "Run a Celery worker with the agent"),
     "demo": ("morag_queue.cli.demo:demo", "Run a self-contained demo with real workers"),
     "config": ("morag_queue.cli.config:SUBCOMMANDS", "Write, check and show the settings"),

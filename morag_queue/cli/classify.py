@@ -44,7 +44,7 @@ def classify(
         raise UsageError("nothing to classify: pass files or URLs, as in `morag-queue classify PATH|URL…`")
     fields = row_fields(content_type=content_type, priority=priority, options=option, queue=queue, worker=worker)
     rows = source_rows(sources, recursive, fields)
-    prepared = list(Submitter(ctx.quick_broker, ctx.settings).prepare(rows, explain=True))
+    prepared = list(Submitter(ctx.quick_broker, ctx.settings, partial=True).prepare(rows, explain=True))
     tasks = [task for task in prepared if isinstance(task, PreparedTask)]
     failures = [failure for failure in prepared if isinstance(failure, RowFailure)]
 

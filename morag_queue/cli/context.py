@@ -175,6 +175,12 @@ class CliContext:
 
         self.environment.message(safe(mask_url(text)), wrap=wrap)
 
+    def warn_of_broken_values(self) -> None:
+        """Name the values of our keys that the command could not read, with their remedies."""
+        brokers = [self.__dict__[name] for name in ("broker", "quick_broker") if name in self.__dict__]  # if connected
+        for value in (value for broker in brokers for value in broker.broken):
+            self.warn(f"warning: {value}", wrap=False)
+
     def confirm(self, question: str) -> bool:
         """Ask on stderr and return whether the user agreed. False without asking if stdin is not a terminal."""
         if not self.environment.stdin.isatty():

@@ -70,12 +70,14 @@ def _broker_error(error: BaseException, environment: Environment) -> tuple[str, 
         return None
     if isinstance(error, redis.AuthenticationError):
         return f"{url} rejected the login: {error}; check the user and password in the URL", ExitStatus.UNREACHABLE
+    from morag_queue.broker.connection import NotLoaded, remedy
+
+    if isinstance(error, NotLoaded):
+        return f"{url} rejected the command: {error}", ExitStatus.FAILED
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return _unreachable(url, error)
     if isinstance(error, redis.InvalidResponse):
         return f"the server at {url} is not Redis: {error}; check the host and port", ExitStatus.UNREACHABLE
-    from morag_queue.broker.connection import remedy
-
     return f"{url} rejected the command: {error}{remedy(str(error))}", ExitStatus.FAILED
 
 

@@ -77,7 +77,11 @@ def verb(*, uses_broker: bool = True, changes: bool = False) -> Callable[[Comman
         def command(typer_context: typer.Context, **values: Any) -> int:
             options = CommonOptions(**{name: values.pop(name) for name in shared})
             values.pop("json_schema")
-            return int(function(CliContext(typer_context.obj, options), **values) or ExitStatus.OK)
+            ctx = CliContext(typer_context.obj, options)
+            try:
+                return int(function(ctx, **values) or ExitStatus.OK)
+            finally:
+                ctx.warn_of_broken_values()
 
         parameters = [_parameter("typer_context", typer.Context), *own]
         parameters += [_parameter(name, kind, getattr(CommonOptions, name)) for name, kind in shared.items()]

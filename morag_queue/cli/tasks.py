@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morag_queue.core.enums import TaskState
 from morag_queue.core.task import ENDED
 from morag_queue.errors import UsageError
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from morag_queue.core.task import Task
+    from morag_queue.core.task import Task, TaskFilter
+    from morag_queue.operations.tasks import Tasks
 
 _NO_LIMIT = 1 << 62
 
@@ -65,7 +67,6 @@ def tasks(
     --state completed, failed, cancelled or quarantined lists ended tasks instead: what the ledger keeps (by default one
     hour), and all dead letters.
     """
-    from morag_queue.operations.task import unseen_tasks
     from morag_queue.operations.tasks import Tasks
 
     if newest and next_first:
@@ -76,12 +77,13 @@ def tasks(
         raise UsageError("--sort orders ended tasks: add --state completed, failed, cancelled or quarantined")
     if state in ENDED and (next_first or (newest and sort is Sort.SLOWEST)):
         raise UsageError(f"--state {state} lists ended tasks: order them with --sort newest or --sort slowest alone")
-    listing = Tasks(ctx.broker, ctx.settings)
+    listing = Tasks(ctx.broker, ctx.settings, only_shows=True)
     selected = task_filter(listing.snapshot, queue, lane, worker, state, priority, age, name, submission)
     slowest = sort is Sort.SLOWEST
     if lines:
         found = listing.all(selected, newest=newest, slowest=slowest)
         _stream(ctx, islice(found, limit or _NO_LIMIT))
+        _warn_of_agentless(ctx, listing, selected)
         return
     page = listing.page(selected, limit=limit or _NO_LIMIT, newest=newest, slowest=slowest)
 
@@ -90,9 +92,14 @@ def tasks(
 
         return tasks_view(page, listing.snapshot.taken_at, has_ended=selected.state in ENDED)
 
-    if warning := unseen_tasks(ctx.broker):
-        ctx.warn(f"warning: {warning}")
+    _warn_of_agentless(ctx, listing, selected)
     ctx.emit(page, human)
+
+
+def _warn_of_agentless(ctx: CliContext, listing: "Tasks", selected: "TaskFilter") -> None:
+    """Say what is not known of the tasks of workers without the agent, where running tasks are listed."""
+    if selected.state in (None, TaskState.RUNNING) and listing.agentless.warning:
+        ctx.warn(f"warning: {listing.agentless.warning}")
 
 
 def _stream(ctx: CliContext, tasks: "Iterable[Task]") -> None:

@@ -54,6 +54,16 @@ class ContentType(StrEnum):
     YOUTUBE = "youtube"
 
 
+class AclRole(StrEnum):
+    """A login's part on the fleet, see `morag-queue acl`."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    PRODUCER = "producer"
+    WORKER = "worker"
+    WATCH = "watch"
+
+
 class TaskComplexity(StrEnum):
     """Class of the estimated minutes: low < 1, medium < 10, high < 60, very_high."""
 

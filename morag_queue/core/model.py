@@ -5,7 +5,7 @@
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,13 @@ from .enums import (
     TaskState,
     WorkerStatus,
 )
-from .worker_records import HeldMessage, WorkerInfo
+from .worker_records import LARGEST, HeldMessage, WorkerInfo
+
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+"""A stored number of seconds or percent."""
+
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""A stored number of things."""
 
 __all__ = [
     "Capability",
@@ -156,13 +162,13 @@ class TaskQueueEntry(Frozen):
 class Heartbeat(Stored):
     """Heartbeat of a worker, every `beat_seconds`. Percentages are 0–100."""
 
-    at: float
-    clock: float | None = Field(None, description="the same moment on the worker's clock")
-    cpu_percent: float = 0.0
-    memory_percent: float = 0.0
-    gpu_percent: float | None = None
-    active: int = 0
-    reserved: int = Field(0, description="prefetched: claimed and not started")
+    at: Number
+    clock: Number | None = Field(None, description="the same moment on the worker's clock")
+    cpu_percent: Number = 0.0
+    memory_percent: Number = 0.0
+    gpu_percent: Number | None = None
+    active: Count = 0
+    reserved: Count = Field(0, description="prefetched: claimed and not started")
     stopped: bool = Field(False, description="last heartbeat of a clean shutdown")
 
 
@@ -172,10 +178,10 @@ class Cordon(Stored):
     state: WorkerStatus
     reason: str = ""
     who: str = ""
-    at: float = 0.0
-    deadline: float | None = Field(None, description="of a drain: when the waiting command gives up")
-    until: float | None = Field(None, description="when it expires, as for an open circuit breaker")
-    restarts: int | None = Field(None, description="of a circuit breaker: the unexpected starts that opened it")
+    at: Number = 0.0
+    deadline: Number | None = Field(None, description="of a drain: when the waiting command gives up")
+    until: Number | None = Field(None, description="when it expires, as for an open circuit breaker")
+    restarts: Count | None = Field(None, description="of a circuit breaker: the unexpected starts that opened it")
 
     def is_in_force(self, now: float) -> bool:
         """Whether it still holds at this time (seconds since the epoch, server's clock)."""
@@ -186,7 +192,7 @@ class Pause(Stored):
     """Record of a paused queue: by whom, when and why. Earlier versions wrote none: then `at` is 0."""
 
     who: str = ""
-    at: float = 0.0
+    at: Number = 0.0
     reason: str = ""
 
 
@@ -194,11 +200,11 @@ class Lease(Stored):
     """The leader's lease. `term` grows each time the lease is taken and is never reused."""
 
     holder: str = Field(description="unique id of the leading process")
-    term: int
+    term: Count
     who: str
     verb: str
-    since: float
-    until: float
+    since: Number
+    until: Number
 
 
 class JournalEntry(Stored):

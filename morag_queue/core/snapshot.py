@@ -115,6 +115,19 @@ class LaneView:
         return min((at for at in self.oldest_enqueued_at if at is not None), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenValue:
+    """A value of one of our keys that cannot be read, and what repairs it. Without a `field` it is the whole key."""
+
+    key: str
+    field: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.field}".rstrip() + f": {self.reason}; {self.remedy}"
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The fleet at one moment. `taken_at` is the server's clock in seconds since the epoch; `fleet` is the namespace.
@@ -124,6 +137,7 @@ class Snapshot:
     `steps` are the levels that work may be queued at, see `levels`; workers that poll fewer narrow them further.
     `nodes` are the node names with a mailbox for Celery's remote control, with or without the agent. A mailbox outlives
     a node that was killed.
+    `broken` are values that could not be read, of each key the first few. The snapshot is made without them.
     """
 
     taken_at: float
@@ -137,6 +151,7 @@ class Snapshot:
     corrections: Mapping[tuple[ContentType, Requires, bool], Correction] = field(default_factory=dict, hash=False)
     steps: tuple[int, ...] = tuple(range(10))
     nodes: frozenset[str] = frozenset()
+    broken: tuple[BrokenValue, ...] = ()
 
     @cached_property
     def worker_by_id(self) -> Mapping[str, WorkerView]:

@@ -5,6 +5,9 @@ from typing import Any
 
 from .enums import Capability, ContentType
 
+LARGEST = 1e15
+"""Larger than any stored timestamp or duration in use; excludes infinities and numbers that overflow later sums."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerInfo:

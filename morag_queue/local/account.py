@@ -75,7 +75,8 @@ def stuck_tags(client: Redis, keys: Keys) -> list[str]:
     """
     holders = {str(tag): read_held(tag, record) for tag, record in client.hgetall(keys.held).items()}
     acting = client.hgetall(keys.incarnations)
-    client_names = {worker: read_worker(record).client_name for worker, record in client.hgetall(keys.workers).items()}
+    infos = {str(worker): read_worker(str(worker), record) for worker, record in client.hgetall(keys.workers).items()}
+    client_names = {worker: info.client_name for worker, info in infos.items() if info is not None}
     connected = client_list(client).names
 
     def is_alive(holder: HeldMessage | None) -> bool:

@@ -102,6 +102,7 @@ class AgentlessDrain:
         self._broker, self._node, self._options, self._progress = broker, node, options, progress
         self.worker = node.partition("@")[0]
         self._applied = Applied(plan_id=str(uuid4()))
+        self._reported = ""
 
     def run(self) -> CordonResult:
         """Drain the worker: it is empty when it twice reports no task, more than one pop apart."""
@@ -155,7 +156,17 @@ class AgentlessDrain:
         done = apply(self._broker, plan)
         self._applied += done
         busy = self._broker.control.task_counts(self._node)
+        if busy is not None and busy.total:
+            self._report_tasks()
         return done.moved, None if busy is None else busy.total, snapshot.taken_at
+
+    def _report_tasks(self) -> None:
+        """Report the tasks that it holds where they have changed."""
+        found = self._broker.control.tasks_by_node([self._node]).get(self._node, ())
+        holds = f"{self.worker} holds {some((task.task_id for task in found), NAMES_LISTED)}"
+        if found and holds != self._reported:
+            self._reported = holds
+            self._progress.report(holds)
 
     def _mark_drained(self, now: float) -> None:
         options = self._options

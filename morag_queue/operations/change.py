@@ -8,23 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from morag_queue.broker.contract import JournalNote
-from morag_queue.broker.redis import RedisBroker
+from morag_queue.broker.contract import Broker, JournalNote
 
 
 class Change:
     """One change by one command. `change_id` is the plan id of its entry, and the name of its undo record."""
 
-    def __init__(self, broker: RedisBroker, verb: str, *, who: str, reason: str = "") -> None:
-        self._broker, self._verb, self._who, self._reason = broker, verb, who, reason
-        self.change_id = str(uuid4())
+    def __init__(
+        self, broker: Broker, verb: str, *, who: str, reason: str = "", change_id: str = "", term: str = ""
+    ) -> None:
+        """`term` is that of the caller's lease."""
+        self._broker, self._verb, self._who, self._reason, self._term = broker, verb, who, reason, term
+        self.change_id = change_id or str(uuid4())
         self._begun = ""
 
     def begin(self, subject: str, facts: Mapping[str, Any]) -> None:
-        """Write the intent, unless it is written already."""
+        """Write the intent, unless it is written already. Raises LeaseLost on a stale term."""
         if not self._begun:
             with self._broker.translated():
-                self._begun = self._broker.journal.begin(self._note(subject, facts))
+                self._begun = self._broker.journal.begin(self._note(subject, facts), term=self._term)
 
     def finish(self, subject: str, changes: Mapping[str, Any]) -> str:
         """Write the result and return the id of its entry; "" if nothing was begun."""

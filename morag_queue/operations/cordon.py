@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from morag_queue.broker.contract import JournalNote
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Cordon, Frozen, WorkerStatus
 from morag_queue.core.plan import Step
@@ -60,8 +61,7 @@ def cordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry_r
     placed = Cordon(state=WorkerStatus.CORDONED, reason=reason, who=who, at=snapshot.taken_at)
     if not dry_run:
         # It replaces a cordon of the circuit breaker, which would expire.
-        _put(broker, view.worker, placed, (None, WorkerStatus.CORDONED))
-        note(broker, view, who, "cordon", reason, "cordoned")
+        _put(broker, view.worker, placed, (None, WorkerStatus.CORDONED), note(view, who, "cordon", reason, "cordoned"))
     return cordon_result(snapshot, view, placed, dry_run=dry_run)
 
 
@@ -71,8 +71,7 @@ def uncordon(broker: RedisBroker, given: str, *, who: str, reason: str = "", dry
     view = worker_named(snapshot, given)
     before = view.cordon
     if before is not None and not dry_run:
-        _put(broker, view.worker, None, (None, before.state))
-        note(broker, view, who, "uncordon", reason, "in service")
+        _put(broker, view.worker, None, (None, before.state), note(view, who, "uncordon", reason, "in service"))
         if before.state is not WorkerStatus.CORDONED and not view.info.claims:
             broker.control.refresh_cordon([view.info.node])  # it stopped consuming, and must start again
     after = replace(view, cordon=None)
@@ -98,11 +97,10 @@ def cordon_result(
     )  # fmt: skip
 
 
-def note(broker: RedisBroker, view: WorkerView, who: str, verb: str, reason: str, state: str, **more: object) -> None:
-    """Write the journal entry of a change to a worker's service."""
-    with broker.translated():
-        before = view.cordon.model_dump(mode="json") if view.cordon else None
-        broker.journal.write(who, verb, view.worker, reason=reason, changes={"state": state, "before": before, **more})
+def note(view: WorkerView, who: str, verb: str, reason: str, state: str, **more: object) -> JournalNote:
+    """Return the journal entry of a change to a worker's service."""
+    before = view.cordon.model_dump(mode="json") if view.cordon else None
+    return JournalNote(who, verb, view.worker, reason, changes={"state": state, "before": before, **more})
 
 
 def order_shutdown(broker: RedisBroker, worker: str, node: str, *, who: str, reason: str) -> None:
@@ -112,7 +110,9 @@ def order_shutdown(broker: RedisBroker, worker: str, node: str, *, who: str, rea
         broker.journal.write(who, "shutdown", worker, reason=reason, changes={"node": node})
 
 
-def _put(broker: RedisBroker, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None]) -> None:
+def _put(
+    broker: RedisBroker, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], note: JournalNote
+) -> None:
     with broker.translated():
-        if not broker.cordons.put(worker, cordon, over):
+        if not broker.cordons.put(worker, cordon, over, note=note):
             raise Refused(f"{worker}: another command changed its state; check `morag-queue stats` and try again")

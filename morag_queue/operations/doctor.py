@@ -58,7 +58,7 @@ def leaving(broker: RedisBroker) -> Diagnosis:
     facts = _inspect(broker)
     with broker.translated():
         dead = [letter.task_id for letter in broker.dead.all()]
-        cordoned = broker.cordons.all(facts.snapshot.taken_at)
+        cordoned = broker.broken.read(broker.keys.cordons, lambda: broker.cordons.all(facts.snapshot.taken_at), [])
     windows = broker.windows(facts.snapshot.taken_at, _ARRIVALS_SECONDS)
     more = LeavingFacts(
         facts, len(dead), tuple(sorted(cordoned)),

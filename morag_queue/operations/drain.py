@@ -9,6 +9,7 @@ restarts.
 from dataclasses import replace
 from uuid import uuid4
 
+from morag_queue.broker.contract import JournalNote
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Cordon, HeldMessage, WorkerStatus
 from morag_queue.core.plan import Applied, Blocker, Plan
@@ -95,9 +96,9 @@ class Drain:
         cordon = Cordon(
             state=WorkerStatus.DRAINING, reason=options.reason, who=options.who, at=self._began, deadline=deadline
         )
-        if not self._write_cordon(cordon, over=(None, WorkerStatus.CORDONED)):
+        entry = note(self._view, options.who, "drain", options.reason, "draining", deadline=deadline)
+        if not self._write_cordon(cordon, (None, WorkerStatus.CORDONED), entry):
             return False
-        note(self._broker, self._view, options.who, "drain", options.reason, "draining", deadline=deadline)
         self._observe()
         self._progress.report(f"{self.worker} takes no new tasks")
         self._broker.control.refresh_cordon([self._view.info.node])
@@ -116,9 +117,11 @@ class Drain:
             self._write_cordon(cordon.model_copy(update={"deadline": deadline}), over=(WorkerStatus.DRAINING,))
             self._observe()
 
-    def _write_cordon(self, cordon: Cordon, over: tuple[WorkerStatus | None, ...]) -> bool:
+    def _write_cordon(
+        self, cordon: Cordon, over: tuple[WorkerStatus | None, ...], entry: JournalNote | None = None
+    ) -> bool:
         with self._broker.translated():
-            return self._broker.cordons.put(self.worker, cordon, over)
+            return self._broker.cordons.put(self.worker, cordon, over, note=entry)
 
     # -- observe → plan → apply → report
 
@@ -205,11 +208,12 @@ class Drain:
             why = reasons or "they are not Celery's, or require a GPU"
             self._warnings.append(f"{count_of(stuck, 'message')} could not be moved out of its lanes: {why}")
         cordon = self._cordon
-        if self._write_cordon(cordon.model_copy(update={"state": WorkerStatus.DRAINED}), over=(WorkerStatus.DRAINING,)):
-            note(
-                self._broker, self._view, self._options.who, "drain", cordon.reason, "drained",
-                moved_tasks=self._applied.moved, taken_back_tasks=self._applied.taken_back,
-            )  # fmt: skip
+        entry = note(
+            self._view, self._options.who, "drain", cordon.reason, "drained", moved_tasks=self._applied.moved,
+            taken_back_tasks=self._applied.taken_back,
+        )  # fmt: skip
+        drained = cordon.model_copy(update={"state": WorkerStatus.DRAINED})
+        self._write_cordon(drained, (WorkerStatus.DRAINING,), entry)
         self._progress.report(f"{self.worker} is drained")
         return self._result(WorkerStatus.DRAINED)
 

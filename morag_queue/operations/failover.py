@@ -7,6 +7,7 @@ requeued only after the fence, so a worker that comes back before it keeps its w
 
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 from pydantic import Field
@@ -20,6 +21,7 @@ from morag_queue.core.snapshot import Snapshot
 from morag_queue.errors import NotFound, Refused
 
 from .apply import apply
+from .change import Change
 from .liveness import FailoverTarget, LivenessCheck
 from .names import resolve
 from .sweep import SEARCH_AGAIN_SECONDS, Sweep
@@ -155,6 +157,10 @@ class Failover:
 
     def _fail_over(self, snapshot: Snapshot, targets: Sequence[FailoverTarget], depth: int = 1) -> Snapshot:
         """Fence the targets and recover their work. Return the snapshot that the plan was made on."""
+        change = self._change("failover", self._plan_id)
+        if targets and not self._dry_run:
+            evidence = {target.worker: target.verdict.evidence for target in targets}
+            change.begin(", ".join(sorted(evidence)), {"evidence": evidence})
         for target in targets:
             self._record(target, WOULD_FAIL_OVER if self._dry_run else self._fence(target))
         finished: list[str] = []
@@ -169,8 +175,11 @@ class Failover:
         plan = plan_failover(
             snapshot, settings.policy, settings.queues, self._failed_over, tasks, plan_id=self._plan_id
         )  # fmt: skip
-        self._apply(plan, finished=len(finished))
+        self._apply(plan, change, finished=len(finished))
         return snapshot
+
+    def _change(self, verb: str, plan_id: str) -> Change:
+        return Change(self._broker, verb, who=self._who, reason=self._reason, change_id=plan_id, term=self._term)
 
     def _fence(self, target: FailoverTarget) -> str:
         """Fence the worker. Return FAILED_OVER, or the reason why it was skipped."""
@@ -187,14 +196,20 @@ class Failover:
     def _sweep(self, sweep: Sweep) -> None:
         """Sweep, and once more for tasks whose message was missing: they count as lost if it is missing again."""
         snapshot, _ = self._broker.observe()
-        self._apply(sweep.plan(snapshot, whole_ledger=True))
+        self._sweep_once(sweep.plan(snapshot, whole_ledger=True))
         if sweep.must_search_again:
             self._pause(SEARCH_AGAIN_SECONDS)
             snapshot, _ = self._broker.observe()
-            self._apply(sweep.plan(snapshot))
+            self._sweep_once(sweep.plan(snapshot))
 
-    def _apply(self, plan: Plan, *, finished: int = 0) -> None:
-        """Apply a plan (in a dry run: count it), and write the journal if something changed."""
+    def _sweep_once(self, plan: Plan) -> None:
+        change = self._change(plan.verb, plan.plan_id)
+        if plan.steps and not self._dry_run:
+            change.begin(self._subject, {})
+        self._apply(plan, change)
+
+    def _apply(self, plan: Plan, change: Change, *, finished: int = 0) -> None:
+        """Apply a plan (in a dry run: count it), and finish the entry of the journal if something changed."""
         self._plans.append(plan)
         if self._dry_run:
             self.applied += plan.expected
@@ -202,7 +217,9 @@ class Failover:
         applied = apply(self._broker, plan, term=self._term)
         self.applied += applied
         if applied.has_changed or finished or (self._has_fenced and plan.verb == "failover"):
-            self._write_journal(plan, applied, finished)
+            change.finish(self._subject, self._changes(plan, applied, finished))
+        else:
+            change.withdraw()
 
     # -- the answer
 
@@ -236,18 +253,18 @@ class Failover:
             steps=tuple(step for plan in self._plans for step in plan.steps) if self._dry_run else (),
         )
 
-    def _write_journal(self, plan: Plan, applied: Applied, finished: int) -> None:
+    @property
+    def _subject(self) -> str:
+        return ", ".join(sorted(self._failed_over)) or "the fleet"
+
+    def _changes(self, plan: Plan, applied: Applied, finished: int) -> dict[str, Any]:
         counts = {
             "requeued_tasks": applied.taken_back, "moved_tasks": applied.moved, "recovered_tasks": applied.resent,
             "quarantined_tasks": applied.quarantined, **({"finished_tasks": finished} if finished else {}),
         }  # fmt: skip
         task_ids = [step.task_id for step in plan.steps if step.kind in ("take_back", "resend")]
         evidence = {verdict.worker: verdict.evidence for verdict in self._verdicts}
-        with self._broker.translated():
-            self._broker.journal.write(
-                self._who, plan.verb, ", ".join(sorted(self._failed_over)) or "the fleet", reason=self._reason,
-                plan_id=plan.plan_id, changes={**counts, "evidence": evidence, "tasks": task_ids[:_NAMED_TASKS]},
-            )  # fmt: skip
+        return {**counts, "evidence": evidence, "tasks": task_ids[:_NAMED_TASKS]}
 
 
 def _not_dead(alive: Sequence[LivenessVerdict]) -> list[str]:

@@ -61,7 +61,7 @@ class FleetWatcher:
 
     def observe(self) -> LiveFrame:
         """Return the next frame. Raises BrokerUnreachable or BrokerError; a later call may succeed."""
-        snapshot, totals = self._broker.observe()
+        snapshot, totals = self._broker.observe(partial=True)
         snapshot = count_connections(self._broker, snapshot)
         self._read_minutes(snapshot.taken_at)
         policy = self._settings.policy

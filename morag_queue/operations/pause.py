@@ -3,6 +3,7 @@
 There is no plan: each is one atomic write. A queue that is paused already keeps the record of its first pause.
 """
 
+from morag_queue.broker.contract import JournalNote
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.lanes import queue_of
 from morag_queue.core.model import Frozen, Pause, QueueType
@@ -38,10 +39,8 @@ def _set(broker: RedisBroker, given: str, paused: bool, who: str, reason: str, d
     snapshot, _ = broker.observe()
     with broker.translated():
         placed = Pause(who=who, at=snapshot.taken_at, reason=reason) if paused else None
-        changed = (queue in snapshot.paused) is not paused if dry_run else broker.set_paused(queue, placed)
-        if changed and not dry_run:
-            verb = "pause" if paused else "resume"
-            broker.journal.write(who, verb, queue.value, reason=reason, changes={"paused": paused})
+        note = JournalNote(who, "pause" if paused else "resume", queue.value, reason, changes={"paused": paused})
+        changed = (queue in snapshot.paused) is not paused if dry_run else broker.pauses.put(queue, placed, note)
     readers = [view for view in snapshot.workers if queue.value in view.info.queues]
     names = some(view.worker for view in readers if not view.info.claims)
     warning = f"workers that do not use the claim script ignore the pause ({names}): cordon or drain them"

@@ -11,6 +11,9 @@ from morag_queue.core.lanes import queue_of
 from morag_queue.core.plan import PLAN_VERSION, MoveLane, MoveTask, Plan
 from morag_queue.errors import MoragQueueError, Refused
 
+_LONGEST_REASON = 200
+"""Characters: the reason may quote the file."""
+
 
 def write(plan: Plan, path: Path) -> None:
     """Write the file atomically: a run that is killed leaves no partial plan."""
@@ -34,7 +37,7 @@ def read(path: Path, fleet: str, verb: str) -> Plan:
     found: Any = fields.get("version") if isinstance(fields, dict) else None
     if found != PLAN_VERSION:
         raise Refused(
-            f"{path} is a plan of version {found}, this is version {PLAN_VERSION}: nothing was changed; "
+            f"{path} is a plan of version {str(found)[:40]}, this is version {PLAN_VERSION}: nothing was changed; "
             f"write a new one with `morag-queue {verb} --plan FILE`"
         )
     try:
@@ -42,7 +45,9 @@ def read(path: Path, fleet: str, verb: str) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise Refused(f"{path} is not a plan: {where}: {first['msg']}; nothing was changed") from error
+        raise Refused(
+            f"{path} is not a plan: {where}: {first['msg'][:_LONGEST_REASON]}; nothing was changed"
+        ) from error
     _check(plan, path, fleet, verb)
     return plan
 

@@ -1,9 +1,10 @@
 """rebalance: one turn of the balancing loop, under the lease. `watch` repeats the same two functions.
 
-plan_turn    observe → plan            only reads
-apply_turn   apply → journal → save    writes, fenced by the leader's term
+plan_turn    observe → plan                     only reads
+apply_turn   journal → apply → journal → save   writes, fenced by the leader's term
 """
 
+from collections.abc import Collection
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ from morag_queue.errors import Refused
 from morag_queue.settings import Settings
 
 from .apply import apply
+from .change import Change
 from .leader import leading
 
 DEPTH = 8
@@ -70,26 +72,32 @@ def plan_turn(
 def apply_turn(
     broker: Broker, turn: TurnPlan, settings: Settings, *, term: str, who: str, verb: str, reason: str = ""
 ) -> tuple[Applied, BalancerState]:
-    """Apply the plan, save the state, and write the journal if anything moved. Raises LeaseLost on a stale term."""
+    """Apply the plan and save the state, with an entry in the journal if anything moves.
+
+    The entry names the planned moves before they are made. Raises LeaseLost on a stale term.
+    """
+    change = Change(broker, verb, who=who, reason=reason, change_id=turn.plan.plan_id, term=term)
+    if turn.plan.steps:
+        change.begin("fleet", _planned_moves(turn.plan))
     applied = apply(broker, turn.plan, term=term)
+    if applied.moved:
+        change.finish("fleet", _journal_changes(turn.plan, applied))
+    else:
+        change.withdraw()
     state = after_applying(turn.state, turn.plan, applied, turn.plan.taken_at, settings.policy.balancing)
     with broker.translated():
-        if applied.moved:
-            broker.journal.write(
-                who,
-                verb,
-                "fleet",
-                reason=reason,
-                plan_id=turn.plan.plan_id,
-                changes=_journal_changes(turn.plan, applied),
-            )
         broker.state_store.save(state, term=term)
     return applied, state
 
 
 def _journal_changes(plan: Plan, applied: Applied) -> dict[str, Any]:
-    """Return the changes of a journal entry: counts, and for each task its source, target and reason."""
-    rejected = {refusal.task_id for refusal in applied.rejected}
+    """Return the changes of a journal entry: counts, and the moves."""
+    counts = {"already": applied.already, "rejected": len(applied.rejected), "foreign": applied.foreign}
+    return {"moved": applied.moved, **counts, **_planned_moves(plan, {refusal.task_id for refusal in applied.rejected})}
+
+
+def _planned_moves(plan: Plan, rejected: Collection[str] = ()) -> dict[str, Any]:
+    """Return for each task its source, target and reason, and the same for each lane."""
     tasks = {
         step.task_id: [step.source, step.level, step.target, step.to_level, step.reason]
         for step in plan.steps
@@ -100,10 +108,7 @@ def _journal_changes(plan: Plan, applied: Applied) -> dict[str, Any]:
         for step in plan.steps
         if isinstance(step, MoveLane)
     ]
-    return {
-        "moved": applied.moved, "already": applied.already, "rejected": len(applied.rejected),
-        "foreign": applied.foreign, "tasks": dict(list(tasks.items())[:_NAMED_TASKS]), "lanes": lanes[:_NAMED_TASKS],
-    }  # fmt: skip
+    return {"tasks": dict(list(tasks.items())[:_NAMED_TASKS]), "lanes": lanes[:_NAMED_TASKS]}
 
 
 def preview(

@@ -61,10 +61,11 @@ class Submitter:
         force: bool = False,
         allow_cpu: bool = False,
         builder: "MessageBuilder | None" = None,
+        partial: bool = False,
     ) -> None:
-        """`force` and `allow_cpu` as for `Router.route`."""
+        """`force` and `allow_cpu` as for `Router.route`, `partial` as for `Broker.observe`."""
         self._broker, self._settings, self._force, self._allow_cpu = broker, settings, force, allow_cpu
-        self._snapshot = snapshot = broker.observe()[0]
+        self._snapshot = snapshot = broker.observe(partial=partial)[0]
         self._queues: set[QueueType] = set()
         self._submission: str | None = None
         self._router = Router(snapshot, settings.policy, settings.queues)
@@ -129,10 +130,11 @@ class Submitter:
     @property
     def warnings(self) -> list[str]:
         """One warning for each paused queue that a row was prepared for."""
+        seen = self._snapshot
         return [
-            f"{queue} {paused_words(self._snapshot, queue)}: its tasks wait until {resume_command(queue)}"
+            f"{queue} {paused_words(seen.pause_of(queue), seen.taken_at)}: its tasks wait until {resume_command(queue)}"
             for queue in QueueType
-            if queue in self._queues and queue in self._snapshot.paused
+            if queue in self._queues and queue in seen.paused
         ]
 
     def _prepare(self, line: int, row: Row, probing: Probing, explain: bool) -> PreparedTask | RowFailure:

@@ -90,7 +90,7 @@ def _parse(number: int, line: str | bytes, given: dict[str, Any]) -> Row | RowFa
         pass
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return RowFailure(number, "", f"not a JSON object: {error}", ExitStatus.FAILED)
     if not isinstance(fields, dict):
         return RowFailure(number, "", f'not a JSON object but {type(fields).__name__}; write {{"source": "…"}}')

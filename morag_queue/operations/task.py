@@ -15,7 +15,7 @@ from morag_queue.core.model import Frozen, JournalEntry, QueuePriority, QueueTyp
 from morag_queue.core.snapshot import Snapshot, Totals
 from morag_queue.core.task import Task
 from morag_queue.core.words import count_of, is_are
-from morag_queue.errors import NotFound, UsageError
+from morag_queue.errors import BrokerError, BrokerUnreachable, NotFound, UsageError
 from morag_queue.settings import Settings
 
 from .liveness import count_connections
@@ -99,9 +99,9 @@ class TaskExplainer:
         self._broker, self.settings = broker, settings
         self.snapshot: Snapshot
         self.totals: Mapping[QueueType, Totals]
-        self.snapshot, self.totals = broker.observe()
+        self.snapshot, self.totals = broker.observe(partial=True)
         self.snapshot = count_connections(broker, self.snapshot)
-        self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
+        self.lookup = TaskLookup(broker.client, broker.keys, self.snapshot, broker.broken)
 
     def find(self, name: str, *, may_estimate: bool = False) -> TaskHit:
         """Find a task by its id or id prefix. Raises NotFound, or UsageError that lists the candidates.
@@ -190,8 +190,8 @@ class TaskExplainer:
         message = read_message(found.raw)
         stored = found.record.arguments if found.record is not None else None
         args, kwargs = stored or read_arguments(message) or (None, None)
+        result, problem = self._result(task_id)
         with self._broker.translated():
-            result = self._broker.results.get(task_id)
             story = (found.dead.story if found.dead is not None else ()) or self.lookup.story(task_id)
         return TaskDetails(
             now_at=self.snapshot.taken_at,
@@ -202,9 +202,20 @@ class TaskExplainer:
             kwargs=kwargs,
             decisions=self.decisions(found),
             story=tuple(story),
-            result=result and {"status": result.status, "result": result.result, "date_done": result.date_done},
+            result=result,
+            result_problem=problem,
             message=message,
         )
+
+    def _result(self, task_id: str) -> tuple[dict[str, Any] | None, str]:
+        """Return the result of Celery's backend, if there is one, or why it could not be read."""
+        try:
+            found = self._broker.results.get(task_id)
+        except (BrokerUnreachable, BrokerError) as error:
+            return None, str(error)
+        if found is None:
+            return None, ""
+        return {"status": found.status, "result": found.result, "date_done": found.date_done}, ""
 
     def decisions(self, found: TaskHit) -> tuple[RecordedDecision, ...]:
         """Return the decisions about a task, oldest first: the one at submit, then those of the journal."""
@@ -252,8 +263,8 @@ def _from_journal(entry: JournalEntry, task_id: str) -> RecordedDecision:
 class TaskDetails(Frozen):
     """The answer of `task show`. `args` and `kwargs` are None for a body that is not JSON, without a ledger record.
 
-    `result` is set where Celery's result backend is the broker's database; `message` is the decoded text on the broker,
-    None for a task that waits deep in a long list (`Task.is_estimated`);
+    `result` is that of Celery's backend, see the settings `results`; `result_problem` is why it could not be read.
+    `message` is the decoded text on the broker, None for a task that waits deep in a long list (`Task.is_estimated`);
     `story` has (seconds since the epoch, worker, reason) of each failed or lost attempt.
     """
 
@@ -266,6 +277,7 @@ class TaskDetails(Frozen):
     decisions: tuple[RecordedDecision, ...] = ()
     story: tuple[tuple[float | None, str, str], ...] = ()
     result: dict[str, Any] | None = None
+    result_problem: str = ""
     message: dict[str, Any] | None = None
 
 

@@ -72,7 +72,7 @@ def complete(broker: RedisBroker, task_id: str, success: bool) -> bool:
     for _ in range(_ATTEMPTS):
         snapshot, _ = broker.observe()
         with broker.translated():
-            lookup = TaskLookup(broker.client, broker.keys, snapshot)
+            lookup = TaskLookup(broker.client, broker.keys, snapshot, broker.broken)
             record = broker.records([task_id]).get(task_id)
             if record is None:
                 return False

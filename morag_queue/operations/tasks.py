@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from heapq import merge
 from itertools import islice
 
@@ -13,6 +14,8 @@ from morag_queue.core.model import Frozen, TaskState
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.core.task import ENDED, Task, TaskFilter
 from morag_queue.settings import Settings
+
+from .agentless_tasks import AgentlessTasks, agentless_tasks
 
 _FIRST_BATCH, _BATCH = 50, 500
 """Tasks whose ledger records are read in one call: few at first, because a page is short."""
@@ -39,12 +42,23 @@ class SelectedTask:
 
 
 class Tasks:
-    """Lists the tasks of one fleet on one snapshot; without one it observes the fleet."""
+    """Lists the tasks of one fleet on one snapshot; without one it observes the fleet.
 
-    def __init__(self, broker: RedisBroker, settings: Settings, snapshot: Snapshot | None = None) -> None:
-        self._broker = broker
-        self.snapshot = broker.observe()[0] if snapshot is None else snapshot
-        self._lookup = TaskLookup(broker.client, broker.keys, self.snapshot)
+    `only_shows`: nothing is changed by what it lists. Then keys of another type are left out, and the tasks that
+    workers without the agent report are listed too.
+    """
+
+    def __init__(
+        self, broker: RedisBroker, settings: Settings, snapshot: Snapshot | None = None, *, only_shows: bool = False
+    ) -> None:
+        self._broker, self._only_shows = broker, only_shows
+        self.snapshot = broker.observe(partial=only_shows)[0] if snapshot is None else snapshot
+        self._lookup = TaskLookup(broker.client, broker.keys, self.snapshot, broker.broken)
+
+    @cached_property
+    def agentless(self) -> AgentlessTasks:
+        """What workers without the agent report, asked once."""
+        return agentless_tasks(self._broker, self.snapshot) if self._only_shows else AgentlessTasks()
 
     def page(self, wanted: TaskFilter, *, limit: int, newest: bool = False, slowest: bool = False) -> TaskPage:
         """Return up to `limit` tasks: running tasks, then waiting tasks, next to run (or newest) first.
@@ -65,7 +79,7 @@ class Tasks:
             with self._broker.translated():
                 held = self._lookup.held_tasks()
             held.sort(key=lambda task: task.claimed_at or 0.0, reverse=newest)
-            yield from (task for task in held if wanted.matches(task, now))
+            yield from (task for task in (*held, *self.agentless.tasks) if wanted.matches(task, now))
         if wanted.state is not TaskState.RUNNING:
             yield from self._with_records(selected.task for selected in self.waiting(wanted, newest=newest))
 

@@ -174,7 +174,7 @@ def read_pdf(file: BoundedFile) -> Content:
 _MAX_MEMBER_BYTES = 4_000_000  # unpacked; a small archive may unpack to gigabytes
 _OOXML_PAGES = re.compile(rb"<(?:\w+:)?(?:Pages|Slides)>\s*(\d{1,7})\s*<")
 _ODF_PAGES = re.compile(rb'meta:page-count="(\d{1,7})"')
-_TAG = re.compile(rb"<[^>]*>")
+_TAG = re.compile(rb"<[^<>]*>")
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
 _SLIDE = re.compile(r"ppt/slides/[^/]+\.xml")
 
@@ -230,7 +230,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _CONTROLS = re.compile(r"[\x00-\x07\x0e-\x1a\x1c-\x1f]")
-_HTML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+# Atomic groups: without them, the time for many comments and no tag behind them would double with each comment.
+_HTML = re.compile(r"\s*(?><\?xml[^>]*>\s*)?(?><!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
 
 
 def decode(head: bytes, is_whole: bool) -> str | None:

@@ -21,6 +21,10 @@ def _url(value: Any) -> str:
     return check_url(_text(value))
 
 
+def _optional_url(value: Any) -> str:
+    return _url(value) if value else ""
+
+
 def _separator(value: Any) -> str:
     if not _text(value):
         raise ValueError("it should have at least 1 character")
@@ -82,6 +86,18 @@ class LedgerSettings(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResultSettings(Table):
+    """Celery's result backend of the app, where that is another one than the broker's database."""
+
+    url: str = setting(
+        "", parse=_optional_url, description="URL of the app's result backend on Redis; empty: the broker's database"
+    )
+    global_keyprefix: str = setting(
+        "", description="global_keyprefix of the app's result_backend_transport_options; empty: that of the broker"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentSettings(Table):
     """The agent in each worker."""
 
@@ -102,4 +118,5 @@ class Settings(Table):
     policy: Policy = Policy()
     tasks: TaskNames = TaskNames()
     ledger: LedgerSettings = LedgerSettings()
+    results: ResultSettings = ResultSettings()
     agent: AgentSettings = AgentSettings()

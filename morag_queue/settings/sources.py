@@ -90,7 +90,9 @@ def mask_secrets(key: str, value: Any) -> Any:
         return {name: mask_secrets(name, item) for name, item in value.items()}
     if re.search(r"password|secret|token", key.rpartition(".")[2]):
         return MASK
-    return mask_url(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return mask_url("%20".join(value.split()) if "://" in value else value)  # one word, also with blanks in a password
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -213,8 +215,8 @@ def _line(text: str, key: str) -> str:
     """Return `, line N` of a key in a TOML file; "" if the key is written in a form that this scan does not find."""
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-            table = header[1]
+        if header := re.match(r"\s*\[([^\[\]]+)\]", line):
+            table = header[1].strip()
             if table == key:
                 return f", line {number}"
         elif assigned := re.match(r"\s*([\w.\"'-]+)\s*=", line):

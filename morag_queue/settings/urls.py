@@ -6,18 +6,36 @@ from urllib.parse import urlsplit
 SCHEMES = ("redis", "rediss", "unix", "sentinel")
 MASK = "***"
 
-# Mask up to the last @: a password may contain an unescaped @, / or ?, and masking too much is safe.
-_USERINFO = re.compile(r"(?<=://)([^\s:@/;]*):[^\s;]*@")
-_QUERY = re.compile(r"(?i)([?&][^\s=&]*(?:password|passwd|secret|token)[^\s=&]*=)[^\s&;]*")
+_WORD = re.compile(r"(?:(?!;\w+://)\S)+")
+"""A URL and what is written to it without a blank; the nodes of Sentinel are words of their own."""
+
+_USER = re.compile(r"://[^\s:@/]*:")
+_PARAMETER = re.compile(r"([?&])([^\s=&?]*)=([^\s&;]*)")
+_SECRETS = ("password", "passwd", "secret", "token")
 
 
 def mask_url(text: str) -> str:
-    """Replace every password by *** in a URL or a text that contains URLs."""
-    return _QUERY.sub(rf"\1{MASK}", _USERINFO.sub(rf"\1:{MASK}@", text))
+    """Replace every password by *** in a URL or a text that contains URLs. Takes linear time for any text."""
+    return _PARAMETER.sub(_mask_parameter, _WORD.sub(_mask_user, text))
+
+
+def _mask_user(word: re.Match[str]) -> str:
+    """Mask up to the last @: a password may contain an unescaped @, / or ?, and masking too much is safe."""
+    text, last = word[0], word[0].rfind("@")
+    user = _USER.search(text, 0, max(last, 0))
+    return text if user is None else f"{text[: user.end()]}{MASK}{text[last:]}"
+
+
+def _mask_parameter(found: re.Match[str]) -> str:
+    start, name, value = found.groups()
+    is_secret = any(secret in name.lower() for secret in _SECRETS)
+    return f"{start}{name}={MASK if is_secret else value}"
 
 
 def check_url(url: str) -> str:
     """Return the URL unchanged. Raises ValueError with a message for the user if no client can use it."""
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise ValueError("it should not contain blanks: write one in a password as %20")
     nodes = url.split(";") if url.startswith("sentinel://") else [url]
     for node in nodes:
         _check_node(node)

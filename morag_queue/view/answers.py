@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from morag_queue.core.enums import AclRole
 from morag_queue.core.model import Classification, Frozen, JournalEntry, LoadBalancingDecision
 from morag_queue.core.routing.feasibility import Score
 from morag_queue.operations.submit_report import SubmittedTask
@@ -146,6 +147,19 @@ class CompletionScript(Frozen):
     script: str
 
 
+class AclRules(Frozen):
+    """`rules` are those of ACL SETUSER; `reads` and `writes` patterns of keys; `command` creates the login `user`."""
+
+    role: AclRole
+    user: str | None
+    commands: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    channels: tuple[str, ...]
+    rules: tuple[str, ...]
+    command: str | None
+
+
 class LogLine(BaseModel):
     """One line of `watch`: an event of `watch/events.py` with its fields."""
 
@@ -184,10 +198,12 @@ ANSWERS = {
     "dead requeue": f"{_THIS_MODULE}:TaskEditResult",
     "dead drop": "morag_queue.operations.dead_letters:DropResult",
     "doctor": "morag_queue.operations.doctor:Diagnosis",
+    "simulate": "morag_queue.simulate.result:SimulationResult",
     "demo": f"{_THIS_MODULE}:DemoResult",
     "config init": f"{_THIS_MODULE}:ConfigFile",
     "config check": f"{_THIS_MODULE}:ConfigCheck",
     "config show": f"{_THIS_MODULE}:ConfigResult",
+    "acl": f"{_THIS_MODULE}:AclRules",
     "exit-codes": f"{_THIS_MODULE}:ExitCodes",
     "completion": f"{_THIS_MODULE}:CompletionScript",
 }

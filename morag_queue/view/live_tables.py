@@ -15,6 +15,7 @@ from morag_queue.operations.live_stats import HISTORY, LiveFrame, RunningTask
 
 from .journal import counts
 from .live_state import LiveState, Sort
+from .stats import pause_lines
 from .stats_columns import QUEUE_COLUMNS, WORKER_COLUMNS, live_columns, load, reason
 from .table import Cell, Column, Line, fitted, layout, text
 from .text import format_duration, local_time, safe, short_ids
@@ -141,10 +142,11 @@ def _reason_or_task(worker: WorkerStats, tasks: tuple[RunningTask, ...]) -> Cell
 
 
 def alert_lines(frame: LiveFrame, width: int) -> list[Line]:
-    """Return one line for each alert, the most severe first, then one for each worker whose heartbeat is late."""
+    """Return one line for each alert, the most severe first, for each late heartbeat, and for each paused queue."""
     alerts = [(alert.severity, alert.message) for alert in frame.alerts]
     late = [worker for worker in frame.stats.workers if _is_late(worker, frame.late_after_seconds)]
     alerts += [(Severity.INFO, f"{worker.worker}: {_late_beat(worker)}") for worker in late]
+    alerts += [(Severity.INFO, line) for line in pause_lines(frame.stats)]
     lines = []
     for severity, message in alerts:
         sign, style = _ALERT[severity]

@@ -69,7 +69,7 @@ def _outcome(outcome: str, dry_run: bool) -> str:
 def failover_view(result: "FailoverResult") -> str:
     """Return a line for each worker with its evidence, then the declined and planned steps, then the counts."""
     lines = [
-        f"{safe(worker.worker)}: {worker.verdict.value}, {worker.done} ({safe('; '.join(worker.evidence))})"
+        f"{safe(worker.worker)}: {worker.verdict.value}, {safe(worker.done)} ({safe('; '.join(worker.evidence))})"
         for worker in result.workers
     ]
     lines += [f"declined: {safe(declined.subject)}: {safe(declined.reason)}" for declined in result.declined]

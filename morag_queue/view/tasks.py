@@ -173,6 +173,8 @@ def show_view(answer: "TaskDetails") -> RenderableType:
     if answer.result is not None:
         result = json.dumps(answer.result["result"], ensure_ascii=False)
         parts.append(_fact("result", f"{answer.result['status']}: {result}"))
+    if answer.result_problem:
+        parts.append(_fact("result", f"unknown: {answer.result_problem}"))
     return Group(*parts)
 
 

@@ -12,6 +12,8 @@ from morag_queue.errors import UsageError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LONGEST_DURATION = 40
+"""Characters; a longer text is not a duration."""
 _LONGEST_S = 10 * 365 * 86_400.0
 _UUID = re.compile(r"\b([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 YEAR_9999_S = 253_370_764_800.0
@@ -44,7 +46,7 @@ def short_ids(text: str) -> str:
 def parse_duration(text: str, option: str) -> float:
     """Return the seconds of `30s`, `5m`, `2h`, `1h30m`, `500ms` or `1d`. Raises UsageError that names the option."""
     normalized = text.strip().lower()
-    parts = _PART.findall(normalized)
+    parts = _PART.findall(normalized) if len(normalized) <= _LONGEST_DURATION else []
     if not parts or "".join(number + unit for number, unit in parts) != normalized:
         raise UsageError(f"{option} {text!r} is not a duration: write it like 500ms, 30s, 5m, 2h or 1h30m")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)

@@ -7,6 +7,7 @@ time is over, and the worker is tried again.
 
 from collections.abc import Iterator, Mapping
 
+from morag_queue.broker.contract import JournalNote
 from morag_queue.broker.redis import RedisBroker
 from morag_queue.core.model import Cordon, WorkerStatus
 from morag_queue.core.recovery.breaker import Blame, blame_tasks
@@ -32,9 +33,10 @@ def open_breakers(
             restarts=starts,
         )  # fmt: skip
         with broker.translated():
-            if broker.cordons.put(worker, cordon, (None,), term=term):
-                broker.journal.write(who, "cordon", worker, reason=reason, changes={"until": cordon.until})
-                yield worker
+            note = JournalNote(who, "cordon", worker, reason, changes={"until": cordon.until})
+            is_open = broker.cordons.put(worker, cordon, (None,), term=term, note=note)
+        if is_open:
+            yield worker
 
 
 def close_breakers(broker: RedisBroker, snapshot: Snapshot, *, term: str, who: str) -> None:
@@ -49,8 +51,9 @@ def close_breakers(broker: RedisBroker, snapshot: Snapshot, *, term: str, who: s
         reason = f"{some(blame.task_ids)} caused its restarts and {is_are(len(blame.task_ids))} quarantined"
         with broker.translated():
             is_present = broker.cordons.get(view.worker) == cordon  # an operator may have replaced it meanwhile
-            if is_present and broker.cordons.put(view.worker, None, (WorkerStatus.CORDONED,), term=term):
-                broker.journal.write(who, "uncordon", view.worker, reason=reason, changes={"tasks": blame.task_ids})
+            if is_present:
+                note = JournalNote(who, "uncordon", view.worker, reason, changes={"tasks": blame.task_ids})
+                broker.cordons.put(view.worker, None, (WorkerStatus.CORDONED,), term=term, note=note)
 
 
 def _blame(broker: RedisBroker, worker: str, until: float) -> Blame:

@@ -19,6 +19,7 @@ class Event(StrEnum):
     STANDING_BY = "standing_by"
     LEASE_LOST = "lease_lost"
     LEASE_GIVEN_UP = "lease_given_up"
+    SCRIPTS_LOADED = "scripts_loaded"
     TURN = "turn"
     PLANNED = "turn_planned"
     REFUSED = "move_refused"
@@ -36,6 +37,7 @@ class Event(StrEnum):
     FLAPPING = "worker_flapping"
     LANE_STALLED = "lane_stalled"
     FOREIGN = "foreign_messages"
+    BROKEN_VALUE = "broken_value"
     BROKER_LOST = "broker_lost"
     BROKER_BACK = "broker_back"
     TURN_FAILED = "turn_failed"
@@ -69,6 +71,7 @@ EVENTS: Mapping[Event, EventSpec] = {
     Event.STANDING_BY: EventSpec("info", "another process leads; this one stands by", ("leader", "verb", "term")),
     Event.LEASE_LOST: EventSpec("warning", "the lease expired; no further changes were made", ("term",)),
     Event.LEASE_GIVEN_UP: EventSpec("info", "the lease was released; another process may lead at once", ("term",)),
+    Event.SCRIPTS_LOADED: EventSpec("info", "scripts were loaded that the server did not have", ("count",)),
     Event.TURN: EventSpec(
         "info", "a turn changed something",
         ("trigger", "plan_id", "moved", "taken_back", "resent", "quarantined", "refused", "rules", "seconds"),
@@ -109,6 +112,9 @@ EVENTS: Mapping[Event, EventSpec] = {
     ),
     Event.FOREIGN: EventSpec(
         "warning", "the lanes contain messages that Celery did not write; they were left in place", ("count",)
+    ),
+    Event.BROKEN_VALUE: EventSpec(
+        "warning", "a value cannot be read; the loop continues without it", ("key", "field", "reason", "remedy")
     ),
     Event.BROKER_LOST: EventSpec("error", "the broker is unreachable; retrying", ("error",)),
     Event.BROKER_BACK: EventSpec("info", "the broker is reachable again", ("seconds",)),

@@ -10,15 +10,17 @@ One process leads, the others stand by. The state of balancing is stored on the 
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Event as Signal
 from time import monotonic, perf_counter
 from uuid import uuid4
 
 from morag_queue.broker.counters import CorrectionStore
 from morag_queue.broker.redis import RedisBroker
+from morag_queue.broker.scripts import load_missing
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.fleet_poll import ChangeKind, FleetChange
+from morag_queue.core.snapshot import BrokenValue
 from morag_queue.core.stats import FleetStats
 from morag_queue.errors import BrokerUnreachable, LeaseHeld, LeaseLost
 from morag_queue.operations.leader import LEASE_S, Leader, lead
@@ -87,6 +89,7 @@ class Watch:
         self._stop = Signal()
         self._agentless: AgentlessSupport | None = None
         self._foreign_messages = 0
+        self._reported_values = set[BrokenValue]()
         self.turns = 0
         self.failures = Failures(emit, clock)
         self._reset()
@@ -114,6 +117,7 @@ class Watch:
     def once(self) -> TurnReport:
         """Make one turn and one part of the sweep now. Raises LeaseHeld if another process leads."""
         if not self._dry_run:
+            self._keep_scripts()
             self._take_lease("watch --once")
         try:
             self._observer.start_from(self._broker.observe()[0])
@@ -149,8 +153,10 @@ class Watch:
     def _round(self) -> float:
         """Keep the lease, poll, and do what is due. Return the seconds until the next round."""
         self._callbacks.on_alive(self._leader is not None)
-        if not self._dry_run and not self._keep_lease():
-            return STANDBY_S
+        if not self._dry_run:
+            self._keep_scripts()
+            if not self._keep_lease():
+                return STANDBY_S
         changes, pause = self._poll()
         now = self._clock()
         triggers = [change for change in changes if change.kind in _TRIGGERS]
@@ -209,6 +215,11 @@ class Watch:
         if fleet.foreign_messages not in (0, self._foreign_messages):
             self._emit(Event.FOREIGN, count=fleet.foreign_messages)
         self._foreign_messages = fleet.foreign_messages
+        for value in self._broker.broken:
+            if value not in self._reported_values:
+                self._emit(Event.BROKEN_VALUE, **asdict(value))
+        self._reported_values = set(self._broker.broken)
+        self._broker.broken.clear()
         self._callbacks.on_stats(fleet)
 
     def _support_agentless(self) -> None:
@@ -218,6 +229,12 @@ class Watch:
         if agentless and self._agentless is None:
             self._agentless = AgentlessSupport(self._broker, self._emit, lambda: self._leader is not None)
             self._agentless.start()
+
+    def _keep_scripts(self) -> None:
+        """Load the scripts that the server lacks. It loses them by a restart; other logins may not be able to."""
+        with self._broker.translated():
+            if count := load_missing(self._broker.client):
+                self._emit(Event.SCRIPTS_LOADED, count=count)
 
     # -- the lease
 

@@ -51,10 +51,10 @@ class FleetCollector(Collector):
 
     def _read(self) -> Iterator[Metric]:
         broker, settings = self._broker, self._broker.settings
-        snapshot, totals = broker.observe()
+        snapshot, totals = broker.observe(partial=True)
         windows = broker.windows(snapshot.taken_at, RATE_SECONDS)
         with broker.translated():
-            counters = fleet_counters(broker.client, broker.keys)
+            counters = fleet_counters(broker.client, broker.keys, broker.broken)
         stats = fleet_stats(snapshot, windows, totals, settings.policy, window_seconds=RATE_SECONDS, recent=windows)
         yield from _queues(stats, snapshot)
         yield from _workers(stats, snapshot, counters)
@@ -168,6 +168,8 @@ def _workers(stats: FleetStats, snapshot: Snapshot, counters: FleetCounters) -> 
     unacked_help = 'Unacknowledged messages by worker; label "" = no known owner.'
     unacked = _gauge("unacked_messages", unacked_help, None, "worker")
     for view in snapshot.workers:
+        if not view.info.pid:  # a registration that cannot be read: its name may be anything, and no label
+            continue
         unacked.add_metric([view.worker], len(snapshot.held_by_worker.get(view.worker, ())))
     unacked.add_metric([""], counters.unowned)
     yield unacked

@@ -22,6 +22,7 @@ from morag_queue.core.plan import Applied, Declined, MoveLane, MoveTask, Plan
 from morag_queue.core.recovery.liveness import is_overdue
 from morag_queue.core.snapshot import Snapshot
 from morag_queue.operations.apply import apply
+from morag_queue.operations.change import Change
 from morag_queue.operations.failover import Failover, FailoverResult
 from morag_queue.operations.rebalance import DEPTH, apply_turn, plan_turn
 from morag_queue.operations.sweep import Sweep
@@ -116,15 +117,16 @@ def sweep_step(broker: RedisBroker, sweep: Sweep, *, term: str, who: str) -> Tur
     started = perf_counter()
     snapshot, _ = broker.observe()
     plan = sweep.plan(snapshot)
+    change = Change(broker, VERB, who=who, reason="recovery sweep", change_id=plan.plan_id, term=term)
+    if plan.steps:
+        change.begin("the fleet", {})
     applied = apply(broker, plan, term=term)
     if applied.has_changed:
         ids = [step.task_id for step in plan.steps if not isinstance(step, MoveLane)]
         counts = {name: getattr(applied, name) for name in ("moved", "taken_back", "resent", "quarantined")}
-        with broker.translated():
-            broker.journal.write(
-                who, VERB, "the fleet", reason="recovery sweep", plan_id=plan.plan_id,
-                changes={**counts, "tasks": ids[:_NAMED_TASKS]},
-            )  # fmt: skip
+        change.finish("the fleet", {**counts, "tasks": ids[:_NAMED_TASKS]})
+    else:
+        change.withdraw()
     return TurnReport(
         **_counts(applied), trigger="sweep", taken_at=plan.taken_at, declined=plan.declined,
         rules=_by_rule(plan, applied), seconds=round(perf_counter() - started, 4),

@@ -31,7 +31,13 @@ ENCODED = {"CLIENT CACHING"}
 OPTIONAL = {"ACL WHOAMI", "CONFIG GET", "MULTI", "DISCARD"}
 """What they are needed for is reported where they are refused, or is this check itself."""
 
-METHODS = {"hscan_iter": "HSCAN", "scan_iter": "SCAN", "client_kill_filter": "CLIENT KILL", "config_get": "CONFIG GET"}
+METHODS = {
+    "script_load": "SCRIPT LOAD",
+    "hscan_iter": "HSCAN",
+    "scan_iter": "SCAN",
+    "client_kill_filter": "CLIENT KILL",
+    "config_get": "CONFIG GET",
+}
 NO_COMMANDS = {"pipeline", "execute", "close", "register_script", "connection_pool", "script_exists", "client"}
 CLIENTS = {"client", "pipe", "lasting_client"}
 DATA = {

@@ -190,7 +190,12 @@ def test_an_expired_cordon_is_not_in_force():
     text = '{"state": "cordoned", "until": 100, "newer": true}'
     assert codec.cordon_in_force(text, 99.0).state == "cordoned"
     assert codec.cordon_in_force(text, 100.0) is None
-    assert codec.cordon_in_force('{"state": "of another version"}', 0.0) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"[]", b'{"state": "of another version"}', b'{"state": "online"}'])
+def test_a_worker_whose_cordon_cannot_be_read_counts_as_cordoned(text):
+    assert codec.cordon_in_force(text, 0.0).reason == "its cordon cannot be read, see morag-queue doctor"
+    assert codec.cordon_in_force(None, 0.0) is None
 
 
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("inf"), 1e300, [1]])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from morag_queue.broker.broken import BrokenValues
 from morag_queue.broker.contract import OutgoingMessage
 from morag_queue.broker.counters import fleet_counters
 from morag_queue.broker.ledger import Ledger
@@ -120,7 +121,7 @@ def test_counters_of_all_time_add_the_current_counts_and_have_no_arrivals(runner
     runner.client.hset(runner.keys.current, mapping=one_end)
     runner.client.hset(runner.keys.figures, mapping={**one_end, "another queue|completed": 1})
 
-    found = fleet_counters(runner.client, runner.keys).queues[BATCH]
+    found = fleet_counters(runner.client, runner.keys, BrokenValues(runner.keys)).queues[BATCH]
 
     assert (found.ended, found.waits, found.runs) == ({"completed": 2}, {3: 2}, {42: 2})
     assert (found.wait_seconds, found.run_seconds) == (0.0, 4.0)
@@ -139,7 +140,7 @@ class InterruptedPipeline:
 
         return send
 
-    def execute(self) -> list[Any]:
+    def execute(self, raise_on_error: bool) -> list[Any]:
         return self._answers
 
 
@@ -165,4 +166,4 @@ def test_a_fold_during_a_reading_counts_nothing_twice(
         assert broker.observe_with_windows(3600)[2][0][BATCH].completed == 1
         assert client.exists(keys.figures), "it was folded during the reading"
     else:
-        assert fleet_counters(client, keys).queues[BATCH].ended == {"completed": 1}
+        assert fleet_counters(client, keys, BrokenValues(keys)).queues[BATCH].ended == {"completed": 1}

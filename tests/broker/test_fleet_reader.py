@@ -26,7 +26,7 @@ def busy_fleet(sim_fleet: SimulatedFleet) -> SimulatedFleet:
     sim_fleet.join("gpu", "gpu", content_types=("video", "web"), memory_gb=64)
     broker, client, keys = sim_fleet.broker, sim_fleet.client, sim_fleet.keys
     broker.cordons.put("cordoned", Cordon(state=WorkerStatus.CORDONED, reason="disk"), (None,))
-    broker.set_paused(QueueType.CPU_BATCH, Pause())
+    broker.pauses.put(QueueType.CPU_BATCH, Pause())
     assert broker.evidence.fence("fenced", "fenced.1") == ""
     client.hdel(keys.beats, "silent")
     client.set(keys.corrections, json.dumps({"video|gpu|1": [3, 0.5]}))

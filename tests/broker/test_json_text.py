@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from morag_queue.broker.broken import BrokenValues
 from morag_queue.broker.codec import LedgerRecord
 from morag_queue.broker.dead_letters import DeadLetters
 from morag_queue.broker.lane_search import LaneSearch
@@ -79,7 +80,7 @@ def test_a_task_is_claimed_and_requeued_as_quarantined(runner: ScriptRunner, spa
     assert Requeues(runner.client, runner.keys, 60).apply([request]) == ["quarantined"]
 
     assert record(runner, task_id)["state"] == "quarantined"
-    DeadLetters(runner.client, runner.keys, 60).drop([task_id])
+    DeadLetters(runner.client, runner.keys, 60, BrokenValues(runner.keys)).drop([task_id])
     assert 0 < runner.client.ttl(runner.keys.task(task_id)) <= 60
 
 

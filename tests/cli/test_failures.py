@@ -44,7 +44,7 @@ def fail(mq, monkeypatch):
             f"{MASKED} rejected the command: OOM command not allowed; it is out of memory: raise maxmemory",
         ),
         ("redis-readonly", 1, "it is a replica: use the URL of the primary"),
-        ("redis-noperm", 1, "the user of the URL lacks a permission: see ACL SETUSER"),
+        ("redis-noperm", 1, "the login of the URL lacks this right: `morag-queue acl operator` prints those"),
         ("redis-wrongtype", 1, "something else uses the same key: check the number of the database"),
         (
             "no-redis",

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from morag_queue.broker.contract import JournalNote
 from morag_queue.broker.journal import BEGUN, encoded
 from morag_queue.core.plan import MoveTask
+from tests.cli.helpers import backdate_tasks
 
 
 def last_entry_id(sim_fleet):
@@ -91,7 +92,9 @@ def test_a_dry_run_of_undo_changes_nothing(sim_fleet, fleet):
 
 
 def test_undoing_a_rebalance_moves_tasks_back_but_not_whole_lanes(sim_fleet, fleet):
-    sim_fleet.submit("a", "b")
+    sim_fleet.submit("a")
+    backdate_tasks(sim_fleet, "a")
+    sim_fleet.submit("b")
     move = MoveTask(
         task_id="a", source="cpu_standard", target="cpu_batch", level=4, to_level=1, reason="starving"
     )  # fmt: skip
@@ -105,7 +108,7 @@ def test_undoing_a_rebalance_moves_tasks_back_but_not_whole_lanes(sim_fleet, fle
     assert fleet("task", "why", "a", "--json").json["decisions"][-1]["reason"] == "starving"
     result = fleet("journal", "undo", entry, status=3)
     assert "not undone: cpu_batch.cpu-9, level 3: the whole lane (7 tasks) was moved to cpu_batch" in result.err
-    assert sim_fleet.ids("cpu_standard", 4) == ["b", "a"]
+    assert sim_fleet.ids("cpu_standard", 4) == ["a", "b"]
 
 
 def test_journal_ls_filters_by_verb_and_escapes_reasons(sim_fleet, fleet):

@@ -174,11 +174,11 @@ def test_an_error_while_drawing_restores_the_terminal(terminal, valkey):
 def test_live_without_a_terminal_reports_an_outage_once_and_continues(stats, monkeypatch):
     observe, polls = RedisBroker.observe, []
 
-    def fail_twice(broker):
+    def fail_twice(broker, **options):
         polls.append(broker)
         if len(polls) in (2, 3):
             raise BrokerUnreachable("cannot reach the broker")
-        return observe(broker)
+        return observe(broker, **options)
 
     monkeypatch.setattr(RedisBroker, "observe", fail_twice)
     result = stats("--live", "--json", "--interval", "100ms", "--count", "2")

@@ -26,6 +26,9 @@ def test_a_pause_is_shown_by_stats_and_task_why(sim_fleet, fleet):
     stats = {queue["queue_type"]: queue["paused"] for queue in fleet("stats", "--json").json["queues"]}
     assert stats == {"gpu_priority": False, "gpu_fallback": False, "cpu_standard": True, "cpu_batch": False}
     assert "cpu_standard (paused)" in fleet("stats").out
+    line = r"cpu_standard was paused [01] s ago by ann@\S+ \(disk full\); to end it: morag-queue resume cpu_standard"
+    assert re.search(line, fleet("stats").out)
+    assert re.search(line, fleet("stats", "--live", "--count", "1", terminal=False).out)
     pauses = [queue["pause"] for queue in fleet("stats", "--json").json["queues"]]
     assert [pause and (pause["who"].split("@")[0], pause["reason"]) for pause in pauses] == [
         None, None, ("ann", "disk full"), None,

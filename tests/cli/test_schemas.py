@@ -128,6 +128,8 @@ COMMANDS = [
     (0, "config init"),
     (0, "config check"),
     (0, "config show"),
+    (0, "acl", "viewer", "--user", "eve"),
+    (0, "simulate", "--tasks", "40"),
     (0, "exit-codes"),
     (0, "completion", "bash"),
 ]

@@ -106,7 +106,7 @@ def test_work_in_the_shared_lanes_needs_a_reader_and_default_levels(left, queue)
 
 def test_dead_letters_and_pauses_are_named(left, client, valkey):
     client.hset("mq:dead", "task-1", json.dumps({"state": "failed", "lane": "cpu_batch", "level": 0, "at": 1}))
-    RedisBroker(Settings(redis_url=valkey)).set_paused("cpu_batch", Pause())
+    RedisBroker(Settings(redis_url=valkey)).pauses.put("cpu_batch", Pause())
     found = left()
     assert found[Code.DEAD_LETTERS_KEPT].message == (
         "1 failed or quarantined task is kept in dead: no other tool finds them"

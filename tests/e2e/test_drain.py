@@ -132,20 +132,38 @@ def test_an_agentless_worker_is_drained_through_remote_control(make_fleet: Make)
     fleet = make_fleet(agent=False)
     fleet.start_worker("agentless-1", options=("-Q", "cpu_standard,cpu_standard.agentless-1"), wait=False)
     until(lambda: " ready." in fleet.log("agentless-1"), 40, "not ready")
-    running = fleet.send("cpu_standard", level=3, sleep=1)
+    running = fleet.send("cpu_standard", level=3, wait_for_file=str(fleet.release_file()))
     until_started(fleet, running)
+    scheduled = fleet.send("cpu_standard", level=3, countdown=8)
+    listed = {}
+
+    def are_listed() -> bool:
+        listed.update({task["task_id"]: task for task in fleet.run_json("tasks")["tasks"] if task["worker"]})
+        return listed.keys() == {running, scheduled}
+
+    until(are_listed, 20, lambda: f"listed: {listed}")
+    assert {task["worker"] for task in listed.values()} == {"agentless-1"}
+    assert listed[running]["started_at"] is not None
+    assert (listed[scheduled]["lane"], listed[scheduled]["started_at"]) == ("cpu_standard", None)
+    assert (
+        "warning: the tasks of 1 worker without the agent are listed as reported: "
+        "those that wait for a rate limit are missing" in fleet.run("tasks").stderr
+    )
+    held = fleet.start_command("drain", "agentless-1", "--deadline", "2s", "--json").expect(6)
+    assert f"agentless-1 holds {', '.join(sorted([running, scheduled]))}" in held.stderr
+    fleet.release_file().touch()
     done = fleet.run("drain", "agentless-1", "--deadline", "30s", "--json")
     state = json.loads(done.stdout)
     assert (state["worker"], state["state"], state["running_tasks"]) == ("agentless-1", "drained", 0)
     assert state["agentless"] is True
     assert "without the agent" in done.stderr
-    assert fleet.counts() == {running: 1}
+    assert fleet.counts() == {running: 1, scheduled: 1}
     sent = fleet.send("cpu_standard", level=3)
     assert json.loads(fleet.run("drain", "agentless", "--json").stdout)["moved_tasks"] == 0
     assert sent not in fleet.counts("start")
     unseen = "the running tasks of 1 worker without the agent are not visible"
     fleet.run("uncordon", "agentless-1")
-    until(lambda: unseen in fleet.run("tasks").stderr, 10, "it did not consume again")
+    until(lambda: sent in fleet.counts(), 10, "it did not consume again")
     assert unseen in fleet.run("task", "why", "no-such-task", status=8).stderr
     fleet.run("drain", "agentless-1")
     sent = fleet.send("cpu_standard", level=3)

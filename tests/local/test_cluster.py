@@ -59,7 +59,7 @@ def test_a_worker_runs_tasks_and_leaves_no_child_process_when_killed(cluster: Fl
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
     account = cluster.account(sent)
     assert str(account) == (
-        "attempted 5  acknowledged 5  executed 5  lost 0  duplicated 0  recovered 0  unexpected 0  stuck 0"
+        "attempted 5  acknowledged 5  executed 5  lost 0  duplicated 0  recovered 0  unexpected 0  stuck 0  left 0"
     )
 
 
@@ -70,7 +70,7 @@ def test_tasks_of_a_killed_worker_are_stuck_until_it_restarts(cluster: Fleet) ->
 
     cluster.kill("worker-cpu-1")
     assert len(until(lambda: cluster.account([task]).stuck, 15, "its owner still counts as alive")) == 1
-    assert cluster.account([task]).lost == {task}
+    assert not cluster.account([task]).lost
 
     cluster.start_worker("worker-cpu-1")
     cluster.until_ran([task])

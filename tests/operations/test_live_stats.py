@@ -108,8 +108,10 @@ def test_a_window_other_than_one_hour_is_read_from_the_broker(broker, client):
 
 
 def test_observe_works_again_after_an_error(watcher, client):
-    client.set("mq:workers", "x")
-    with pytest.raises(BrokerError):
-        watcher.observe()
-    client.delete("mq:workers")
+    client.execute_command("ACL", "SETUSER", "default", "-evalsha")
+    try:
+        with pytest.raises(BrokerError):
+            watcher.observe()
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+evalsha")
     assert watcher.observe().stats.workers == ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .corrections import WorkKind, read_corrections, read_work_kind, write_corrections
 from .dead_letters import DeadLetter, Story, read_dead_letter, read_story, write_story
-from .fields import escaped
+from .fields import escaped, text_of, whole_number
 from .messages import (
     FOREIGN,
     HEADER,
@@ -51,7 +51,16 @@ from .records import (
 )
 
 if TYPE_CHECKING:
-    from .states import cordon_in_force, read_cordon, read_pauses, read_worker
+    from .states import (
+        BROKEN_CORDON,
+        cordon_in_force,
+        read_cordon,
+        read_heartbeat,
+        read_lease,
+        read_pauses,
+        read_worker,
+        unreadable_worker,
+    )
     from .tasks import (
         dead_task,
         ended_task,
@@ -66,6 +75,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BROKEN_CORDON",
     "FOREIGN",
     "HEADER",
     "DeadLetter",
@@ -95,8 +105,10 @@ __all__ = [
     "read_cordon",
     "read_corrections",
     "read_dead_letter",
+    "read_heartbeat",
     "read_held",
     "read_last_beat",
+    "read_lease",
     "read_message",
     "read_pauses",
     "read_process",
@@ -114,10 +126,13 @@ __all__ = [
     "task_id_of",
     "task_of",
     "text_filter",
+    "text_of",
     "unacked_task_id",
     "unread_task",
+    "unreadable_worker",
     "waiting_entry",
     "waiting_task",
+    "whole_number",
     "with_decision",
     "with_record",
     "with_run_times",
@@ -128,7 +143,10 @@ __all__ = [
     "write_worker",
 ]
 
-_STATES = ("cordon_in_force", "read_cordon", "read_pauses", "read_worker")
+_STATES = (
+    *("BROKEN_CORDON", "cordon_in_force", "read_cordon", "read_heartbeat", "read_lease", "read_pauses", "read_worker"),
+    "unreadable_worker",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,18 +6,24 @@ from collections.abc import Mapping
 from morag_queue.core.enums import ContentType, Requires
 from morag_queue.core.estimate import Correction
 
+from .fields import json_object, number
+
+_LARGEST = 20.0
+"""Of the logarithm of a factor: e²⁰ times as long as estimated."""
+
 WorkKind = tuple[ContentType, Requires, bool]
 """A kind of work and of worker: the content, what it requires, and whether the worker has a GPU."""
 
 
 def read_corrections(text: bytes | str) -> dict[WorkKind, Correction]:
-    """Read the corrections; none where the text is another version's."""
-    try:
-        fields = json.loads(text) if text else {}
-        read = {read_work_kind(field): Correction(n=n, m=m) for field, (n, m) in fields.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return {}
-    return {kind: correction for kind, correction in read.items() if kind is not None}
+    """Read the corrections, without those that cannot be read."""
+    found = {}
+    for field, value in (json_object(text) or {}).items():
+        kind = read_work_kind(field)
+        n, m = map(number, value) if isinstance(value, list) and len(value) == 2 else (None, None)
+        if kind is not None and n is not None and m is not None and n >= 0 and abs(m) <= _LARGEST:
+            found[kind] = Correction(n=int(n), m=m)
+    return found
 
 
 def write_corrections(known: Mapping[WorkKind, Correction]) -> str:

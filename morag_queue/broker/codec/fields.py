@@ -1,17 +1,29 @@
 """Read single fields of a broker text. Any producer may have written them: a wrong value reads as missing."""
 
 import json
+import re
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar
 
 from morag_queue.core.enums import QueuePriority
 from morag_queue.core.levels import priority_of_level
+from morag_queue.core.worker_records import LARGEST
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 _E = TypeVar("_E", bound=Enum)
 
-_LARGEST = 1e15
-"""Larger than any timestamp or duration in use; excludes infinities and numbers that overflow later sums."""
+
+def text_of(value: bytes | str) -> str:
+    """Decode a name. Bytes that are not UTF-8 become visible escapes, so that the name can be shown."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def whole_number(value: bytes) -> int | None:
+    """Read a counter; None for what is no number, or not one of 64 bits."""
+    digits = value[1:] if value[:1] == b"-" else value
+    return int(value) if digits.isdigit() and len(digits) < 20 else None
 
 
 def json_object(text: bytes | str | None) -> dict[str, Any] | None:
@@ -29,7 +41,7 @@ def escaped(text: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST < value < _LARGEST:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -LARGEST < value < LARGEST:
         return None
     return float(value)
 
@@ -40,7 +52,10 @@ def count(value: Any) -> int:
 
 
 def word(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    """Return a text, else "": also for one with lone surrogates, which cannot be sent to the server."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() or not _SURROGATES.search(value) else ""
 
 
 def member(kind: type[_E], value: Any) -> _E | None:

@@ -118,11 +118,11 @@ def lane_entry(raw: bytes | str, level: int) -> Read:
     """
     try:
         headers = json.loads(raw)["headers"]
-        task_id = headers.get("id")
+        task_id = word(headers.get("id"))
         header = headers.get(HEADER)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return FOREIGN
-    if not isinstance(header, dict) or not isinstance(task_id, str):
+    if not isinstance(header, dict) or not task_id:
         return None
     worker = header.get("worker")
     return LaneEntry(
@@ -133,7 +133,7 @@ def lane_entry(raw: bytes | str, level: int) -> Read:
         enqueued_at=max(number(header.get("enqueued_at")) or 0.0, 0.0),
         content_type=member(ContentType, header.get("content_type")),
         queue=member(QueueType, header.get("queue")),
-        worker=worker if isinstance(worker, str) else None,
+        worker=word(worker) or None,
     )
 
 

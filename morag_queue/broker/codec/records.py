@@ -52,7 +52,7 @@ class LedgerRecord:
     @property
     def level(self) -> int | None:
         level = self.fields.get("level")
-        return level if isinstance(level, int) else None
+        return level if type(level) is int and 0 <= level <= 9 else None
 
     @property
     def requires(self) -> Requires:
@@ -213,7 +213,7 @@ def read_held(tag: bytes | str, text: bytes | str) -> HeldMessage | None:
     try:
         *words, level, ms = json.loads(text)
         worker, incarnation, task_id, lane = words
-        if not all(isinstance(word, str) for word in words) or not isinstance(level, int):
+        if any(word(text) != text for text in words) or level not in range(10) or number(ms) is None:
             return None
         return HeldMessage(
             tag=tag.decode() if isinstance(tag, bytes) else tag, worker=worker, incarnation=incarnation,

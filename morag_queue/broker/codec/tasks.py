@@ -26,9 +26,9 @@ def waiting_task(
     headers = message["headers"]
     retries = count(headers.get("retries"))
     return Task(
-        task_id=str(headers.get("id") or ""),
+        task_id=word(headers.get("id")),
         state=TaskState.RETRYING if retries else TaskState.QUEUED,
-        task=str(headers.get("task") or ""),
+        task=word(headers.get("task")),
         source=str(headers.get("argsrepr") or ""),
         lane=lane,
         level=level,

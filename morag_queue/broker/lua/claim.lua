@@ -158,8 +158,9 @@ if arg.waits == '1' and not any_exists(lists()) then return nothing(cordon, now,
 local levels = arg.levels
 if arg.before ~= '' and not any_exists(lists(arg.before)) then levels = levels:sub(#arg.before + 2) end
 
+local first_level = levels:match('%d+')  -- of a busy worker: most likely it has a message
 for level in levels:gmatch('%d+') do
-    if any_exists(lists(level)) then
+    if level == first_level or any_exists(lists(level)) then
         for i = first_lane, #ARGV, 3 do
             local name, queue, is_own = ARGV[i], ARGV[i + 1], ARGV[i + 2]
             local taken = is_open(cordon, queue, is_own) and claim(list_of(name, level), name, tonumber(level), now)

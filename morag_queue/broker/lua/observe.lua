@@ -5,9 +5,9 @@
 -- prefix, sep   lists are named prefix .. lane [.. sep .. level]
 -- depth         messages to read at each end of a shared list; of a worker's, only the oldest is read
 -- shared_lanes  their names; those of workers come from `lanes`
--- Returns {now s, now us, workers, beats, cordons, incarnations, held, paused, pauses, totals, lease, corrections,
---          mailboxes, {lane, {lengths}, {ends}}…}
--- An end is {oldest…, newest…}, both towards the middle, no message twice. Large bodies are left out.
+-- Returns {now s, now us, what each of KEYS holds ('' in the place of lanes), mailboxes, {lane, {lengths}, {ends}}…}
+-- An end is {oldest…, newest…}, both towards the middle, no message twice. Large bodies are left out. In the place of a
+-- key of another type is the error.
 
 local key = {
     workers = KEYS[1], beats = KEYS[2], cordons = KEYS[3], incarnations = KEYS[4], held = KEYS[5], paused = KEYS[6],
@@ -19,23 +19,26 @@ local LEVELS, depth = 9, tonumber(arg.depth)
 local time = redis.call('TIME')
 local answer = {time[1], time[2]}
 for _, name in ipairs({'workers', 'beats', 'cordons', 'incarnations', 'held'}) do
-    answer[#answer + 1] = redis.call('HGETALL', key[name])
+    answer[#answer + 1] = redis.pcall('HGETALL', key[name])
 end
-answer[#answer + 1] = redis.call('SMEMBERS', key.paused)
-answer[#answer + 1] = redis.call('HGETALL', key.pauses)
-answer[#answer + 1] = redis.call('HGETALL', key.totals)
-answer[#answer + 1] = redis.call('GET', key.lease) or ''
-answer[#answer + 1] = redis.call('GET', key.corrections) or ''
+answer[#answer + 1] = redis.pcall('SMEMBERS', key.paused)
+answer[#answer + 1] = redis.pcall('HGETALL', key.pauses)
+answer[#answer + 1] = redis.pcall('HGETALL', key.totals)
+answer[#answer + 1] = redis.pcall('GET', key.lease) or ''
+answer[#answer + 1] = redis.pcall('GET', key.corrections) or ''
+local worker_lanes = redis.pcall('SMEMBERS', key.lanes)
+answer[#answer + 1] = worker_lanes.err and worker_lanes or ''
 -- kombu's; a login that may not read it learns nothing of workers without the agent.
 local mailboxes = redis.pcall('SMEMBERS', arg.prefix .. '_kombu.binding.celery.pidbox')
 answer[#answer + 1] = mailboxes.err and {} or mailboxes
 
 local BODY = '{"body": "'
+local LARGEST = 1000000  -- bytes beside the body; Celery writes about 1,000: a larger message counts as not Celery's
 local function without_body(raw)
-    if #raw < 4096 or raw:sub(1, #BODY) ~= BODY then return raw end
-    local last = raw:find('"', #BODY + 1, true)
-    if not last or raw:byte(last - 1) == 92 then return raw end  -- an escaped quote: the body is not base64
-    return BODY .. raw:sub(last)
+    if #raw < 4096 then return raw end
+    local last = raw:sub(1, #BODY) == BODY and raw:find('"', #BODY + 1, true)
+    if last and raw:byte(last - 1) ~= 92 then raw = BODY .. raw:sub(last) end  -- an escaped quote: it is not base64
+    return #raw <= LARGEST and raw or ''
 end
 
 local function ends(list, length, oldest, newest)
@@ -63,6 +66,6 @@ local function read_lane(lane, oldest, newest)
     answer[#answer + 1] = {lane, lengths, found}
 end
 
-for _, lane in ipairs(redis.call('SMEMBERS', key.lanes)) do read_lane(lane, 1, 0) end
+for _, lane in ipairs(worker_lanes) do read_lane(lane, 1, 0) end
 for _, lane in ipairs(arg.shared_lanes) do read_lane(lane, depth, depth) end
 return answer

@@ -34,15 +34,15 @@ local arg = {
 local refusal = stale(key.lease, arg.term)
 if refusal then return refusal end
 local holder = redis.call('HGET', key.held, arg.tag)
-local owner = holder and cjson.decode(holder)
-if (owner and owner[2] or '') ~= arg.incarnation then return 'gone' end
+local owner = read_holder(holder)
+if (owner and owner.incarnation or '') ~= arg.incarnation then return 'gone' end
 if arg.untouched_since ~= '' then
     local touched = redis.call('ZSCORE', key.unacked_index, arg.tag)
     if touched and tonumber(touched) >= tonumber(arg.untouched_since) then return 'gone' end
 end
 
 local now = clock()
-local worker = owner and owner[1] or ''
+local worker = owner and owner.worker or ''
 
 local function release()
     redis.call('HDEL', key.unacked, arg.tag)
@@ -69,7 +69,7 @@ if not record or redis.call('ZSCORE', key.revoked, arg.tag) then
     if not entry or field(entry, 'state') == 'queued' then
         local ended = {outcome = outcome, worker = worker, error = reason, wait_ms = '', run_ms = ''}
         local more = entry and {record = ended_record(entry, ended, now), entry = entry} or {}
-        task = ending(owner and owner[3] or '', outcome, reason, more)
+        task = ending(owner and owner.id or '', outcome, reason, more)
     end
     redis.call('ZREM', key.revoked, arg.tag)
     release()
@@ -85,8 +85,7 @@ if not text then return 'foreign' end
 
 local id, story = id_of(message), nil
 if id ~= '' and arg.max_deaths ~= '' then
-    local known = redis.call('HGET', key.attempts, 'story|' .. id)
-    story = known and cjson.decode(known) or {}
+    story = read_story(redis.call('HGET', key.attempts, 'story|' .. id))
     story[#story + 1] = {math.floor(now), worker, arg.why}
 end
 if story and #story > tonumber(arg.max_deaths) then

@@ -22,8 +22,7 @@ local refusal = stale(key.lease, arg.term)
 if refusal then return refusal end
 if redis.call('GET', key.task) ~= arg.seen then return 'changed' end
 local now = clock()
-local known = redis.call('HGET', key.attempts, 'story|' .. arg.task_id)
-local story = known and cjson.decode(known) or {}
+local story = read_story(redis.call('HGET', key.attempts, 'story|' .. arg.task_id))
 story[#story + 1] = {math.floor(now), '', arg.why}
 if #story > tonumber(arg.max_losses) then
     local task = {

@@ -47,11 +47,12 @@ local function count_streak(now, has_streak)
             for name in queues:gmatch('%S+') do redis.call('HDEL', key.totals, 'since|' .. worker .. '|' .. name) end
         end
     elseif is_failure and blame ~= 'none' then
-        local failures = redis.call('HINCRBY', key.totals, streak, 1)
-        local completed = tonumber(redis.call('HGET', key.totals, 'completed||' .. queue) or 0)
+        local failures = redis.pcall('HINCRBY', key.totals, streak, 1)
+        if type(failures) ~= 'number' then return end  -- the field is no number: `doctor` reports it
+        local completed = tonumber(redis.call('HGET', key.totals, 'completed||' .. queue) or 0) or 0
         local since = 'since|' .. worker .. '|' .. queue
         redis.call('HSETNX', key.totals, since, completed)
-        local others_complete = completed > tonumber(redis.call('HGET', key.totals, since))
+        local others_complete = completed > (tonumber(redis.call('HGET', key.totals, since)) or 0)
         if failures >= tonumber(breaker_failures) and (blame == 'worker' or others_complete) then
             open_breaker(failures, now)
         end
@@ -103,8 +104,8 @@ if task.entry then
 end
 if is_failure then
     -- A failed task keeps its message, so that it can run again; one acknowledged before it ran keeps its ledger entry.
-    local holder = held and cjson.decode(held) or {}
-    task.message, task.lane, task.level = unacked and unwrapped(unacked), holder[4], holder[5]
+    local holder = read_holder(held) or {}
+    task.message, task.lane, task.level = unacked and unwrapped(unacked), holder.lane, holder.level
 end
 end_task(key, task, retention)
 count_streak(now, task.streak)

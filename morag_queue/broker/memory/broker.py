@@ -40,11 +40,11 @@ class MemoryBroker:
         check = self.leases.check
         self.moves = MemoryMoves(self._lists, check, self._moved)
         self.evidence = MemoryEvidence(check)
-        self.cordons = MemoryCordons(now, check)
+        self.journal = MemoryJournal(now, check)
+        self.cordons = MemoryCordons(now, check, self.journal)
         self.requeues = MemoryRequeues(self._lists, self._held, self._ledger, self.evidence, self._beats, check)
         self.lost = MemoryLostTasks(self._lists, self._ledger, self.evidence, self.requeues, check)
         self.state_store = MemoryStateStore(self.leases)
-        self.journal = MemoryJournal(now)
 
     @property
     def fleet(self) -> str:
@@ -62,7 +62,7 @@ class MemoryBroker:
 
     # -- the contract
 
-    def observe(self, depth: int = 1) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
+    def observe(self, depth: int = 1, *, partial: bool = False) -> tuple[Snapshot, Mapping[QueueType, Totals]]:
         views = tuple(
             WorkerView(
                 info, self._beats.get(name), self.cordons.get(name), self._counters.totals[name],
@@ -98,9 +98,7 @@ class MemoryBroker:
     def submit(self, messages: Sequence[OutgoingMessage], note: JournalNote | None = None) -> list[bool]:
         answer = [self._submit(message) for message in messages]
         if note is not None and all(answer):
-            self.journal.write(
-                note.who, note.verb, note.subject, reason=note.reason, plan_id=note.plan_id, changes=note.changes
-            )
+            self.journal.append(note)
         return answer
 
     def records(self, task_ids: Iterable[str]) -> dict[str, LedgerRecord]:
@@ -124,11 +122,12 @@ class MemoryBroker:
         info, cordon = self._workers[worker], self.cordons.get(worker)
         if self.evidence.is_fenced(worker) or (cordon is not None and cordon.state is not WorkerStatus.CORDONED):
             return None
-        own = [lanes.lane(queue, worker) for queue in info.queues]
+        own = [lane for queue in info.queues if (lane := lanes.lane(queue, worker)) in self._lists.worker_lanes]
         names = own if cordon is not None else own + list(info.queues)
+        open_lanes = [name for name in names if lanes.queue_of(name) not in self.paused]
         for level in info.priority_steps:
-            for name in names:
-                if lanes.queue_of(name) not in self.paused and (message := self._take(name, level)) is not None:
+            for name in open_lanes:
+                if (message := self._take(name, level)) is not None:
                     return self._hold(info, message, name, level)
         return None
 
@@ -168,6 +167,10 @@ class MemoryBroker:
 
     def _take(self, lane: str, level: int) -> Message | None:
         waiting = self._lists.of(lane, level)
+        if not waiting:
+            return None
+        if waiting[-1].content is not None:
+            return waiting.pop()
         found = next((one for one in reversed(waiting) if one.content is not None), None)
         if found is not None:
             waiting.remove(found)

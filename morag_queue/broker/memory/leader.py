@@ -2,8 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from morag_queue.broker.contract import JournalNote
+from morag_queue.broker.journal import BEGUN
 from morag_queue.core.balancing.state import BalancerState
 from morag_queue.core.model import JournalEntry, Lease
 from morag_queue.errors import LeaseLost
@@ -70,8 +73,8 @@ class MemoryStateStore:
 
 
 class MemoryJournal:
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now, self._count = now, 0
+    def __init__(self, now: Callable[[], float], check: Callable[[str], None]) -> None:
+        self._now, self._check, self._count = now, check, 0
         self._entries: deque[JournalEntry] = deque(maxlen=_ENTRIES)
 
     def write(
@@ -85,6 +88,22 @@ class MemoryJournal:
         )  # fmt: skip
         self._entries.appendleft(entry)
         return entry.entry_id
+
+    def append(self, note: JournalNote) -> str:
+        return self.write(
+            note.who, note.verb, note.subject, reason=note.reason, plan_id=note.plan_id, changes=note.changes
+        )  # fmt: skip
+
+    def begin(self, note: JournalNote, *, term: str = "") -> str:
+        self._check(term)
+        return self.append(replace(note, changes={"state": BEGUN, **note.changes}))
+
+    def finish(self, begun: str, note: JournalNote) -> str:
+        self.withdraw(begun)
+        return self.append(replace(note, changes={**note.changes, "begun": begun}))
+
+    def withdraw(self, begun: str) -> None:
+        self._entries = deque((one for one in self._entries if one.entry_id != begun), maxlen=_ENTRIES)
 
     def latest(self, limit: int) -> list[JournalEntry]:
         return list(self._entries)[:limit]

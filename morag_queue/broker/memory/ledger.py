@@ -1,5 +1,6 @@
 """The ledger of a fleet in memory."""
 
+from collections import deque
 from collections.abc import Callable
 
 from morag_queue.broker.codec import LedgerRecord, read_record
@@ -11,6 +12,7 @@ class MemoryLedger:
     def __init__(self, now: Callable[[], float], retention_seconds: float) -> None:
         self._now, self._retention = now, retention_seconds
         self._records: dict[str, tuple[str, float | None]] = {}
+        self._ended: deque[tuple[float, str]] = deque()
 
     def record(self, task_id: str) -> LedgerRecord | None:
         text, expires = self._records.get(task_id, (None, None))
@@ -35,4 +37,14 @@ class MemoryLedger:
         """Change fields of a record and let it expire."""
         record = self.record(task_id)
         if record is not None:
-            self._records[task_id] = record.changed(**fields).encoded(), self._now() + self._retention
+            expires = self._now() + self._retention
+            self._records[task_id] = record.changed(**fields).encoded(), expires
+            self._ended.append((expires, task_id))
+        self._expire()
+
+    def _expire(self) -> None:
+        now = self._now()
+        while self._ended and self._ended[0][0] <= now:
+            expires, task_id = self._ended.popleft()
+            if self._records.get(task_id, ("", None))[1] == expires:
+                del self._records[task_id]

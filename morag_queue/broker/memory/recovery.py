@@ -8,9 +8,11 @@ from uuid import uuid4
 from morag_queue.core.model import Cordon, Heartbeat, HeldMessage, WorkerInfo, WorkerStatus
 
 from .lanes import Message, MessageLists
+from .leader import MemoryJournal
 from .ledger import MemoryLedger
 
 if TYPE_CHECKING:
+    from morag_queue.broker.contract import JournalNote
     from morag_queue.broker.lost_work import ResendRequest
 from morag_queue.broker.requeue import RequeueRequest
 
@@ -54,15 +56,23 @@ class MemoryEvidence:
 
 
 class MemoryCordons:
-    def __init__(self, now: Callable[[], float], check: Check) -> None:
-        self._now, self._check = now, check
+    def __init__(self, now: Callable[[], float], check: Check, journal: MemoryJournal) -> None:
+        self._now, self._check, self._journal = now, check, journal
         self._cordons: dict[str, Cordon] = {}
 
     def get(self, worker: str) -> Cordon | None:
         cordon = self._cordons.get(worker)
         return cordon if cordon is not None and cordon.is_in_force(self._now()) else None
 
-    def put(self, worker: str, cordon: Cordon | None, over: Iterable[WorkerStatus | None], *, term: str = "") -> bool:
+    def put(
+        self,
+        worker: str,
+        cordon: Cordon | None,
+        over: Iterable[WorkerStatus | None],
+        *,
+        term: str = "",
+        note: "JournalNote | None" = None,
+    ) -> bool:
         self._check(term)
         present = self.get(worker)
         if (None if present is None else present.state) not in over:
@@ -70,6 +80,8 @@ class MemoryCordons:
         self._cordons.pop(worker, None)
         if cordon is not None:
             self._cordons[worker] = cordon
+        if note is not None:
+            self._journal.append(note)
         return True
 
 

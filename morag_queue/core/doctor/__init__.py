@@ -3,7 +3,7 @@
 from .facts import FleetFacts
 from .finding import Code, Finding, Severity
 from .gone import check_gone, check_watch
-from .lanes import check_keys, check_messages, check_separators, check_steps
+from .lanes import check_keys, check_messages, check_separators, check_steps, check_values
 from .server import check_clocks, check_server, check_unread
 from .service import check_service
 from .stops import check_cordons, check_pauses
@@ -23,6 +23,7 @@ __all__ = ["Code", "Finding", "FleetFacts", "Severity", "diagnose"]
 _CHECKS = (
     check_server,
     check_keys,
+    check_values,
     check_separators,
     check_steps,
     check_duplicates,

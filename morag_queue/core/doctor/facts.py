@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from morag_queue.core.policy import Policy, Queues
-from morag_queue.core.snapshot import Snapshot
+from morag_queue.core.snapshot import BrokenValue, Snapshot
 
 CLIENT_LIST = "CLIENT LIST"
 """The part of `FleetFacts.unread` without which no connection is known."""
@@ -35,12 +35,16 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Commands and key patterns that the ACL denies to the login of the URL. `own_keys` is the pattern of our keys."""
+    """Commands and key patterns that the ACL denies to the login of the URL. `own_keys` is the pattern of our keys.
+
+    `only_reads`: it grants all that a viewer needs, and nothing that changes the fleet.
+    """
 
     user: str = "default"
     commands: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     own_keys: str = "mq:*"
+    only_reads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,7 @@ class FleetFacts:
     unowned           unacked messages without a known owner
     longest_run_s     longest run of the last day
     last_led_at       when a `watch` last led; None if none has within the last day
+    broken            values of our keys that cannot be read
     clock_offset      server's clock minus this machine's, in seconds
     unread            parts that could not be read, with the reason
     """
@@ -139,4 +144,5 @@ class FleetFacts:
     longest_run_s: float = 0.0
     clock_offset: float = 0.0
     last_led_at: float | None = None
+    broken: tuple[BrokenValue, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)

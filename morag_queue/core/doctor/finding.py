@@ -30,6 +30,7 @@ class Code(StrEnum):
     NOT_CHECKED = "NOT_CHECKED"
     # its keys
     WRONG_KEY_TYPE = "WRONG_KEY_TYPE"
+    BROKEN_VALUE = "BROKEN_VALUE"
     UNKNOWN_KEYS = "UNKNOWN_KEYS"
     SEPARATOR_DIFFERS = "SEPARATOR_DIFFERS"
     # lanes and messages

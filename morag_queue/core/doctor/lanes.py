@@ -36,10 +36,19 @@ def check_keys(facts: FleetFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def check_values(facts: FleetFacts) -> Iterator[Finding]:
+    """Report the values of our keys that cannot be read."""
+    wrong = {key.name for key in facts.keyspace.own if facts.keyspace.expected.get(key.name) not in (None, key.kind)}
+    for value in facts.broken:
+        if value.key not in wrong:  # which has its own finding
+            subject = f"{value.key} {value.field}".rstrip()
+            yield warning(Code.BROKEN_VALUE, subject, f"{subject}: {value.reason}", value.remedy)
+
+
 def _wrong_type(key: RedisKey, wanted: str) -> Finding:
     return error(
         Code.WRONG_KEY_TYPE, key.name,
-        f"the key {key.name} is a {key.kind}, not a {wanted}: every command that uses it fails",
+        f"the key {key.name} is a {key.kind}, not a {wanted}: only commands that change nothing work without it",
         "another program uses this key: choose another database or `namespace`, then delete the key",
     )  # fmt: skip
 

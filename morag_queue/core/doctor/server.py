@@ -114,7 +114,13 @@ def _disk(server: Server) -> Iterator[Finding]:
 
 
 def _permissions(permissions: Permissions) -> Iterator[Finding]:
-    if permissions.commands:
+    if permissions.only_reads:
+        yield info(
+            Code.RIGHTS_MISSING, permissions.user,
+            f"the login {permissions.user} may only read: with it, no command can change the fleet",
+            "`morag-queue acl operator` prints the rights that changes need",
+        )  # fmt: skip
+    elif permissions.commands:
         grant = " ".join(f"+{name.replace(' ', '|')}" for name in permissions.commands)
         yield error(
             Code.RIGHTS_MISSING, permissions.user,

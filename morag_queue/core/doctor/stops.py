@@ -22,7 +22,7 @@ def check_pauses(facts: FleetFacts) -> Iterator[Finding]:
         waiting = snapshot.pending[queue]
         yield (warning if is_old else info)(
             Code.QUEUE_PAUSED, queue.value,
-            f"{queue} {paused_words(snapshot, queue)}; {count_of(waiting, 'task')} "
+            f"{queue} {paused_words(pause, snapshot.taken_at)}; {count_of(waiting, 'task')} "
             f"{'waits' if waiting == 1 else 'wait'} in it",
             resume_command(queue),
         )  # fmt: skip

@@ -164,7 +164,7 @@ def _in_own_lane(score: Score, snapshot: Snapshot) -> Score:
 def _explain_queued(task: Task, snapshot: Snapshot, workers: tuple[Score, ...]) -> Explanation:
     now = snapshot.taken_at
     if task.queue is not None and task.queue in snapshot.paused:
-        words = paused_words(snapshot, task.queue)
+        words = paused_words(snapshot.pause_of(task.queue), snapshot.taken_at)
         return Explanation(
             ReasonCode.QUEUE_PAUSED, f"{task.queue} {words}: {resume_command(task.queue)} ends the pause"
         )

@@ -18,13 +18,15 @@ local function check_counters(key, now)
     for _, counters in ipairs(key.folded) do redis.call('HLEN', counters) end
 end
 
+-- Adds to a counter. One that is no number, which only another program writes, must not stop the end of a task.
+local function add(counters, name, number) redis.pcall('HINCRBY', counters, name, number) end
+
 local function fold(key)
     local counts = redis.call('HGETALL', key.current)
     redis.call('DEL', key.current)
     for _, counters in ipairs(key.folded) do
         for i = 1, #counts, 2 do
-            -- A counter that is no number, which only another program writes, must not stop the end of a task.
-            if counts[i] ~= 'minute' then redis.pcall('HINCRBY', counters, counts[i], counts[i + 1]) end
+            if counts[i] ~= 'minute' then add(counters, counts[i], counts[i + 1]) end
         end
     end
     redis.call('EXPIRE', key.folded[1], MINUTE_TTL)
@@ -39,7 +41,7 @@ local function count(key, counts)
         redis.call('HSET', key.current, 'minute', key.this_minute)
         key.counted_minute = key.this_minute
     end
-    for i = 1, #counts, 2 do redis.call('HINCRBY', key.current, counts[i], counts[i + 1]) end
+    for i = 1, #counts, 2 do add(key.current, counts[i], counts[i + 1]) end
 end
 
 -- Counts one end. `task`: outcome, worker, queue, wait_ms, wait_bucket, run_ms, run_bucket; '' = not known. Without a
@@ -47,11 +49,11 @@ end
 local function count_end(key, task)
     local outcome, queue, wait_ms, run_ms = task.outcome, task.queue, task.wait_ms, task.run_ms
     if task.worker ~= '' then
-        redis.call('HINCRBY', key.totals, outcome .. '|' .. task.worker, 1)
-        if run_ms ~= '' then redis.call('HINCRBY', key.totals, 'run_ms|' .. task.worker, run_ms) end
+        add(key.totals, outcome .. '|' .. task.worker, 1)
+        if run_ms ~= '' then add(key.totals, 'run_ms|' .. task.worker, run_ms) end
     end
     if queue == '' then return end
-    redis.call('HINCRBY', key.totals, outcome .. '||' .. queue, 1)
+    add(key.totals, outcome .. '||' .. queue, 1)
     local counts = {queue .. '|' .. outcome, 1}
     if wait_ms ~= '' then
         counts[3], counts[4] = queue .. '|wait_ms', wait_ms

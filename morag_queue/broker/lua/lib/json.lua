@@ -3,6 +3,12 @@
 -- Records and messages are changed as text: cjson would write `{}` and `[]` alike. Any spacing around the colon is
 -- accepted: Python writes one blank there, pydantic and cjson none.
 
+-- The array or object of a text, decoded; nil for any other text, and for one that is nested too deep.
+local function decoded(text)
+    local ok, value = pcall(cjson.decode, text or '')
+    return ok and type(value) == 'table' and value or nil
+end
+
 -- A JSON string as Python writes it: cjson escapes each slash.
 local function quoted(value)
     return (cjson.encode(value):gsub('\\/', '/'))

@@ -1,0 +1,1 @@
+"""A fleet that does not exist: discrete events under a virtual clock, through the same routing and balancing code."""
