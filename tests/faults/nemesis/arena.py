@@ -130,7 +130,7 @@ class Arena:
     # -- faults
 
     def inject(self, step: Step) -> None:
-        with suppress(redis.RedisError, ProcessLookupError), self._lock:
+        with suppress(redis.RedisError, ProcessLookupError, FileNotFoundError), self._lock:
             getattr(self, "_" + step.what.replace("-", "_"))(*step.args)
 
     def _kill_worker(self, name: str) -> None:

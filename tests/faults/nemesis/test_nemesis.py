@@ -109,3 +109,12 @@ def test_tracebacks_of_tasks_that_fail_on_purpose_are_expected(tmp_path: Path) -
         "watch-1.log: ValueError: on purpose",
         "worker-1.log: KeyError: on purpose",
     ]
+
+
+def test_of_a_chain_of_tracebacks_the_last_counts(tmp_path: Path) -> None:
+    text = "Traceback (most recent call last):\n  File x\n{error}\n\n"
+    during = "During handling of the above exception, another exception occurred:\n\n"
+    good = text.format(error="FencedError") + during + text.format(error="ValueError: on purpose")
+    bad = text.format(error="ValueError: on purpose") + during + text.format(error="KeyError")
+    (tmp_path / "worker-1.log").write_text(good + "[2026] next\n" + bad)
+    assert unexpected_tracebacks(tmp_path) == ["worker-1.log: KeyError"]
