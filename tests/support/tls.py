@@ -3,11 +3,23 @@
 import socket
 import ssl
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 from types import TracebackType
 from typing import Self
 
 import trustme
+
+
+def client_options(ca: trustme.CA, directory: Path, signer: trustme.CA | None = None) -> dict[str, str]:
+    """The options of a URL for a server of `ca`, with a certificate by `signer` (default: `ca`)."""
+    ca_file, certificate, key = (directory / name for name in ("ca.pem", "client.pem", "client.key"))
+    ca.cert_pem.write_to_path(str(ca_file))
+    issued = (signer or ca).issue_cert("client@example.org")
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    options = {"ssl_ca_certs": ca_file, "ssl_certfile": certificate, "ssl_keyfile": key}
+    return {"ssl_cert_reqs": "required", **{name: str(path) for name, path in options.items()}}
 
 
 class TlsProxy:
