@@ -132,6 +132,7 @@ _REMEDIES = {
     "or give the login the rights of `morag-queue acl ROLE` without --no-eval",
     "NOPERM": _RIGHTS,
     "no permissions": _RIGHTS,  # redis-py removes the code, a script replaces it
+    "the user executing the script": _RIGHTS,  # Redis 7.0, which does not name the command
     "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`; "
     "`morag-queue doctor` shows the key",
     "BROKEN": "another program has written it: set it by hand to a number above every earlier one",
