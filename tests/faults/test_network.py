@@ -109,9 +109,9 @@ def test_a_question_to_a_worker_whose_connection_falls_silent_ends(
 def test_commands_work_at_200_ms_and_no_worker_is_declared_dead(fleet: AgentFleet, proxy: Proxy) -> None:
     proxy.delay = 0.1  # each way
     watch = start_watch(fleet, "--interval", "1s", "--json", env={"REDIS_URL": proxy.url})
-    fleet.start_worker(WORKER, env={"REDIS_URL": proxy.url})
     watch.wait_for("leading")
-    watch.wait_for("worker_joined")
+    fleet.start_worker(WORKER, env={"REDIS_URL": proxy.url})
+    watch.wait_for("fleet_looked_at")
 
     start(fleet, proxy, *SUBMIT).expect(0, BOUND_SECONDS)
     fleet.until_ran(["row-1"])
