@@ -111,7 +111,7 @@ def test_commands_work_at_200_ms_and_no_worker_is_declared_dead(fleet: AgentFlee
     watch = start_watch(fleet, "--interval", "1s", "--json", env={"REDIS_URL": proxy.url})
     watch.wait_for("leading")
     fleet.start_worker(WORKER, env={"REDIS_URL": proxy.url})
-    watch.wait_for("worker_joined")
+    watch.wait_for("fleet_looked_at")
 
     start(fleet, proxy, *SUBMIT).expect(0, BOUND_SECONDS)
     fleet.until_ran(["row-1"])

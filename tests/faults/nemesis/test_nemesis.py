@@ -59,7 +59,7 @@ def test_a_second_start_is_explained_by_a_fault_that_hit_the_first_and_by_no_oth
         event("start", "a", 20, OTHER),
         event("end", "a", 21, OTHER),
     ]
-    for worker, at in (("worker-cpu-2", 10.5), ("worker-cpu-1", 5.0), ("worker-cpu-1", 15.0)):
+    for worker, at in (("worker-cpu-3", 10.5), ("worker-cpu-1", 5.0), ("worker-cpu-1", 15.0)):
         hit = history.hit("worker killed", worker)
         hit.began = hit.ended = at
         assert second_starts(history, twice)[1] == ["a (attempt 0)"]
@@ -67,6 +67,13 @@ def test_a_second_start_is_explained_by_a_fault_that_hit_the_first_and_by_no_oth
     hit = history.hit("worker stopped", "worker-cpu-1")
     hit.began = hit.ended = 10.5
     assert second_starts(history, twice) == ({"worker stopped": 1}, [])
+
+
+def test_a_worker_that_lost_its_message_to_another_and_ran_it_all_the_same_is_named(history: History) -> None:
+    hit = history.hit("connections closed", "worker-cpu-2")
+    hit.began = hit.ended = 9.9
+    twice = [event("start", "a", 10), event("start", "a", 10.1, OTHER)]
+    assert second_starts(history, twice) == ({"taken over, ran all the same: connections closed": 1}, [])
 
 
 def test_a_killed_process_of_a_pool_explains_only_its_own_task(history: History) -> None:

@@ -145,6 +145,11 @@ def _causes(
 ) -> Iterator[str]:
     for start in reversed(earlier):
         yield from (hit.fault for hit in _hits(history, start, second.began))
+    for hit in history.hits:  # its worker held the message first, and lost it to the earlier start
+        if (hit.worker, hit.pid) == (second.worker, None) and _is_within(
+            hit, earlier[0].began - GRACE_SECONDS, second.began
+        ):
+            yield f"taken over, ran all the same: {hit.fault}"
     sends = [send for send in history.sends if send.task == second.task] if not second.retries else []
     if len(sends) > 1:
         yield "sent again, not acknowledged"
