@@ -24,7 +24,14 @@ from kombu.utils.uuid import uuid
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from .claim_request import Requests
-from .compat import Invalidation, deliver_invalidations, invalidation_parser, raise_if_overdue, read_or_wake
+from .compat import (
+    OVERDUE_SECONDS,
+    Invalidation,
+    deliver_invalidations,
+    invalidation_parser,
+    raise_if_overdue,
+    read_or_wake,
+)
 from .holding import HoldingMixin
 from .identity import FencedError
 from .unacked import ClaimQoS, claim_of, readable
@@ -74,6 +81,8 @@ class ClaimChannelMixin(HoldingMixin):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
         params["client_name"] = self.morag_queue.client_name  # a transport option only since kombu 5.6
+        if params.get("socket_timeout") is None:  # kombu's default: a read that never ends
+            params["socket_timeout"] = OVERDUE_SECONDS
         if asynchronous:
             params.update(protocol=3, parser_class=invalidation_parser())
         return params

@@ -73,6 +73,8 @@ class CeleryControl:
             "master_name": broker.master_name,
             "sentinel_kwargs": broker.sentinel_kwargs,
             "socket_connect_timeout": broker.connect_timeout_seconds,
+            # kombu has none: a half-open connection would stop the command for ever.
+            "socket_timeout": broker.read_timeout_seconds,
             "client_name": "mq.cli",
         }
         return app

@@ -88,6 +88,7 @@ def _through_sentinel(url: str, options: BrokerSettings, common: dict[str, Any])
 def translation(error: Exception, url: str) -> MoragQueueError | None:
     """Our error for one of redis-py or of a socket; None for any other. The message never contains a password."""
     masked = mask_url(url)
+    tls = " Does its port speak TLS?" if url.startswith("rediss:") else ""
     match error:
         case redis.AuthenticationError():
             return BrokerUnreachable(
@@ -95,9 +96,11 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
             )
         case NotLoaded():
             return BrokerError(f"the broker {masked} refused: {_reason(error)}")
+        case redis.ConnectionError() | OSError() if is_tls(error):
+            return BrokerUnreachable(f"no TLS connection to the broker {masked}: {_reason(error)}; {TLS_REMEDY}")
         case redis.ConnectionError() | redis.TimeoutError() | OSError():
             return BrokerUnreachable(
-                f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?"
+                f"cannot reach the broker {masked}: {_reason(error)}; is it running, and is --redis-url right?{tls}"
             )
         case redis.ResponseError() if is_stale(error):
             return LeaseLost()
@@ -105,6 +108,17 @@ def translation(error: Exception, url: str) -> MoragQueueError | None:
             reason = f"{_reason(error)}{remedy(str(error))}"
             return BrokerError(f"the broker {masked} refused: {reason}; nothing was changed by this step")
     return None
+
+
+TLS_REMEDY = (
+    "check that the port speaks TLS, and in the URL ssl_ca_certs (who signed the server's certificate), and "
+    "ssl_certfile and ssl_keyfile if the server asks for a certificate"
+)
+
+
+def is_tls(error: Exception) -> bool:
+    """Whether a connection failed by TLS: an unknown certificate, none, or another protocol."""
+    return "[SSL" in str(error) or "(_ssl.c" in str(error)
 
 
 _RIGHTS = (
@@ -118,6 +132,7 @@ _REMEDIES = {
     "or give the login the rights of `morag-queue acl ROLE` without --no-eval",
     "NOPERM": _RIGHTS,
     "no permissions": _RIGHTS,  # redis-py removes the code, a script replaces it
+    "the user executing the script": _RIGHTS,  # Redis 7.0, which does not name the command
     "WRONGTYPE": "something else uses the same key: check the number of the database and `namespace`; "
     "`morag-queue doctor` shows the key",
     "BROKEN": "another program has written it: set it by hand to a number above every earlier one",

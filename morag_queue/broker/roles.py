@@ -1,4 +1,4 @@
-"""The rights of each role, as rules of ACL SETUSER for Redis 7.2 and Valkey.
+"""The rights of each role, as rules of ACL SETUSER for Redis 7 and Valkey.
 
 Commands come from the list of all that we send (`acl.py`) and from the scripts that a role runs; keys from `keys.py`
 and from the heads of these scripts. Only kombu's and Celery's own commands are written here. Tests run each role under
@@ -25,7 +25,7 @@ _READS = frozenset(name.replace(" ", "|") for name in READS)
 
 _TEXTS = frozenset(name.replace(" ", "|") for name in TEXTS)
 
-_CONNECT = "ACL|WHOAMI CLIENT|SETINFO CLIENT|SETNAME DISCARD EVALSHA EXEC HELLO MULTI PING SCRIPT|EXISTS SELECT TIME"
+_CONNECT = "ACL|WHOAMI CLIENT|SETNAME DISCARD EVALSHA EXEC HELLO MULTI PING SCRIPT|EXISTS SELECT TIME"
 
 # Those of kombu; besides what this version of it sends, what its others do.
 _SEND = "EXISTS LLEN LPUSH PEXPIRE SADD SMEMBERS ZADD"

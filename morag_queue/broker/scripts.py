@@ -80,8 +80,10 @@ def load_missing(client: "Redis") -> int:
     """Load the scripts of all roles that the server does not have; return their number."""
     texts = _texts()
     missing = [one for one, exists in zip(texts, client.script_exists(*texts), strict=True) if not exists]
+    pipe = client.pipeline(transaction=False)
     for one in missing:
-        client.script_load(texts[one])
+        pipe.execute_command("SCRIPT LOAD", texts[one])
+    pipe.execute()
     return len(missing)
 
 

@@ -23,7 +23,7 @@ def acl(
         bool, typer.Option("--no-eval", help="Deny EVAL and SCRIPT LOAD, for a fleet on which `watch` runs.")
     ] = False,
 ) -> None:
-    """Print the rules of ACL SETUSER for a login, for Redis 7.2 and Valkey.
+    """Print the rules of ACL SETUSER for a login, for Redis 7 and Valkey.
 
     A viewer may run what only reads; an operator, every command but `watch`; a producer, `submit` and tasks routed by
     `route_task`. The rules are those of the namespace and the key prefix in the settings; they reset earlier rights.

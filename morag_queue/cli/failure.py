@@ -70,10 +70,12 @@ def _broker_error(error: BaseException, environment: Environment) -> tuple[str, 
         return None
     if isinstance(error, redis.AuthenticationError):
         return f"{url} rejected the login: {error}; check the user and password in the URL", ExitStatus.UNREACHABLE
-    from morag_queue.broker.connection import NotLoaded, remedy
+    from morag_queue.broker.connection import TLS_REMEDY, NotLoaded, is_tls, remedy
 
     if isinstance(error, NotLoaded):
         return f"{url} rejected the command: {error}", ExitStatus.FAILED
+    if is_tls(error):
+        return f"no TLS connection to {url}: {error}; {TLS_REMEDY}", ExitStatus.UNREACHABLE
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return _unreachable(url, error)
     if isinstance(error, redis.InvalidResponse):

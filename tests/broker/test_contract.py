@@ -1,10 +1,13 @@
-"""What every broker promises, run on Redis and in memory."""
+"""What every broker promises, run on Valkey, on the installed Redis and in memory."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import redis
 from celery import Celery
 
 from morag_queue.broker.contract import MoveCounts, MoveOutcome
@@ -14,18 +17,38 @@ from morag_queue.core.balancing.state import BalancerState, MoveRecord
 from morag_queue.core.model import Cordon, QueueType, Requires, WorkerStatus
 from morag_queue.core.plan import Plan, Resend, TakeBack
 from morag_queue.errors import LeaseLost
+from morag_queue.local.sandbox import Sandbox
+from morag_queue.local.server import Server
 from morag_queue.operations.apply import apply
 from tests.support.broker_drivers import BrokerDriver, MemoryDriver, RedisDriver, move, outgoing_message
 
 CPU, GPU = "cpu_standard", "gpu_priority"
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="module")
+def installed_redis() -> Iterator[str]:
+    """The URL of the Redis server that is installed on this machine."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server is installed")
+    with Sandbox() as sandbox:
+        server = Server(sandbox, binary=Path(binary))
+        yield server.url
+        server.stop()
+
+
+@pytest.fixture(params=["memory", "valkey", "redis"])
 def driver(request: pytest.FixtureRequest) -> Iterator[BrokerDriver]:
-    if request.param == "memory":
-        yield MemoryDriver()
-    else:
-        yield RedisDriver(request.getfixturevalue("valkey"))
+    match request.param:
+        case "memory":
+            yield MemoryDriver()
+        case "valkey":
+            yield RedisDriver(request.getfixturevalue("valkey"))
+        case "redis":
+            url = request.getfixturevalue("installed_redis")
+            with redis.Redis.from_url(url) as client:
+                client.flushall()
+            yield RedisDriver(url)
 
 
 # -- submit, observe

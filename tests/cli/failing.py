@@ -20,6 +20,7 @@ RAISES = {
     "redis-oom": redis.OutOfMemoryError("OOM command not allowed"),
     "redis-readonly": redis.ReadOnlyError("READONLY You can't write against a read only replica."),
     "redis-noperm": redis.exceptions.NoPermissionError("NOPERM this user has no permissions"),
+    "redis-noperm-in-a-script": redis.ResponseError("The user executing the script can't run this command"),
     "redis-wrongtype": redis.ResponseError("WRONGTYPE Operation against a key"),
     "no-redis": redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400 Bad Request'"),
     "file": FileNotFoundError(2, "No such file or directory", "/etc/nothing"),

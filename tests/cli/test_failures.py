@@ -45,6 +45,7 @@ def fail(mq, monkeypatch):
         ),
         ("redis-readonly", 1, "it is a replica: use the URL of the primary"),
         ("redis-noperm", 1, "the login of the URL lacks this right: `morag-queue acl operator` prints those"),
+        ("redis-noperm-in-a-script", 1, "command; the login of the URL lacks this right: `morag-queue acl operator`"),
         ("redis-wrongtype", 1, "something else uses the same key: check the number of the database"),
         (
             "no-redis",

@@ -1,13 +1,17 @@
-"""Workers on a Unix socket and behind a sentinel."""
+"""Workers on a Unix socket, behind a sentinel and through TLS."""
 
 import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode
+
+import trustme
 
 from morag_queue.local.server import _binary, _free_port
 from morag_queue.local.waiting import until
 from tests.support.agent_fleet import AgentFleet
+from tests.support.tls import TlsProxy, client_options
 
 WORKER = "worker-cpu-1"
 Make = Callable[..., AgentFleet]
@@ -48,3 +52,14 @@ def test_a_worker_reconnects_through_a_sentinel(make_agent_fleet: Make) -> None:
     fleet.start_worker(WORKER, env={"REDIS_URL": url, "TEST_APP_CONF": json.dumps(app_conf)})
 
     assert_claims_and_reconnects(fleet)
+
+
+def test_a_worker_with_a_client_certificate_claims_and_reconnects_through_tls(make_agent_fleet: Make) -> None:
+    fleet, ca = make_agent_fleet(), trustme.CA()
+    with TlsProxy(ca, fleet.server.port) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}/0?{urlencode(client_options(ca, fleet.dir))}"
+        fleet.start_worker(WORKER, env={"REDIS_URL": url})
+
+        assert_claims_and_reconnects(fleet)
+        fleet.env["REDIS_URL"] = url
+        assert fleet.run_json("stats")["workers"]

@@ -34,8 +34,10 @@ def env(fleet: AgentFleet, role: str) -> dict[str, str]:
 
 
 def refusals(fleet: AgentFleet) -> list[str]:
-    """What the server has refused to the logins: `<user>: <command or key>`."""
-    return [f"{one['username']}: {one['object']}" for one in fleet.redis.acl_log()]
+    """What the server has refused to the logins, `<user>: <command or key>`, but the name and version of redis-py:
+    Redis 7.0 knows no such right, and refuses a rule that names it."""
+    refused = [f"{one['username']}: {one['object']}" for one in fleet.redis.acl_log()]
+    return [one for one in refused if not one.endswith(": client|setinfo")]
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])

@@ -75,7 +75,8 @@ class Arena:
             process = self.fleet.workers.get(name)
             if process is not None and (code := process.poll()) is not None:
                 self.history.note("worker-exited", worker=name, code=code)
-                self.history.hit("exit", name)
+                if code:  # else a warm shutdown, which runs nothing twice
+                    self.history.hit("exit", name)
                 self.fleet.workers.pop(name)
                 process = None
             if process is None:
@@ -83,7 +84,7 @@ class Arena:
         for number, watch in enumerate(self.watches):
             if (code := watch.process.poll()) is not None:
                 self.history.note("watch-exited", watch=watch.name, code=code)
-                if code != -signal.SIGKILL:
+                if code not in (-signal.SIGKILL, 69):  # 69: it was started while the server was down
                     self.history.problem(f"{watch.name} exited with {code}")
                 self.watches[number] = self._start_watch(watch.name)
         while len(self.watches) < WATCHES:
@@ -130,7 +131,7 @@ class Arena:
     # -- faults
 
     def inject(self, step: Step) -> None:
-        with suppress(redis.RedisError, ProcessLookupError), self._lock:
+        with suppress(redis.RedisError, ProcessLookupError, FileNotFoundError), self._lock:
             getattr(self, "_" + step.what.replace("-", "_"))(*step.args)
 
     def _kill_worker(self, name: str) -> None:

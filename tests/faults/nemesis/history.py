@@ -32,7 +32,7 @@ class Send:
 
 
 class History:
-    """Thread-safe. `parents`: tasks whose end sends a task. `targets`: tasks whose cancelling was not refused."""
+    """Thread-safe. `parents`: the tasks whose end sends a task. `targets`: tasks whose cancel was not refused."""
 
     def __init__(self, path: Path) -> None:
         self._file, self._lock = open(path, "a", buffering=1, encoding="utf-8"), Lock()  # noqa: SIM115 - see `close`

@@ -28,7 +28,6 @@ class Load:
         self._fleet, self._history, self._run_command = fleet, history, run_command
         self._app = Celery("nemesis", broker=fleet.url, backend=fleet.url, set_as_current=False)
         self._app.conf.broker_transport_options = {"priority_steps": list(range(10))}
-        self._app.backend.remove_pending_result = lambda result: result  # the end of a result would ask the server
         self._app.conf.task_publish_retry = False  # an error may still mean that the task was sent
 
     def send(self, step: Step) -> None:
@@ -75,6 +74,7 @@ class Load:
         self._canvas(chord(header, body, app=self._app), names, {f"{name}.body": tuple(names)})
 
     def _canvas(self, canvas: Any, sent: list[str], parents: dict[str, tuple[str, ...]]) -> None:
+        self._app.backend.remove_pending_result = lambda result: result  # its end would ask the server; one per thread
         self._history.parents |= parents
         try:
             with denied_join_result(), self._history.sending(*sent):  # do not subscribe to the results

@@ -59,7 +59,7 @@ def test_a_second_start_is_explained_by_a_fault_that_hit_the_first_and_by_no_oth
         event("start", "a", 20, OTHER),
         event("end", "a", 21, OTHER),
     ]
-    for worker, at in (("worker-cpu-2", 10.5), ("worker-cpu-1", 5.0), ("worker-cpu-1", 15.0)):
+    for worker, at in (("worker-cpu-3", 10.5), ("worker-cpu-1", 5.0), ("worker-cpu-1", 15.0)):
         hit = history.hit("worker killed", worker)
         hit.began = hit.ended = at
         assert second_starts(history, twice)[1] == ["a (attempt 0)"]
@@ -67,6 +67,13 @@ def test_a_second_start_is_explained_by_a_fault_that_hit_the_first_and_by_no_oth
     hit = history.hit("worker stopped", "worker-cpu-1")
     hit.began = hit.ended = 10.5
     assert second_starts(history, twice) == ({"worker stopped": 1}, [])
+
+
+def test_a_worker_that_lost_its_message_to_another_and_ran_it_all_the_same_is_named(history: History) -> None:
+    hit = history.hit("connections closed", "worker-cpu-2")
+    hit.began = hit.ended = 9.9
+    twice = [event("start", "a", 10), event("start", "a", 10.1, OTHER)]
+    assert second_starts(history, twice) == ({"taken over, ran all the same: connections closed": 1}, [])
 
 
 def test_a_killed_process_of_a_pool_explains_only_its_own_task(history: History) -> None:
@@ -109,3 +116,12 @@ def test_tracebacks_of_tasks_that_fail_on_purpose_are_expected(tmp_path: Path) -
         "watch-1.log: ValueError: on purpose",
         "worker-1.log: KeyError: on purpose",
     ]
+
+
+def test_of_a_chain_of_tracebacks_the_last_counts(tmp_path: Path) -> None:
+    text = "Traceback (most recent call last):\n  File x\n{error}\n\n"
+    during = "During handling of the above exception, another exception occurred:\n\n"
+    good = text.format(error="FencedError") + during + text.format(error="ValueError: on purpose")
+    bad = text.format(error="ValueError: on purpose") + during + text.format(error="KeyError")
+    (tmp_path / "worker-1.log").write_text(good + "[2026] next\n" + bad)
+    assert unexpected_tracebacks(tmp_path) == ["worker-1.log: KeyError"]

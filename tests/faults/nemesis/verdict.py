@@ -9,6 +9,8 @@ from typing import Any
 
 from .history import History, Hit
 
+_INSIDE = (" ", "\t", '"""', "|", "+", "billiard.einfo.ExceptionWithTraceback")
+
 Events = Sequence[Mapping[str, Any]]
 
 GRACE_SECONDS = 2.0
@@ -143,6 +145,11 @@ def _causes(
 ) -> Iterator[str]:
     for start in reversed(earlier):
         yield from (hit.fault for hit in _hits(history, start, second.began))
+    for hit in history.hits:  # its worker held the message first, and lost it to the earlier start
+        if (hit.worker, hit.pid) == (second.worker, None) and _is_within(
+            hit, earlier[0].began - GRACE_SECONDS, second.began
+        ):
+            yield f"taken over, ran all the same: {hit.fault}"
     sends = [send for send in history.sends if send.task == second.task] if not second.retries else []
     if len(sends) > 1:
         yield "sent again, not acknowledged"
@@ -187,15 +194,16 @@ def unexpected_tracebacks(directory: Path) -> list[str]:
 
 
 def _last_lines(lines: Sequence[str]) -> Iterator[str]:
-    is_inside = False
+    """The last line of each traceback; of a chain of them, that of the last."""
+    is_inside, last = False, ""
     for line in lines:
         if line.lstrip().startswith("Traceback (most recent call last)"):
-            is_inside = True
-        elif (
-            is_inside
-            and line
-            and not line.startswith("billiard.einfo.ExceptionWithTraceback")
-            and not line.startswith((" ", "\t", '"""', "|", "+"))
-        ):
-            is_inside = False
-            yield line[:300]
+            if last:
+                yield last
+            is_inside, last = True, ""
+        elif line.startswith(("The above exception was", "During handling of the above")):
+            last = ""
+        elif is_inside and line and not line.startswith(_INSIDE):
+            is_inside, last = False, line[:300]
+    if last:
+        yield last
