@@ -145,7 +145,7 @@ def keys_of(script: str) -> list[str]:
     """The names of the keys that a script is given, as in its head."""
     text = re.sub(r"--.*", "", source(script))
     head = re.search(r"local key = \{(.*?)\}", text, re.DOTALL)
-    names = re.findall(r"(\w+) = (?:KEYS|rest\(KEYS)", head[1]) if head else []
+    names = re.findall(r"\b(\w+) = (?:KEYS|rest\(KEYS)", head[1]) if head else []
     items = {name: re.findall(r"'(\w+)'", given) for name, given in re.findall(r"records\(key\.(\w+), \{(.*?)\}", text)}
     return [item for name in names for item in items.get(name, [name])]
 
