@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from time import monotonic
 from typing import Any
 
+import redis
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry, WorkerLostError
 from celery.worker.request import Request as CeleryRequest
@@ -111,7 +112,9 @@ class RequestMixin:
             super().cancel(pool, *args, **kwargs)  # type: ignore[misc]
         except NotImplementedError:
             pass  # a pool without processes: the task runs on
-        except Exception:  # for example, the result backend is down too; Celery before 5.6 would exit
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:  # the result backend is down too
+            logger.warning("the cancelled task %s is not in the result backend: %s", self.id, error)  # type: ignore[attr-defined]
+        except Exception:  # Celery before 5.6 would exit
             logger.exception("cannot cancel a task after the connection was lost")
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:

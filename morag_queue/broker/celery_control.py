@@ -23,6 +23,8 @@ REFRESH_CORDON = "morag_queue_look"
 ANSWER_SECONDS = 1.0
 """How long to wait for answers unless all expected ones have arrived before; Celery's default."""
 
+_NEVER_SECONDS = 10 * 365 * 86400
+
 _TASK_LISTS = ("active", "reserved", "scheduled")
 
 
@@ -76,6 +78,8 @@ class CeleryControl:
             # kombu has none: a half-open connection would stop the command for ever.
             "socket_timeout": broker.read_timeout_seconds,
             "client_name": "mq.cli",
+            # kombu restores what is unacked for longer while it waits for answers; the workers' timeout is not known.
+            "visibility_timeout": _NEVER_SECONDS,
         }
         return app
 

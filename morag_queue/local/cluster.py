@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,7 +37,8 @@ STOP_SECONDS = 30.0
 
 
 class Cluster:
-    """A fleet. `env` extends the environment of every worker, `config` the options of the server; see `Server`.
+    """A fleet. `env` extends the environment of every worker; for `config`, the options of the server, and `binary` see
+    `Server`.
 
     The user's own settings (files, MORAG_QUEUE_*) do not reach the workers; only `env` does.
     """
@@ -47,12 +49,13 @@ class Cluster:
         persist: bool = False,
         config: Mapping[str, str | int] | None = None,
         env: Mapping[str, str] | None = None,
+        binary: Path | None = None,
     ) -> None:
         self.sandbox = Sandbox()
         self.workers: dict[str, Process] = {}
         fork_server.shared()  # imports while the server starts
         try:
-            self.server = Server(self.sandbox, persist=persist, config=config)
+            self.server = Server(self.sandbox, persist=persist, config=config, binary=binary)
             self.redis = redis.Redis.from_url(self.server.url, decode_responses=True)
         except BaseException:
             self.sandbox.close()

@@ -1,5 +1,6 @@
 """Workers without the agent, by the answers that Celery's remote control returns."""
 
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -11,6 +12,7 @@ from morag_queue.broker.celery_control import CeleryControl
 from morag_queue.broker.keys import Keys
 from morag_queue.core.doctor.facts import AgentlessWorker
 from morag_queue.settings import Settings
+from tests.support.simulated_fleet import SimulatedFleet
 
 MAILBOXES = "_kombu.binding.celery.pidbox"
 
@@ -82,3 +84,16 @@ def test_a_unix_socket_url_is_passed_in_the_form_of_kombu() -> None:
     assert control.app.conf.broker_url == "redis+socket:///run/redis.sock?virtual_host=2"
     with control.app.connection_for_write() as connection:
         assert connection.transport.driver_type == "redis"
+
+
+def test_a_question_restores_no_message_whose_worker_has_a_longer_visibility_timeout(sim_fleet: SimulatedFleet) -> None:
+    keys, client = sim_fleet.keys, sim_fleet.client
+    sim_fleet.send("runs-for-hours")
+    text = client.rpop(keys.list("cpu_standard", 4)).decode()
+    client.hset(keys.unacked, "tag", f'[{text}, "", "cpu_standard"]')
+    client.zadd(keys.unacked_index, {"tag": time.time() - 7200})  # kombu's default is one hour
+
+    assert sim_fleet.broker.control.ping() == []
+
+    assert client.hkeys(keys.unacked) == [b"tag"]
+    assert client.keys("cpu_standard*") == []

@@ -1,6 +1,5 @@
 """Workers on a Unix socket, behind a sentinel and through TLS."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +7,8 @@ from urllib.parse import urlencode
 
 import trustme
 
-from morag_queue.local.server import _binary, _free_port
-from morag_queue.local.waiting import until
 from tests.support.agent_fleet import AgentFleet
+from tests.support.sentinel import SentinelFleet
 from tests.support.tls import TlsProxy, client_options
 
 WORKER = "worker-cpu-1"
@@ -37,19 +35,9 @@ def test_a_worker_reconnects_through_a_unix_socket(make_agent_fleet: Make) -> No
         assert_claims_and_reconnects(fleet)
 
 
-def test_a_worker_reconnects_through_a_sentinel(make_agent_fleet: Make) -> None:
-    fleet = make_agent_fleet()
-    port = _free_port()
-    conf = fleet.dir / "sentinel.conf"
-    conf.write_text(
-        f"port {port}\nbind 127.0.0.1\nset-proc-title no\nsentinel monitor first 127.0.0.1 {fleet.server.port} 1\n"
-    )
-    fleet.sandbox.spawn("sentinel", [str(_binary()), str(conf), "--sentinel"])
-    until(lambda: "+monitor" in fleet.log("sentinel"), 10, lambda: fleet.log("sentinel"))
-    app_conf = {"broker_transport_options": {"master_name": "first"}, "result_backend": fleet.url}
-    url = f"sentinel://127.0.0.1:{port}/0"
-
-    fleet.start_worker(WORKER, env={"REDIS_URL": url, "TEST_APP_CONF": json.dumps(app_conf)})
+def test_a_worker_reconnects_through_a_sentinel(make_fleet: Callable[..., SentinelFleet]) -> None:
+    fleet = make_fleet(SentinelFleet)
+    fleet.start_worker(WORKER)
 
     assert_claims_and_reconnects(fleet)
 
