@@ -13,6 +13,7 @@ from celery import Celery
 
 from morag_queue import IntelligentTaskClassifier, PriorityQueueManager, WorkerRegistry
 from morag_queue.core.model import QueuePriority, QueueType, WorkerStatus
+from morag_queue.core.policy import BalancingPolicy, Policy
 from morag_queue.local.waiting import until
 from morag_queue.settings import Settings
 from morag_queue.watch.events import Event
@@ -25,7 +26,9 @@ class System:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet, self.events = fleet, list[tuple[Event, dict[str, Any]]]()
         self.client = redis.Redis.from_url(fleet.url)
-        settings = Settings(redis_url=fleet.url)
+        # On a slow machine GPU-preferred work would wait long enough to move to the idle CPU worker.
+        never_spill = Policy(balancing=BalancingPolicy(spill_idle_share=1.0))
+        settings = Settings(redis_url=fleet.url, policy=never_spill)
         app = Celery("service", broker=fleet.url, backend=fleet.url, set_as_current=False)
         self.registry = WorkerRegistry(self.client, settings)
         self.classifier = IntelligentTaskClassifier(self.registry)
