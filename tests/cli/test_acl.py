@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+from kombu import pools
 
 from morag_queue.broker.scripts import load_missing
 from tests.support.simulated_fleet import SimulatedFleet
@@ -28,6 +29,7 @@ def login(mq: Any, valkey: str, client: redis.Redis) -> Iterator[Login]:
     yield create
     for user in created:
         client.acl_deluser(user)
+    pools.reset()  # kombu keeps connections, which the server has closed with their login
 
 
 @pytest.fixture
