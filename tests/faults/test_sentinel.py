@@ -91,8 +91,8 @@ def test_nothing_replicated_is_lost_when_a_primary_fails_over_under_load(
     assert_nothing_lost(fleet, load)
     assert load.errors
     assert {error.partition(":")[0] for error in load.errors} <= REFUSALS
-    for name in (*WORKERS, "watch"):
-        assert "Traceback" not in fleet.log(name)
+    # Celery logs the loss of a worker's connection with its traceback.
+    assert "Traceback" not in fleet.log("watch")
 
 
 def producer(fleet: SentinelFleet) -> Celery:
